@@ -1,0 +1,45 @@
+"""The one place that knows ESPnet 202511 from ESPnet 202611.
+
+ESPnet 202611 moved ``espnet.nets`` to ``espnet2.legacy.nets``. Every other module
+of this package takes those classes from here and never asks for a release.
+"""
+
+import importlib
+import importlib.util
+import importlib.metadata
+from typing import Any
+
+ESPNET_RELEASE: str = importlib.metadata.version("espnet")
+_LEGACY_PREFIX = (
+    "espnet2.legacy.nets"
+    if importlib.util.find_spec("espnet2.legacy") is not None
+    else "espnet.nets"
+)
+
+
+def _from_nets(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(f"{_LEGACY_PREFIX}.{module}"), name)
+
+
+BatchScorerInterface = _from_nets("scorer_interface", "BatchScorerInterface")
+BatchBeamSearch = _from_nets("batch_beam_search", "BatchBeamSearch")
+BeamSearch = _from_nets("beam_search", "BeamSearch")
+CTCPrefixScorer = _from_nets("scorers.ctc", "CTCPrefixScorer")
+LengthBonus = _from_nets("scorers.length_bonus", "LengthBonus")
+ErrorCalculator = _from_nets("e2e_asr_common", "ErrorCalculator")
+make_pad_mask = _from_nets("pytorch_backend.nets_utils", "make_pad_mask")
+th_accuracy = _from_nets("pytorch_backend.nets_utils", "th_accuracy")
+add_sos_eos = _from_nets("pytorch_backend.transformer.add_sos_eos", "add_sos_eos")
+LabelSmoothingLoss = _from_nets(
+    "pytorch_backend.transformer.label_smoothing_loss", "LabelSmoothingLoss"
+)
+LayerNorm = _from_nets("pytorch_backend.transformer.layer_norm", "LayerNorm")
+MultiHeadedAttention = _from_nets(
+    "pytorch_backend.transformer.attention", "MultiHeadedAttention"
+)
+PositionalEncoding = _from_nets(
+    "pytorch_backend.transformer.embedding", "PositionalEncoding"
+)
+PositionwiseFeedForward = _from_nets(
+    "pytorch_backend.transformer.positionwise_feed_forward", "PositionwiseFeedForward"
+)

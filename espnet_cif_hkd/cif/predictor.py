@@ -1,0 +1,67 @@
+"""How much of a token each acoustic frame holds: the weight generator of CIF."""
+
+import torch
+
+
+class CIFPredictor(torch.nn.Module):
+    """Predict alpha from encoder frames: Conv1d, dropout, Linear, sigmoid.
+
+    No activation stands between the convolution and the linear layer, as in the
+    original. Padded frames are zeroed before the convolution, so that alpha does not
+    depend on what stands behind an utterance.
+
+    Args:
+        input_size: D, size of an encoder frame.
+        conv_channels: Channels of the convolution; None takes ``input_size``.
+        conv_width: Width of the convolution in frames; odd, so that frames and
+            weights stay aligned.
+        dropout_rate: Dropout after the convolution.
+
+    Raises:
+        ValueError: If ``conv_width`` is even or less than one.
+
+    Source: spec A 1.1, convolutional branch.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        conv_channels: int | None = None,
+        conv_width: int = 3,
+        dropout_rate: float = 0.2,
+    ) -> None:
+        super().__init__()
+        if conv_width < 1 or conv_width % 2 == 0:
+            raise ValueError(
+                f"predictor_conf: conv_width must be odd and positive, got {conv_width}"
+            )
+        channels = input_size if conv_channels is None else conv_channels
+        self.conv = torch.nn.Conv1d(
+            input_size, channels, conv_width, padding=conv_width // 2
+        )
+        self.dropout = torch.nn.Dropout(dropout_rate)
+        self.output = torch.nn.Linear(channels, 1)
+        torch.nn.init.xavier_uniform_(self.output.weight)
+        torch.nn.init.zeros_(self.output.bias)
+
+    def forward(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> torch.Tensor:
+        """Compute the unscaled weights.
+
+        Args:
+            hs_pad: Encoder frames, ``(B, T, D)``.
+            hlens: Valid frames, ``(B,)`` integer.
+
+        Returns:
+            alpha in (0, 1), 0 at padded frames, ``(B, T)``; float32 also under
+            autocast (float64 for a float64 module), because sums of 16-bit weights
+            do not fire where they should (spec A 1.4.2).
+        """
+        frames = torch.arange(hs_pad.size(1), device=hs_pad.device)
+        pad = frames[None, :] >= hlens.to(hs_pad.device)[:, None]  # (B, T)
+        with torch.autocast(hs_pad.device.type, enabled=False):
+            xs = hs_pad.to(self.conv.weight.dtype)
+            xs = xs.masked_fill(pad[..., None], 0.0)
+            xs = self.conv(xs.transpose(1, 2)).transpose(1, 2)  # (B, T, C)
+            logits = self.output(self.dropout(xs)).squeeze(-1)  # (B, T)
+            alpha = torch.sigmoid(logits)
+        return alpha.masked_fill(pad, 0.0)

@@ -1,0 +1,38 @@
+"""When a search over fired tokens ends."""
+
+import torch
+
+# ESPnet's own value for what must not be chosen: finite, so that sums stay numbers.
+_LOG_ZERO = -1e10
+
+
+def mask_by_fired_length(
+    logp: torch.Tensor, step: int, lengths: torch.Tensor, eos: int, eos_slack: int
+) -> torch.Tensor:
+    """Let the fired length, not the score of ``<eos>`` alone, end a hypothesis.
+
+    L vectors fired, the last of them usually for ``<eos>``. A tail under the threshold
+    may have swallowed that one, so ``<eos>`` must not be forced as token L; and an
+    ``<eos>`` far too early would compare a short sum of scores with long ones. So:
+
+    - before step ``L - 1 - eos_slack``, ``<eos>`` cannot be chosen;
+    - from there to step L - 1 it has its own probability, as any token;
+    - from step L on it is certain and costs nothing.
+
+    Args:
+        logp: Log-probabilities of the next token, ``(N, V)``.
+        step: Tokens each hypothesis has already.
+        lengths: L of each hypothesis, ``(N,)``.
+        eos: Index of ``<eos>``.
+        eos_slack: Tokens before the last fired one at which ``<eos>`` may come.
+
+    Returns:
+        The masked log-probabilities, ``(N, V)``.
+    """
+    log_zero = max(_LOG_ZERO, torch.finfo(logp.dtype).min / 4)
+    is_eos = torch.arange(logp.size(1), device=logp.device) == eos  # (V,)
+    early = step < lengths - 1 - eos_slack  # (N,)
+    over = step >= lengths  # (N,)
+    logp = logp.masked_fill(early[:, None] & is_eos, log_zero)
+    certain = torch.where(is_eos, 0.0, log_zero).to(logp.dtype)
+    return torch.where(over[:, None], certain, logp)

@@ -1,0 +1,1 @@
+"""Commands: each module here runs with ``python3 -m``."""

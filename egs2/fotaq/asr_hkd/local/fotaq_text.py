@@ -146,8 +146,9 @@ def remarks(
     0), clip n > 40 is line n - 41 of the member.
     """
     lines = archive.read(member).decode("cp437").split("\r\n")
-    replies = lines[first_reply : first_reply + REPLIES]
-    for number, text in enumerate(replies + lines[:first_reply], 1):
+    numbered = [*enumerate(lines[first_reply : first_reply + REPLIES], 1)]
+    numbered += enumerate(lines[:first_reply], REPLIES + 1)
+    for number, text in numbered:
         for segment_number, segment in enumerate(split_segments(text), 1):
             yield Line(f"JOE{number:04d}{segment_number:X}", HERO, segment)
 

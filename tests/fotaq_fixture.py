@@ -1,20 +1,27 @@
 """A small archive in the format of ``queen.1c``, built from nothing of the game."""
 
+import importlib
 import io
 import struct
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import soundfile
 
 RECIPE = Path(__file__).parents[1] / "egs2" / "fotaq" / "asr_hkd"
 LOCAL = RECIPE / "local"
-if str(LOCAL) not in sys.path:
-    sys.path.insert(0, str(LOCAL))
 
 BANK = b"\0" * 20
 FIRST_REPLY = 5
+
+
+def load(name: str) -> ModuleType:
+    """Import a module of the recipe's ``local/``."""
+    if str(LOCAL) not in sys.path:
+        sys.path.insert(0, str(LOCAL))
+    return importlib.import_module(name)
 
 
 def pack(members: dict[str, bytes]) -> bytes:

@@ -5,14 +5,15 @@ import io
 import random
 import struct
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
+import fotaq_fixture as fixture
 import pytest
-from tests import fotaq_fixture as fixture
 
-import fotaq_archive  # isort: skip
-import fotaq_fetch  # isort: skip
-from fotaq_archive import Archive, ArchiveError  # isort: skip
+fotaq_archive = fixture.load("fotaq_archive")
+fotaq_fetch = fixture.load("fotaq_fetch")
+Archive, ArchiveError = fotaq_archive.Archive, fotaq_archive.ArchiveError
 
 MEMBERS = {"A.DOG": b"dialogue", "B_2.SB": b"sound", "DATA": b""}
 
@@ -35,12 +36,14 @@ def test_members_are_read_back() -> None:
         (lambda data: data.replace(b"A.DOG", b"../AB"), "member 0 has no proper name"),
     ],
 )
-def test_damage_is_named(damage, message: str) -> None:
+def test_damage_is_named(damage: Callable[[bytes], bytes], message: str) -> None:
     with pytest.raises(ArchiveError, match=message):
         Archive(damage(fixture.pack(MEMBERS)))
 
 
-def test_verify_names_what_differs(tmp_path, monkeypatch) -> None:
+def test_verify_names_what_differs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "queen.1c"
     with pytest.raises(ArchiveError, match="no such file"):
         fotaq_archive.verify(path)
@@ -57,8 +60,7 @@ def test_verify_names_what_differs(tmp_path, monkeypatch) -> None:
 
 def _deb(content: bytes, name: str, suffix: str = "xz") -> bytes:
     payload = io.BytesIO()
-    mode = f"w:{suffix}" if suffix in ("xz", "gz") else "w"
-    with tarfile.open(fileobj=payload, mode=mode) as tar:
+    with tarfile.open(fileobj=payload, mode="w:xz") as tar:
         for member, data in (("./../outside", b"no"), (name, content)):
             info = tarfile.TarInfo(member)
             info.size = len(data)
@@ -77,7 +79,7 @@ RANDOM = random.Random(0).randbytes(4000)  # does not compress
 GAME = "./usr/share/scummvm/flight-of-the-amazon-queen/queen.1c"
 
 
-def test_deb_gives_the_one_file_and_nothing_else(tmp_path) -> None:
+def test_deb_gives_the_one_file_and_nothing_else(tmp_path: Path) -> None:
     deb = tmp_path / "inner" / "game.deb"
     deb.parent.mkdir()
     deb.write_bytes(_deb(b"game" * 1000, GAME))
@@ -100,7 +102,7 @@ def test_deb_gives_the_one_file_and_nothing_else(tmp_path) -> None:
         (_deb(b"game", GAME, "zst"), "dpkg-deb -x"),
     ],
 )
-def test_bad_debs_leave_nothing(tmp_path, content: bytes, message: str) -> None:
+def test_bad_debs_leave_nothing(tmp_path: Path, content: bytes, message: str) -> None:
     deb = tmp_path / "game.deb"
     deb.write_bytes(content)
     with pytest.raises(ArchiveError, match=message):
@@ -108,14 +110,16 @@ def test_bad_debs_leave_nothing(tmp_path, content: bytes, message: str) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["game.deb"]
 
 
-def _know(monkeypatch, content: bytes) -> None:
+def _know(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     """Make ``content`` the release that the recipe knows."""
     monkeypatch.setattr(fotaq_archive, "ARCHIVE_SIZE", len(content))
     digest = hashlib.sha256(content).hexdigest()
     monkeypatch.setattr(fotaq_archive, "ARCHIVE_SHA256", digest)
 
 
-def test_given_archive_or_deb_is_used(tmp_path, monkeypatch) -> None:
+def test_given_archive_or_deb_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     content = fixture.pack(MEMBERS)
     _know(monkeypatch, content)
     game = tmp_path / "queen.1c"
@@ -140,7 +144,9 @@ def _apt(folder: Path, body: str) -> str:
     return str(apt)
 
 
-def test_apt_is_asked_again_after_an_update(tmp_path, monkeypatch) -> None:
+def test_apt_is_asked_again_after_an_update(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     content = fixture.pack(MEMBERS)
     _know(monkeypatch, content)
     (tmp_path / "source.deb").write_bytes(_deb(content, GAME))
@@ -159,7 +165,9 @@ def test_apt_is_asked_again_after_an_update(tmp_path, monkeypatch) -> None:
     assert [call.split()[0] for call in calls] == ["download", "update", "download"]
 
 
-def test_without_apt_one_line_says_what_to_do(tmp_path, monkeypatch) -> None:
+def test_without_apt_one_line_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(fotaq_fetch.shutil, "which", lambda name: None)
     with pytest.raises(ArchiveError, match="no apt-get.*--fotaq_archive PATH"):
         fotaq_fetch.obtain(None, tmp_path / "downloads")

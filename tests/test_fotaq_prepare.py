@@ -4,13 +4,13 @@ import os
 import subprocess
 from pathlib import Path
 
+import fotaq_fixture as fixture
 import pytest
 import soundfile
-from tests import fotaq_fixture as fixture
 
-import fotaq_archive  # isort: skip
-import fotaq_prepare  # isort: skip
-import fotaq_text  # isort: skip
+fotaq_archive = fixture.load("fotaq_archive")
+fotaq_prepare = fixture.load("fotaq_prepare")
+fotaq_text = fixture.load("fotaq_text")
 
 WORDS = [f"Line number {chr(65 + n)} of the {chr(66 + n)} scene" for n in range(24)]
 
@@ -40,14 +40,16 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _run(archive: Path, *more: str) -> int:
-    return fotaq_prepare.main(["--fotaq_archive", str(archive), *more])
+    return int(fotaq_prepare.main(["--fotaq_archive", str(archive), *more]))
 
 
 def _tables(folder: Path) -> dict[str, list[str]]:
     return {p.name: p.read_text().splitlines() for p in sorted(folder.iterdir())}
 
 
-def test_folders_are_as_kaldi_wants_them(archive: Path, capsys) -> None:
+def test_folders_are_as_kaldi_wants_them(
+    archive: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert _run(archive) == 0
     seen: dict[str, str] = {}
     for name in ("train", "dev", "test"):
@@ -101,7 +103,9 @@ def test_a_subset_stands_beside_the_whole(archive: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", [True, False])
-def test_a_bad_archive_is_one_line(archive: Path, capsys, missing: bool) -> None:
+def test_a_bad_archive_is_one_line(
+    archive: Path, capsys: pytest.CaptureFixture[str], missing: bool
+) -> None:
     if missing:
         archive.unlink()
     else:
@@ -114,7 +118,7 @@ def test_a_bad_archive_is_one_line(archive: Path, capsys, missing: bool) -> None
     assert not Path("data").exists()
 
 
-def test_a_clip_that_is_no_audio_is_named(archive: Path, capsys) -> None:
+def test_a_clip_that_is_no_audio_is_named(archive: Path) -> None:
     data = archive.read_bytes()
     start = fotaq_archive.Archive(data).members["C1___051.SB"].offset
     size = fotaq_archive.Archive(data).members["C1___051.SB"].size
@@ -133,7 +137,9 @@ def _shell(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_data_sh_takes_what_asr_sh_gives(tmp_path, monkeypatch) -> None:
+def test_data_sh_takes_what_asr_sh_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     done = _shell("local/data.sh", "--asr_data_dir", "dump/raw/train")
     assert done.returncode == 0

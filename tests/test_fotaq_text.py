@@ -1,13 +1,15 @@
 """The script of FOTAQ: which words belong to which clip."""
 
-import pytest
-from tests import fotaq_fixture as fixture
+from pathlib import Path
+from typing import Any
 
-import fotaq_corpus  # isort: skip
-import fotaq_text  # isort: skip
-from fotaq_archive import Archive, ArchiveError  # isort: skip
-from fotaq_corpus import Clip  # isort: skip
-from fotaq_text import Line  # isort: skip
+import fotaq_fixture as fixture
+import pytest
+
+fotaq_corpus = fixture.load("fotaq_corpus")
+fotaq_text = fixture.load("fotaq_text")
+Archive = fixture.load("fotaq_archive").Archive
+ArchiveError = fixture.load("fotaq_archive").ArchiveError
 
 
 @pytest.mark.parametrize(
@@ -27,7 +29,7 @@ def test_segments(text: str, segments: list[str]) -> None:
     assert fotaq_text.split_segments(text) == segments
 
 
-def _script(**changes: bytes) -> Archive:
+def _script(**changes: bytes) -> Any:
     members = {
         "BOB1.DOG": fixture.dialogue(
             6,
@@ -42,7 +44,7 @@ def _script(**changes: bytes) -> Archive:
     return Archive(fixture.pack(members))
 
 
-def _spoken(archive: Archive) -> dict[str, tuple[str, str]]:
+def _spoken(archive: Any) -> dict[str, tuple[str, str]]:
     lines = [
         *fotaq_text.dialogue(archive, "BOB1.DOG"),
         *fotaq_text.cut_scene(archive, "C7.CUT"),
@@ -103,8 +105,10 @@ def test_wording(text: str, words: str | None) -> None:
     assert fotaq_corpus.normalise(text) == words
 
 
-def _clip(name: str, text: str, seconds: float = 1.0, digest: str = "") -> Clip:
-    return Clip(Line(name, "JOE", text), seconds, digest or name)
+def _clip(name: str, text: str, seconds: float = 1.0, digest: str = "") -> Any:
+    return fotaq_corpus.Clip(
+        fotaq_text.Line(name, "JOE", text), seconds, digest or name
+    )
 
 
 def test_left_out_clips_have_a_reason() -> None:
@@ -131,7 +135,7 @@ def test_left_out_clips_have_a_reason() -> None:
     }
 
 
-def _many(count: int) -> list[fotaq_corpus.Utterance]:
+def _many(count: int) -> list[Any]:
     # Every text twice, by two clips.
     return [
         fotaq_corpus.Utterance(f"{n:05d}", "JOE", f"WORD {'A' * (n // 2)}", 1.0)
@@ -178,7 +182,7 @@ def test_the_committed_list_is_in_order() -> None:
         assert listed[name] == "mismatch"
 
 
-def test_a_bad_list_is_named(tmp_path) -> None:
+def test_a_bad_list_is_named(tmp_path: Path) -> None:
     table = tmp_path / "excluded.tsv"
     table.write_text("A\tnoise\nB noise\n")
     with pytest.raises(ValueError, match=r"excluded\.tsv:2"):

@@ -3,15 +3,12 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from espnet_cif_hkd.bin.alignment_figure import Alignment, FloatArray, draw
 from espnet_cif_hkd.errors import UserError
-
-if TYPE_CHECKING:
-    import torch
 
 
 def read_table(path: Path) -> dict[str, str]:
@@ -70,12 +67,12 @@ def sampling_rate(train_args: argparse.Namespace) -> int:
 
 
 def fire(
-    model: "torch.nn.Module", samples: FloatArray, rate: int
+    model: Any, samples: FloatArray, rate: int
 ) -> tuple[FloatArray, FloatArray, float]:
     """Run encoder and predictor on one utterance.
 
     Args:
-        model: a CIF model in evaluation mode.
+        model: a CIFASRModel in evaluation mode.
         samples: audio, ``(S,)``.
         rate: its sampling rate in Hz.
 
@@ -88,7 +85,7 @@ def fire(
     import torch
 
     decoder = getattr(model, "decoder", None)
-    if not hasattr(decoder, "fire"):
+    if decoder is None or not hasattr(decoder, "fire"):
         raise UserError("this checkpoint has no CIF decoder: train with decoder: cif")
     device = next(model.parameters()).device
     speech = torch.from_numpy(samples).unsqueeze(0).to(device)

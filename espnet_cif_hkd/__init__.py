@@ -1,0 +1,53 @@
+"""CIF speech recognition with hierarchical knowledge distillation, for ESPnet2.
+
+Importing this package is cheap: torch, ESPnet and transformers are imported when a
+name that needs them is used.
+
+Public names:
+    register: Make ESPnet know the classes of this package.
+    Speech2Text: ESPnet's ``Speech2Text`` with these classes registered.
+    CIFASRModel, CIFDecoder: The classes that ESPnet knows as ``cif``.
+    UserError: Raised for input that a user can mend.
+    __version__: The version of this package.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
+    from espnet_cif_hkd.errors import UserError
+    from espnet_cif_hkd.model import CIFASRModel
+    from espnet_cif_hkd.plugin import register
+    from espnet_cif_hkd.speech2text import Speech2Text
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CIFASRModel",
+    "CIFDecoder",
+    "Speech2Text",
+    "UserError",
+    "__version__",
+    "register",
+]
+
+_HOME = {
+    "CIFASRModel": "model",
+    "CIFDecoder": "decoder.cif_decoder",
+    "Speech2Text": "speech2text",
+    "UserError": "errors",
+    "register": "plugin",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

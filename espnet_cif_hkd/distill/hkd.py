@@ -1,0 +1,216 @@
+"""Hierarchical knowledge distillation: a PLM teaches at two levels (spec A 3.4, 3.5).
+
+The acoustic level (ACD) draws each fired vector to its token's PLM vector and away
+from those of other tokens; the linguistic level (LRD) regresses the decoder's state
+on the same vector.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from espnet_cif_hkd.distill.contrastive import token_contrastive_loss, valid_tokens
+from espnet_cif_hkd.distill.criterion import AbsDistillCriterion, DistillOutput
+from espnet_cif_hkd.distill.regression import REDUCTIONS, token_regression_loss
+from espnet_cif_hkd.distill.store import StoredTeacher
+from espnet_cif_hkd.distill.teacher import OnlineTeacher, Teacher, TeacherConfig
+from espnet_cif_hkd.errors import UserError
+
+ACOUSTIC = {"weight": 1.0, "temperature": 0.02, "num_negatives": 700}
+LINGUISTIC = {"weight": 0.01, "reduction": "sum"}
+_VALIDATION_SEED = 0
+
+
+class HKDCriterion(AbsDistillCriterion):
+    """Both levels of HKD, each with its own weight.
+
+    Args:
+        token_list: of the ASR model.
+        embed_size: D, width of the fired vectors.
+        state_size: D2, width of the decoder states.
+        teacher: a folder, a hub name or ``pkg://DISTRIBUTION/FOLDER``.
+        teacher_dim: C, width of its vectors.
+        teacher_store: folder of stored features; then no PLM is opened.
+        acoustic: ``weight``, ``temperature``, ``num_negatives`` (null or "all" takes
+            all tokens of the batch); null or weight 0 leaves the level out.
+        linguistic: ``weight`` and ``reduction`` over the C dimensions, "sum" (the
+            paper) or "mean"; null or weight 0 leaves the level out.
+        teacher_revision: commit, tag or branch of a hub name.
+        layer: of the PLM; 0 is its embedding, -1 its last layer.
+        token_type: of the ASR model; null infers it from ``token_list``.
+        teacher_dtype: "float32" or "bfloat16", of the PLM's computation.
+        case: "auto", "keep" or "lower", see ``TokenSpeller``.
+
+    Raises:
+        UserError: an option is unknown, missing or out of range.
+    """
+
+    def __init__(
+        self,
+        token_list: Sequence[str],
+        embed_size: int,
+        state_size: int,
+        teacher: str | None = None,
+        teacher_dim: int | None = None,
+        teacher_store: str | None = None,
+        acoustic: Mapping[str, Any] | None = ACOUSTIC,
+        linguistic: Mapping[str, Any] | None = LINGUISTIC,
+        teacher_revision: str | None = None,
+        layer: int = -1,
+        token_type: str | None = None,
+        teacher_dtype: str = "float32",
+        case: str = "auto",
+    ):
+        super().__init__()
+        self.acoustic = _options("acoustic", acoustic, ACOUSTIC)
+        self.linguistic = _options("linguistic", linguistic, LINGUISTIC)
+        if self.acoustic["num_negatives"] == "all":
+            self.acoustic["num_negatives"] = None
+        _check_options(self.acoustic, self.linguistic)
+        self.acoustic_projection: torch.nn.Linear | None = None
+        self.linguistic_projection: torch.nn.Linear | None = None
+        self._teacher: Teacher | None = None
+        if not (self.acoustic["weight"] or self.linguistic["weight"]):
+            return
+        config = teacher_config(
+            {
+                "teacher": teacher,
+                "teacher_dim": teacher_dim,
+                "teacher_revision": teacher_revision,
+                "layer": layer,
+                "teacher_dtype": teacher_dtype,
+                "case": case,
+            }
+        )
+        if self.acoustic["weight"]:
+            self.acoustic_projection = torch.nn.Linear(embed_size, config.dim)
+        if self.linguistic["weight"]:
+            self.linguistic_projection = torch.nn.Linear(state_size, config.dim)
+        if teacher_store:
+            self._teacher = StoredTeacher(teacher_store, config, token_list, token_type)
+        else:
+            self._teacher = OnlineTeacher(config, token_list, token_type)
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        states: Tensor,
+        lengths: Tensor,
+        ys_pad: Tensor,
+        ys_pad_lens: Tensor,
+    ) -> DistillOutput:
+        """See :class:`AbsDistillCriterion`; losses ``loss_acd`` and ``loss_lrd``."""
+        output = DistillOutput()
+        if self._teacher is None:
+            return output
+        sequences = [
+            ids[:length]
+            for ids, length in zip(ys_pad.tolist(), ys_pad_lens.tolist(), strict=True)
+        ]
+        if lengths.tolist() != [len(ids) + 1 for ids in sequences]:
+            raise ValueError(
+                f"lengths {lengths.tolist()} must be ys_pad_lens + 1 = "
+                f"{[len(ids) + 1 for ids in sequences]}"
+            )
+        teacher = self._teacher.features(sequences, embeddings.device)
+        # Padding is taken out before anything is computed: whatever it holds, even
+        # NaN, reaches neither the losses nor the gradients.
+        if self.acoustic_projection is not None:
+            student = self.acoustic_projection(
+                embeddings[valid_tokens(embeddings, lengths)]
+            )
+            losses, accuracy = token_contrastive_loss(
+                student,
+                teacher,
+                self.acoustic["temperature"],
+                self.acoustic["num_negatives"],
+                generator=self._generator(student.device),
+            )
+            output.losses["loss_acd"] = losses.sum()
+            output.weights["loss_acd"] = self.acoustic["weight"]
+            output.stats["acc_acd"] = accuracy
+        if self.linguistic_projection is not None:
+            student = self.linguistic_projection(states[valid_tokens(states, lengths)])
+            losses = token_regression_loss(
+                student, teacher, self.linguistic["reduction"]
+            )
+            output.losses["loss_lrd"] = losses.sum().float()
+            output.weights["loss_lrd"] = self.linguistic["weight"]
+        return output
+
+    def _generator(self, device: torch.device) -> torch.Generator | None:
+        """In validation the same draws each time, so that epochs can be compared."""
+        if self.training:
+            return None
+        return torch.Generator(device).manual_seed(_VALIDATION_SEED)
+
+
+def teacher_config(conf: Mapping[str, Any]) -> TeacherConfig:
+    """The teacher that a ``criterion_conf`` names.
+
+    Raises:
+        UserError: ``teacher`` or ``teacher_dim`` is missing.
+    """
+    name, dim = conf.get("teacher"), conf.get("teacher_dim")
+    if not name or str(name).lower() in ("none", "null", "nil"):
+        raise UserError(
+            "criterion_conf.teacher is not set; name a folder, a hub name or "
+            "pkg://DISTRIBUTION/FOLDER, or set both weights to 0"
+        )
+    if not isinstance(dim, int) or dim < 1:
+        raise UserError(
+            f"criterion_conf.teacher_dim is {dim!r}; set it to the width of the "
+            f"vectors of {name} (hidden_size in its config.json)"
+        )
+    return TeacherConfig(
+        name=str(name),
+        dim=dim,
+        revision=conf.get("teacher_revision"),
+        layer=conf.get("layer", -1),
+        dtype=conf.get("teacher_dtype", "float32"),
+        case=conf.get("case", "auto"),
+    )
+
+
+def _options(
+    name: str, given: Mapping[str, Any] | None, known: Mapping[str, Any]
+) -> dict[str, Any]:
+    """``given`` over the defaults; null is weight 0."""
+    if given is None:
+        return {**known, "weight": 0.0}
+    for key in given:
+        if key not in known:
+            raise UserError(
+                f"criterion_conf.{name}: unknown option {key!r}; there are "
+                f"{', '.join(known)}"
+            )
+    options = {**known, **given}
+    options["weight"] = options["weight"] or 0.0
+    return options
+
+
+def _check_options(acoustic: Mapping[str, Any], linguistic: Mapping[str, Any]) -> None:
+    for name, options in (("acoustic", acoustic), ("linguistic", linguistic)):
+        weight = options["weight"]
+        if not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
+            raise UserError(
+                f"criterion_conf.{name}.weight is {weight!r}; it must be a number >= 0"
+            )
+    temperature, count = acoustic["temperature"], acoustic["num_negatives"]
+    if not isinstance(temperature, (int, float)) or not 0 < temperature < math.inf:
+        raise UserError(
+            f"criterion_conf.acoustic.temperature is {temperature!r}; it must be > 0"
+        )
+    if count is not None and (not isinstance(count, int) or count < 1):
+        raise UserError(
+            f"criterion_conf.acoustic.num_negatives is {count!r}; it must be a whole "
+            "number >= 1, or all"
+        )
+    if linguistic["reduction"] not in REDUCTIONS:
+        raise UserError(
+            f"criterion_conf.linguistic.reduction is {linguistic['reduction']!r}; use "
+            f"{' or '.join(REDUCTIONS)}"
+        )

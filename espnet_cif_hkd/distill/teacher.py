@@ -1,0 +1,374 @@
+"""A pretrained language model (PLM) as teacher, running beside the training.
+
+The PLM is frozen and no part of the model: it is opened at the first batch that
+needs it, and neither the state dict, DDP nor an optimiser ever sees it.
+"""
+
+import importlib.metadata
+import logging
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from espnet_cif_hkd.distill.alignment import Alignment, align, apply_alignments
+from espnet_cif_hkd.distill.units import TokenSpeller
+from espnet_cif_hkd.errors import UserError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_PACKAGE = "pkg://"
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+# These count positions from pad_token_id + 1, and the first ones are never used.
+_SHIFTED_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")
+_NO_LIMIT = 1 << 20
+_MAX_PADDED_TOKENS = 16384
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """Which vectors of which PLM teach.
+
+    Attributes:
+        name: a folder, a hub name, or ``pkg://DISTRIBUTION/FOLDER``, a folder inside
+            of an installed pip package.
+        dim: width of its vectors.
+        revision: commit, tag or branch of a hub name.
+        layer: 0 is the embedding, n the output of layer n, -1 the last.
+        dtype: "float32" or "bfloat16", of the PLM's own computation.
+        case: how transcripts are shown to it, see ``TokenSpeller``.
+    """
+
+    name: str
+    dim: int
+    revision: str | None = None
+    layer: int = -1
+    dtype: str = "float32"
+    case: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise UserError(
+                f"teacher_dtype: {self.dtype!r} is unknown; use {' or '.join(DTYPES)}"
+            )
+
+
+class Teacher(Protocol):
+    """Gives a vector to each token of a sentence and to its ``<eos>``."""
+
+    def features(
+        self, sequences: Sequence[Sequence[int]], device: torch.device
+    ) -> Tensor:
+        """Teacher vectors of a batch.
+
+        Args:
+            sequences: token ids of B sentences, without ``<eos>``.
+            device: where the result is needed.
+
+        Returns:
+            (N, C) float32, sentence after sentence, each with its ``<eos>``:
+            N is the sum of their lengths + B.
+        """
+
+
+def resolve_teacher(name: str) -> str:
+    """The folder or hub name that ``name`` stands for, without opening it.
+
+    Raises:
+        UserError: the package is not installed or the folder does not exist.
+    """
+    if name.startswith(_PACKAGE):
+        distribution, _, folder = name[len(_PACKAGE) :].partition("/")
+        try:
+            place = importlib.metadata.distribution(distribution).locate_file(folder)
+        except (importlib.metadata.PackageNotFoundError, ValueError) as e:
+            raise UserError(
+                f"teacher {name}: the package {distribution!r} is not installed; "
+                f"run: python3 -m pip install {distribution}"
+            ) from e
+        if not os.path.isdir(str(place)):
+            raise UserError(
+                f"teacher {name}: the package {distribution!r} has no folder {folder!r}"
+            )
+        return str(place)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return str(path)
+    if not _HUB_NAME.fullmatch(name) or name.startswith("."):
+        raise UserError(
+            f"teacher {name}: this folder does not exist; correct "
+            "criterion_conf.teacher to a folder that holds config.json, a hub name, or "
+            "pkg://DISTRIBUTION/FOLDER"
+        )
+    return name
+
+
+def open_config(config: TeacherConfig) -> Any:
+    """The PLM's configuration; checks its width and the layer asked for.
+
+    Raises:
+        UserError: it cannot be read, or does not fit ``config``.
+    """
+    from transformers import AutoConfig
+
+    place = resolve_teacher(config.name)
+    try:
+        plm_config = AutoConfig.from_pretrained(
+            place, revision=config.revision, trust_remote_code=False
+        )
+    except (OSError, ValueError) as e:
+        raise _cannot_open(config, "config.json", e) from e
+    size = plm_config.hidden_size
+    if size != config.dim:
+        raise UserError(
+            f"teacher {config.name}: its vectors have {size} dimensions, but "
+            f"teacher_dim is {config.dim}; set criterion_conf.teacher_dim to {size}"
+        )
+    layer_index(config, plm_config.num_hidden_layers)
+    return plm_config
+
+
+def layer_index(config: TeacherConfig, num_layers: int) -> int:
+    """``config.layer`` counted from the embedding, 0 to ``num_layers``.
+
+    Raises:
+        UserError: there is no such layer.
+    """
+    index = config.layer + num_layers + 1 if config.layer < 0 else config.layer
+    if not 0 <= index <= num_layers:
+        raise UserError(
+            f"teacher {config.name}: there is no layer {config.layer}; it has 0 (the "
+            f"embedding) to {num_layers}"
+        )
+    return index
+
+
+def open_tokenizer(config: TeacherConfig) -> Any:
+    """The PLM's tokenizer.
+
+    Raises:
+        UserError: it cannot be read or knows no character offsets.
+    """
+    from transformers import AutoTokenizer
+
+    place = resolve_teacher(config.name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            place, revision=config.revision, trust_remote_code=False, use_fast=True
+        )
+    # Each of the tokenizer classes fails in its own way when its files are missing.
+    except Exception as e:
+        raise _cannot_open(config, "tokenizer", e) from e
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"teacher {config.name}: it has no fast tokenizer (tokenizer.json), and "
+            "only those tell which characters a token covers; convert it with "
+            "AutoTokenizer.from_pretrained(...).save_pretrained(...), or choose "
+            "another teacher"
+        )
+    return tokenizer
+
+
+def open_teacher(config: TeacherConfig) -> tuple[Any, Any]:
+    """The PLM's tokenizer and its frozen encoder, on the CPU.
+
+    Raises:
+        UserError: something is missing or does not fit ``config``.
+    """
+    from transformers import AutoModel
+
+    plm_config = open_config(config)
+    tokenizer = open_tokenizer(config)
+    place = resolve_teacher(config.name)
+    folder = Path(place)
+    safe = any(folder.glob("*.safetensors")) if folder.is_dir() else None
+    try:
+        model = AutoModel.from_pretrained(
+            place,
+            config=plm_config,
+            revision=config.revision,
+            trust_remote_code=False,
+            use_safetensors=safe,
+        )
+    except (OSError, ValueError) as e:
+        raise _cannot_open(config, "weights", e) from e
+    if getattr(plm_config, "is_encoder_decoder", False):
+        model = model.get_encoder()
+    model.requires_grad_(False)
+    return tokenizer, model.to(DTYPES[config.dtype]).eval()
+
+
+def max_length(tokenizer: Any, plm_config: Any) -> int:
+    """How many tokens, opening and closing ones included, the PLM takes at once."""
+    limit = int(min(tokenizer.model_max_length, _NO_LIMIT))
+    positions = getattr(plm_config, "max_position_embeddings", None)
+    if positions:
+        if plm_config.model_type in _SHIFTED_POSITIONS:
+            positions -= plm_config.pad_token_id + 1
+        limit = min(limit, positions)
+    return limit
+
+
+def unknown_text(tokenizer: Any) -> str:
+    """What is written for ``<unk>`` so that the PLM reads its own unknown token."""
+    return tokenizer.unk_token or tokenizer.mask_token or ""
+
+
+def _cannot_open(config: TeacherConfig, what: str, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:200]
+    revision = f" at revision {config.revision}" if config.revision else ""
+    return UserError(
+        f"teacher {config.name}{revision}: cannot open its {what}; correct "
+        "criterion_conf.teacher to a folder with a Hugging Face model or to a hub name "
+        f"that can be reached or is cached ({type(error).__name__}: {reason})"
+    )
+
+
+class OnlineTeacher:
+    """Runs the PLM on each batch.
+
+    Args:
+        config: which PLM and layer.
+        token_list: of the ASR model.
+        token_type: of the ASR model; None infers it.
+
+    Attributes:
+        n_unknown: words met that the PLM does not know.
+        unknown: some of them.
+    """
+
+    def __init__(
+        self,
+        config: TeacherConfig,
+        token_list: Sequence[str],
+        token_type: str | None = None,
+    ):
+        self.config = config
+        self.token_list = list(token_list)
+        self.token_type = token_type
+        self.n_unknown = 0
+        self.unknown: set[str] = set()
+        self._opened: _Opened | None = None
+        self._told_long = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies and pickles, e.g. for spawned workers, open the PLM anew.
+        return {**self.__dict__, "_opened": None}
+
+    def open(self) -> "_Opened":
+        """Open the PLM unless it is open."""
+        if self._opened is None:
+            tokenizer, model = open_teacher(self.config)
+            speller = TokenSpeller(
+                self.token_list,
+                self.token_type,
+                unknown_text(tokenizer),
+                self.config.case,
+            )
+            limit = max_length(tokenizer, model.config)
+            layer = layer_index(self.config, model.config.num_hidden_layers)
+            self._opened = _Opened(tokenizer, model, speller, limit, layer)
+        return self._opened
+
+    def features(
+        self, sequences: Sequence[Sequence[int]], device: torch.device
+    ) -> Tensor:
+        """See :class:`Teacher`."""
+        opened = self.open()
+        places: dict[tuple[int, ...], int] = {}
+        order = [places.setdefault(tuple(ids), len(places)) for ids in sequences]
+        alignments = [self._align(opened, ids) for ids in places]
+        with torch.inference_mode():
+            if opened.model.device != device:
+                opened.model.to(device)
+            distinct = _run(opened, alignments, device)
+            sizes = [a.n_tokens for a in alignments]
+            parts = distinct.split(sizes)
+            result = torch.cat([parts[n] for n in order]) if order else distinct
+        # Tensors made in inference mode cannot be saved for a backward pass.
+        return result.clone()
+
+    def _align(self, opened: "_Opened", ids: tuple[int, ...]) -> Alignment:
+        alignment = align(opened.speller(ids), opened.tokenizer, opened.max_length)
+        if alignment.unknown_text:
+            if not self.n_unknown:
+                logging.warning(
+                    "teacher %s does not know %r and reads it as its unknown token; "
+                    "said once, later ones are only counted",
+                    self.config.name,
+                    alignment.unknown_text[0],
+                )
+            self.n_unknown += len(alignment.unknown_text)
+            if len(self.unknown) < 1000:
+                self.unknown.update(alignment.unknown_text)
+        if len(alignment.windows) > 1 and not self._told_long:
+            self._told_long = True
+            logging.warning(
+                "a transcript of %d tokens is longer than the %d positions of teacher "
+                "%s, which reads it in overlapping windows; said once",
+                len(ids),
+                opened.max_length,
+                self.config.name,
+            )
+        return alignment
+
+
+@dataclass
+class _Opened:
+    tokenizer: Any
+    model: Any
+    speller: TokenSpeller
+    max_length: int
+    layer: int
+
+
+def _run(
+    opened: _Opened, alignments: Sequence[Alignment], device: torch.device
+) -> Tensor:
+    """(N, C) float32 vectors of the sentences, in groups that bound the memory."""
+    results = [torch.zeros(0, opened.model.config.hidden_size, device=device)]
+    group: list[Alignment] = []
+    count = longest = 0
+    for item in alignments:
+        wide = max(longest, *(len(w) for w in item.windows))
+        if group and wide * (count + len(item.windows)) > _MAX_PADDED_TOKENS:
+            results.append(_run_group(opened, group, device))
+            group, count = [], 0
+            wide = max(len(w) for w in item.windows)
+        group.append(item)
+        count, longest = count + len(item.windows), wide
+    if group:
+        results.append(_run_group(opened, group, device))
+    return torch.cat(results)
+
+
+def _run_group(
+    opened: _Opened, alignments: Sequence[Alignment], device: torch.device
+) -> Tensor:
+    windows = [w for a in alignments for w in a.windows]
+    lengths = [len(w) for w in windows]
+    pad_id = opened.tokenizer.pad_token_id or 0
+    width = max(lengths)
+    ids = torch.tensor(
+        [w + [pad_id] * (width - len(w)) for w in windows], device=device
+    )
+    mask = torch.arange(width, device=device) < torch.tensor(
+        lengths, device=device
+    ).unsqueeze(1)
+    last = opened.model.config.num_hidden_layers
+    # The teacher's numbers do not depend on the student's mixed precision.
+    with torch.autocast(device.type, enabled=False):
+        output = opened.model(
+            input_ids=ids,
+            attention_mask=mask.long(),
+            output_hidden_states=opened.layer != last,
+        )
+    if opened.layer == last:
+        hidden = output.last_hidden_state
+    else:
+        hidden = output.hidden_states[opened.layer]
+    return apply_alignments(alignments, hidden, lengths)

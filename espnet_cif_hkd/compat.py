@@ -24,6 +24,7 @@ def _from_nets(module: str, name: str) -> Any:
 BatchScorerInterface = _from_nets("scorer_interface", "BatchScorerInterface")
 BatchBeamSearch = _from_nets("batch_beam_search", "BatchBeamSearch")
 BeamSearch = _from_nets("beam_search", "BeamSearch")
+Hypothesis = _from_nets("beam_search", "Hypothesis")
 CTCPrefixScorer = _from_nets("scorers.ctc", "CTCPrefixScorer")
 LengthBonus = _from_nets("scorers.length_bonus", "LengthBonus")
 ErrorCalculator = _from_nets("e2e_asr_common", "ErrorCalculator")
@@ -42,4 +43,7 @@ PositionalEncoding = _from_nets(
 )
 PositionwiseFeedForward = _from_nets(
     "pytorch_backend.transformer.positionwise_feed_forward", "PositionwiseFeedForward"
+)
+TooShortUttError = _from_nets(
+    "pytorch_backend.transformer.subsampling", "TooShortUttError"
 )

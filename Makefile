@@ -1,0 +1,42 @@
+# One environment, .venv, serves every target; it is made on first use.
+#   make test PYTHON=/path/to/python3.11   chooses another interpreter
+PYTHON ?=
+VENV ?= .venv
+PYTEST_ARGS ?=
+
+INSTALL = tools/install.sh $(if $(PYTHON),--python "$(PYTHON)")
+SHELL_FILES = $(shell git ls-files -- '*.sh' .ci/run)
+
+.PHONY: help demo test lint types clean
+
+help:
+	@echo 'make demo   install, get speech, train a small recogniser, show its scores'
+	@echo 'make test   install, run all tests'
+	@echo 'make lint   check style: ruff, shellcheck'
+	@echo 'make types  check types: mypy'
+	@echo 'make clean  remove caches and builds; $(VENV) and what recipes made stay'
+	@echo
+	@echo 'PYTHON=…    interpreter, 3.10 to 3.12 (default: the first one that fits)'
+	@echo 'VENV=…      folder of the environment (default: .venv)'
+
+demo:
+	@$(INSTALL) --plm "$(VENV)"
+	@PATH="$(abspath $(VENV))/bin:$$PATH" tools/demo.sh
+
+test:
+	@$(INSTALL) "$(VENV)"
+	@"$(VENV)/bin/python" -m pytest $(PYTEST_ARGS)
+
+lint:
+	@$(INSTALL) "$(VENV)"
+	"$(VENV)/bin/ruff" check .
+	"$(VENV)/bin/ruff" format --check .
+	"$(VENV)/bin/shellcheck" $(SHELL_FILES)
+
+types:
+	@$(INSTALL) "$(VENV)"
+	"$(VENV)/bin/mypy"
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find espnet_cif_hkd tests egs2 tools -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,35 @@
+"""Puts the recipes of ``egs2/`` into wheels; everything else is in pyproject.toml."""
+
+import shutil
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).parent
+# What running a recipe leaves in its folder, egs2/CORPUS/asr_hkd/.
+RUN_BY_RECIPE = {"data", "dump", "exp", "downloads", "local_cache"}
+LINKED_BY_RECIPE = {"scripts", "pyscripts", "steps", "utils"}
+LINKED_FILES = {"path.sh", "cmd.sh", "db.sh"}
+
+
+def left_out(folder: str, names: list[str]) -> set[str]:
+    """Names in ``folder`` that are no part of a recipe."""
+    out = {name for name in names if name == "__pycache__" or name.endswith(".log")}
+    if len(Path(folder).relative_to(ROOT / "egs2").parts) == 2:
+        out |= (RUN_BY_RECIPE | LINKED_BY_RECIPE | LINKED_FILES) & set(names)
+    return out
+
+
+class BuildWithRecipes(build_py):
+    """Copies ``egs2`` to ``espnet_cif_hkd/_egs2``, following links."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            target = Path(self.build_lib) / "espnet_cif_hkd" / "_egs2"
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(ROOT / "egs2", target, ignore=left_out)
+
+
+setup(cmdclass={"build_py": BuildWithRecipes})

@@ -224,6 +224,8 @@ class Shard:
 
     def find(self, keys: np.ndarray) -> np.ndarray:
         """For each of ``keys`` (n,) its place in this shard, or -1."""
+        if not len(self._keys):
+            return np.full(len(keys), -1)
         places = np.searchsorted(self._keys, keys)
         places = np.minimum(places, len(self._keys) - 1)
         return np.where(self._keys[places] == keys, places, -1)
@@ -243,11 +245,21 @@ class Shard:
 
         def write(f: BinaryIO) -> None:
             f.write(_MAGIC)
-            np.save(f, np.array([keys[n] for n in order], dtype=_KEY))
-            np.save(f, starts)
-            np.save(f, np.concatenate([features[n] for n in order]).astype("<f2"))
+            _write_array(f, np.array([keys[n] for n in order], dtype=_KEY))
+            _write_array(f, starts)
+            rows = np.concatenate([features[n] for n in order])
+            _write_array(f, rows.astype("<f2", copy=False))
 
         write_atomically(path, write)
+
+
+def _write_array(f: BinaryIO, array: np.ndarray) -> None:
+    """Like ``np.save``, whose error on a full disk carries no error number."""
+    array = np.ascontiguousarray(array)
+    np.lib.format.write_array_header_1_0(
+        f, np.lib.format.header_data_from_array_1_0(array)
+    )
+    f.write(array.view(np.uint8).data)
 
 
 def _map_array(f: BinaryIO, path: Path, dtype: np.dtype[Any]) -> np.ndarray:

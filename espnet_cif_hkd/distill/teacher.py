@@ -122,7 +122,12 @@ def open_config(config: TeacherConfig) -> Any:
         )
     except (OSError, ValueError) as e:
         raise _cannot_open(config, "config.json", e) from e
-    size = plm_config.hidden_size
+    size = getattr(plm_config, "hidden_size", None)
+    if size is None:
+        raise UserError(
+            f"teacher {config.name}: its config.json names no hidden_size, so it is no "
+            "text encoder; choose another teacher"
+        )
     if size != config.dim:
         raise UserError(
             f"teacher {config.name}: its vectors have {size} dimensions, but "
@@ -187,15 +192,24 @@ def open_teacher(config: TeacherConfig) -> tuple[Any, Any]:
     folder = Path(place)
     safe = any(folder.glob("*.safetensors")) if folder.is_dir() else None
     try:
-        model = AutoModel.from_pretrained(
+        model, report = AutoModel.from_pretrained(
             place,
             config=plm_config,
             revision=config.revision,
             trust_remote_code=False,
             use_safetensors=safe,
+            output_loading_info=True,
         )
-    except (OSError, ValueError) as e:
+    # A damaged file of weights raises whatever its reader raises.
+    except Exception as e:
         raise _cannot_open(config, "weights", e) from e
+    # Only last or middle layers teach, never the pooler behind them.
+    missing = [k for k in report["missing_keys"] if not k.startswith("pooler.")]
+    if missing:
+        raise UserError(
+            f"teacher {config.name}: its file of weights lacks {len(missing)} of them, "
+            f"e.g. {sorted(missing)[0]}; get a complete copy"
+        )
     if getattr(plm_config, "is_encoder_decoder", False):
         model = model.get_encoder()
     model.requires_grad_(False)
@@ -239,6 +253,7 @@ class OnlineTeacher:
     Attributes:
         n_unknown: words met that the PLM does not know.
         unknown: some of them.
+        n_unk: ``<unk>`` tokens met, which the PLM reads as its own unknown token.
     """
 
     def __init__(
@@ -252,6 +267,7 @@ class OnlineTeacher:
         self.token_type = token_type
         self.n_unknown = 0
         self.unknown: set[str] = set()
+        self.n_unk = 0
         self._opened: _Opened | None = None
         self._told_long = False
 
@@ -282,9 +298,9 @@ class OnlineTeacher:
         places: dict[tuple[int, ...], int] = {}
         order = [places.setdefault(tuple(ids), len(places)) for ids in sequences]
         alignments = [self._align(opened, ids) for ids in places]
+        if opened.model.device != device:
+            opened.model.to(device)
         with torch.inference_mode():
-            if opened.model.device != device:
-                opened.model.to(device)
             distinct = _run(opened, alignments, device)
             sizes = [a.n_tokens for a in alignments]
             parts = distinct.split(sizes)
@@ -293,7 +309,9 @@ class OnlineTeacher:
         return result.clone()
 
     def _align(self, opened: "_Opened", ids: tuple[int, ...]) -> Alignment:
-        alignment = align(opened.speller(ids), opened.tokenizer, opened.max_length)
+        spelling = opened.speller(ids)
+        self.n_unk += len(spelling.unknown)
+        alignment = align(spelling, opened.tokenizer, opened.max_length)
         if alignment.unknown_text:
             if not self.n_unknown:
                 logging.warning(

@@ -21,7 +21,7 @@ help:
 
 demo:
 	@$(INSTALL) --plm "$(VENV)"
-	@PATH="$(abspath $(VENV))/bin:$$PATH" tools/demo.sh
+	@PATH="$(abspath $(VENV))/bin:$$PATH" PYTHON=python3 tools/demo.sh
 
 test:
 	@$(INSTALL) "$(VENV)"

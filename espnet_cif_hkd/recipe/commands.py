@@ -1,0 +1,237 @@
+"""Calling ESPnet's commands: in this process where possible, else as jobs."""
+
+import contextlib
+import importlib
+import io
+import logging
+import os
+import shlex
+import subprocess
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.recipe.log import log
+
+_LOG_FORMAT = "%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s"
+_HOST = f"[{os.uname()[1].split('.')[0]}] "
+# Lines of ESPnet's trainer worth a place on the terminal.
+_TOLD_MODULES = ("trainer",)
+
+
+class _Echo(logging.Handler):
+    """Passes a trainer's lines to the terminal, one per ten seconds at most."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(logging.INFO)
+        self.what = what
+        self.last = time.monotonic()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.module not in _TOLD_MODULES or record.levelno != logging.INFO:
+            return
+        now = time.monotonic()
+        message = record.getMessage()
+        if now - self.last >= 10 or "epoch results" in message:
+            self.last = now
+            log(f"{self.what}: {message[:300]}")
+
+
+@contextlib.contextmanager
+def logged_to(path: Path, what: str, prefix: str = "") -> Iterator[None]:
+    """Send logging, stdout and stderr of this process to ``path`` meanwhile.
+
+    ESPnet's commands call ``logging.basicConfig``, which does nothing once the root
+    logger has a handler: the handlers are exchanged around each command, so that
+    every one writes the log file it would write in a process of its own.
+    """
+    root = logging.getLogger()
+    saved, level = root.handlers[:], root.level
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", buffering=1) as stream:
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(logging.Formatter(prefix + _LOG_FORMAT))
+        root.handlers[:] = [handler, _Echo(what)]
+        root.setLevel(logging.INFO)
+        try:
+            with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
+                yield
+        finally:
+            root.handlers[:] = saved
+            root.setLevel(level)
+
+
+def rotate(path: Path, keep: int = 10) -> None:
+    """Rename an old log ``x.log`` to ``x.1.log``, that to ``x.2.log`` and so on."""
+    for index in range(keep, -1, -1):
+        old = path if index == 0 else path.with_suffix(f".{index}{path.suffix}")
+        if old.exists():
+            old.replace(path.with_suffix(f".{index + 1}{path.suffix}"))
+
+
+def import_espnet() -> None:
+    """Import and extend ESPnet, telling the user why nothing happens meanwhile."""
+    if "espnet2.tasks.asr" in sys.modules:
+        from espnet_cif_hkd import register
+
+        register()
+        return
+    log("importing ESPnet (10 to 20 seconds)")
+    # Its many dependencies greet with warnings that are no concern of a recipe.
+    noise = io.StringIO()
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stderr(noise),
+            contextlib.redirect_stdout(noise),
+        ):
+            warnings.simplefilter("ignore")
+            from espnet_cif_hkd import register
+
+            register()
+    except ImportError as error:
+        raise UserError(
+            f"ESPnet cannot be imported ({error}): install it, see README.md"
+        ) from error
+
+
+def _tail(path: Path, lines: int = 15) -> str:
+    with path.open("rb") as stream:
+        stream.seek(0, io.SEEK_END)
+        stream.seek(max(0, stream.tell() - 8192))
+        text = stream.read().decode("utf-8", "replace")
+    return "\n".join(text.splitlines()[-lines:])
+
+
+def failed(what: str, path: Path, why: object) -> UserError:
+    """The error of a command that failed: its reason, and the end of its log."""
+    sys.stderr.write(_tail(path) + "\n")
+    reason = " ".join(str(why).split()) or type(why).__name__
+    return UserError(f"{what} failed ({reason[:300]}): the log is {path}")
+
+
+def call(module: str, arguments: Sequence[str], log_file: Path, what: str) -> None:
+    """Run ``python3 -m module arguments`` inside this process.
+
+    Args:
+        module: a module of ESPnet with ``main(cmd)``.
+        arguments: its command line.
+        log_file: where logging, stdout and stderr go.
+        what: what the user is told is running.
+
+    Raises:
+        UserError: the command failed; the end of its log is printed.
+    """
+    if module != "espnet2.bin.tokenize_text":
+        import_espnet()
+    main = importlib.import_module(module).main
+    # Only the logs of trainings begin with the host, and tools read them by that.
+    prefix = _HOST if module.endswith("_train") else ""
+    try:
+        with logged_to(log_file, what, prefix):
+            print("# python3 -m", module, shlex.join(arguments))
+            main(list(arguments))
+    except UserError:
+        raise
+    except SystemExit as error:
+        if error.code not in (None, 0):
+            raise failed(what, log_file, _parser_error(log_file)) from error
+    except Exception as error:
+        with log_file.open("a", encoding="utf-8") as stream:
+            traceback.print_exc(file=stream)
+        raise failed(what, log_file, f"{type(error).__name__}: {error}") from error
+
+
+def _parser_error(path: Path) -> str:
+    for line in reversed(_tail(path).splitlines()):
+        if ": error: " in line:
+            return line.split(": error: ", 1)[1]
+    return "see the log"
+
+
+def job_count(wanted: int, items: int, items_per_job: int) -> int:
+    """How many processes are worth their start-up of 10 to 20 seconds."""
+    cores = len(os.sched_getaffinity(0))
+    return max(1, min(wanted, cores, items // items_per_job))
+
+
+def run_jobs(
+    module: str, jobs: Sequence[tuple[Sequence[str], Path]], what: str
+) -> None:
+    """Run one process per (arguments, log file) at the same time, and wait.
+
+    Every process goes through the launcher of this package, so that our classes are
+    registered there, and computes with one thread.
+    """
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    running: list[tuple[subprocess.Popen[bytes], Path]] = []
+    try:
+        for arguments, log_file in jobs:
+            log_file.parent.mkdir(parents=True, exist_ok=True)
+            command = [sys.executable, "-m", "espnet_cif_hkd", "-m", module, *arguments]
+            with log_file.open("wb") as stream:
+                stream.write(f"# {shlex.join(command)}\n".encode())
+                stream.flush()
+                running.append(
+                    (
+                        subprocess.Popen(
+                            command,
+                            stdout=stream,
+                            stderr=subprocess.STDOUT,
+                            env=environment,
+                        ),
+                        log_file,
+                    )
+                )
+        _wait(running, what)
+    finally:
+        for process, _ in running:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+
+
+def _wait(running: list[tuple["subprocess.Popen[bytes]", Path]], what: str) -> None:
+    begun = last = time.monotonic()
+    waiting = list(running)
+    while waiting:
+        time.sleep(0.2)
+        for item in list(waiting):
+            code = item[0].poll()
+            if code is None:
+                continue
+            waiting.remove(item)
+            if code != 0:
+                raise failed(what, item[1], f"exit status {code}")
+        if time.monotonic() - last >= 10:
+            last = time.monotonic()
+            log(
+                f"{what}: {len(waiting)} of {len(running)} jobs running, "
+                f"{last - begun:.0f} s"
+            )
+
+
+def train_model(
+    module: str, arguments: Sequence[str], log_file: Path, what: str, ngpu: int
+) -> None:
+    """Train here, or with several GPUs in a process that starts one for each."""
+    if ngpu <= 1:
+        call(module, arguments, log_file, what)
+    else:
+        command = [*arguments, "--multiprocessing_distributed", "true"]
+        run_jobs(module, [(command, log_file)], what)
+
+
+def write_run_script(folder: Path, arguments: Sequence[str], stage: int) -> None:
+    """Leave ``run.sh`` in ``folder``, which resumes from ``stage``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    script = folder / "run.sh"
+    script.write_text(
+        f'./asr.sh {shlex.join(arguments)} --stage {stage} "$@"; exit $?\n',
+        encoding="utf-8",
+    )
+    script.chmod(0o755)

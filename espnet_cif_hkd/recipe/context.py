@@ -1,0 +1,34 @@
+"""What every stage is given."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from espnet_cif_hkd.recipe.options import Options
+from espnet_cif_hkd.recipe.paths import Paths, sampling_rate
+
+
+@dataclass
+class Run:
+    """One call of the engine.
+
+    Attributes:
+        options: the parsed command line.
+        paths: the folders that follow from it.
+        arguments: the command line as given, for the ``run.sh`` left behind.
+        stages: the stages that will run, in order.
+    """
+
+    options: Options
+    paths: Paths
+    arguments: Sequence[str]
+    stages: list[int] = field(default_factory=list)
+
+    @property
+    def rate(self) -> int:
+        """The sampling rate asked for, in Hz."""
+        return sampling_rate(self.options.fs)
+
+    def eval_sets(self) -> list[str]:
+        """The sets to decode, relative to the feature folder."""
+        valid = [f"org/{self.options.valid_set}"] if self.options.eval_valid_set else []
+        return valid + self.options.test_sets.split()

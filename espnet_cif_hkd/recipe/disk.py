@@ -1,0 +1,24 @@
+"""Is there room for what a stage will write?"""
+
+import shutil
+from pathlib import Path
+
+from espnet_cif_hkd.errors import UserError
+
+
+def require_space(place: Path, needed: int, what: str) -> None:
+    """Refuse to start when the file system of ``place`` has not ``needed`` bytes.
+
+    Raises:
+        UserError: naming the place, what is needed and what is free.
+    """
+    folder = place.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"{what} needs about {needed / 2**20:.0f} MiB in {place}, "
+            f"{free / 2**20:.0f} MiB are free: make room, or choose another "
+            "--dumpdir or --expdir"
+        )

@@ -1,0 +1,161 @@
+"""Which stages run, in which order, and which of them may be reused."""
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from espnet_cif_hkd.recipe import (
+    config_check,
+    data,
+    decode,
+    filter_data,
+    format_audio,
+    lm,
+    pack,
+    preflight,
+    score,
+    stamps,
+    store,
+    tokens,
+    train,
+)
+from espnet_cif_hkd.recipe.context import Run
+from espnet_cif_hkd.recipe.log import log
+from espnet_cif_hkd.recipe.options import LAST_STAGE, Options
+
+_DATA = Path("data")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: its number, its name, what runs it, when it can be left out."""
+
+    number: int
+    name: str
+    run: Callable[[Run], None]
+    up_to_date: Callable[[Run], bool] = lambda run: False
+
+
+def _data_fingerprint(run: Run) -> str:
+    mark = stamps.Fingerprint().words(run.options.local_data_opts)
+    return mark.words(*data.source_sets(run)).files(Path("local")).hexdigest()
+
+
+def _data_up_to_date(run: Run) -> bool:
+    needs = [f"{name}/{f}" for name in data.source_sets(run) for f in data.DATA_FILES]
+    return stamps.is_done(_DATA, 1, _data_fingerprint(run), needs)
+
+
+def _prepare_data(run: Run) -> None:
+    stamps.begin(_DATA, 1)
+    data.prepare(run)
+    stamps.finish(_DATA, 1, _data_fingerprint(run))
+
+
+def _speed_perturb(run: Run) -> None:
+    if not run.options.speed_perturb_factors:
+        log("stage 2: no speed perturbation asked for")
+        return
+    stamps.require(_DATA, 1, [])
+    stamps.require(_DATA / run.paths.source_train_set, 1, data.DATA_FILES)
+    target = _DATA / run.paths.train_set
+    stamps.begin(target, 2)
+    data.speed_perturb(run)
+    stamps.finish(target, 2, "")
+
+
+def _format_audio(run: Run) -> None:
+    stamps.require(_DATA, 1, [])
+    for name in format_audio.data_sets(run):
+        perturbed = name == run.paths.train_set != run.paths.source_train_set
+        stamps.require(_DATA / name, 2 if perturbed else 1, data.DATA_FILES)
+    format_audio.format_audio(run)
+
+
+def _lm_stats_done(run: Run) -> bool:
+    mark = lm.stats_fingerprint(run)
+    return stamps.is_done(run.paths.lm_stats_dir, 6, mark, lm.SHAPES)
+
+
+def _lm_done(run: Run) -> bool:
+    needs = ["config.yaml", run.options.inference_lm]
+    return stamps.is_done(run.paths.lm_exp, 7, lm.fingerprint(run), needs)
+
+
+def _perplexity_done(run: Run) -> bool:
+    folder = run.paths.lm_exp / "perplexity_test"
+    return stamps.is_done(folder, 8, lm.perplexity_fingerprint(run), ["ppl"])
+
+
+def _training_done(run: Run) -> bool:
+    needs = ["config.yaml", run.options.inference_asr_model]
+    return stamps.is_done(run.paths.asr_exp, 11, train.fingerprint(run), needs)
+
+
+# Stages 3 and 12 decide set by set what they reuse.
+STAGES = (
+    Stage(1, "data preparation", _prepare_data, _data_up_to_date),
+    Stage(2, "speed perturbation", _speed_perturb),
+    Stage(3, "audio files", _format_audio),
+    Stage(4, "filtering by length", filter_data.filter_data, filter_data.up_to_date),
+    Stage(5, "token list", tokens.make_token_list, tokens.up_to_date),
+    Stage(6, "language model statistics", lm.collect_stats, _lm_stats_done),
+    Stage(7, "language model training", lm.train, _lm_done),
+    Stage(8, "perplexity", lm.perplexity, _perplexity_done),
+    Stage(10, "statistics", train.collect_stats, train.stats_up_to_date),
+    Stage(11, "training", train.train, _training_done),
+    Stage(12, "decoding", decode.decode),
+    Stage(13, "scoring", score.score),
+    Stage(14, "packing", pack.pack),
+)
+
+
+def selected(options: Options) -> list[int]:
+    """The numbers of the stages that a command line asks for."""
+    skipped = {int(word) for word in options.skip_stages.split()} | {9}
+    if options.skip_data_prep:
+        skipped |= {1, 2, 3, 4, 5}
+    if options.skip_train:
+        skipped |= {2, 4, 5, 6, 7, 8, 10, 11}
+    elif not options.use_lm:
+        skipped |= {6, 7, 8}
+    if options.skip_eval:
+        skipped |= {12, 13}
+    if options.skip_packing:
+        skipped.add(14)
+    last = min(options.stop_stage, LAST_STAGE)
+    return [n for n in range(max(1, options.stage), last + 1) if n not in skipped]
+
+
+def run_stages(run: Run) -> None:
+    """Run the stages of ``run.stages`` one after the other.
+
+    Raises:
+        UserError: bad input, or a stage that failed.
+    """
+    begun = time.monotonic()
+    log("stages to run: " + " ".join(map(str, run.stages)))
+    args = config_check.check_config(run)
+    if args is not None:
+        preflight.check_teacher(run, args, None)
+    checked = False
+    for stage in STAGES:
+        if stage.number not in run.stages:
+            continue
+        if run.options.reuse and stage.up_to_date(run):
+            log(f"stage {stage.number} ({stage.name}): up to date, reused")
+            continue
+        if stage.number in (10, 11) and args is not None and not checked:
+            _before_training(run, args)
+            checked = True
+        log(f"stage {stage.number} ({stage.name})")
+        stage.run(run)
+    log(f"finished, {time.monotonic() - begun:.0f} s")
+
+
+def _before_training(run: Run, args: argparse.Namespace) -> None:
+    log("preflight: checking data and model")
+    preflight.check_data(run, args)
+    store.dump_teacher(run, args)

@@ -1,0 +1,30 @@
+"""Filling the teacher's store before the training needs it."""
+
+import argparse
+import importlib
+
+from espnet_cif_hkd.recipe.context import Run
+from espnet_cif_hkd.recipe.log import log
+
+
+def dump_teacher(run: Run, args: argparse.Namespace) -> None:
+    """Write the teacher's features of all training texts, if a store is configured.
+
+    What the store has already is kept: an interrupted dump goes on.
+    """
+    conf = (args.model_conf or {}).get("criterion_conf") or {}
+    if args.model != "cif" or not conf.get("teacher_store"):
+        return
+    options, paths = run.options, run.paths
+    model = ["--bpemodel", paths.bpemodel] if options.token_type == "bpe" else []
+    log(f"storing the teacher's features in {conf['teacher_store']}")
+    importlib.import_module("espnet_cif_hkd.bin.dump_teacher").main(
+        [
+            *("--asr_config", options.asr_config),
+            *("--token_list", str(paths.token_list)),
+            *("--token_type", options.token_type, *model),
+            *("--text", str(paths.train_dir / "text")),
+            str(paths.data_feats / options.valid_set / "text"),
+            *("--store", str(conf["teacher_store"])),
+        ]
+    )

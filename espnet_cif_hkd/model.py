@@ -16,7 +16,7 @@ from espnet2.layers.abs_normalize import AbsNormalize
 from espnet2.torch_utils.device_funcs import force_gatherable
 
 from espnet_cif_hkd.checkpoint import check_state_dict, token_list_digest
-from espnet_cif_hkd.compat import add_sos_eos, th_accuracy
+from espnet_cif_hkd.compat import TooShortUttError, add_sos_eos, th_accuracy
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.distill import AbsDistillCriterion, criterion_choices
 from espnet_cif_hkd.errors import UserError
@@ -199,6 +199,33 @@ class CIFASRModel(ESPnetASRModel):
         if not self.training:
             stats.update(self._free_stats(hs_pad, hlens, ys_in_pad, ys_lens, text))
         return force_gatherable((loss, stats, n_tokens), loss.device)
+
+    def encode(
+        self, speech: torch.Tensor, speech_lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Frontend and encoder, as in ESPnet.
+
+        Args:
+            speech: Samples ``(B, S)`` or features ``(B, F, C)``.
+            speech_lengths: Valid samples or frames, ``(B,)``.
+
+        Returns:
+            Encoder frames, ``(B, T, D)``, and how many are valid, ``(B,)``.
+
+        Raises:
+            TooShortUttError: Also if the samples do not fill half a window of the
+                frontend, where ESPnet's own fails with an error that
+                ``asr_inference`` does not turn into an empty hypothesis.
+        """
+        n_fft = getattr(getattr(self.frontend, "stft", None), "n_fft", 0)
+        if speech.dim() == 2 and speech.size(1) <= n_fft // 2:
+            raise TooShortUttError(
+                f"has {speech.size(1)} samples and is too short for the frontend (it "
+                f"needs more than {n_fft // 2}), return empty results",
+                speech.size(1),
+                n_fft // 2,
+            )
+        return super().encode(speech, speech_lengths)  # type: ignore[no-any-return]
 
     def _token_stats(
         self,

@@ -133,7 +133,7 @@ def test_given_archive_or_deb_is_used(
     assert kept.read_bytes() == content
     assert deb.is_file()
     assert fotaq_fetch.obtain(None, downloads) == kept
-    with pytest.raises(ArchiveError, match="--fotaq_archive .*no such file"):
+    with pytest.raises(ArchiveError, match=r"--fotaq_archive .*no such file"):
         fotaq_fetch.obtain(tmp_path / "absent", downloads)
 
 
@@ -169,7 +169,7 @@ def test_without_apt_one_line_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fotaq_fetch.shutil, "which", lambda name: None)
-    with pytest.raises(ArchiveError, match="no apt-get.*--fotaq_archive PATH"):
+    with pytest.raises(ArchiveError, match=r"no apt-get.*--fotaq_archive PATH"):
         fotaq_fetch.obtain(None, tmp_path / "downloads")
     apt = _apt(tmp_path, 'echo "first"; echo "E: Unable to locate"; exit 100')
     monkeypatch.setattr(fotaq_fetch.shutil, "which", lambda name: apt)

@@ -1,0 +1,151 @@
+"""Show what the demo's model can do: a table, two sentences, one picture."""
+
+import argparse
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from espnet_cif_hkd.bin import plot_alignment
+from espnet_cif_hkd.bin.plot_alignment import read_table
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.recipe.alignment import align
+
+MODEL = "valid.acc.ave.pth"
+_FEWEST_LETTERS = 15
+_MOST_LETTERS = 50
+_SUM = re.compile(r"\|\s*Sum/Avg\s*\|\s*(\d+)\s+(\d+)\s*\|(.*)\|")
+_EPOCH = re.compile(r"\d+epoch results: .*?\[valid\] .*?\bcer_ctc=([0-9.]+)")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One test utterance with its character error rate."""
+
+    utt_id: str
+    reference: str
+    hypothesis: str
+    cer: float
+
+
+def error_rate(result: Path) -> float:
+    """Return the error column of the sums in a ``result.txt``, in per cent.
+
+    Raises:
+        UserError: the file is missing or has no sums.
+    """
+    if not result.is_file():
+        raise UserError(f"{result}: no such file; run stage 13")
+    for line in result.read_text(encoding="utf-8").splitlines():
+        match = _SUM.search(line)
+        if match is not None:
+            return float(match.group(3).split()[4])
+    raise UserError(f"{result}: no line Sum/Avg; run stage 13 again")
+
+
+def decoded_utterances(data: Path, folder: Path) -> list[Decoded]:
+    """Pair references with hypotheses, best first; ties go by utterance."""
+    hypotheses = read_table(folder / "text")
+    rows = []
+    for utt_id, reference in read_table(data / "text").items():
+        hypothesis = hypotheses.get(utt_id, "")
+        errors = align(list(reference), list(hypothesis)).errors
+        rows.append(Decoded(utt_id, reference, hypothesis, errors / len(reference)))
+    return sorted(rows, key=lambda row: (row.cer, row.utt_id))
+
+
+def to_show(rows: list[Decoded]) -> tuple[Decoded, Decoded]:
+    """Choose the best and the middle one of the sentences that fit a picture."""
+    fitting = [
+        row for row in rows if _FEWEST_LETTERS <= len(row.reference) <= _MOST_LETTERS
+    ]
+    fitting = fitting or rows
+    return fitting[0], fitting[len(fitting) // 2]
+
+
+def learning_curve(train_log: Path) -> list[float]:
+    """Return the CTC branch's CER on the development set after each pass, in %."""
+    text = train_log.read_text(encoding="utf-8", errors="replace")
+    return [100 * float(match.group(1)) for match in _EPOCH.finditer(text)]
+
+
+def print_table(args: argparse.Namespace, folder: Path) -> None:
+    """Print the error rates beside what they were measured on."""
+    trained = len(read_table(args.train_data / "text"))
+    tested = len(read_table(args.data / "text"))
+    rates = [
+        error_rate(folder / f"score_{unit}" / "result.txt") for unit in ("cer", "wer")
+    ]
+    print("\n| system        | trained on | tested on | CER % | WER % |")
+    print("|---------------|------------|-----------|-------|-------|")
+    print(
+        f"| CIF with HKD  | {trained:5} utt. | {tested:4} utt. "
+        f"| {rates[0]:5.1f} | {rates[1]:5.1f} |"
+    )
+    logs = sorted(args.exp.glob("train*.log"), reverse=True)
+    curve = [rate for log in logs for rate in learning_curve(log)]
+    if curve:
+        shown = " ".join(f"{rate:.0f}" for rate in curve)
+        print(f"\nCER of the CTC branch on dev after each pass: {shown}")
+    print(
+        "\nA few minutes of training on a fraction of the corpus: expect wrong words. "
+        "\negs2/fotaq/asr_hkd/README.md tells how to train on all of it."
+    )
+
+
+def report(args: argparse.Namespace) -> None:
+    """Print the table and the sentences, and draw the picture if it is not there.
+
+    Raises:
+        UserError: a file of an earlier stage is missing.
+    """
+    folder = args.exp / args.inference_tag / args.data.name
+    print_table(args, folder)
+    best, middle = to_show(decoded_utterances(args.data, folder))
+    for name, row in (("best", best), ("typical", middle)):
+        print(f"\n{name} of the middling long sentences ({row.utt_id}):")
+        print(f"  reference  {row.reference}\n  decoded    {row.hypothesis}")
+    model = args.exp / MODEL
+    picture = args.exp / "images" / f"cif_{best.utt_id}.png"
+    if not picture.is_file() or picture.stat().st_mtime < model.stat().st_mtime:
+        print("\ndrawing the picture, about 15 seconds ...", flush=True)
+        plot_alignment.plot(
+            plot_alignment.get_parser().parse_args(
+                [
+                    *("--model_file", str(model)),
+                    *("--train_config", str(args.exp / "config.yaml")),
+                    *("--wav_scp", str(args.data / "wav.scp")),
+                    *("--text", str(args.data / "text")),
+                    *("--hyp_dir", str(folder)),
+                    *("--utt_id", best.utt_id, "--out", str(picture)),
+                ]
+            )
+        )
+    print(f"\nwaveform, alpha, firing times and tokens: {picture.resolve()}")
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--exp", type=Path, required=True, help="the model's folder")
+    parser.add_argument("--inference_tag", required=True)
+    parser.add_argument(
+        "--data", type=Path, required=True, help="data/ of the test set"
+    )
+    parser.add_argument("--train_data", type=Path, required=True)
+    return parser
+
+
+def main(cmd: list[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    args = get_parser().parse_args(cmd)
+    try:
+        report(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -46,8 +46,7 @@ def resample(samples: "np.ndarray", rate: float, wanted: float) -> "np.ndarray":
 def _read_pipe(command: str) -> Sound:
     result = subprocess.run(
         ["bash", "-c", command.rstrip("| ")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         check=False,
     )
     if result.returncode != 0 or not result.stdout:

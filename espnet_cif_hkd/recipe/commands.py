@@ -93,6 +93,7 @@ def import_espnet() -> None:
             from espnet_cif_hkd import register
 
             register()
+            importlib.import_module("espnet2.tasks.asr")
     except ImportError as error:
         raise UserError(
             f"ESPnet cannot be imported ({error}): install it, see README.md"

@@ -153,6 +153,13 @@ def _decode_set(run: Run, name: str) -> None:
     log(f"{what}: {len(keys)} hypotheses{speed}{told}")
 
 
+def up_to_date(run: Run, name: str) -> bool:
+    """Whether a run with ``--reuse true`` may keep the hypotheses of a set."""
+    folder = run.paths.inference_dir() / name
+    needs = ("text", "token", "token_int", "score")
+    return stamps.is_done(folder, 12, fingerprint(run, name), needs)
+
+
 def decode(run: Run) -> None:
     """Stage 12: transcribe the test sets (and the validation set if asked)."""
     options, paths = run.options, run.paths
@@ -163,10 +170,8 @@ def decode(run: Run) -> None:
         stamps.require(paths.data_feats / name, 3, INPUT_FILES)
     write_run_script(paths.inference_dir(), run.arguments, 12)
     for name in run.eval_sets():
-        folder = paths.inference_dir() / name
-        needs = ["text", "token", "token_int", "score"]
-        if options.reuse and stamps.is_done(folder, 12, fingerprint(run, name), needs):
-            log(f"stage 12: {folder} is up to date, reused")
+        if options.reuse and up_to_date(run, name):
+            log(f"stage 12: {paths.inference_dir() / name} is up to date, reused")
         else:
             _decode_set(run, name)
 

@@ -1,6 +1,7 @@
 """How many frames an encoder makes of an utterance, without running it."""
 
 import argparse
+import itertools
 from dataclasses import dataclass
 
 # What each input layer of ESPnet's encoders takes off the end, and its stride, per
@@ -82,7 +83,7 @@ def frame_counter(args: argparse.Namespace) -> FrameCounter | None:
     )
 
 
-def frames_needed(tokens: "list[int]") -> int:
+def frames_needed(tokens: list[int]) -> int:
     """Frames CTC needs: one per token, and a blank between two equal tokens."""
-    repeats = sum(a == b for a, b in zip(tokens, tokens[1:]))
+    repeats = sum(a == b for a, b in itertools.pairwise(tokens))
     return len(tokens) + repeats

@@ -170,7 +170,7 @@ def _scores(path: Path) -> str | None:
 
 
 def results_md(exp: Path) -> str:
-    """Tables of all scores under an experiment, as ``show_asr_result.sh`` shows them."""
+    """Tables of all scores under an experiment, like ``show_asr_result.sh``'s."""
     lines = _environment()
     for folder in [exp, *sorted(path for path in exp.rglob("*") if path.is_dir())]:
         found = sorted(folder.glob("*/*/score_*/result.txt"))

@@ -89,12 +89,16 @@ def _perplexity_done(run: Run) -> bool:
     return stamps.is_done(folder, 8, lm.perplexity_fingerprint(run), ["ppl"])
 
 
+def _decoding_done(run: Run) -> bool:
+    return all(decode.up_to_date(run, name) for name in run.eval_sets())
+
+
 def _training_done(run: Run) -> bool:
     needs = ["config.yaml", run.options.inference_asr_model]
     return stamps.is_done(run.paths.asr_exp, 11, train.fingerprint(run), needs)
 
 
-# Stages 3 and 12 decide set by set what they reuse.
+# Stage 3 decides set by set what it reuses; so does stage 12 if it runs.
 STAGES = (
     Stage(1, "data preparation", _prepare_data, _data_up_to_date),
     Stage(2, "speed perturbation", _speed_perturb),
@@ -106,7 +110,7 @@ STAGES = (
     Stage(8, "perplexity", lm.perplexity, _perplexity_done),
     Stage(10, "statistics", train.collect_stats, train.stats_up_to_date),
     Stage(11, "training", train.train, _training_done),
-    Stage(12, "decoding", decode.decode),
+    Stage(12, "decoding", decode.decode, _decoding_done),
     Stage(13, "scoring", score.score),
     Stage(14, "packing", pack.pack),
 )
@@ -129,6 +133,33 @@ def selected(options: Options) -> list[int]:
     return [n for n in range(max(1, options.stage), last + 1) if n not in skipped]
 
 
+class Checks:
+    """Checks of configuration and data, each made once and no sooner than needed."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.args: argparse.Namespace | None = None
+        self.config_checked = self.data_checked = False
+
+    def config(self) -> None:
+        if not self.config_checked:
+            self.config_checked = True
+            self.args = config_check.check_config(self.run)
+            if self.args is not None:
+                preflight.check_teacher(self.run, self.args, None)
+
+    def data(self) -> None:
+        if self.args is not None and not self.data_checked:
+            self.data_checked = True
+            log("preflight: checking data and model")
+            preflight.check_data(self.run, self.args)
+            store.dump_teacher(self.run, self.args)
+
+
+# These are started with configuration files.
+_CONFIGURED = (6, 7, 10, 11, 12)
+
+
 def run_stages(run: Run) -> None:
     """Run the stages of ``run.stages`` one after the other.
 
@@ -137,25 +168,22 @@ def run_stages(run: Run) -> None:
     """
     begun = time.monotonic()
     log("stages to run: " + " ".join(map(str, run.stages)))
-    args = config_check.check_config(run)
-    if args is not None:
-        preflight.check_teacher(run, args, None)
-    checked = False
-    for stage in STAGES:
-        if stage.number not in run.stages:
-            continue
+    checks = Checks(run)
+    stages = [stage for stage in STAGES if stage.number in run.stages]
+    if any(
+        stage.number in _CONFIGURED
+        and not (run.options.reuse and stage.up_to_date(run))
+        for stage in stages
+    ):
+        checks.config()
+    for stage in stages:
         if run.options.reuse and stage.up_to_date(run):
             log(f"stage {stage.number} ({stage.name}): up to date, reused")
             continue
-        if stage.number in (10, 11) and args is not None and not checked:
-            _before_training(run, args)
-            checked = True
+        if stage.number in _CONFIGURED:
+            checks.config()
+        if stage.number in (10, 11):
+            checks.data()
         log(f"stage {stage.number} ({stage.name})")
         stage.run(run)
     log(f"finished, {time.monotonic() - begun:.0f} s")
-
-
-def _before_training(run: Run, args: argparse.Namespace) -> None:
-    log("preflight: checking data and model")
-    preflight.check_data(run, args)
-    store.dump_teacher(run, args)

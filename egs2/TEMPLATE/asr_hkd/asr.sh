@@ -22,20 +22,27 @@ if [ -z "${ESPNET_ROOT:-}" ]; then
     exec "${python}" -m espnet_cif_hkd.recipe "$@"
 fi
 
-template=${ESPNET_ROOT}/egs2/TEMPLATE/asr1
+root=$(cd "${ESPNET_ROOT}" 2>/dev/null && pwd) ||
+    fail "ESPNET_ROOT=${ESPNET_ROOT}: there is no such folder"
+template=${root}/egs2/TEMPLATE/asr1
 [ -f "${template}/asr.sh" ] ||
     fail "ESPNET_ROOT=${ESPNET_ROOT} is no ESPnet checkout: ${template}/asr.sh is" \
         "missing; unset ESPNET_ROOT to run on pip packages alone"
 
-# asr.sh wants these in the working directory. Links with a dead end are renewed, so
-# that another checkout can be named later; files of the recipe's own are kept.
-for name in scripts pyscripts steps utils path.sh cmd.sh db.sh; do
+# asr.sh wants these in the working directory. Links are renewed, so that another
+# checkout can be named later; files of the recipe's own are kept.
+for name in scripts pyscripts steps utils cmd.sh db.sh; do
     if [ -L "${name}" ] || [ ! -e "${name}" ]; then
-        if [ -e "${template}/${name}" ] || [ -L "${template}/${name}" ]; then
-            ln -sfn "${template}/${name}" "${name}"
-        fi
+        ln -sfn "${template}/${name}" "${name}"
     fi
 done
+# ESPnet's path.sh finds the checkout three folders above the recipe, where it is not.
+marker="# made by asr.sh for ESPNET_ROOT"
+if [ ! -e path.sh ] || grep -qF "${marker}" path.sh; then
+    rm -f path.sh
+    { echo "${marker}"; sed "s|^MAIN_ROOT=.*|MAIN_ROOT='${root}'|" "${template}/path.sh"; } \
+        > path.sh
+fi
 
 exec "${python}" -m espnet_cif_hkd.recipe.stock \
     --asr_sh "${template}/asr.sh" --python "${python}" -- "$@"

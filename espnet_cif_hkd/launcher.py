@@ -132,26 +132,29 @@ def _find_module(name: str) -> importlib.machinery.ModuleSpec:
 
 def _run_string(source: str, arguments: list[str]) -> None:
     sys.argv = ["-c", *arguments]
-    _run(compile(source, "<string>", "exec"), package="", again=None)
+    _run(compile(source, "<string>", "exec"), package=None, again=None)
 
 
 def _run_script(path: str, arguments: list[str]) -> None:
     sys.argv = [path, *arguments]
+    package = None
+    folder = os.path.dirname(path)
+    if os.path.isdir(path):
+        package, folder = "", path
+        path = os.path.join(os.path.realpath(path), "__main__.py")
+    path = os.path.abspath(path)
     # `python3 -m` put the working directory here; a script expects its own.
     if not getattr(sys.flags, "safe_path", False):
-        directory = path if os.path.isdir(path) else os.path.dirname(path)
-        sys.path[0] = os.path.realpath(directory or ".")
-    if os.path.isdir(path):
-        path = os.path.join(path, "__main__.py")
+        sys.path[0] = os.path.realpath(folder or ".")
     try:
-        with io.open_code(os.path.abspath(path)) as stream:
+        with io.open_code(path) as stream:
             source = stream.read()
     except OSError as error:
         _stop(f"can't open file {path!r}: {error.strerror}", status=2)
     _run(
         compile(source, path, "exec"),
-        package="",
-        again=f"script {os.path.abspath(path)}",
+        package=package,
+        again=f"script {path}",
         __file__=path,
         __cached__=None,
     )
@@ -162,7 +165,7 @@ def _stop(message: str, status: int = 1) -> NoReturn:
     sys.exit(status)
 
 
-def _run(code: CodeType, package: str, again: str | None, **names: Any) -> None:
+def _run(code: CodeType, package: str | None, again: str | None, **names: Any) -> None:
     """Run ``code`` in a new ``__main__`` that has ``names``."""
     if again is None:
         os.environ.pop(TARGET_VARIABLE, None)
@@ -170,7 +173,7 @@ def _run(code: CodeType, package: str, again: str | None, **names: Any) -> None:
         os.environ[TARGET_VARIABLE] = again
     module = ModuleType("__main__")
     module.__package__ = package
-    module.__spec__ = _MainSpec(package, names.get("__file__"))
+    module.__spec__ = _MainSpec(package or "", names.get("__file__"))
     vars(module).update(names)
     sys.modules["__main__"] = module
     exec(code, vars(module))

@@ -163,7 +163,7 @@ def test_speed_perturbation_of_segments(recipe: Path) -> None:
     write_table("data/train/wav.scp", {"rec": "sound/train/spk0-train0.wav"})
     write_table(
         "data/train/segments",
-        {utt: "rec 0.09 0.45" for utt in read_table("data/train/utt2spk")},
+        dict.fromkeys(read_table("data/train/utt2spk"), "rec 0.09 0.45"),
     )
     data.speed_perturb(make_run(speed_perturb_factors="0.9"))
     segments = read_table("data/train_sp/segments")
@@ -204,9 +204,7 @@ def test_local_data_is_called_again_after_stage_4(recipe: Path) -> None:
         ("pipe", "spk0-test0 cannot be read .*gave no audio"),
     ],
 )
-def test_bad_audio_is_refused_by_name(
-    recipe: Path, damage: str, message: str
-) -> None:
+def test_bad_audio_is_refused_by_name(recipe: Path, damage: str, message: str) -> None:
     path = Path("sound/test/spk0-test0.wav")
     good, rate = soundfile.read(path)
     if damage == "missing":

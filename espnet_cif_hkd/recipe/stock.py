@@ -90,10 +90,11 @@ def run_stock(asr_sh: Path, python: str, arguments: Sequence[str]) -> None:
     if run is None or not {10, 11} & set(run.stages):
         _run_asr_sh(command)
         return
-    if any(stage < _STAGE for stage in run.stages):
+    if run.options.stage < _STAGE:
         _run_asr_sh([*command, "--stop_stage", str(_STAGE - 1)])
+        command += ["--stage", str(_STAGE)]
     check(run)
-    _run_asr_sh([*command, "--stage", str(max(_STAGE, run.options.stage))])
+    _run_asr_sh(command)
 
 
 def main(cmd: Sequence[str] | None = None) -> int:

@@ -96,28 +96,30 @@ def _stats_needs(run: Run) -> list[str]:
     return needs
 
 
+def _shards(run: Run) -> Path:
+    return run.paths.asr_stats_dir / f"splits{run.options.num_splits_asr}"
+
+
+def _split(run: Run) -> None:
+    """Cut data and shapes into shards, if ``--num_splits_asr`` asks for several."""
+    folder, shapes = run.paths.train_dir, run.paths.asr_stats_dir / "train"
+    if run.options.num_splits_asr > 1:
+        sources = [folder / "wav.scp", folder / "text", shapes / "speech_shape"]
+        sources.append(shapes / f"text_shape.{run.options.token_type}")
+        split_scps(sources, run.options.num_splits_asr, _shards(run))
+
+
 def _train_data(run: Run) -> list[str]:
-    options, paths = run.options, run.paths
-    folder = paths.train_dir
-    shapes = paths.asr_stats_dir / "train"
-    text_shape = f"text_shape.{options.token_type}"
+    folder, shapes = run.paths.train_dir, run.paths.asr_stats_dir / "train"
     extra: list[str] = []
-    if options.num_splits_asr > 1:
-        target = paths.asr_stats_dir / f"splits{options.num_splits_asr}"
-        split_scps(
-            [
-                *(folder / "wav.scp", folder / "text"),
-                *(shapes / "speech_shape", shapes / text_shape),
-            ],
-            options.num_splits_asr,
-            target,
-        )
-        folder = shapes = target
+    if run.options.num_splits_asr > 1:
+        folder = shapes = _shards(run)
         extra = ["--multiple_iterator", "true"]
+    text_shape = shapes / f"text_shape.{run.options.token_type}"
     return [
         *_data("train", folder),
         *("--train_shape_file", str(shapes / "speech_shape")),
-        *("--train_shape_file", str(shapes / text_shape)),
+        *("--train_shape_file", str(text_shape)),
         *extra,
     ]
 
@@ -166,6 +168,7 @@ def train(run: Run) -> None:
     log_file = paths.asr_exp / "train.log"
     rotate(log_file)
     log(f"stage 11: training, the log is {log_file}")
+    _split(run)
     arguments = training_arguments(run)
     train_model(MODULE, arguments, log_file, "stage 11", options.ngpu)
     stamps.finish(paths.asr_exp, 11, mark)

@@ -1,0 +1,92 @@
+"""The frames reckoned before a training are those of ESPnet's own layers."""
+
+import argparse
+
+import pytest
+import torch
+from espnet2.asr.encoder.conformer_encoder import ConformerEncoder
+from espnet2.asr.encoder.e_branchformer_encoder import EBranchformerEncoder
+from espnet2.asr.encoder.transformer_encoder import TransformerEncoder
+from espnet2.asr.frontend.default import DefaultFrontend
+
+from espnet_cif_hkd.recipe.lengths import FrameCounter, frame_counter, frames_needed
+
+ENCODERS = {
+    "conformer": ConformerEncoder,
+    "transformer": TransformerEncoder,
+    "e_branchformer": EBranchformerEncoder,
+}
+SIZE = {"output_size": 4, "num_blocks": 1, "attention_heads": 1}
+
+
+def arguments(encoder: str, layer: str, **frontend: object) -> argparse.Namespace:
+    return argparse.Namespace(
+        frontend="default",
+        frontend_conf=frontend,
+        encoder=encoder,
+        encoder_conf={"input_layer": layer},
+        preencoder=None,
+        postencoder=None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("encoder", "layer"),
+    [
+        *(("conformer", f"conv2d{n}") for n in ("", 1, 2, 6, 8)),
+        ("conformer", "linear"),
+        *(("transformer", name) for name in ("conv2d", "conv2d6", "linear")),
+        *(("e_branchformer", f"conv1d{n}") for n in (1, 2, 3)),
+    ],
+)
+def test_frames_of_the_real_encoder(encoder: str, layer: str) -> None:
+    counter = frame_counter(arguments(encoder, layer, n_fft=64, hop_length=20))
+    assert counter is not None
+    width = 40
+    model = ENCODERS[encoder](width, input_layer=layer, **SIZE).eval()
+    for frames in (*range(1, 60), 101, 202):
+        samples = (frames - 1) * 20
+        assert counter.spectrum(samples) == frames
+        expected = 0
+        try:
+            with torch.no_grad():
+                lengths = model(torch.zeros(1, frames, width), torch.tensor([frames]))
+            expected = int(lengths[1][0])
+        except Exception as error:
+            assert "too short" in str(error) or "size" in str(error), error
+        assert counter.encoded(samples) == expected, frames
+
+
+@pytest.mark.parametrize("center", [True, False])
+@pytest.mark.parametrize(("n_fft", "hop"), [(512, 128), (400, 160), (256, 110)])
+def test_frames_of_the_real_front_end(n_fft: int, hop: int, center: bool) -> None:
+    frontend = DefaultFrontend(
+        fs=8000, n_fft=n_fft, hop_length=hop, n_mels=4, center=center
+    )
+    counter = FrameCounter(n_fft, hop, center, None)
+    for samples in (n_fft, n_fft + 1, 1000, 1279, 1280, 4321):
+        _, lengths = frontend(torch.zeros(1, samples), torch.tensor([samples]))
+        assert counter.spectrum(samples) == int(lengths[0]), samples
+
+
+@pytest.mark.parametrize(
+    ("encoder", "layer", "changes"),
+    [
+        ("rnn", "conv2d", {}),
+        ("conformer", "other", {}),
+        ("conformer", "conv2d", {"frontend": "s3prl"}),
+        ("conformer", "conv2d", {"preencoder": "linear"}),
+    ],
+)
+def test_unknown_rules_are_not_guessed(
+    encoder: str, layer: str, changes: dict[str, str]
+) -> None:
+    args = arguments(encoder, layer)
+    vars(args).update(changes)
+    assert frame_counter(args) is None
+
+
+def test_frames_that_ctc_needs() -> None:
+    assert frames_needed([]) == 0
+    assert frames_needed([5, 6, 7]) == 3
+    assert frames_needed([5, 5, 5, 6, 6]) == 8

@@ -15,19 +15,19 @@ LINKED_FILES = {"path.sh", "cmd.sh", "db.sh"}
 
 def left_out(folder: str, names: list[str]) -> set[str]:
     """Names in ``folder`` that are no part of a recipe."""
-    out = {name for name in names if name == "__pycache__" or name.endswith(".log")}
+    out = {n for n in names if n == "__pycache__" or n.startswith(".")}
     if len(Path(folder).relative_to(ROOT / "egs2").parts) == 2:
         out |= (RUN_BY_RECIPE | LINKED_BY_RECIPE | LINKED_FILES) & set(names)
     return out
 
 
 class BuildWithRecipes(build_py):
-    """Copies ``egs2`` to ``espnet_cif_hkd/_egs2``, following links."""
+    """Copies ``egs2`` into the package, following links."""
 
     def run(self) -> None:
         super().run()
         if not self.editable_mode:
-            target = Path(self.build_lib) / "espnet_cif_hkd" / "_egs2"
+            target = Path(self.build_lib) / "espnet_cif_hkd" / "egs2"
             shutil.rmtree(target, ignore_errors=True)
             shutil.copytree(ROOT / "egs2", target, ignore=left_out)
 

@@ -54,7 +54,7 @@ def check_state_dict(
     found = loaded[_DIGEST_KEY].to(expected)
     if not torch.equal(found, expected):
         raise UserError(
-            f"the checkpoint was trained with another token list than the {len(token_list)} "
-            "tokens of this configuration; use the config.yaml or the token_list next to "
-            "the checkpoint, or train a new model under another --asr_tag"
+            "the checkpoint was trained with another token list than the "
+            f"{len(token_list)} tokens of this configuration; use the config.yaml next "
+            "to the checkpoint, or train a new model under another --asr_tag"
         )

@@ -5,8 +5,8 @@ of this package takes those classes from here and never asks for a release.
 """
 
 import importlib
-import importlib.util
 import importlib.metadata
+import importlib.util
 from typing import Any
 
 ESPNET_RELEASE: str = importlib.metadata.version("espnet")

@@ -1,4 +1,4 @@
-"""The CIF recogniser as an ESPnet ASR model: encoder, CTC, CIF decoder, distillation."""
+"""The CIF recogniser as an ESPnet model: encoder, CTC, CIF decoder, distillation."""
 
 import logging
 from typing import Any

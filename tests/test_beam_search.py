@@ -15,7 +15,11 @@ WAYS = {
     "beam": {"beam_size": 4},
     "beam, one at a time": {"beam_size": 4, "batched": False},
     "beam with CTC": {"beam_size": 4, "ctc_weight": 0.3},
-    "beam with CTC, one at a time": {"beam_size": 4, "ctc_weight": 0.3, "batched": False},
+    "beam with CTC, one at a time": {
+        "beam_size": 4,
+        "ctc_weight": 0.3,
+        "batched": False,
+    },
 }
 ENDINGS = {
     "<eos> fires whole": [("a", 1.0), ("b", 1.0), ("c", 1.0), ("<sos/eos>", 1.0)],

@@ -117,8 +117,11 @@ def test_agrees_with_the_naive_loop_in_outputs_and_gradients(batch, mode):
         results.append((rows, times))
         # A loss that is not linear, so that a token in the wrong place shows.
         loss = sum(
-            ((i + 1) * (row * (row + k + 1)).sum() for i, r in enumerate(rows)
-             for k, row in enumerate(r)),
+            (
+                (i + 1) * (row * (row + k + 1)).sum()
+                for i, r in enumerate(rows)
+                for k, row in enumerate(r)
+            ),
             start=(h.sum() + a.sum()) * 0,
         )
         loss.backward()
@@ -268,7 +271,9 @@ def test_long_input_in_float32_is_exact():
     out = integrate_and_fire(hs, alpha, lengths, target)
     exact = integrate_and_fire(hs.double(), alpha.double(), lengths, target)
     assert out.lengths.tolist() == [n_tokens]
-    torch.testing.assert_close(out.embeddings.double(), exact.embeddings, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        out.embeddings.double(), exact.embeddings, atol=1e-5, rtol=1e-5
+    )
 
 
 def test_rounding_does_not_lose_the_last_token_without_a_tail():
@@ -276,7 +281,9 @@ def test_rounding_does_not_lose_the_last_token_without_a_tail():
     alpha = torch.full((1, 30), 1 / 3)
     alpha[0, 0] -= 6e-7
     assert alpha.double().sum() < 10
-    out = integrate_and_fire(torch.ones(1, 30, 1), alpha, torch.tensor([30]), None, None)
+    out = integrate_and_fire(
+        torch.ones(1, 30, 1), alpha, torch.tensor([30]), None, None
+    )
     assert out.lengths.tolist() == [10]
 
 

@@ -35,7 +35,7 @@ def test_step_by_step_equals_teacher_forced(n_primer):
     for i in range(n_primer, int(lengths) + 1):
         score, states = decoder.batch_score(ys[:, :i], [state], hs[None])
         torch.testing.assert_close(score[0], logp[0, i - 1], atol=1e-5, rtol=0)
-        single, single_state = decoder.score(ys[0, :i], state, hs)
+        single, _ = decoder.score(ys[0, :i], state, hs)
         torch.testing.assert_close(single, score[0], atol=1e-6, rtol=0)
         state = states[0]
         checked += 1

@@ -18,7 +18,9 @@ def slice_batch(batch, chosen):
 
 
 def gradients(model):
-    return {k: p.grad.clone() for k, p in model.named_parameters() if p.grad is not None}
+    return {
+        k: p.grad.clone() for k, p in model.named_parameters() if p.grad is not None
+    }
 
 
 def paper_loss_sum(model, batch, lsm_weight=0.1):
@@ -95,7 +97,9 @@ def test_statistics_of_training_and_validation():
     assert int(weight) == int((batch["text_lengths"] + 1).sum())
     with torch.no_grad():
         _, stats, _ = model.eval()(**batch)
-    assert training | {"cer", "wer", "cer_ctc", "cer_free", "length_error"} <= set(stats)
+    assert training | {"cer", "wer", "cer_ctc", "cer_free", "length_error"} <= set(
+        stats
+    )
     for name, value in stats.items():
         assert np.isfinite(float(value)), name
 
@@ -127,7 +131,7 @@ def test_bfloat16_autocast_trains():
     model, batch = tiny_model().train(), tiny_batch()
     loss, _, _ = model(**batch)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        low, stats, _ = model(**batch)
+        low, _, _ = model(**batch)
     assert low.dtype == torch.float32
     torch.testing.assert_close(low, loss, rtol=0.05, atol=0.05)
     low.backward()
@@ -182,7 +186,9 @@ def test_a_missing_key_is_an_error_even_if_not_strict():
     model.load_state_dict(state, strict=False)
     for key in ("decoder.predictor.conv.weight", "ctc.ctc_lo.bias"):
         with pytest.raises(UserError, match=key):
-            model.load_state_dict({k: v for k, v in state.items() if k != key}, strict=False)
+            model.load_state_dict(
+                {k: v for k, v in state.items() if k != key}, strict=False
+            )
 
 
 def test_another_token_list_is_an_error():

@@ -53,7 +53,9 @@ def test_refused_in_one_line(words: list[str], message: str) -> None:
 
 
 def test_values_that_asr_sh_has_by_default_are_taken() -> None:
-    found = parse("--use_ngram", "false", "--skip_upload_hf", "true", "--use-lm", "false")
+    found = parse(
+        "--use_ngram", "false", "--skip_upload_hf", "true", "--use-lm", "false"
+    )
     assert not found.use_lm
 
 

@@ -27,7 +27,7 @@ def build_tiny_bert(folder: Path, lowercase: bool = True, seed: int = 0) -> str:
 
     letters = list("abcdefghijklmnopqrstuvwxyz0123456789")
     if not lowercase:
-        letters += list("ABCDEFGHIJKLMNOPQRSTUVWXYZ") + ["THE", "CAT"]
+        letters += [*"ABCDEFGHIJKLMNOPQRSTUVWXYZ", "THE", "CAT"]
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     pieces = names + WORDS + CHINESE + letters + [f"##{c}" for c in letters]
     vocab = {piece: n for n, piece in enumerate(dict.fromkeys(pieces))}

@@ -132,7 +132,7 @@ def run(args: argparse.Namespace) -> None:
     from espnet_cif_hkd.distill.check import check_teacher
     from espnet_cif_hkd.distill.dump import dump_store
     from espnet_cif_hkd.distill.hkd import teacher_config
-    from espnet_cif_hkd.distill.teacher import OnlineTeacher
+    from espnet_cif_hkd.distill.online import OnlineTeacher
 
     token_list, token_type = tokens["token_list"], tokens["token_type"]
     conf["teacher_store"] = str(folder)
@@ -148,9 +148,8 @@ def run(args: argparse.Namespace) -> None:
     device = args.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    teacher = OnlineTeacher(
-        teacher_config(conf), token_list, conf.get("token_type") or token_type
-    )
+    # As the criterion of the training, which does not know --token_type.
+    teacher = OnlineTeacher(teacher_config(conf), token_list, conf.get("token_type"))
     begin = time.monotonic()
     report = dump_store(
         Path(folder),

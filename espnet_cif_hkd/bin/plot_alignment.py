@@ -80,9 +80,11 @@ def fire(
         alpha ``(T,)``, firing times in seconds ``(L,)``, seconds per encoder frame.
 
     Raises:
-        UserError: the model has no CIF decoder.
+        UserError: the model has no CIF decoder, or the audio is too short for it.
     """
     import torch
+
+    from espnet_cif_hkd.compat import TooShortUttError
 
     decoder = getattr(model, "decoder", None)
     if decoder is None or not hasattr(decoder, "fire"):
@@ -91,7 +93,10 @@ def fire(
     speech = torch.from_numpy(samples).unsqueeze(0).to(device)
     lengths = torch.tensor([speech.size(1)], device=device)
     with torch.no_grad():
-        encoded, n_frames = model.encode(speech, lengths)
+        try:
+            encoded, n_frames = model.encode(speech, lengths)
+        except TooShortUttError as error:
+            raise UserError(f"the audio is too short for this model: {error}") from None
         hidden = encoded[0] if isinstance(encoded, tuple) else encoded
         fired = decoder.fire(hidden, n_frames)
     frame_shift = len(samples) / rate / int(n_frames[0])

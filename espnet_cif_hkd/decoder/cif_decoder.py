@@ -225,7 +225,9 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         xs = self.positions.dropout(xs + self.positions.pe[:, n_cached:n_total])
         new_cache = []
         for index, layer in enumerate(self.layers):
-            xs, layer_cache = layer(xs, mask, None if cache is None else cache[:, index])
+            xs, layer_cache = layer(
+                xs, mask, None if cache is None else cache[:, index]
+            )
             new_cache.append(layer_cache)
         return self.after_norm(xs), torch.stack(new_cache, dim=1)
 

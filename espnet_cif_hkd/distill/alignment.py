@@ -168,7 +168,7 @@ def _windows(
         place = list(range(len(opening), len(opening) + len(content)))
         return [opening + content + closing], place
     stride = max(1, size // 2)
-    starts = list(range(0, len(content) - size, stride)) + [len(content) - size]
+    starts = [*range(0, len(content) - size, stride), len(content) - size]
     windows = []
     place = [-1] * len(content)
     distance = [-1] * len(content)

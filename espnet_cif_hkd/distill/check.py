@@ -10,6 +10,7 @@ from espnet_cif_hkd.distill.alignment import closing_token
 from espnet_cif_hkd.distill.hkd import HKDCriterion, teacher_config
 from espnet_cif_hkd.distill.store import StoreHeader, StoreReader, check_header
 from espnet_cif_hkd.distill.teacher import (
+    TeacherConfig,
     open_config,
     open_tokenizer,
     resolve_teacher,
@@ -36,7 +37,7 @@ class TeacherReport:
 
 def check_teacher(
     criterion_conf: Mapping[str, Any],
-    token_list: Sequence[str],
+    token_list: Sequence[str] | None,
     token_type: str | None = None,
 ) -> TeacherReport | None:
     """Check everything about a teacher that does not need its weights.
@@ -46,9 +47,11 @@ def check_teacher(
 
     Args:
         criterion_conf: of the model's configuration.
-        token_list: of the ASR model.
-        token_type: of the ASR model; ``criterion_conf.token_type`` goes before it,
-            None infers it.
+        token_list: of the ASR model; None where it does not exist yet: then what
+            depends on it, and the store, is left out.
+        token_type: of the ASR model. The criterion knows only
+            ``criterion_conf.token_type`` and infers it from the tokens when that is
+            null: a wrong guess is refused here. None believes it.
 
     Returns:
         None when both weights are 0, so that no teacher is needed.
@@ -57,28 +60,41 @@ def check_teacher(
         UserError: says what is wrong and how to mend it.
     """
     conf = dict(criterion_conf)
-    token_type = conf.get("token_type") or token_type
     try:
-        criterion = HKDCriterion(token_list, 1, 1, **conf)
+        criterion = HKDCriterion(token_list or [], 1, 1, **conf)
     except TypeError as e:
         raise UserError(f"criterion_conf: {e}; correct the name of the option") from e
     if not list(criterion.parameters()):
         return None
     config = teacher_config(conf)
-    TokenSpeller(token_list, token_type, case=config.case)
     store = conf.get("teacher_store")
+    state = "to be dumped" if store else "none"
+    if token_list is None:
+        _open(config)
+        return TeacherReport(config.name, [], state)
+    speller = TokenSpeller(token_list, conf.get("token_type"), case=config.case)
+    if token_type and TokenSpeller(token_list, token_type).style != speller.style:
+        raise UserError(
+            f"criterion_conf.token_type is {conf.get('token_type')} and read as "
+            f"{speller.token_type}, but the model's tokens are {token_type}; set "
+            f"criterion_conf.token_type to {token_type}"
+        )
+    token_type = speller.token_type
     if store and (Path(store) / "header.json").exists():
         header = StoreHeader.read(Path(store))
         check_header(Path(store), header, config, token_list, token_type)
         StoreReader(Path(store), header.dim)
         return TeacherReport(config.name, [], "present")
 
-    open_config(config)
-    _check_weights(config.name)
-    tokenizer = open_tokenizer(config)
-    closing_token(tokenizer)
+    tokenizer = _open(config)
     speller = TokenSpeller(token_list, token_type, unknown_text(tokenizer), config.case)
-    unknown = unknown_tokens(speller, token_list, tokenizer)
+    unknown, n_texts = unknown_tokens(speller, token_list, tokenizer)
+    if n_texts and len(unknown) == n_texts:
+        raise UserError(
+            f"teacher {config.name}: its tokenizer knows none of the {n_texts} tokens "
+            "of the token list; choose a teacher of this language, or get a complete "
+            "copy"
+        )
     if unknown:
         logging.warning(
             "teacher %s does not know %d of %d tokens (it reads them as its unknown "
@@ -88,23 +104,31 @@ def check_teacher(
             len(token_list),
             " ".join(unknown[:20]),
         )
-    return TeacherReport(config.name, unknown, "to be dumped" if store else "none")
+    return TeacherReport(config.name, unknown, state)
 
 
-def _check_weights(name: str) -> None:
-    folder = Path(resolve_teacher(name))
+def _open(config: TeacherConfig) -> Any:
+    """The tokenizer of a teacher that has all it needs."""
+    open_config(config)
+    folder = Path(resolve_teacher(config.name))
     kinds = ("*.safetensors", "*.bin")
     if folder.is_dir() and not any(any(folder.glob(kind)) for kind in kinds):
         raise UserError(
-            f"teacher {name}: the folder holds no weights ({' or '.join(kinds)}); get "
-            "a complete copy"
+            f"teacher {config.name}: the folder holds no weights "
+            f"({' or '.join(kinds)}); get a complete copy"
         )
+    tokenizer = open_tokenizer(config)
+    closing_token(tokenizer)
+    return tokenizer
 
 
 def unknown_tokens(
     speller: TokenSpeller, token_list: Sequence[str], tokenizer: Any
-) -> list[str]:
-    """Tokens whose text the PLM does not know; ``<unk>`` itself is none of them."""
+) -> tuple[list[str], int]:
+    """Tokens whose text the PLM does not know, and how many of them have text.
+
+    ``<unk>`` itself counts for neither.
+    """
     texts, names = [], []
     for token_id, name in enumerate(token_list):
         spelling = speller([token_id])
@@ -112,10 +136,11 @@ def unknown_tokens(
             texts.append(spelling.text)
             names.append(name)
     if not texts:
-        return []
+        return [], 0
     encoded = tokenizer(texts, add_special_tokens=False, verbose=False)
-    return [
+    unknown = [
         name
         for name, ids in zip(names, encoded["input_ids"], strict=True)
         if tokenizer.unk_token_id in ids
     ]
+    return unknown, len(names)

@@ -44,7 +44,9 @@ def contrastive_loss(
 
     Returns:
         (N,) losses in nats, of ``loss_dtype``, and the share of tokens (float32
-        scalar) nearer to their own teacher vector than to every negative.
+        scalar) to which no negative is nearer than their own teacher vector. The
+        letters of one word may share a vector: equal cosines, up to rounding, count
+        as near.
 
     Raises:
         ValueError: shapes do not fit or a number is out of range.
@@ -112,7 +114,8 @@ def token_contrastive_loss(
         candidates = torch.cat([positive[:, None], negatives], dim=1)
         target = torch.zeros(n_tokens, dtype=torch.long, device=student.device)
         losses = F.cross_entropy(candidates, target, reduction="none")
-        nearest = candidates.detach().argmax(dim=1) == 0
+        best = candidates.detach().amax(dim=1)
+        nearest = positive.detach() >= best - NORM_EPS / temperature
         accuracy = nearest.sum().float() / max(n_tokens, 1)
     return losses, accuracy
 

@@ -23,7 +23,7 @@ def contrastive_loss_naive(
             indices of its negatives among them.
 
     Returns:
-        (N,) losses and the share of tokens nearest to their own teacher vector.
+        (N,) losses and the share of tokens to which no negative is nearer.
     """
     students, teachers = [], []
     for b, length in enumerate(lengths.tolist()):
@@ -41,7 +41,8 @@ def contrastive_loss_naive(
         ]
         total = torch.stack([positive, *negatives]).logsumexp(dim=0)
         losses.append(total - positive)
-        n_nearest += all(float(positive) >= float(other) for other in negatives)
+        bar = positive.item() + NORM_EPS / temperature
+        n_nearest += all(other.item() <= bar for other in negatives)
     if not losses:
         return student.new_zeros(0), 0.0
     return torch.stack(losses), n_nearest / len(losses)

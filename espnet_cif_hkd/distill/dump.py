@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from espnet_cif_hkd.distill.online import OnlineTeacher
 from espnet_cif_hkd.distill.store import (
     Shard,
     StoreHeader,
@@ -32,7 +33,7 @@ from espnet_cif_hkd.distill.store import (
     sequence_key,
     shard_paths,
 )
-from espnet_cif_hkd.distill.teacher import OnlineTeacher, Teacher
+from espnet_cif_hkd.distill.teacher import Teacher
 from espnet_cif_hkd.errors import UserError
 
 SHARD_BYTES = 64 << 20

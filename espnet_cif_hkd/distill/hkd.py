@@ -14,9 +14,10 @@ from torch import Tensor
 
 from espnet_cif_hkd.distill.contrastive import token_contrastive_loss, valid_tokens
 from espnet_cif_hkd.distill.criterion import AbsDistillCriterion, DistillOutput
+from espnet_cif_hkd.distill.online import OnlineTeacher
 from espnet_cif_hkd.distill.regression import REDUCTIONS, token_regression_loss
 from espnet_cif_hkd.distill.store import StoredTeacher
-from espnet_cif_hkd.distill.teacher import OnlineTeacher, Teacher, TeacherConfig
+from espnet_cif_hkd.distill.teacher import Teacher, TeacherConfig
 from espnet_cif_hkd.errors import UserError
 
 ACOUSTIC = {"weight": 1.0, "temperature": 0.02, "num_negatives": 700}

@@ -48,6 +48,10 @@ class TokenSpeller:
 
     Raises:
         UserError: a token type without characters, or an unknown option.
+
+    Attributes:
+        token_type: given or inferred.
+        style: how its tokens spell: "char", "bpe", "word", "wordpiece" or "bytes".
     """
 
     def __init__(
@@ -65,11 +69,11 @@ class TokenSpeller:
             )
         if case not in CASES:
             raise UserError(f"case: {case!r} is unknown; use one of {', '.join(CASES)}")
-        style = self.token_type
-        if style == "hugging_face":
-            style = _hugging_face_style(token_list)
+        self.style = self.token_type
+        if self.style == "hugging_face":
+            self.style = _hugging_face_style(token_list)
         self.lower = case == "lower" or (case == "auto" and _is_capitals(token_list))
-        self._pieces = [_piece(token, style, unknown_text) for token in token_list]
+        self._pieces = [_piece(t, self.style, unknown_text) for t in token_list]
         self._unknown = {i for i, t in enumerate(token_list) if t in _UNKNOWN}
 
     def __call__(self, ids: Sequence[int]) -> Spelling:
@@ -118,12 +122,12 @@ def infer_token_type(token_list: Sequence[str]) -> str:
     tokens = [t for t in token_list if not _SYMBOL.fullmatch(t)]
     if _SPACE in token_list:
         return "char"
+    if any(t.startswith("▁") for t in tokens):
+        return "bpe"
     if any(t.startswith("##") and len(t) > 2 for t in tokens):
         return "hugging_face"
     if any(t.startswith("Ġ") for t in tokens):
         return "hugging_face"
-    if any(t.startswith("▁") for t in tokens):
-        return "bpe"
     if all(len(_without_marks(t)) <= 1 for t in tokens):
         return "char"
     return "word"

@@ -7,7 +7,7 @@ set -u
 set -o pipefail
 
 log() {
-    echo "$(date '+%Y-%m-%dT%H:%M:%S') (${BASH_SOURCE[0]##*/}:${LINENO}) $*"
+    echo "$(date '+%Y-%m-%dT%H:%M:%S') (${BASH_SOURCE[0]##*/}) $*"
 }
 
 usage="Usage: $0 [--fotaq_archive PATH] [--subset N] [--downloads DIR]

@@ -189,12 +189,8 @@ def check_teacher(
     from espnet_cif_hkd.distill.check import check_teacher as check
 
     criterion = dict(conf.get("criterion_conf") or {})
-    options = run.options
-    if token_list is None:
-        token_list = [options.blank, options.oov, "a", "b", options.sos_eos]
-        criterion["teacher_store"] = None
-    report = check(criterion, token_list, options.token_type)
-    if report is not None and report.unknown_tokens:
+    report = check(criterion, token_list, run.options.token_type)
+    if report is not None and token_list and report.unknown_tokens:
         log(
             f"preflight: {report.teacher} does not know "
             f"{len(report.unknown_tokens)} of {len(token_list)} tokens: "

@@ -13,7 +13,11 @@ unset ESPNET_ROOT
 PYTHON=${PYTHON:-python3}
 export PYTHON
 export PYTHONPATH="${PWD}${PYTHONPATH:+:${PYTHONPATH}}"
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc)}
+# More threads than this only wait for each other on a model this small, and threads
+# that spin while they wait slow down everything when something else runs, too.
+cores=$(nproc)
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores < 4 ? cores : 4))}
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 
 subset=1000
 epochs=8

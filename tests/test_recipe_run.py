@@ -1,5 +1,6 @@
 """The whole engine on a tiny recipe, in this process."""
 
+import importlib.metadata
 import os
 import shutil
 from pathlib import Path
@@ -11,10 +12,15 @@ import tiny_recipe
 import yaml
 from tiny_bert import HIDDEN, build_tiny_bert
 
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.recipe import commands, decode, statistics
 from espnet_cif_hkd.recipe.cli import main
 from espnet_cif_hkd.recipe.decode import real_time_factor
 from espnet_cif_hkd.recipe.kaldi_files import read_table, write_table
 
+ROOT = Path(__file__).resolve().parent.parent
+# This release of ESPnet decodes several utterances at once.
+BATCHES = int(importlib.metadata.version("espnet")) >= 202611
 ASR_EXP = Path("exp/asr_asr_raw_en_char")
 INFERENCE = ASR_EXP / ("decode_lm_lm_lm_en_char_valid.loss.ave_asr_model_valid.acc.ave")
 
@@ -175,6 +181,7 @@ def test_our_model_and_bpe_with_split_data(recipe: Path) -> None:
             num_splits_asr="2",
             asr_args="--seed 7",
             inference_args="--beam_size 1",
+            batch_size="3" if BATCHES else "1",
             eval_valid_set="true",
         )
         == 0
@@ -191,6 +198,55 @@ def test_our_model_and_bpe_with_split_data(recipe: Path) -> None:
         for kind in ("cer", "wer", "ter"):
             assert (decoded / name / f"score_{kind}" / "result.txt").is_file()
     assert (Path("exp/asr_stats_raw_en_bpe8/splits2") / ".done").is_file()
+
+
+def test_word_tokens(recipe: Path) -> None:
+    assert run(stage="5", stop_stage="5", token_type="word") == 0
+    tokens = Path("data/en_token_list/word/tokens.txt").read_text().split()
+    assert {"ab", "abba", "a", "b"} < set(tokens)
+    assert tokens[-1] == "<sos/eos>"
+
+
+def in_turn(module: str, jobs: list[tuple[list[str], Path]], what: str) -> None:
+    """Runs jobs one after the other in this process, to spare their start-up."""
+    for arguments, log_file in jobs:
+        commands.call(module, arguments, log_file, what)
+
+
+def test_several_jobs_equal_one(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stats = Path("exp/asr_stats_raw_en_char")
+    hypotheses = INFERENCE / "test/text"
+    once = dict(np.load(stats / "train/feats_stats.npz"))
+    shapes = (stats / "train/text_shape.char").read_text()
+    text = hypotheses.read_text()
+    for module in (statistics, decode):
+        monkeypatch.setattr(module, "job_count", lambda *_: 2)
+        monkeypatch.setattr(module, "run_jobs", in_turn)
+    assert run(use_lm="true", stage="10", stop_stage="10") == 0
+    assert run(use_lm="true", stage="12", stop_stage="12") == 0
+    assert (stats / "logdir/stats.2.log").is_file()
+    assert (INFERENCE / "test/logdir/asr_inference.2.log").is_file()
+    twice = np.load(stats / "train/feats_stats.npz")
+    for key, value in once.items():
+        np.testing.assert_allclose(twice[key], value, rtol=1e-5)
+    keys = sorted(shapes.splitlines())
+    assert sorted((stats / "train/text_shape.char").read_text().splitlines()) == keys
+    assert hypotheses.read_text() == text
+
+
+def test_jobs_are_processes_with_one_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "told.py").write_text(
+        "import os, sys\nprint(os.environ['OMP_NUM_THREADS'], sys.argv[1])\n"
+        "sys.exit(sys.argv[1] == 'bad')\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
+    logs = [tmp_path / f"logs/{number}.log" for number in (1, 2)]
+    commands.run_jobs("told", [(["a"], logs[0]), (["b"], logs[1])], "telling")
+    assert [log.read_text().splitlines()[-1] for log in logs] == ["1 a", "1 b"]
+    with pytest.raises(UserError, match=r"telling failed \(exit status 1\).*2\.log"):
+        commands.run_jobs("told", [(["a"], logs[0]), (["bad"], logs[1])], "telling")
 
 
 def test_real_time_factor(tmp_path: Path) -> None:
@@ -228,6 +284,11 @@ def test_real_time_factor(tmp_path: Path) -> None:
         ({"inference_args": "--no_such_option 1"}, "no_such_option"),
         ({"pretrained_model": "none.pth"}, "--pretrained_model none.pth"),
         ({"ngpu": "9"}, "--ngpu 9, but"),
+        pytest.param(
+            {"batch_size": "2"},
+            "--batch_size 2: this ESPnet decodes one utterance at a time",
+            marks=pytest.mark.skipif(BATCHES, reason="this ESPnet decodes batches"),
+        ),
     ],
 )
 def test_bad_configuration(

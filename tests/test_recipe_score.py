@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from rapidfuzz.distance import Levenshtein
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.recipe.alignment import align
@@ -80,6 +81,16 @@ def test_the_pairs_spell_both_sides() -> None:
         assert [b for _, b in found.pairs if b is not None] == hyp
         assert found.correct + found.substituted + found.deleted == len(ref)
         assert found.correct + found.substituted + found.inserted == len(hyp)
+
+
+def test_no_alignment_is_cheaper() -> None:
+    rng = random.Random(5)
+    for _ in range(300):
+        ref = rng.choices("abcd", k=rng.randint(0, 20))
+        hyp = rng.choices("abcd", k=rng.randint(0, 20))
+        _, substituted, deleted, inserted = counts(ref, hyp)
+        cheapest = Levenshtein.distance(ref, hyp, weights=(3, 3, 4))
+        assert 4 * substituted + 3 * (deleted + inserted) == cheapest
 
 
 def run_sclite(folder: Path, pairs: list[tuple[list[str], list[str]]]) -> str:

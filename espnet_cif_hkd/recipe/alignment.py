@@ -11,6 +11,8 @@ preference below reproduces sclite 2.10 on every pair tried (see the tests).
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 SUBSTITUTION = 4
 INDEL = 3
 # sclite's name for "no word": it neither counts nor aligns such a token.
@@ -51,17 +53,20 @@ def align(
     hypothesis = [token for token in hypothesis if token != NULL_WORD]
     ref = [fold_case(token) for token in reference] if fold else reference
     hyp = [fold_case(token) for token in hypothesis] if fold else hypothesis
-    moves = _moves(ref, hyp)
+    costs = _costs(ref, hyp)
     row, column = len(ref), len(hyp)
     pairs: list[tuple[str | None, str | None]] = []
     counts = [0, 0, 0, 0]
     while row or column:
-        move = moves[row][column]
-        if move == 0:
+        here = costs[row, column]
+        # Among equally cheap last steps a pair goes first, then an insertion.
+        differs = row and column and ref[row - 1] != hyp[column - 1]
+        pair = SUBSTITUTION if differs else 0
+        if row and column and costs[row - 1, column - 1] + pair == here:
             row, column = row - 1, column - 1
-            counts[0 if ref[row] == hyp[column] else 1] += 1
+            counts[1 if differs else 0] += 1
             pairs.append((reference[row], hypothesis[column]))
-        elif move == 1:
+        elif column and costs[row, column - 1] + INDEL == here:
             column -= 1
             counts[3] += 1
             pairs.append((None, hypothesis[column]))
@@ -72,22 +77,21 @@ def align(
     return Alignment(tuple(reversed(pairs)), *counts)
 
 
-def _moves(ref: Sequence[str], hyp: Sequence[str]) -> list[bytearray]:
-    """The last step of a cheapest path to each cell: 0 pair, 1 insert, 2 delete."""
-    moves = [bytearray([1]) * (len(hyp) + 1)]
-    above = [INDEL * column for column in range(len(hyp) + 1)]
-    for row, token in enumerate(ref, 1):
-        current = [INDEL * row]
-        move = bytearray([2])
-        for column, other in enumerate(hyp, 1):
-            best = above[column - 1] + (0 if token == other else SUBSTITUTION)
-            step = 0
-            if current[column - 1] + INDEL < best:
-                best, step = current[column - 1] + INDEL, 1
-            if above[column] + INDEL < best:
-                best, step = above[column] + INDEL, 2
-            current.append(best)
-            move.append(step)
-        moves.append(move)
-        above = current
-    return moves
+def _costs(ref: Sequence[str], hyp: Sequence[str]) -> "np.ndarray":
+    """The cheapest cost of aligning every pair of prefixes, ``(R + 1, H + 1)``."""
+    numbers: dict[str, int] = {}
+    coded_ref = [numbers.setdefault(token, len(numbers)) for token in ref]
+    coded_hyp = np.array(
+        [numbers.setdefault(token, len(numbers)) for token in hyp], dtype=np.int64
+    )
+    inserted = INDEL * np.arange(len(hyp) + 1)
+    costs = np.empty((len(ref) + 1, len(hyp) + 1), dtype=np.int64)
+    costs[0] = inserted
+    for row, token in enumerate(coded_ref, 1):
+        above = costs[row - 1]
+        current = above + INDEL
+        paired = above[:-1] + SUBSTITUTION * (coded_hyp != token)
+        current[1:] = np.minimum(current[1:], paired)
+        # An insertion costs INDEL more than the cell to the left, whatever led there.
+        costs[row] = np.minimum.accumulate(current - inserted) + inserted
+    return costs

@@ -19,23 +19,27 @@ from espnet_cif_hkd.recipe.log import log
 
 _LOG_FORMAT = "%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s"
 _HOST = f"[{os.uname()[1].split('.')[0]}] "
-# Lines of ESPnet's trainer worth a place on the terminal.
-_TOLD_MODULES = ("trainer",)
+# Where ESPnet's inference begins with an utterance.
+UTTERANCE_MARK = "speech length: "
 
 
 class _Echo(logging.Handler):
-    """Passes a trainer's lines to the terminal, one per ten seconds at most."""
+    """Tells on the terminal how far a command is, every ten seconds at most."""
 
     def __init__(self, what: str) -> None:
         super().__init__(logging.INFO)
         self.what = what
         self.last = time.monotonic()
+        self.utterances = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.module not in _TOLD_MODULES or record.levelno != logging.INFO:
+        message = record.getMessage()
+        if message.startswith(UTTERANCE_MARK):
+            self.utterances += 1
+            message = f"utterance {self.utterances}"
+        elif record.module != "trainer" or record.levelno != logging.INFO:
             return
         now = time.monotonic()
-        message = record.getMessage()
         if now - self.last >= 10 or "epoch results" in message:
             self.last = now
             log(f"{self.what}: {message[:300]}")
@@ -110,7 +114,9 @@ def _tail(path: Path, lines: int = 15) -> str:
 
 def failed(what: str, path: Path, why: object) -> UserError:
     """The error of a command that failed: its reason, and the end of its log."""
-    sys.stderr.write(_tail(path) + "\n")
+    tail = _tail(path)
+    if tail:
+        print(tail, file=sys.stderr)
     reason = " ".join(str(why).split()) or type(why).__name__
     return UserError(f"{what} failed ({reason[:300]}): the log is {path}")
 
@@ -210,10 +216,14 @@ def _wait(running: list[tuple["subprocess.Popen[bytes]", Path]], what: str) -> N
                 raise failed(what, item[1], f"exit status {code}")
         if time.monotonic() - last >= 10:
             last = time.monotonic()
-            log(
-                f"{what}: {len(waiting)} of {len(running)} jobs running, "
-                f"{last - begun:.0f} s"
+            told = [f"{len(waiting)} of {len(running)} jobs running"]
+            decoded = sum(
+                path.read_text(encoding="utf-8", errors="replace").count(UTTERANCE_MARK)
+                for _, path in running
             )
+            if decoded:
+                told.append(f"utterance {decoded}")
+            log(f"{what}: {', '.join(told)}, {last - begun:.0f} s")
 
 
 def train_model(

@@ -10,6 +10,7 @@ from espnet_cif_hkd.recipe.kaldi_files import (
     copy_data_dir,
     first_few,
     keep_utterances,
+    read_lines,
     read_table,
     write_table,
     write_text,
@@ -66,7 +67,7 @@ def lm_train_text(run: Run) -> str:
                 f"such as data/{run.paths.source_train_set}/text"
             )
         suffix = path.name.replace("text", "", 1)
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in read_lines(path):
             words = line.split()
             if len(words) > 1:
                 words[0] += suffix

@@ -47,6 +47,12 @@ def read_table(path: str | Path, mend: str = "") -> dict[str, str]:
     return table
 
 
+def read_lines(path: str | Path) -> list[str]:
+    """The lines of a text file; only a newline ends one, as for the shell's tools."""
+    lines = Path(path).read_text(encoding="utf-8").split("\n")
+    return lines if lines[-1] else lines[:-1]
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write ``text`` so that the file is either the old or the whole new one."""
     path = Path(path)

@@ -6,6 +6,7 @@ from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.recipe import stamps
 from espnet_cif_hkd.recipe.commands import call, rotate, train_model, write_run_script
 from espnet_cif_hkd.recipe.context import Run
+from espnet_cif_hkd.recipe.kaldi_files import read_lines
 from espnet_cif_hkd.recipe.log import log
 from espnet_cif_hkd.recipe.statistics import aggregate, collect, split_scps
 from espnet_cif_hkd.recipe.tokens import read_token_list
@@ -39,7 +40,7 @@ def _lines(path: str | Path) -> list[str]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} is missing: run stages 3 and 4, or name another text")
-    return [line for line in path.read_text(encoding="utf-8").splitlines() if line]
+    return [line for line in read_lines(path) if line]
 
 
 def collect_stats(run: Run) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from espnet_cif_hkd.recipe.commands import call, job_count, run_jobs
-from espnet_cif_hkd.recipe.kaldi_files import split_evenly, write_text
+from espnet_cif_hkd.recipe.kaldi_files import read_lines, split_evenly, write_text
 from espnet_cif_hkd.recipe.log import log
 
 # Below this many utterances a job costs more in start-up than it saves.
@@ -74,8 +74,8 @@ def aggregate(
         "joining the statistics",
     )
     for part in ("train", "valid"):
-        shapes = (folder / part / "text_shape").read_text(encoding="utf-8")
-        lines = [f"{line},{vocabulary}\n" for line in shapes.splitlines()]
+        shapes = read_lines(folder / part / "text_shape")
+        lines = [f"{line},{vocabulary}\n" for line in shapes]
         write_text(folder / part / f"text_shape.{token_type}", "".join(lines))
 
 

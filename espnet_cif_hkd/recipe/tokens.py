@@ -7,7 +7,7 @@ from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.recipe import stamps
 from espnet_cif_hkd.recipe.commands import call, failed, logged_to
 from espnet_cif_hkd.recipe.context import Run
-from espnet_cif_hkd.recipe.kaldi_files import write_text
+from espnet_cif_hkd.recipe.kaldi_files import read_lines, write_text
 from espnet_cif_hkd.recipe.log import log
 
 
@@ -61,7 +61,7 @@ def _bpe_text(run: Run) -> str:
                 f"an existing text file, such as "
                 f"data/{run.paths.source_train_set}/text"
             )
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in read_lines(path):
             lines.append(line.split(" ", 1)[1] if " " in line else line)
     return "".join(f"{line}\n" for line in lines)
 
@@ -69,8 +69,7 @@ def _bpe_text(run: Run) -> str:
 def _user_symbols(value: str) -> list[str]:
     path = Path(value)
     if value and path.is_file():
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return [line.split()[0] for line in lines if line.split()]
+        return [line.split()[0] for line in read_lines(path) if line.split()]
     return [symbol for symbol in value.split(",") if symbol]
 
 
@@ -97,8 +96,7 @@ def _bpe(run: Run, part: Path) -> None:
             f"sentencepiece with --nbpe {options.nbpe}", log_file, error
         ) from (error)
     # The first three pieces are <unk>, <s> and </s>, which have names of their own.
-    vocabulary = (folder / "bpe.vocab").read_text(encoding="utf-8").split("\n")
-    pieces = [line.split("\t")[0] for line in vocabulary[3:] if line]
+    pieces = [line.split("\t")[0] for line in read_lines(folder / "bpe.vocab")[3:]]
     tokens = [options.blank, options.oov, *pieces, options.sos_eos]
     write_text(part, "".join(f"{token}\n" for token in tokens))
 

@@ -158,6 +158,12 @@ if up_to_date "${stamp}" "${inputs}"; then
     say "${venv} is up to date (Python ${minor}, ESPnet ${release})"
 else
     rm -f "${stamp}"
+    free=$(df -Pk "${venv}" | awk 'NR == 2 {print int($4 / 1048576)}')
+    # An environment half made has some of it already.
+    if [ -z "${existing}" ] && [ "${free}" -lt 3 ]; then
+        die "${venv} has ${free} GB of free disk, and the environment takes 2 GB, or 7 GB" \
+            "where torch comes with CUDA; free some, or name another VENV"
+    fi
     say "Installing into ${venv}: Python ${minor}, ESPnet ${release}; log in ${log}"
     if ! "${venv}/bin/python" -m pip --version >/dev/null 2>&1; then
         "${python}" -c 'import ensurepip, venv' 2>/dev/null ||

@@ -26,7 +26,9 @@ def checkout(tmp_path: Path) -> Path:
         (template / name).mkdir()
     for name in ("cmd.sh", "db.sh"):
         (template / name).write_text("")
-    (template / "path.sh").write_text("MAIN_ROOT=$PWD/../../..\nexport MAIN_ROOT\n")
+    (template / "path.sh").write_text(
+        "MAIN_ROOT=$PWD/../../..\nexport MAIN_ROOT\n. local/path.sh\n"
+    )
     (template / "asr.sh").write_text(
         '. ./path.sh\necho "${MAIN_ROOT} $*" >> called\n[ ! -e fail ]\n'
     )

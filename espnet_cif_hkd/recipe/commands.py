@@ -19,6 +19,8 @@ from espnet_cif_hkd.recipe.log import log
 
 _LOG_FORMAT = "%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s"
 _HOST = f"[{os.uname()[1].split('.')[0]}] "
+# Modules whose lines tell how far a command is.
+_TOLD = ("trainer", "collect_stats", "dump")
 # Where ESPnet's inference begins with an utterance.
 UTTERANCE_MARK = "speech length: "
 
@@ -37,7 +39,7 @@ class _Echo(logging.Handler):
         if message.startswith(UTTERANCE_MARK):
             self.utterances += 1
             message = f"utterance {self.utterances}"
-        elif record.module != "trainer" or record.levelno != logging.INFO:
+        elif record.module not in _TOLD or record.levelno != logging.INFO:
             return
         now = time.monotonic()
         if now - self.last >= 10 or "epoch results" in message:

@@ -107,7 +107,6 @@ ENGINE_ONLY = ("reuse", "drop_too_long", "drop_empty_text")
 
 # Options of asr.sh that the engine leaves to asr.sh, with the only value it takes.
 LEFT_TO_STOCK = {
-    "skip_upload": "true",
     "skip_upload_hf": "true",
     "hf_repo": "",
     "num_nodes": "1",
@@ -138,7 +137,6 @@ LEFT_TO_STOCK = {
     "k2_config": "./conf/decode_asr_transformer_with_k2.yaml",
     "use_maskctc": "false",
     "download_model": "",
-    "debug": "false",
 }
 
 # Values of supported options for which only asr.sh has the code.

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 
+from espnet_cif_hkd.recipe.commands import logged_to
 from espnet_cif_hkd.recipe.context import Run
 from espnet_cif_hkd.recipe.log import log
 
@@ -18,13 +19,16 @@ def dump_teacher(run: Run, args: argparse.Namespace) -> None:
     options, paths = run.options, run.paths
     model = ["--bpemodel", paths.bpemodel] if options.token_type == "bpe" else []
     log(f"storing the teacher's features in {conf['teacher_store']}")
-    importlib.import_module("espnet_cif_hkd.bin.dump_teacher").main(
-        [
-            *("--asr_config", options.asr_config),
-            *("--token_list", str(paths.token_list)),
-            *("--token_type", options.token_type, *model),
-            *("--text", str(paths.train_dir / "text")),
-            str(paths.data_feats / options.valid_set / "text"),
-            *("--store", str(conf["teacher_store"])),
-        ]
-    )
+    command = importlib.import_module("espnet_cif_hkd.bin.dump_teacher")
+    words = [
+        *("--asr_config", options.asr_config),
+        *("--token_list", str(paths.token_list)),
+        *("--token_type", options.token_type, *model),
+        *("--cleaner", options.cleaner, "--g2p", options.g2p),
+        *("--non_linguistic_symbols", options.nlsyms_txt),
+        *("--text", str(paths.train_dir / "text")),
+        str(paths.data_feats / options.valid_set / "text"),
+        *("--store", str(conf["teacher_store"])),
+    ]
+    with logged_to(paths.asr_exp / "dump_teacher.log", "teacher's features"):
+        command.run(command.get_parser().parse_args(words))

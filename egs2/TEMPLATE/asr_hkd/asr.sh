@@ -36,12 +36,17 @@ for name in scripts pyscripts steps utils cmd.sh db.sh; do
         ln -sfn "${template}/${name}" "${name}"
     fi
 done
-# ESPnet's path.sh finds the checkout three folders above the recipe, where it is not.
+# ESPnet's path.sh looks for the checkout three folders above the recipe, and wants a
+# local/path.sh, which a recipe need not have.
 marker="# made by asr.sh for ESPNET_ROOT"
 if [ ! -e path.sh ] || grep -qF "${marker}" path.sh; then
     rm -f path.sh
-    { echo "${marker}"; sed "s|^MAIN_ROOT=.*|MAIN_ROOT='${root}'|" "${template}/path.sh"; } \
-        > path.sh
+    {
+        echo "${marker}"
+        sed -e "s|^MAIN_ROOT=.*|MAIN_ROOT='${root}'|" \
+            -e 's|^\. local/path\.sh$|[ ! -f local/path.sh ] \|\| . local/path.sh|' \
+            "${template}/path.sh"
+    } > path.sh
 fi
 
 exec "${python}" -m espnet_cif_hkd.recipe.stock \

@@ -91,6 +91,11 @@ def write_set(folder: Path, name: str, count: int, rate: int = RATE) -> None:
         rows["wav.scp"].append(f"{utterance} {path}")
         rows["text"].append(f"{utterance} {words}")
         rows["utt2spk"].append(f"{utterance} spk{index % 2}")
+    speakers: dict[str, list[str]] = {}
+    for line in sorted(rows["utt2spk"]):
+        utterance, speaker = line.split()
+        speakers.setdefault(speaker, []).append(utterance)
+    rows["spk2utt"] = [f"{name} {' '.join(all_)}" for name, all_ in speakers.items()]
     for file, lines in rows.items():
         (target / file).write_text("".join(f"{line}\n" for line in sorted(lines)))
 

@@ -150,7 +150,7 @@ def _environment() -> list[str]:
         "## Environments",
         f"- date: `{time.strftime('%a %b %e %H:%M:%S %Z %Y')}`",
         f"- python version: `{python}`",
-        f"- espnet2 version: `espnet2 {espnet}`",
+        f"- espnet version: `espnet {espnet}`",
         f"- pytorch version: `pytorch {torch.__version__}`",
     ]
     commit = _git("rev-parse", "HEAD")

@@ -15,6 +15,7 @@ export PYTHON
 export PYTHONPATH="${PWD}${PYTHONPATH:+:${PYTHONPATH}}"
 # More threads than this only wait for each other on a model this small, and threads
 # that spin while they wait slow down everything when something else runs, too.
+export PYTHONWARNINGS=${PYTHONWARNINGS:-ignore}
 cores=$(nproc)
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores < 4 ? cores : 4))}
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
@@ -35,7 +36,7 @@ cd egs2/fotaq/asr_hkd
     --reuse true \
     --asr_tag "${tag}" \
     --inference_tag "${tag}" \
-    --asr_args "--max_epoch ${epochs} --batch_bins 200000 --keep_nbest_models 2 --scheduler_conf warmup_steps=300" \
+    --asr_args "--max_epoch ${epochs} --batch_bins 200000 --keep_nbest_models 2 --num_att_plot 0 --scheduler_conf warmup_steps=300" \
     --inference_args "--beam_size 5" \
     "$@"
 "${PYTHON}" ../../../tools/demo_report.py \

@@ -1,8 +1,11 @@
 """Show what the demo's model can do: a table, two sentences, one picture."""
 
 import argparse
+import contextlib
+import io
 import re
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,25 +105,28 @@ def report(args: argparse.Namespace) -> None:
     folder = args.exp / args.inference_tag / args.data.name
     print_table(args, folder)
     best, middle = to_show(decoded_utterances(args.data, folder))
-    for name, row in (("best", best), ("typical", middle)):
-        print(f"\n{name} of the middling long sentences ({row.utt_id}):")
+    for name, row in (("The best", best), ("The typical", middle)):
+        print(f"\n{name} one of the sentences of middle length ({row.utt_id}):")
         print(f"  reference  {row.reference}\n  decoded    {row.hypothesis}")
     model = args.exp / MODEL
     picture = args.exp / "images" / f"cif_{best.utt_id}.png"
     if not picture.is_file() or picture.stat().st_mtime < model.stat().st_mtime:
         print("\ndrawing the picture, about 15 seconds ...", flush=True)
-        plot_alignment.plot(
-            plot_alignment.get_parser().parse_args(
-                [
-                    *("--model_file", str(model)),
-                    *("--train_config", str(args.exp / "config.yaml")),
-                    *("--wav_scp", str(args.data / "wav.scp")),
-                    *("--text", str(args.data / "text")),
-                    *("--hyp_dir", str(folder)),
-                    *("--utt_id", best.utt_id, "--out", str(picture)),
-                ]
-            )
+        plot = plot_alignment.get_parser().parse_args(
+            [
+                *("--model_file", str(model)),
+                *("--train_config", str(args.exp / "config.yaml")),
+                *("--wav_scp", str(args.data / "wav.scp")),
+                *("--text", str(args.data / "text")),
+                *("--hyp_dir", str(folder)),
+                *("--utt_id", best.utt_id, "--out", str(picture)),
+            ]
         )
+        # What ESPnet's imports say about optional packages is nothing for a reader.
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with contextlib.redirect_stderr(io.StringIO()):
+                plot_alignment.plot(plot)
     print(f"\nwaveform, alpha, firing times and tokens: {picture.resolve()}")
 
 

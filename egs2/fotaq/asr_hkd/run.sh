@@ -78,6 +78,7 @@ fi
     --audio_format flac \
     --token_type char \
     --feats_type raw \
+    --feats_normalize utterance_mvn \
     --max_wav_duration 20 \
     --use_lm false \
     --dumpdir "${dumpdir}" \

@@ -39,7 +39,7 @@ class HKDCriterion(AbsDistillCriterion):
             all tokens of the batch); null or weight 0 leaves the level out.
         linguistic: ``weight`` and ``reduction`` over the C dimensions, "sum" (the
             paper) or "mean"; null or weight 0 leaves the level out.
-        teacher_revision: commit, tag or branch of a hub name.
+        teacher_revision: commit or tag of a hub name; required for those.
         layer: of the PLM; 0 is its embedding, -1 its last layer.
         token_type: of the ASR model; null infers it from ``token_list``.
         teacher_dtype: "float32" or "bfloat16", of the PLM's computation.

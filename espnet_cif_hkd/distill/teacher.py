@@ -30,7 +30,7 @@ class TeacherConfig:
         name: a folder, a hub name, or ``pkg://DISTRIBUTION/FOLDER``, a folder inside
             of an installed pip package.
         dim: width of its vectors.
-        revision: commit, tag or branch of a hub name.
+        revision: commit or tag of a hub name; required for those.
         layer: 0 is the embedding, n the output of layer n, -1 the last.
         dtype: "float32" or "bfloat16", of the PLM's own computation.
         case: how transcripts are shown to it, see ``TokenSpeller``.
@@ -109,6 +109,12 @@ def open_config(config: TeacherConfig) -> Any:
     from transformers import AutoConfig
 
     place = resolve_teacher(config.name)
+    if config.revision is None and not Path(place).is_dir():
+        raise UserError(
+            f"teacher {config.name} is a hub name, whose content may change: set "
+            "criterion_conf.teacher_revision to a commit of it, or criterion_conf."
+            "teacher to a folder"
+        )
     try:
         plm_config = AutoConfig.from_pretrained(
             place, revision=config.revision, trust_remote_code=False

@@ -154,3 +154,13 @@ def test_init_lays_a_recipe_out(
     assert "there is no recipe 'nothing': choose from" in capfd.readouterr().err
     assert main(["init"]) == 1
     assert "usage: recipe init NAME DIR" in capfd.readouterr().err
+
+
+def test_another_python_would_lose_the_registration(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = asr_sh(checkout, "--python", "python3.11", "--stage", "4")
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: --python") and "PYTHON=" in result.stderr
+    assert not Path("called").exists()

@@ -29,6 +29,11 @@ def split_engine_options(
     while words:
         word = words.pop(0)
         name = word[2:].replace("-", "_") if word.startswith("--") else ""
+        if name == "python":
+            raise UserError(
+                "--python would replace the launcher that registers this package: "
+                "name the interpreter with PYTHON=… in the environment"
+            )
         if name in options.ENGINE_ONLY:
             if not words:
                 raise UserError(f"--{name} needs a value")

@@ -49,5 +49,12 @@ if [ ! -e path.sh ] || grep -qF "${marker}" path.sh; then
     } > path.sh
 fi
 
+# path.sh activates the checkout's Python, which ours runs in, too. Its scripts use
+# variables that may be unset.
+set +u
+# shellcheck disable=SC1091
+. ./path.sh
+set -u
+
 exec "${python}" -m espnet_cif_hkd.recipe.stock \
     --asr_sh "${template}/asr.sh" --python "${python}" -- "$@"

@@ -43,7 +43,8 @@ if [ -n "${asr_data_dir}" ]; then
     exit 0
 fi
 
-if [ -e ./path.sh ]; then
+# Without ESPNET_ROOT a path.sh may be left over from a checkout that has gone since.
+if [ -n "${ESPNET_ROOT:-}" ] && [ -e ./path.sh ]; then
     # ESPnet's activation scripts use variables that may be unset.
     set +u
     # shellcheck disable=SC1091

@@ -71,10 +71,11 @@ def test_an_early_eos_cannot_cut_a_sentence():
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_nothing_fired_gives_an_empty_hypothesis(way):
+def test_nothing_fired_gives_an_empty_hypothesis(way, caplog):
     hs = frames(("a", 0.2), ("b", 0.1), ("<blank>", 0.0))
     best = search(readable_decoder(), hs, **WAYS[way])[0]
     assert spell(best) == ""
+    assert "no token fired" in caplog.text
 
 
 def test_more_tokens_than_frames_is_told(caplog):

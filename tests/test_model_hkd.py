@@ -54,6 +54,16 @@ def test_the_four_systems_differ_in_their_losses(system, bert):
     assert all(p.grad is not None for p in model.parameters())
 
 
+def test_too_few_negatives_are_counted_and_told_once(bert, caplog):
+    model, batch = model_of("hkd", bert).train(), tiny_batch()
+    n_tokens = int((batch["text_lengths"] + 1).sum())
+    with caplog.at_level("WARNING"):
+        _, stats, _ = model(**batch)
+        model(**batch)
+    assert float(stats["negatives_acd"]) == n_tokens * 4 // 5
+    assert caplog.text.count("fewer than the 700 negatives") == 1
+
+
 def distillation_sum(model, batch):
     """Both levels token by token (spec A 3.4, A 3.5), all others as negatives."""
     hs_pad, hlens = model.encode(batch["speech"], batch["speech_lengths"])

@@ -254,6 +254,8 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         for n_fired, n_frames in zip(
             fired.lengths.tolist(), xs_lengths.tolist(), strict=True
         ):
+            if n_fired == 0:
+                logging.warning("no token fired: the hypothesis is empty")
             if n_fired > n_frames:
                 logging.warning(
                     "%d tokens fired from %d encoder frames: with maxlenratio 0 the "

@@ -5,6 +5,7 @@ from those of other tokens; the linguistic level (LRD) regresses the decoder's s
 on the same vector.
 """
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from espnet_cif_hkd.distill.contrastive import token_contrastive_loss, valid_tokens
+from espnet_cif_hkd.distill.contrastive import (
+    negatives_per_token,
+    token_contrastive_loss,
+    valid_tokens,
+)
 from espnet_cif_hkd.distill.criterion import AbsDistillCriterion, DistillOutput
 from espnet_cif_hkd.distill.online import OnlineTeacher
 from espnet_cif_hkd.distill.regression import REDUCTIONS, token_regression_loss
@@ -74,6 +79,7 @@ class HKDCriterion(AbsDistillCriterion):
         self.acoustic_projection: torch.nn.Linear | None = None
         self.linguistic_projection: torch.nn.Linear | None = None
         self._teacher: Teacher | None = None
+        self._told_few = False
         if not (self.acoustic["weight"] or self.linguistic["weight"]):
             return
         config = teacher_config(
@@ -133,6 +139,7 @@ class HKDCriterion(AbsDistillCriterion):
             output.losses["loss_acd"] = losses.sum()
             output.weights["loss_acd"] = self.acoustic["weight"]
             output.stats["acc_acd"] = accuracy
+            output.stats["negatives_acd"] = float(self._count_negatives(len(teacher)))
         if self.linguistic_projection is not None:
             student = self.linguistic_projection(states[valid_tokens(states, lengths)])
             losses = token_regression_loss(
@@ -141,6 +148,21 @@ class HKDCriterion(AbsDistillCriterion):
             output.losses["loss_lrd"] = losses.sum().float()
             output.weights["loss_lrd"] = self.linguistic["weight"]
         return output
+
+    def _count_negatives(self, n_tokens: int) -> int:
+        """How many are drawn for each token; said once if a batch has too few."""
+        asked = self.acoustic["num_negatives"]
+        count = negatives_per_token(n_tokens, asked)
+        if asked is not None and count < asked and not self._told_few:
+            self._told_few = True
+            logging.warning(
+                "a batch of %d tokens has fewer than the %d negatives asked for: %d "
+                "are drawn (80 %%); said once, the log's negatives_acd counts",
+                n_tokens,
+                asked,
+                count,
+            )
+        return count
 
     def _generator(self, device: torch.device) -> torch.Generator | None:
         """In validation the same draws each time, so that epochs can be compared."""

@@ -37,7 +37,8 @@ def integrate_and_fire_naive(
                 fired.append((token, filled))
                 fired_at.append(float(n_frames))
         elif tail_threshold is not None and filled.item() > tail_threshold:
-            fired.append((token / filled, filled))
+            # The original guards the division so, and it shows in gradients.
+            fired.append((token / (filled + 1e-10), filled))
             fired_at.append(float(n_frames))
         rows = [vector for vector, _ in fired]
         vectors.append(torch.stack(rows) if rows else hs.new_zeros(0, hs.size(2)))

@@ -28,7 +28,6 @@ Hypothesis = _from_nets("beam_search", "Hypothesis")
 CTCPrefixScorer = _from_nets("scorers.ctc", "CTCPrefixScorer")
 LengthBonus = _from_nets("scorers.length_bonus", "LengthBonus")
 ErrorCalculator = _from_nets("e2e_asr_common", "ErrorCalculator")
-make_pad_mask = _from_nets("pytorch_backend.nets_utils", "make_pad_mask")
 th_accuracy = _from_nets("pytorch_backend.nets_utils", "th_accuracy")
 add_sos_eos = _from_nets("pytorch_backend.transformer.add_sos_eos", "add_sos_eos")
 LabelSmoothingLoss = _from_nets(

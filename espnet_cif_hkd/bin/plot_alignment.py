@@ -9,18 +9,7 @@ import numpy as np
 
 from espnet_cif_hkd.bin.alignment_figure import Alignment, FloatArray, draw
 from espnet_cif_hkd.errors import UserError
-
-
-def read_table(path: Path) -> dict[str, str]:
-    """Read a Kaldi table: utterance id, blank, the rest of the line.
-
-    Raises:
-        UserError: the file is missing.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    rows = (row.split(maxsplit=1) for row in path.read_text("utf-8").splitlines())
-    return {row[0]: row[1].strip() if len(row) > 1 else "" for row in rows if row}
+from espnet_cif_hkd.recipe.kaldi_files import read_table
 
 
 def look_up(path: Path, utt_id: str) -> str:

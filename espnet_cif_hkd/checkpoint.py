@@ -1,13 +1,18 @@
 """What must be true of a checkpoint before its parameters are loaded."""
 
 import hashlib
+import logging
+import re
 from collections.abc import Mapping, Sequence
 
 import torch
 
+from espnet_cif_hkd import __version__
 from espnet_cif_hkd.errors import UserError
 
 _DIGEST_KEY = "token_list_digest"
+# The version of this package that trained the model; older checkpoints have none.
+VERSION_KEY = "package_version"
 # Parameters under this prefix serve training only.
 _TRAINING_ONLY = "criterion."
 
@@ -20,6 +25,45 @@ def token_list_digest(token_list: Sequence[str]) -> torch.Tensor:
     """
     digest = hashlib.blake2b("\n".join(token_list).encode(), digest_size=8).digest()
     return torch.tensor(list(digest), dtype=torch.float32)
+
+
+def version_tensor() -> torch.Tensor:
+    """This package's version as three floats, ``(3,)`` float32.
+
+    It is in every checkpoint, because that is what all ways of packing and sharing a
+    model have in common. Floats for the same reason as in :func:`token_list_digest`.
+    """
+    parts = [int(part) for part in re.findall(r"\d+", __version__)[:3]]
+    return torch.tensor(parts, dtype=torch.float32)
+
+
+def made_by(state_dict: Mapping[str, torch.Tensor]) -> str | None:
+    """The version of this package that trained a checkpoint, such as ``0.1.0``.
+
+    None if the checkpoint does not say so, or is the average of checkpoints of several
+    versions.
+    """
+    found = state_dict.get(VERSION_KEY)
+    if found is None or not torch.equal(found.round(), found):
+        return None
+    return ".".join(str(int(part)) for part in found)
+
+
+def _kept_together(version: str) -> list[str]:
+    """The parts of a version that promise compatibility: before 1.0 two of them."""
+    parts = version.split(".")
+    return parts[:2] if parts[0] == "0" else parts[:1]
+
+
+def warn_of_other_version(state_dict: Mapping[str, torch.Tensor]) -> None:
+    """Log a warning if a version that may differ trained the checkpoint."""
+    version = made_by(state_dict)
+    if version is not None and _kept_together(version) != _kept_together(__version__):
+        logging.warning(
+            "the model was trained with espnet-cif-hkd %s, and this is %s: it may "
+            "decode differently; install %s to decode as it was evaluated",
+            *(version, __version__, version),
+        )
 
 
 def check_state_dict(
@@ -41,7 +85,9 @@ def check_state_dict(
     missing = [
         key
         for key in needed
-        if key not in loaded and not key.startswith(_TRAINING_ONLY)
+        if key not in loaded
+        and key != VERSION_KEY
+        and not key.startswith(_TRAINING_ONLY)
     ]
     if missing:
         shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")

@@ -1,5 +1,6 @@
 """The CIF recogniser as an ESPnet model: encoder, CTC, CIF decoder, distillation."""
 
+import copy
 import logging
 from typing import Any
 
@@ -15,7 +16,13 @@ from espnet2.asr.specaug.abs_specaug import AbsSpecAug
 from espnet2.layers.abs_normalize import AbsNormalize
 from espnet2.torch_utils.device_funcs import force_gatherable
 
-from espnet_cif_hkd.checkpoint import check_state_dict, token_list_digest
+from espnet_cif_hkd.checkpoint import (
+    VERSION_KEY,
+    check_state_dict,
+    token_list_digest,
+    version_tensor,
+    warn_of_other_version,
+)
 from espnet_cif_hkd.compat import TooShortUttError, add_sos_eos, th_accuracy
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.distill import AbsDistillCriterion, criterion_choices
@@ -126,6 +133,7 @@ class CIFASRModel(ESPnetASRModel):
         self.decoder.eos = self.eos
         self.quantity_weight = quantity_weight
         self.register_buffer("token_list_digest", token_list_digest(self.token_list))
+        self.register_buffer(VERSION_KEY, version_tensor())
 
         self.criterion: AbsDistillCriterion | None = None
         criterion_class = criterion_choices.get_class(criterion)
@@ -298,6 +306,11 @@ class CIFASRModel(ESPnetASRModel):
             UserError: If keys are missing or the token list is another one.
         """
         check_state_dict(state_dict, self.state_dict(), self.token_list)
+        warn_of_other_version(state_dict)
+        # What is saved next names the version that trained last; a copy keeps the
+        # versions of modules that torch hangs on the mapping.
+        state_dict = copy.copy(state_dict)
+        state_dict[VERSION_KEY] = version_tensor()
         result = super().load_state_dict(state_dict, strict=strict, assign=assign)
         if result.unexpected_keys and not strict:
             logging.info("not needed and not loaded: %s", result.unexpected_keys)

@@ -10,7 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from espnet_cif_hkd.distill import contrastive_loss, regression_loss
-from espnet_cif_hkd.distill.contrastive import draw_negatives, negatives_per_token
+from espnet_cif_hkd.distill.contrastive import (
+    draw_negatives,
+    negatives_per_token,
+    token_contrastive_loss,
+)
 from espnet_cif_hkd.distill.contrastive_naive import contrastive_loss_naive
 
 DATA = Path(__file__).parent / "data"
@@ -154,6 +158,38 @@ def test_all_in_batch_takes_every_other_token():
     )
     expected, _ = contrastive_loss_naive(student, teacher, lens, 0.1, every)
     torch.testing.assert_close(losses, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_candidates_of_others_are_negatives_too():
+    """Rows around the own ones: as if their tokens were in the batch."""
+    student, teacher, lens = _ragged([9], 4, 2)
+    student, teacher = student[0, :9], teacher[0, :9]
+    own = slice(3, 7)
+    for count in (None, 4):
+        generator = torch.Generator().manual_seed(1)
+        keep = draw_negatives(4, count, n_candidates=9, first=3, generator=generator)
+        assert not keep.diagonal(3).any()
+        wanted = {8} if count is None else {4, 3}
+        assert set(keep.sum(dim=1).tolist()) <= wanted
+        ids = [row.nonzero().flatten().tolist() for row in keep]
+        losses, _ = token_contrastive_loss(
+            student[own],
+            teacher,
+            0.1,
+            count,
+            generator=torch.Generator().manual_seed(1),
+            first=3,
+        )
+        expected, _ = contrastive_loss_naive(
+            student[None], teacher[None], lens, 0.1, [[]] * 3 + ids + [[]] * 2
+        )
+        torch.testing.assert_close(losses, expected[own].float())
+
+
+@pytest.mark.parametrize("first", [-1, 2])
+def test_candidates_must_hold_the_own_rows(first):
+    with pytest.raises(ValueError, match=f"from row {first} on"):
+        token_contrastive_loss(torch.ones(3, 2), torch.ones(4, 2), 1, 1, first=first)
 
 
 def test_an_id_given_twice_counts_twice():

@@ -264,6 +264,7 @@ def test_choices_tolerate_strings_for_null():
         ({"acoustic": {"weight": -1}}, "acoustic.weight is -1"),
         ({"linguistic": {"weight": "x"}}, "linguistic.weight is 'x'"),
         ({"linguistic": {"reduction": "max"}}, "linguistic.reduction is 'max'"),
+        ({"acoustic": {"share_negatives": "yes"}}, "share_negatives is 'yes'"),
         ({"teacher_dtype": "int8"}, "teacher_dtype: 'int8'"),
         ({"tacher": "x"}, "tacher"),
         ({"case": "upper"}, "case: 'upper'"),

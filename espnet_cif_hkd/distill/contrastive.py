@@ -88,28 +88,50 @@ def token_contrastive_loss(
     *,
     generator: torch.Generator | None = None,
     loss_dtype: torch.dtype = torch.float32,
+    first: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """:func:`contrastive_loss` of tokens without padding: both inputs are (N, C)."""
+    """:func:`contrastive_loss` of tokens without padding.
+
+    Args:
+        student: (N, C).
+        teacher: (M, C) with M >= N: the own vectors of the N tokens are the rows from
+            ``first`` on, and negatives are drawn among all M, or indexed by
+            ``negative_ids``. Rows of other processes share their negatives.
+        temperature, num_negatives, negative_ids, generator, loss_dtype: see there,
+            with M in the place of N for what is drawn from.
+        first: row of ``teacher`` that belongs to the first token.
+    """
     if not temperature > 0:
         raise ValueError(f"temperature must be > 0, but is {temperature}")
     if num_negatives is not None and num_negatives < 1:
         raise ValueError(f"num_negatives must be at least 1, but is {num_negatives}")
-    n_tokens = student.size(0)
+    n_tokens, n_candidates = student.size(0), teacher.size(0)
+    if not 0 <= first <= n_candidates - n_tokens:
+        raise ValueError(
+            f"teacher has {n_candidates} rows, which do not hold the {n_tokens} of "
+            f"the tokens from row {first} on"
+        )
     with torch.autocast(student.device.type, enabled=False):
         dtype = torch.promote_types(student.dtype, torch.float32)
         own = F.normalize(student.to(dtype), dim=-1, eps=NORM_EPS)
         others = F.normalize(teacher.detach().to(dtype), dim=-1, eps=NORM_EPS)
         logits = (own @ others.T).to(loss_dtype) / temperature
-        positive = logits.diagonal()
+        positive = logits.diagonal(first)
         if negative_ids is None:
             keep = draw_negatives(
-                n_tokens, num_negatives, device=student.device, generator=generator
+                n_tokens,
+                num_negatives,
+                n_candidates=n_candidates,
+                first=first,
+                device=student.device,
+                generator=generator,
             )
             negatives = logits.masked_fill(~keep, -torch.inf)
         else:
-            _check_ids(negative_ids, n_tokens)
+            _check_ids(negative_ids, n_tokens, n_candidates)
             ids = negative_ids.to(student.device)
-            is_self = ids == torch.arange(n_tokens, device=ids.device)[:, None]
+            own_rows = torch.arange(n_tokens, device=ids.device) + first
+            is_self = ids == own_rows[:, None]
             negatives = logits.gather(1, ids).masked_fill(is_self, -torch.inf)
         candidates = torch.cat([positive[:, None], negatives], dim=1)
         target = torch.zeros(n_tokens, dtype=torch.long, device=student.device)
@@ -120,12 +142,12 @@ def token_contrastive_loss(
     return losses, accuracy
 
 
-def negatives_per_token(n_tokens: int, num_negatives: int | None) -> int:
-    """How many of ``n_tokens`` vectors are drawn for each token (spec A 3.4)."""
+def negatives_per_token(n_candidates: int, num_negatives: int | None) -> int:
+    """How many of ``n_candidates`` vectors are drawn for a token (spec A 3.4)."""
     if num_negatives is None:
-        return n_tokens
-    if n_tokens <= num_negatives:
-        return n_tokens * 4 // 5
+        return n_candidates
+    if n_candidates <= num_negatives:
+        return n_candidates * 4 // 5
     return num_negatives
 
 
@@ -133,36 +155,50 @@ def draw_negatives(
     n_tokens: int,
     num_negatives: int | None,
     *,
+    n_candidates: int | None = None,
+    first: int = 0,
     device: torch.device | str = "cpu",
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """A random subset for each token, without the token itself.
 
+    Args:
+        n_tokens: N, tokens to draw for.
+        num_negatives: see :func:`contrastive_loss`.
+        n_candidates: M, vectors to draw from; None means N.
+        first: which of them is the first token's own.
+        device: of the draws and the result.
+        generator: source of the draws.
+
     Returns:
-        (N, N) bool, True where column j is a negative of token i. Every row holds
+        (N, M) bool, True where column j is a negative of token i. Every row holds
         K of :func:`negatives_per_token`, or K - 1 if it drew its own index.
     """
-    count = negatives_per_token(n_tokens, num_negatives)
-    if count == n_tokens:
-        keep = torch.ones(n_tokens, n_tokens, dtype=torch.bool, device=device)
+    if n_candidates is None:
+        n_candidates = n_tokens
+    shape = (n_tokens, n_candidates)
+    count = negatives_per_token(n_candidates, num_negatives)
+    if count == n_candidates:
+        keep = torch.ones(shape, dtype=torch.bool, device=device)
     else:
-        # The places of the largest of N independent draws are a uniform subset.
+        # The places of the largest of M independent draws are a uniform subset.
         # Drawing whichever of the subset and its complement is the smaller one
         # halves the work for the paper's 80 %.
-        drop = count > n_tokens // 2
-        size = n_tokens - count if drop else count
-        draws = torch.rand(n_tokens, n_tokens, device=device, generator=generator)
+        drop = count > n_candidates // 2
+        size = n_candidates - count if drop else count
+        draws = torch.rand(shape, device=device, generator=generator)
         chosen = draws.topk(size, dim=1, sorted=False).indices
         keep = torch.full_like(draws, drop, dtype=torch.bool)
         keep.scatter_(1, chosen, not drop)
-    return keep.fill_diagonal_(False)
+    keep.diagonal(first).fill_(False)
+    return keep
 
 
-def _check_ids(ids: Tensor, n_tokens: int) -> None:
+def _check_ids(ids: Tensor, n_tokens: int, n_candidates: int) -> None:
     if ids.dim() != 2 or ids.size(0) != n_tokens:
         raise ValueError(
             f"negative_ids must be (N, K) with N = {n_tokens}, "
             f"but is {tuple(ids.shape)}"
         )
-    if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < n_tokens:
-        raise ValueError(f"negative_ids must lie in 0..{n_tokens - 1}")
+    if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < n_candidates:
+        raise ValueError(f"negative_ids must lie in 0..{n_candidates - 1}")

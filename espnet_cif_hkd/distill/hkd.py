@@ -21,11 +21,17 @@ from espnet_cif_hkd.distill.contrastive import (
 from espnet_cif_hkd.distill.criterion import AbsDistillCriterion, DistillOutput
 from espnet_cif_hkd.distill.online import OnlineTeacher
 from espnet_cif_hkd.distill.regression import REDUCTIONS, token_regression_loss
+from espnet_cif_hkd.distill.sharing import gather_over_ranks
 from espnet_cif_hkd.distill.store import StoredTeacher
 from espnet_cif_hkd.distill.teacher import Teacher, TeacherConfig
 from espnet_cif_hkd.errors import UserError
 
-ACOUSTIC = {"weight": 1.0, "temperature": 0.02, "num_negatives": 700}
+ACOUSTIC = {
+    "weight": 1.0,
+    "temperature": 0.02,
+    "num_negatives": 700,
+    "share_negatives": False,
+}
 LINGUISTIC = {"weight": 0.01, "reduction": "sum"}
 _VALIDATION_SEED = 0
 
@@ -41,7 +47,9 @@ class HKDCriterion(AbsDistillCriterion):
         teacher_dim: C, width of its vectors.
         teacher_store: folder of stored features; then no PLM is opened.
         acoustic: ``weight``, ``temperature``, ``num_negatives`` (null or "all" takes
-            all tokens of the batch); null or weight 0 leaves the level out.
+            all tokens of the batch), ``share_negatives`` (true draws them among the
+            tokens of all processes of a distributed training, false among those of
+            each, as the paper); null or weight 0 leaves the level out.
         linguistic: ``weight`` and ``reduction`` over the C dimensions, "sum" (the
             paper) or "mean"; null or weight 0 leaves the level out.
         teacher_revision: commit or tag of a hub name; required for those.
@@ -129,17 +137,25 @@ class HKDCriterion(AbsDistillCriterion):
             student = self.acoustic_projection(
                 embeddings[valid_tokens(embeddings, lengths)]
             )
+            candidates, first = teacher, 0
+            # Not in validation: ESPnet plots attention on the first process alone,
+            # which would wait for the others for ever.
+            if self.training and self.acoustic["share_negatives"]:
+                candidates, first = gather_over_ranks(teacher)
             losses, accuracy = token_contrastive_loss(
                 student,
-                teacher,
+                candidates,
                 self.acoustic["temperature"],
                 self.acoustic["num_negatives"],
                 generator=self._generator(student.device),
+                first=first,
             )
             output.losses["loss_acd"] = losses.sum()
             output.weights["loss_acd"] = self.acoustic["weight"]
             output.stats["acc_acd"] = accuracy
-            output.stats["negatives_acd"] = float(self._count_negatives(len(teacher)))
+            output.stats["negatives_acd"] = float(
+                self._count_negatives(len(candidates))
+            )
         if self.linguistic_projection is not None:
             student = self.linguistic_projection(states[valid_tokens(states, lengths)])
             losses = token_regression_loss(
@@ -149,16 +165,16 @@ class HKDCriterion(AbsDistillCriterion):
             output.weights["loss_lrd"] = self.linguistic["weight"]
         return output
 
-    def _count_negatives(self, n_tokens: int) -> int:
+    def _count_negatives(self, n_candidates: int) -> int:
         """How many are drawn for each token; said once if a batch has too few."""
         asked = self.acoustic["num_negatives"]
-        count = negatives_per_token(n_tokens, asked)
+        count = negatives_per_token(n_candidates, asked)
         if asked is not None and count < asked and not self._told_few:
             self._told_few = True
             logging.warning(
                 "a batch of %d tokens has fewer than the %d negatives asked for: %d "
                 "are drawn (80 %%); said once, the log's negatives_acd counts",
-                n_tokens,
+                n_candidates,
                 asked,
                 count,
             )
@@ -231,6 +247,11 @@ def _check_options(acoustic: Mapping[str, Any], linguistic: Mapping[str, Any]) -
         raise UserError(
             f"criterion_conf.acoustic.num_negatives is {count!r}; it must be a whole "
             "number >= 1, or all"
+        )
+    if not isinstance(acoustic["share_negatives"], bool):
+        raise UserError(
+            f"criterion_conf.acoustic.share_negatives is "
+            f"{acoustic['share_negatives']!r}; it must be true or false"
         )
     if linguistic["reduction"] not in REDUCTIONS:
         raise UserError(

@@ -53,6 +53,7 @@ class Options:
     bpe_input_sentence_size: int = 100000000
     bpe_nlsyms: str = ""
     bpe_char_cover: float = 1.0
+    hugging_face_model_name_or_path: str = ""
     # Language model
     use_lm: bool = True
     lm_tag: str = ""
@@ -115,7 +116,6 @@ LEFT_TO_STOCK = {
     "auxiliary_data_tags": "",
     "multi_columns_input_wav_scp": "false",
     "multi_columns_output_wav_scp": "false",
-    "hugging_face_model_name_or_path": "",
     "use_ngram": "false",
     "ngram_exp": "",
     "ngram_num": "3",
@@ -142,7 +142,7 @@ LEFT_TO_STOCK = {
 # Values of supported options for which only asr.sh has the code.
 SUPPORTED_VALUES = {
     "feats_type": ("raw",),
-    "token_type": ("char", "word", "bpe"),
+    "token_type": ("char", "word", "bpe", "hugging_face"),
     "audio_format": ("flac", "wav"),
     "bpemode": ("unigram", "bpe", "char", "word"),
     "score_opts": ("", "-s"),
@@ -235,7 +235,23 @@ def check(options: Options) -> None:
     for name in ("nj", "inference_nj", "batch_size", "nbpe"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name} must be 1 or more")
+    _check_hugging_face(options)
     _check_sets(options)
+
+
+def _check_hugging_face(options: Options) -> None:
+    if options.token_type != "hugging_face":
+        return
+    if not options.hugging_face_model_name_or_path:
+        raise UserError(
+            "--token_type hugging_face needs --hugging_face_model_name_or_path: the "
+            "folder or hub name of a tokenizer"
+        )
+    if options.use_lm:
+        raise UserError(
+            "--token_type hugging_face: ESPnet trains no language model on such "
+            "tokens: give --use_lm false"
+        )
 
 
 def _check_sets(options: Options) -> None:

@@ -45,9 +45,20 @@ def _lang_and_tokens(options: Options, separator: str = "_") -> str:
     return tag + (str(options.nbpe) if options.token_type == "bpe" else "")
 
 
+def _tokenizer_tag(options: Options) -> str:
+    if options.token_type != "hugging_face":
+        return ""
+    # Of several slashes asr.sh replaces the first.
+    return "_" + options.hugging_face_model_name_or_path.replace("/", "-", 1)
+
+
 @dataclass
 class Paths:
-    """Every path of a run; folders are relative to the recipe's folder."""
+    """Every path of a run; folders are relative to the recipe's folder.
+
+    ``bpemodel`` is what ESPnet's commands get as such: a sentencepiece model, the
+    folder or hub name of a Hugging Face tokenizer, or ``none``.
+    """
 
     data_feats: Path
     train_set: str
@@ -80,7 +91,7 @@ def asr_tag(options: Options) -> str:
         return options.asr_tag
     config = options.asr_config
     tag = _without_suffix(config, ".yaml") if config else "train"
-    tag += f"_{options.feats_type}{_lang_and_tokens(options)}"
+    tag += f"_{options.feats_type}{_lang_and_tokens(options)}{_tokenizer_tag(options)}"
     if options.asr_args:
         tag += _arguments_tag(options.asr_args, " |=/")
     return tag + ("_sp" if options.speed_perturb_factors else "")
@@ -126,13 +137,22 @@ def derive(options: Options) -> Paths:
         "bpe": bpedir / "tokens.txt",
         "char": token_listdir / "char" / "tokens.txt",
         "word": token_listdir / "word" / "tokens.txt",
+        "hugging_face": token_listdir
+        / f"hugging_face{_tokenizer_tag(options)}"
+        / "tokens.txt",
     }[options.token_type]
 
     exp = Path(options.expdir)
     tokens = _lang_and_tokens(options)
     speed = "_sp" if options.speed_perturb_factors else ""
     lm_exp = Path(options.lm_exp) if options.lm_exp else exp / f"lm_{lm_tag(options)}"
-    asr_stats = f"asr_stats_{options.feats_type}{tokens}{speed}"
+    asr_stats = (
+        f"asr_stats_{options.feats_type}{tokens}{_tokenizer_tag(options)}{speed}"
+    )
+    bpemodel = {
+        "bpe": str(bpedir / "bpe.model"),
+        "hugging_face": options.hugging_face_model_name_or_path,
+    }.get(options.token_type, "none")
     return Paths(
         data_feats=feats,
         train_set=train,
@@ -143,7 +163,7 @@ def derive(options: Options) -> Paths:
         lm_test_text=options.lm_test_text or test_text,
         token_listdir=token_listdir,
         bpedir=bpedir,
-        bpemodel=str(bpedir / "bpe.model") if options.token_type == "bpe" else "none",
+        bpemodel=bpemodel,
         token_list=token_list,
         asr_stats_dir=Path(options.asr_stats_dir or exp / asr_stats),
         lm_stats_dir=Path(options.lm_stats_dir or exp / f"lm_stats{tokens}"),

@@ -23,7 +23,7 @@ from espnet_cif_hkd.recipe.kaldi_files import (
 )
 from espnet_cif_hkd.recipe.lengths import frame_counter, frames_needed
 from espnet_cif_hkd.recipe.log import log, progress
-from espnet_cif_hkd.recipe.tokens import read_token_list
+from espnet_cif_hkd.recipe.tokens import check_restored, read_token_list
 
 
 def check_token_list(run: Run) -> list[str]:
@@ -38,7 +38,7 @@ def check_token_list(run: Run) -> list[str]:
     if tokens[0] != options.blank or tokens[-1] != options.sos_eos:
         raise UserError(
             f"{paths.token_list} must begin with {options.blank} and end with "
-            f"{options.sos_eos}: run stage 5 again"
+            f"{options.sos_eos}: {_other_tokens(run)}"
         )
     config = paths.asr_exp / "config.yaml"
     checkpoints = list(paths.asr_exp.glob("*.pth"))
@@ -53,6 +53,15 @@ def check_token_list(run: Run) -> list[str]:
                 "list, or train under another --asr_tag"
             )
     return tokens
+
+
+def _other_tokens(run: Run) -> str:
+    if run.options.token_type == "hugging_face":
+        return (
+            f"the tokenizer {run.paths.bpemodel} has other symbols; local/wordpiece.py "
+            "of egs2/librispeech makes one that has them of a BERT's WordPieces"
+        )
+    return "run stage 5 again"
 
 
 def check_audio(folder: Path) -> None:
@@ -205,6 +214,7 @@ def check_data(run: Run, args: argparse.Namespace) -> None:
         UserError: one line that names the thing and how to mend it.
     """
     check_teacher(run, args, check_token_list(run))
+    check_restored(run)
     folders = [run.paths.train_dir, run.paths.data_feats / run.options.valid_set]
     for folder in folders:
         stamps.require(folder, 4, DUMP_FILES)

@@ -1,5 +1,6 @@
 """Stage 5: the token list (and the sentencepiece model)."""
 
+import itertools
 import os
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.recipe import stamps
 from espnet_cif_hkd.recipe.commands import call, failed, logged_to
 from espnet_cif_hkd.recipe.context import Run
-from espnet_cif_hkd.recipe.kaldi_files import read_lines, write_text
+from espnet_cif_hkd.recipe.kaldi_files import read_lines, read_table, write_text
 from espnet_cif_hkd.recipe.log import log
 
 
@@ -101,17 +102,88 @@ def _bpe(run: Run, part: Path) -> None:
     write_text(part, "".join(f"{token}\n" for token in tokens))
 
 
+def _hugging_face(run: Run, part: Path) -> None:
+    name = run.options.hugging_face_model_name_or_path
+    call(
+        "espnet2.bin.hugging_face_export_vocabulary",
+        ["--model_name_or_path", name, "--output", str(part)],
+        part.with_name("export_vocabulary.log"),
+        "stage 5",
+    )
+
+
+def check_restored(run: Run, most: int = 2000) -> None:
+    """Refuse a Hugging Face tokenizer that does not give text back.
+
+    Hypotheses are made of tokens, references are not: where BERT's own tokenizer
+    reads DON'T and writes "don ' t", every such word would count as wrong.
+
+    Args:
+        run: the run; with another token type there is nothing to check.
+        most: how many training texts are looked at.
+
+    Raises:
+        UserError: more than one in a hundred comes back otherwise, case aside.
+    """
+    if run.options.token_type != "hugging_face":
+        return
+    from espnet2.text.hugging_face_tokenizer import HuggingFaceTokenizer
+
+    name = run.paths.bpemodel
+    tokenizer = HuggingFaceTokenizer(name)
+    text = read_table(run.paths.train_dir / "text")
+    changed, seen = [], min(most, len(text))
+    for utterance, words in itertools.islice(text.items(), most):
+        restored = tokenizer.tokens2text(tokenizer.text2tokens(words))
+        if restored.lower() != " ".join(words.lower().split()):
+            changed.append(f"{utterance} to {restored!r}")
+    if changed:
+        told = (
+            f"the tokenizer {name} changes {len(changed)} of {seen} texts, such "
+            f"as that of {changed[0]}"
+        )
+        if 100 * len(changed) > seen:
+            raise UserError(
+                f"{told}, which stage 13 would count as errors: use one that cuts at "
+                "white space only; local/wordpiece.py of egs2/librispeech makes such a "
+                "one of a BERT's WordPieces"
+            )
+        log(f"preflight: {told}")
+
+
+_MAKERS = {
+    "bpe": _bpe,
+    "char": _word_or_char,
+    "word": _word_or_char,
+    "hugging_face": _hugging_face,
+}
+
+
 def make_token_list(run: Run) -> None:
     """Stage 5: write the token list, and for bpe the sentencepiece model."""
     folder = run.paths.token_list.parent
     stamps.begin(folder, 5)
     part = folder / "tokens.txt.part"
     part.unlink(missing_ok=True)
-    (_bpe if run.options.token_type == "bpe" else _word_or_char)(run, part)
+    _MAKERS[run.options.token_type](run, part)
     tokens = read_token_list(part)
     os.replace(part, run.paths.token_list)
     stamps.finish(folder, 5, fingerprint(run))
     log(f"stage 5: {len(tokens)} tokens in {run.paths.token_list}")
+
+
+def tokenizer_files(run: Run) -> list[Path]:
+    """What, beside the token list, makes tokens of text and text of tokens.
+
+    That is the sentencepiece model, the files in the folder of a Hugging Face
+    tokenizer (none where a hub name stands for it), or nothing.
+    """
+    path = Path(run.paths.bpemodel)
+    if run.options.token_type == "bpe":
+        return [path]
+    if run.options.token_type == "hugging_face" and path.is_dir():
+        return sorted(file for file in path.iterdir() if file.is_file())
+    return []
 
 
 def fingerprint(run: Run) -> str:
@@ -127,6 +199,9 @@ def fingerprint(run: Run) -> str:
         mark.files(*run.paths.bpe_train_text.split())
     else:
         mark.files(run.paths.data_feats / "lm_train.txt")
+    if options.token_type == "hugging_face":
+        mark.words(run.paths.bpemodel)
+        mark.files(*tokenizer_files(run))
     return mark.files(options.nlsyms_txt).hexdigest()
 
 

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent
 # What running a recipe leaves in its folder, egs2/CORPUS/asr_hkd/.
 RUN_BY_RECIPE = {"data", "dump", "exp", "downloads", "local_cache"}
 LINKED_BY_RECIPE = {"scripts", "pyscripts", "steps", "utils"}
-LINKED_FILES = {"path.sh", "cmd.sh", "db.sh"}
+LINKED_FILES = {"path.sh", "db.sh"}
 
 
 def left_out(folder: str, names: list[str]) -> set[str]:

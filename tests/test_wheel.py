@@ -55,7 +55,7 @@ def test_wheel_has_the_package_and_the_recipes(wheel):
 def recipe_files(folder):
     """Files of a folder of the checkout, without those that a run makes there."""
     made = {"data", "dump", "exp", "downloads", "local_cache", "__pycache__"}
-    made |= {"scripts", "pyscripts", "steps", "utils", "path.sh", "cmd.sh", "db.sh"}
+    made |= {"scripts", "pyscripts", "steps", "utils", "path.sh", "db.sh"}
     return [
         str(path.relative_to(ROOT))
         for path in (ROOT / folder).rglob("*")

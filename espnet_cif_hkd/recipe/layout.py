@@ -11,7 +11,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 # Made by running a recipe; not a part of it.
 _LEFT_OUT = (
     *("data", "dump", "exp", "downloads", "__pycache__", ".mypy_cache"),
-    *("scripts", "pyscripts", "steps", "utils", "path.sh", "cmd.sh", "db.sh"),
+    *("scripts", "pyscripts", "steps", "utils", "path.sh", "db.sh"),
 )
 
 

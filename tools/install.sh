@@ -122,7 +122,7 @@ case "${minor}" in
 esac
 
 constraints=${root}/tools/constraints-${release}.txt
-requirements=("${root}/tools/requirements-"{"${release}",recipe,teacher,dev}.txt)
+requirements=("${root}/tools/requirements-"{"${release}",recipe,teacher,share,dev}.txt)
 plm=${root}/tools/requirements-plm.txt
 inputs=$({
     echo "${root} ${minor}"
@@ -175,8 +175,9 @@ else
             pip install -c "${constraints}" torch 'setuptools>=77.0.3'
         step "Installing what ESPnet and the tools need" \
             pip install -c "${constraints}" "${requirements[@]/#/-r}"
-        step "Installing ESPnet ${release} and torchaudio" \
-            pip install -c "${constraints}" --no-deps "espnet==${release}" torchaudio
+        step "Installing ESPnet ${release}, its model zoo and torchaudio" \
+            pip install -c "${constraints}" --no-deps \
+            "espnet==${release}" espnet_model_zoo torchaudio
     else
         step "Installing torch, ESPnet ${release} and the tools" \
             pip install -c "${constraints}" 'setuptools>=77.0.3' \

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from espnet_cif_hkd.errors import UserError
 
-LAST_STAGE = 14
+LAST_STAGE = 15
 STOCK_ENGINE = "set ESPNET_ROOT to an ESPnet checkout to run it with ESPnet's asr.sh"
 
 
@@ -27,6 +27,7 @@ class Options:
     skip_train: bool = False
     skip_eval: bool = False
     skip_packing: bool = True
+    skip_upload_hf: bool = True
     eval_valid_set: bool = False
     ngpu: int = 1
     nj: int = 32
@@ -82,6 +83,8 @@ class Options:
     inference_asr_model: str = "valid.acc.ave.pth"
     score_opts: str = ""
     local_score_opts: str = ""
+    # Sharing
+    hf_repo: str = ""
     # Corpus
     train_set: str = ""
     valid_set: str = ""
@@ -108,8 +111,6 @@ ENGINE_ONLY = ("reuse", "drop_too_long", "drop_empty_text")
 
 # Options of asr.sh that the engine leaves to asr.sh, with the only value it takes.
 LEFT_TO_STOCK = {
-    "skip_upload_hf": "true",
-    "hf_repo": "",
     "num_nodes": "1",
     "python": "python3",
     "use_lightning": "false",
@@ -226,7 +227,7 @@ def check(options: Options) -> None:
             "nothing would run"
         )
     for word in options.skip_stages.split():
-        if not word.isdigit() or not 1 <= int(word) <= LAST_STAGE + 1:
+        if not word.isdigit() or not 1 <= int(word) <= LAST_STAGE:
             raise UserError(
                 f"--skip_stages {word!r} does not exist: stages are 1 to {LAST_STAGE}"
             )

@@ -20,6 +20,7 @@ from espnet_cif_hkd.recipe import (
     store,
     tokens,
     train,
+    upload,
 )
 from espnet_cif_hkd.recipe.context import Run
 from espnet_cif_hkd.recipe.log import log
@@ -113,6 +114,7 @@ STAGES = (
     Stage(12, "decoding", decode.decode, _decoding_done),
     Stage(13, "scoring", score.score),
     Stage(14, "packing", pack.pack),
+    Stage(15, "uploading", upload.upload),
 )
 
 
@@ -129,6 +131,8 @@ def selected(options: Options) -> list[int]:
         skipped |= {12, 13}
     if options.skip_packing:
         skipped.add(14)
+    if options.skip_upload_hf:
+        skipped.add(15)
     last = min(options.stop_stage, LAST_STAGE)
     return [n for n in range(max(1, options.stage), last + 1) if n not in skipped]
 
@@ -167,7 +171,13 @@ def run_stages(run: Run) -> None:
         UserError: bad input, or a stage that failed.
     """
     begun = time.monotonic()
-    log("stages to run: " + " ".join(map(str, run.stages)))
+    if not run.stages:
+        log("no stage to run: --skip_… leaves out all of those asked for")
+    else:
+        log("stages to run: " + " ".join(map(str, run.stages)))
+    if 15 in run.stages:
+        # Days of training must not end in a missing token.
+        upload.check(run)
     checks = Checks(run)
     stages = [stage for stage in STAGES if stage.number in run.stages]
     if any(

@@ -1,0 +1,57 @@
+"""Stage 15: the packed model on the Hugging Face hub, with a model card."""
+
+import zipfile
+from pathlib import Path
+
+from espnet_cif_hkd import __version__
+from espnet_cif_hkd.recipe import hub, model_card
+from espnet_cif_hkd.recipe.context import Run
+from espnet_cif_hkd.recipe.disk import require_space
+from espnet_cif_hkd.recipe.kaldi_files import write_text
+from espnet_cif_hkd.recipe.log import log
+from espnet_cif_hkd.recipe.pack import archive_path
+from espnet_cif_hkd.recipe.packed import check_portable, read_packed
+
+
+def check(run: Run) -> None:
+    """What can be told before anything runs: the name, the client, the token, the card.
+
+    Raises:
+        UserError: One line that names the thing and how to mend it.
+    """
+    hub.check_name(run.options.hf_repo)
+    hub.check_ready()
+    model_card.read_facts()
+
+
+def upload(run: Run) -> None:
+    """Stage 15: upload the packed model (only with ``--skip_upload_hf false``).
+
+    The files are those of the archive, unpacked, as ``espnet_model_zoo`` wants them,
+    and ``README.md``.
+
+    Raises:
+        UserError: No packed model, no token, or the hub refused or broke off.
+    """
+    check(run)
+    repo = run.options.hf_repo
+    packed = read_packed(archive_path(run))
+    check_portable(packed)
+    # The folder of ESPnet's own stage 15.
+    folder = Path(run.options.expdir) / f"hf_{repo.replace('/', '_')}"
+    require_space(folder, packed.size, "stage 15 (the unpacked model)")
+    with zipfile.ZipFile(packed.archive) as opened:
+        opened.extractall(folder)
+    card = folder / "README.md"
+    write_text(card, model_card.build(repo, packed, folder))
+    log(
+        f"stage 15: uploading {len(packed.members) + 1} files "
+        f"({packed.size / 2**20:.1f} MiB) to {repo}; the model card is {card}"
+    )
+    names = [*packed.members, "README.md"]
+    address = hub.upload(
+        repo,
+        {name: folder / name for name in names},
+        f"{packed.archive.stem}, uploaded by espnet-cif-hkd {__version__}",
+    )
+    log(f"stage 15: the model is at {address}")

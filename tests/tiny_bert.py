@@ -29,7 +29,7 @@ def build_tiny_bert(folder: Path, lowercase: bool = True, seed: int = 0) -> str:
     if not lowercase:
         letters += [*"ABCDEFGHIJKLMNOPQRSTUVWXYZ", "THE", "CAT"]
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    pieces = names + WORDS + CHINESE + letters + [f"##{c}" for c in letters]
+    pieces = names + WORDS + CHINESE + letters + [f"##{c}" for c in [*letters, "'"]]
     vocab = {piece: n for n, piece in enumerate(dict.fromkeys(pieces))}
     tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)

@@ -1,0 +1,98 @@
+"""The parts of LibriSpeech: what is known of each, and how it comes here."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.recipe.fetch import extract_tar, fetch
+from espnet_cif_hkd.recipe.log import log
+
+DATA_URL = "https://www.openslr.org/resources/12"
+LM_URL = "https://www.openslr.org/resources/11/librispeech-lm-norm.txt.gz"
+LM_BYTES = 1_507_274_412
+LM_SHA256 = "927d47656638c2ca93566640e56bcbeb2aa4ca237b8490fe1eff7d6e610a53c7"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One archive: its size in bytes, its MD5, and how many utterances it holds."""
+
+    size_bytes: int
+    md5: str
+    utterances: int
+
+
+PARTS = {
+    "dev-clean": Part(337_926_286, "42e2234ba48799c1f50f24a7926300a1", 2_703),
+    "dev-other": Part(314_305_928, "c8d0bcc9cca99d4f8b62fcc847357931", 2_864),
+    "test-clean": Part(346_663_984, "32fa31d27d2e1cad72775fee3f4849a9", 2_620),
+    "test-other": Part(328_757_843, "fb5a50374b501bb3bac4815ee91d3135", 2_939),
+    "train-clean-100": Part(6_387_309_499, "2a93770f6d5c6c964bc36631d331a522", 28_539),
+    "train-clean-360": Part(
+        23_049_477_885, "c0e676e450a7ff2f54aeade5171606fa", 104_014
+    ),
+    "train-other-500": Part(
+        30_593_501_606, "d1a0fd59409feb2c614ce4d30c387708", 148_688
+    ),
+}
+HELD_OUT = ("dev-clean", "dev-other", "test-clean", "test-other")
+TRAINING = {
+    "960": ("train-clean-100", "train-clean-360", "train-other-500"),
+    "100": ("train-clean-100",),
+}
+# Sets made of several parts, under the names of ESPnet's recipes.
+UNIONS = {
+    "dev": ("dev-clean", "dev-other"),
+    "train_960": TRAINING["960"],
+}
+
+
+def data_name(part: str) -> str:
+    """The data folder of a part, such as ``dev_clean``."""
+    return part.replace("-", "_")
+
+
+def corpus_folder(root: Path) -> Path:
+    """The folder that holds the parts: ``LibriSpeech`` inside of ``root``."""
+    return root / "LibriSpeech"
+
+
+def recordings(folder: Path) -> int:
+    """How many FLAC files a part's folder holds (none if it does not exist)."""
+    return sum(1 for _ in folder.glob("*/*/*.flac"))
+
+
+def obtain(part: str, root: Path, url: str) -> Path:
+    """The folder of a part, downloaded and extracted unless it is there.
+
+    A folder with all its recordings is taken as it is. An incomplete one is extracted
+    again if its archive lies beside ``LibriSpeech``, and otherwise left alone: it is
+    for the caller to judge what is missing.
+
+    Raises:
+        UserError: the part is not there and cannot be fetched or extracted.
+    """
+    folder, archive = corpus_folder(root) / part, root / f"{part}.tar.gz"
+    known = PARTS[part]
+    found = recordings(folder)
+    if found >= known.utterances or (found and not archive.is_file()):
+        return folder
+    if archive.is_file():
+        # Whether or not it was unpacked once: something is missing now.
+        (root / f".{archive.name}.extracted").unlink(missing_ok=True)
+    else:
+        log(f"{folder} is not there: fetching {known.size_bytes / 1e9:.1f} GB")
+        address = f"{url.rstrip('/')}/{archive.name}"
+        try:
+            fetch(address, archive, size_bytes=known.size_bytes, md5=known.md5)
+        except (OSError, UserError) as error:
+            raise UserError(
+                f"{part} is not in {corpus_folder(root)}, and {error}. If LibriSpeech "
+                "is elsewhere, set LIBRISPEECH to the folder that contains it"
+            ) from error
+    extract_tar(archive, root)
+    if not recordings(folder):
+        raise UserError(
+            f"{archive} has no LibriSpeech/{part}: it is another archive; remove it"
+        )
+    return folder

@@ -1,0 +1,146 @@
+"""Prepare LibriSpeech for a Kaldi-style recipe: ``data/{train_960,dev,test_clean,…}``.
+
+The folders are those of ESPnet's egs2/librispeech/asr1, except that ``wav.scp`` names
+the FLAC files themselves. Run it again whenever it was interrupted: what is there and
+whole is not fetched or extracted twice.
+"""
+
+import argparse
+import gzip
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from librispeech_parts import (
+    DATA_URL,
+    HELD_OUT,
+    LM_BYTES,
+    LM_SHA256,
+    LM_URL,
+    PARTS,
+    TRAINING,
+    UNIONS,
+    corpus_folder,
+    data_name,
+    obtain,
+)
+from librispeech_tables import Tables, check_audio, genders, read_part
+
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.recipe.fetch import fetch
+from espnet_cif_hkd.recipe.log import log
+
+_BOOLEANS = {"true": True, "false": False}
+
+
+def prepare(root: Path, hours: str, url: str, incomplete: bool, data: Path) -> None:
+    """Write the data folders of one size of training set and of all held-out sets.
+
+    Args:
+        root: the folder that contains ``LibriSpeech``, or where it shall be.
+        hours: "960" or "100".
+        url: where archives are fetched from.
+        incomplete: go on with a part that lacks utterances.
+        data: the folder of data folders.
+
+    Raises:
+        UserError: naming the part, file or count that is wrong.
+    """
+    if any(letter.isspace() for letter in str(root)):
+        raise UserError(f"LIBRISPEECH={root}: wav.scp cannot hold a path with a blank")
+    if not corpus_folder(root).is_dir() and any(
+        (root / name).is_dir() for name in PARTS
+    ):
+        raise UserError(
+            f"LIBRISPEECH={root}: name the folder that contains LibriSpeech, not "
+            f"LibriSpeech itself: {root.absolute().parent}"
+        )
+    parts = (*HELD_OUT, *TRAINING[hours])
+    # Fetch everything before reading anything: the long part first, unattended.
+    folders = {part: obtain(part, root, url) for part in parts}
+    gender = genders(corpus_folder(root))
+    tables: dict[str, Tables] = {}
+    for part, folder in folders.items():
+        tables[part] = read_part(folder, gender)
+        told = check_count(part, len(tables[part].text), incomplete)
+        log(f"{part}: {told}, {check_audio(tables[part], part):.2f} hours")
+    for part in parts:
+        tables[part].write(data / data_name(part))
+    for name, members in UNIONS.items():
+        if set(members) <= set(parts):
+            union = Tables()
+            for part in members:
+                union.add(tables[part])
+            union.write(data / name)
+            log(f"{data / name}: {len(union.text)} utterances")
+
+
+def check_count(part: str, found: int, incomplete: bool) -> str:
+    """Compare the utterances of a part with the known number; returns what to tell.
+
+    Raises:
+        UserError: they differ and ``incomplete`` is False.
+    """
+    known = PARTS[part].utterances
+    if found == known:
+        return f"{found} utterances"
+    told = f"{found} of the known {known} utterances"
+    if not incomplete:
+        raise UserError(
+            f"{part}: {told}: remove the folder to have it fetched or extracted again, "
+            "or go on with what is there by --incomplete true"
+        )
+    return told
+
+
+def prepare_lm_text(folder: Path, url: str = LM_URL) -> None:
+    """Fetch the text for language models and number its lines: ``FOLDER/text``.
+
+    Raises:
+        UserError: it cannot be fetched, or is damaged.
+    """
+    target = folder / "text"
+    if target.is_file():
+        log(f"{target} is there")
+        return
+    archive = fetch(url, folder / Path(url).name, size_bytes=LM_BYTES, sha256=LM_SHA256)
+    log(f"writing {target} (about 5 GB)")
+    part = folder / f".text.{os.getpid()}.part"
+    try:
+        with (
+            gzip.open(archive, "rt", encoding="utf-8") as source,
+            part.open("w", encoding="utf-8") as sink,
+        ):
+            for number, line in enumerate(source, 1):
+                # An utterance without words would be refused by later stages.
+                if line.strip():
+                    sink.write(f"librispeech_lng_{number:08d} {line.strip()}\n")
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def main(cmd: Sequence[str] | None = None) -> int:
+    """Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="librispeech_prepare.py")
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--hours", choices=tuple(TRAINING), default="960")
+    parser.add_argument("--data_url", default=DATA_URL)
+    parser.add_argument("--incomplete", choices=tuple(_BOOLEANS), default="false")
+    parser.add_argument("--lm_text", choices=tuple(_BOOLEANS), default="false")
+    parser.add_argument("--data", type=Path, default=Path("data"))
+    args = parser.parse_args(cmd)
+    try:
+        incomplete = _BOOLEANS[args.incomplete]
+        prepare(args.corpus, args.hours, args.data_url, incomplete, args.data)
+        if _BOOLEANS[args.lm_text]:
+            prepare_lm_text(args.data / "local" / "other_text")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

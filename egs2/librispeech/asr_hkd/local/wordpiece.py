@@ -1,0 +1,150 @@
+"""Make a tokenizer folder whose tokens are the WordPieces of the teacher.
+
+ESPnet's ``--token_type hugging_face`` cuts text with the tokenizer of a folder and
+joins tokens with the same. BERT's own does not give the text back: it cuts DON'T into
+three words and joins them as "don ' t". This one has the same pieces and the same rule
+(the longest piece first) but cuts at white space only, so that text survives:
+don ##' ##t. Only pieces spelled with LibriSpeech's letters are kept, and ESPnet's
+symbols are put where its token lists have them.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from espnet_cif_hkd.distill.hkd import teacher_config
+from espnet_cif_hkd.distill.teacher import open_tokenizer
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.recipe.kaldi_files import write_text
+from espnet_cif_hkd.recipe.log import log
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz'"
+BLANK, UNKNOWN, SOS_EOS = "<blank>", "<unk>", "<sos/eos>"
+_PREFIX = "##"
+_PIECE = re.compile(rf"({_PREFIX})?[{LETTERS}]+")
+
+
+def pieces(tokenizer: Any) -> list[str]:
+    """The teacher's WordPieces that are spelled with ``LETTERS``, in its order.
+
+    Raises:
+        UserError: it has no WordPieces, or one of the letters is missing.
+    """
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    prefix = model.get("continuing_subword_prefix")
+    if model["type"] != "WordPiece" or prefix != _PREFIX:
+        raise UserError(
+            f"teacher {tokenizer.name_or_path}: its tokenizer is no WordPiece with "
+            f"{_PREFIX}: run with --units bpe, whose tokens are aligned by characters"
+        )
+    known = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    kept = [piece for piece in known if _PIECE.fullmatch(piece)]
+    singles = [prefix + letter for letter in LETTERS for prefix in ("", _PREFIX)]
+    missing = sorted(set(singles) - set(kept))
+    if missing:
+        raise UserError(
+            f"teacher {tokenizer.name_or_path}: its vocabulary lacks "
+            f"{' '.join(missing)}, so some words could not be spelled: "
+            "run with --units bpe"
+        )
+    return kept
+
+
+def tokenizer_files(kept: Sequence[str]) -> dict[str, str]:
+    """The two files of a tokenizer folder, name → content."""
+    vocab = {token: n for n, token in enumerate([BLANK, UNKNOWN, *kept, SOS_EOS])}
+    special = [
+        {
+            "id": vocab[token],
+            "content": token,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
+        }
+        for token in (BLANK, UNKNOWN, SOS_EOS)
+    ]
+    tokenizer = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": special,
+        "normalizer": {"type": "Lowercase"},
+        "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "post_processor": None,
+        "decoder": {"type": "WordPiece", "prefix": _PREFIX, "cleanup": False},
+        "model": {
+            "type": "WordPiece",
+            "unk_token": UNKNOWN,
+            "continuing_subword_prefix": _PREFIX,
+            "max_input_chars_per_word": 100,
+            "vocab": vocab,
+        },
+    }
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        "pad_token": BLANK,
+        "unk_token": UNKNOWN,
+        "eos_token": SOS_EOS,
+    }
+    return {
+        "tokenizer.json": json.dumps(tokenizer, ensure_ascii=False) + "\n",
+        "tokenizer_config.json": json.dumps(config, indent=2) + "\n",
+    }
+
+
+def write_tokenizer(asr_config: Path, folder: Path) -> int:
+    """Write the folder; returns the number of tokens, ESPnet's symbols included.
+
+    Raises:
+        UserError: ``asr_config`` names no teacher, or one that does not fit.
+    """
+    if not asr_config.is_file():
+        raise UserError(f"--wordpiece {asr_config}: there is no such file")
+    conf = yaml.safe_load(asr_config.read_text(encoding="utf-8"))
+    criterion = (conf.get("model_conf") or {}).get("criterion_conf") or {}
+    if "teacher" not in criterion:
+        raise UserError(
+            f"{asr_config} names no model_conf.criterion_conf.teacher, whose "
+            "WordPieces would be the units: choose another configuration"
+        )
+    try:
+        kept = pieces(open_tokenizer(teacher_config(criterion)))
+    except ImportError as error:
+        raise UserError(
+            f"the teacher's tokenizer needs transformers ({error}): "
+            "python3 -m pip install transformers"
+        ) from error
+    for name, content in tokenizer_files(kept).items():
+        path = folder / name
+        # An unchanged file keeps its date, which stages with --reuse look at.
+        if not path.is_file() or path.read_text(encoding="utf-8") != content:
+            write_text(path, content)
+    return len(kept) + 3
+
+
+def main(cmd: Sequence[str] | None = None) -> int:
+    """Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="wordpiece.py")
+    parser.add_argument("--asr_config", type=Path, required=True)
+    parser.add_argument("--output", type=Path, default=Path("data/wordpiece"))
+    args = parser.parse_args(cmd)
+    try:
+        count = write_tokenizer(args.asr_config, args.output)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 1
+    log(f"{args.output}: {count} tokens")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

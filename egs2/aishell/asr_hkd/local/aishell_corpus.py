@@ -1,0 +1,100 @@
+"""Find AISHELL-1 on this machine, or fetch and unpack it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.recipe.fetch import extract_tar, fetch, is_extracted
+from espnet_cif_hkd.recipe.log import log, progress
+
+DATA_URL = "https://www.openslr.org/resources/33"
+TRANSCRIPT = Path("transcript/aishell_transcript_v0.8.txt")
+FOLDER = "data_aishell"
+# Left by Kaldi's, ESPnet's and lhotse's recipes when they have unpacked the archive;
+# ours leaves the first, so that theirs find the corpus whole.
+_UNPACKED_BY_OTHERS = (".complete", ".completed")
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A file of the corpus; sizes as in Kaldi's recipe, hashes as in PaddleSpeech's."""
+
+    name: str
+    size_bytes: int
+    md5: str
+
+
+ARCHIVES = (
+    Archive("data_aishell.tgz", 15_582_913_665, "2f494334227864a8a8fec932999db9d8"),
+    Archive("resource_aishell.tgz", 1_246_920, "957d480a0fcac85fc18e550756f624e5"),
+)
+
+
+def obtain(root: Path, data_url: str, remove_archive: bool) -> Path:
+    """Return the folder ``data_aishell``, all its recordings unpacked.
+
+    Args:
+        root: what the user calls AISHELL: the folder that has ``data_aishell``, that
+            folder itself, or where the corpus shall be fetched to.
+        data_url: where openslr's files are.
+        remove_archive: whether to delete the archive once it is unpacked.
+
+    Raises:
+        UserError: the folder does not exist and is not ``downloads``, or fetching or
+            unpacking failed.
+    """
+    data = _found(root)
+    if data is None:
+        if not root.is_dir() and root != Path("downloads"):
+            raise UserError(
+                f"AISHELL={root}: there is no such folder; name the one that has "
+                f"{FOLDER}/ in it, or make it to have the corpus fetched there"
+            )
+        data = root / FOLDER
+        _fetch(root, data_url)
+    _unpack_speakers(data / "wav", ours=is_extracted(root / ARCHIVES[0].name, root))
+    if is_extracted(root / ARCHIVES[0].name, root):
+        (data / _UNPACKED_BY_OTHERS[0]).touch()
+        if remove_archive:
+            (root / ARCHIVES[0].name).unlink(missing_ok=True)
+    return data
+
+
+def _found(root: Path) -> Path | None:
+    """The corpus, unless there is none or its archive is not all unpacked."""
+    for data in (root / FOLDER, root):
+        if (data / TRANSCRIPT).is_file() and (data / "wav").is_dir():
+            archive = data.parent / ARCHIVES[0].name
+            whole = any((data / name).exists() for name in _UNPACKED_BY_OTHERS)
+            if whole or not archive.exists() or is_extracted(archive, data.parent):
+                return data
+    return None
+
+
+def _fetch(root: Path, data_url: str) -> None:
+    log(f"fetching AISHELL-1 to {root}: 15.6 GB, 37 GB while it is unpacked")
+    for archive in ARCHIVES:
+        path = root / archive.name
+        if not is_extracted(path, root):
+            url = f"{data_url.rstrip('/')}/{archive.name}"
+            fetch(url, path, size_bytes=archive.size_bytes, md5=archive.md5)
+            log(f"unpacking {path}")
+            extract_tar(path, root)
+
+
+def _unpack_speakers(wav: Path, ours: bool) -> None:
+    """Unpack ``wav/SPEAKER.tar.gz``, if there are any; remove them if they are ours."""
+    archives = sorted(wav.glob("*.tar.gz"))
+    if not archives:
+        return
+    if not os.access(wav, os.W_OK):
+        log(f"{wav} cannot be written: its archives are taken as unpacked")
+        return
+    for archive in progress(archives, len(archives), f"unpacking speakers in {wav}"):
+        extract_tar(archive, wav)
+        if ours:
+            archive.unlink()
+            (wav / f".{archive.name}.extracted").unlink()

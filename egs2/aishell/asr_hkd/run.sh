@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# AISHELL-1: read Mandarin, 151 hours for training. One of four systems of the paper:
+#   ./run.sh --system cif|acd|lrd|hkd [--use_lm true] [--asr_config FILE]
+#            [any other option of asr.sh]
+
+set -e
+set -u
+set -o pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+system=hkd
+asr_config=
+use_lm=false
+data_url=
+remove_archive=false
+options=()
+
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --system | --asr_config | --use_lm | --data_url | --remove_archive)
+            [ $# -ge 2 ] || { echo "error: $1 needs a value" >&2; exit 2; }
+            printf -v "${1#--}" '%s' "$2"
+            shift 2 ;;
+        --system=* | --data_url=* | --remove_archive=*)
+            name=${1%%=*}
+            printf -v "${name#--}" '%s' "${1#*=}"
+            shift ;;
+        *) options+=("$1"); shift ;;
+    esac
+done
+
+case "${system}" in
+    cif) system_config=conf/train_asr_cif.yaml ;;
+    acd | lrd | hkd) system_config=conf/train_asr_cif_${system}.yaml ;;
+    *)
+        echo "error: --system ${system}: choose cif, acd, lrd or hkd" >&2
+        exit 2 ;;
+esac
+inference_config=conf/decode_asr.yaml
+if [ "${use_lm}" = true ]; then
+    inference_config=conf/decode_asr_lm.yaml
+fi
+local_data_opts="--remove_archive ${remove_archive}"
+if [ -n "${data_url}" ]; then
+    local_data_opts+=" --data_url ${data_url}"
+fi
+
+# Two GPUs as in the paper; with another number the batches stay the same, see the
+# configuration. train.total_count.ave.pth is the average of the last ten epochs.
+./asr.sh \
+    --lang zh \
+    --ngpu 2 \
+    --nj 32 \
+    --inference_nj 32 \
+    --audio_format flac \
+    --feats_type raw \
+    --feats_normalize utterance_mvn \
+    --token_type char \
+    --use_lm "${use_lm}" \
+    --asr_config "${asr_config:-${system_config}}" \
+    --lm_config conf/train_lm.yaml \
+    --inference_config "${inference_config}" \
+    --inference_asr_model train.total_count.ave.pth \
+    --train_set train \
+    --valid_set dev \
+    --test_sets "dev test" \
+    --lm_train_text data/train/text \
+    --local_data_opts "${local_data_opts}" \
+    ${options[@]+"${options[@]}"}

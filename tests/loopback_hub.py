@@ -76,6 +76,8 @@ class Hub:
         handler = type("Handler", (_Handler,), {"hub": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
+        # Another host, as on the real hub: clients look where a redirect leads.
+        self.storage_url = f"http://localhost:{self.server.server_port}/storage"
 
     def __enter__(self) -> "Hub":
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
@@ -111,12 +113,17 @@ class Hub:
         }
 
     def recipe(
-        self, home: Path, *options: str, token: str | None = TOKEN
+        self,
+        home: Path,
+        *options: str,
+        token: str | None = TOKEN,
+        cwd: Path | None = None,
     ) -> "subprocess.CompletedProcess[str]":
         """``python3 -m espnet_cif_hkd.recipe`` in a process that uses this hub."""
         return subprocess.run(
             [sys.executable, "-m", "espnet_cif_hkd.recipe", *options],
             env=self.environment(home, token),
+            cwd=cwd,
             capture_output=True,
             text=True,
             timeout=120,
@@ -258,7 +265,7 @@ class _Handler(BaseHTTPRequestHandler):
         objects = []
         for wanted in json.loads(body)["objects"]:
             if wanted["oid"] not in self.hub.storage:
-                upload = {"href": f"{self.hub.url}/storage/{wanted['oid']}"}
+                upload = {"href": f"{self.hub.storage_url}/{wanted['oid']}"}
                 verify = {"href": f"{self.hub.url}/{name}.git/info/lfs/verify"}
                 wanted["actions"] = {"upload": upload, "verify": verify}
             objects.append(wanted)
@@ -297,7 +304,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         headers = {"ETag": f'"{file.oid}"', "X-Repo-Commit": found.sha}
         if file.large:
-            headers["Location"] = f"{self.hub.url}/storage/{file.oid}"
+            headers["Location"] = f"{self.hub.storage_url}/{file.oid}"
             headers["X-Linked-Etag"] = headers["ETag"]
             headers["X-Linked-Size"] = str(len(file.content))
             self._send(302, b"", headers)

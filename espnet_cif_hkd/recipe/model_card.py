@@ -17,6 +17,11 @@ from espnet_cif_hkd.recipe.paths import sampling_rate
 FACTS = Path("conf/model_card.yaml")
 # Keys of it that are text for the card; the others are the hub's metadata.
 _TEXT_KEYS = ("corpus", "notes")
+# Options of asr_inference that are also arguments of Speech2Text and change its text.
+_DECODING = (
+    *("beam_size", "ctc_weight", "lm_weight", "penalty", "normalize_length"),
+    *("maxlenratio", "minlenratio"),
+)
 # Names of our classes in configurations, see espnet_cif_hkd.plugin.
 _OURS = {"model": ("cif",), "decoder": ("cif",), "encoder": ("cif_conformer",)}
 
@@ -44,7 +49,8 @@ def read_facts() -> dict[str, Any]:
     return facts
 
 
-def _metadata(facts: Mapping[str, Any]) -> str:
+def metadata(facts: Mapping[str, Any]) -> str:
+    """The YAML block at the top of a card, which the hub reads."""
     known: dict[str, Any] = {
         "library_name": "espnet",
         "pipeline_tag": "automatic-speech-recognition",
@@ -78,7 +84,31 @@ def _trained_by(model_file: Path) -> str | None:
     )
 
 
-def _usage(repo: str, config: Mapping[str, Any], version: str) -> list[str]:
+def decoding_options(config_file: str, arguments: str) -> dict[str, Any]:
+    """The options of stage 12 that ``Speech2Text`` takes, too.
+
+    Args:
+        config_file: ``--inference_config``; may be empty or missing.
+        arguments: ``--inference_args``, which win.
+    """
+    found: dict[str, Any] = {}
+    if config_file and Path(config_file).is_file():
+        found = yaml.safe_load(Path(config_file).read_text(encoding="utf-8")) or {}
+    for name, value in re.findall(r"--([\w-]+)[\s=]+(\S+)", arguments):
+        found[name.replace("-", "_")] = yaml.safe_load(value)
+    return {name: found[name] for name in _DECODING if name in found}
+
+
+def _call(function: str, first: str, named: Mapping[str, Any]) -> list[str]:
+    if not named:
+        return [f"{function}({first})"]
+    words = ", ".join(f"{name}={value!r}" for name, value in named.items())
+    return [f"{function}(", f"    {first}, {words}", ")"]
+
+
+def _usage(
+    repo: str, config: Mapping[str, Any], version: str, decoding: Mapping[str, Any]
+) -> list[str]:
     frontend = config.get("frontend_conf") or {}
     rate = sampling_rate(str(frontend.get("fs", "16k")))
     if not _is_ours(config):
@@ -113,7 +143,7 @@ def _usage(repo: str, config: Mapping[str, Any], version: str) -> list[str]:
         "import soundfile",
         f"from {module} import Speech2Text",
         "",
-        f'speech2text = Speech2Text.from_pretrained("{repo}")',
+        *_call("speech2text = Speech2Text.from_pretrained", f'"{repo}"', decoding),
         'text, *_ = speech2text(soundfile.read("speech.wav")[0])[0]',
         "```",
         "",
@@ -124,7 +154,8 @@ def _usage(repo: str, config: Mapping[str, Any], version: str) -> list[str]:
     ]
 
 
-def _teacher(config: Mapping[str, Any]) -> list[str]:
+def teacher_lines(config: Mapping[str, Any]) -> list[str]:
+    """Which language model taught, from the configuration of the training."""
     conf = config.get("model_conf") or {}
     criterion = conf.get("criterion_conf") or {}
     teacher = criterion.get("teacher")
@@ -149,13 +180,14 @@ def _results(path: Path) -> list[str]:
     return ["## Scores", "", re.sub(r"^#", "##", text, flags=re.MULTILINE).strip(), ""]
 
 
-def build(repo: str, packed: Packed, folder: Path) -> str:
+def build(repo: str, packed: Packed, folder: Path, decoding: Mapping[str, Any]) -> str:
     """The text of ``README.md``.
 
     Args:
         repo: ``USER/NAME``.
         packed: The packed model.
         folder: Where its files have been unpacked.
+        decoding: Arguments for ``Speech2Text``.
 
     Raises:
         UserError: ``conf/model_card.yaml`` is malformed.
@@ -180,16 +212,16 @@ def build(repo: str, packed: Packed, folder: Path) -> str:
     command = training_command(experiment)
     licence = str(facts.get("license") or "not stated by the maker of the model")
     lines = [
-        _metadata(facts),
+        metadata(facts),
         f"# {PurePosixPath(repo).name}",
         "",
         f"A {kind}, trained with {trained_with}.",
         "",
-        *_usage(repo, config, version or __version__),
+        *_usage(repo, config, version or __version__, decoding),
         "## Training",
         "",
         f"- Corpus: {facts.get('corpus') or 'not stated by the maker of the model'}",
-        *_teacher(config),
+        *teacher_lines(config),
         f"- Everything else: [{config_file}]({config_file})",
         *(["- Command:", "", "```sh", command, "```"] if command else []),
         "",

@@ -10,7 +10,7 @@ from espnet_cif_hkd.recipe.disk import require_space
 from espnet_cif_hkd.recipe.kaldi_files import write_text
 from espnet_cif_hkd.recipe.log import log
 from espnet_cif_hkd.recipe.pack import archive_path
-from espnet_cif_hkd.recipe.packed import check_portable, read_packed
+from espnet_cif_hkd.recipe.packed import Packed, check_portable, read_packed
 
 
 def check(run: Run) -> None:
@@ -22,6 +22,18 @@ def check(run: Run) -> None:
     hub.check_name(run.options.hf_repo)
     hub.check_ready()
     model_card.read_facts()
+
+
+def warn_of_path_tokens(packed: Packed) -> None:
+    """Tell of tokens that espnet_model_zoo 0.1.7 takes for paths in the repository."""
+    tokens = packed.configs["asr_train_config"].get("token_list") or []
+    names = {name.split("/")[0] for name in [*packed.members, "README.md"]}
+    for token in sorted(names & set(map(str, tokens))):
+        log(
+            f"stage 15: the token {token!r} is also the name of a file or folder of "
+            "the repository: espnet_model_zoo 0.1.7 (Python 3.10, 3.11) spoils the "
+            "token list when it downloads; newer ones do not (docs/sharing.md)"
+        )
 
 
 def upload(run: Run) -> None:
@@ -37,13 +49,17 @@ def upload(run: Run) -> None:
     repo = run.options.hf_repo
     packed = read_packed(archive_path(run))
     check_portable(packed)
+    warn_of_path_tokens(packed)
     # The folder of ESPnet's own stage 15.
     folder = Path(run.options.expdir) / f"hf_{repo.replace('/', '_')}"
     require_space(folder, packed.size, "stage 15 (the unpacked model)")
     with zipfile.ZipFile(packed.archive) as opened:
         opened.extractall(folder)
     card = folder / "README.md"
-    write_text(card, model_card.build(repo, packed, folder))
+    decoding = model_card.decoding_options(
+        run.options.inference_config, run.options.inference_args
+    )
+    write_text(card, model_card.build(repo, packed, folder, decoding))
     log(
         f"stage 15: uploading {len(packed.members) + 1} files "
         f"({packed.size / 2**20:.1f} MiB) to {repo}; the model card is {card}"

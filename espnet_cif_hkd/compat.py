@@ -28,6 +28,7 @@ Hypothesis = _from_nets("beam_search", "Hypothesis")
 CTCPrefixScorer = _from_nets("scorers.ctc", "CTCPrefixScorer")
 LengthBonus = _from_nets("scorers.length_bonus", "LengthBonus")
 ErrorCalculator = _from_nets("e2e_asr_common", "ErrorCalculator")
+get_activation = _from_nets("pytorch_backend.nets_utils", "get_activation")
 th_accuracy = _from_nets("pytorch_backend.nets_utils", "th_accuracy")
 add_sos_eos = _from_nets("pytorch_backend.transformer.add_sos_eos", "add_sos_eos")
 LabelSmoothingLoss = _from_nets(
@@ -37,12 +38,39 @@ LayerNorm = _from_nets("pytorch_backend.transformer.layer_norm", "LayerNorm")
 MultiHeadedAttention = _from_nets(
     "pytorch_backend.transformer.attention", "MultiHeadedAttention"
 )
+RelPositionMultiHeadedAttention = _from_nets(
+    "pytorch_backend.transformer.attention", "RelPositionMultiHeadedAttention"
+)
 PositionalEncoding = _from_nets(
     "pytorch_backend.transformer.embedding", "PositionalEncoding"
+)
+RelPositionalEncoding = _from_nets(
+    "pytorch_backend.transformer.embedding", "RelPositionalEncoding"
 )
 PositionwiseFeedForward = _from_nets(
     "pytorch_backend.transformer.positionwise_feed_forward", "PositionwiseFeedForward"
 )
-TooShortUttError = _from_nets(
-    "pytorch_backend.transformer.subsampling", "TooShortUttError"
+EncoderLayer = _from_nets("pytorch_backend.conformer.encoder_layer", "EncoderLayer")
+_SUBSAMPLING = "pytorch_backend.transformer.subsampling"
+Conv2dSubsampling = _from_nets(_SUBSAMPLING, "Conv2dSubsampling")
+Conv2dSubsampling1 = _from_nets(_SUBSAMPLING, "Conv2dSubsampling1")
+Conv2dSubsampling2 = _from_nets(_SUBSAMPLING, "Conv2dSubsampling2")
+Conv2dSubsampling6 = _from_nets(_SUBSAMPLING, "Conv2dSubsampling6")
+Conv2dSubsampling8 = _from_nets(_SUBSAMPLING, "Conv2dSubsampling8")
+TooShortUttError = _from_nets(_SUBSAMPLING, "TooShortUttError")
+EncoderLayer = _from_nets("pytorch_backend.conformer.encoder_layer", "EncoderLayer")
+Conv2dSubsampling = _from_nets(
+    "pytorch_backend.transformer.subsampling", "Conv2dSubsampling"
+)
+Conv2dSubsampling1 = _from_nets(
+    "pytorch_backend.transformer.subsampling", "Conv2dSubsampling1"
+)
+Conv2dSubsampling2 = _from_nets(
+    "pytorch_backend.transformer.subsampling", "Conv2dSubsampling2"
+)
+Conv2dSubsampling6 = _from_nets(
+    "pytorch_backend.transformer.subsampling", "Conv2dSubsampling6"
+)
+Conv2dSubsampling8 = _from_nets(
+    "pytorch_backend.transformer.subsampling", "Conv2dSubsampling8"
 )

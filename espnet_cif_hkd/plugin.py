@@ -20,13 +20,19 @@ TASK_MODULE = "espnet2.tasks.asr"
 # Table of classes in TASK_MODULE -> name in YAML -> (module, class). ESPnet looks
 # names up in lower case.
 REGISTERED: dict[str, dict[str, tuple[str, str]]] = {
+    "encoder_choices": {
+        "cif_conformer": (
+            "espnet_cif_hkd.encoder.cif_conformer",
+            "CIFConformerEncoder",
+        )
+    },
     "decoder_choices": {"cif": ("espnet_cif_hkd.decoder.cif_decoder", "CIFDecoder")},
     "model_choices": {"cif": ("espnet_cif_hkd.model", "CIFASRModel")},
 }
 
 
 def register() -> None:
-    """Make ESPnet know the decoder ``cif`` and the model ``cif``.
+    """Make ESPnet know our encoder, decoder and model.
 
     May be called any number of times. Imports ``espnet2.tasks.asr``.
 

@@ -12,6 +12,7 @@ from espnet2.train.class_choices import ClassChoices
 
 from espnet_cif_hkd import plugin
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
+from espnet_cif_hkd.encoder.cif_conformer import CIFConformerEncoder
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.model import CIFASRModel
 
@@ -19,16 +20,21 @@ from espnet_cif_hkd.model import CIFASRModel
 @pytest.fixture
 def unregistered(monkeypatch):
     """ESPnet's real tables, without our names for the time of a test."""
-    for choices in (asr.decoder_choices, asr.model_choices):
-        others = {k: v for k, v in choices.classes.items() if k != "cif"}
+    for choices in (asr.encoder_choices, asr.decoder_choices, asr.model_choices):
+        others = {
+            k: v
+            for k, v in choices.classes.items()
+            if k not in ("cif", "cif_conformer")
+        }
         monkeypatch.setattr(choices, "classes", others)
 
 
-def test_register_enters_both_classes(unregistered):
+def test_register_enters_all_classes(unregistered):
     assert "cif" not in asr.decoder_choices.classes
     plugin.register()
     assert asr.decoder_choices.get_class("cif") is CIFDecoder
     assert asr.model_choices.get_class("cif") is CIFASRModel
+    assert asr.encoder_choices.get_class("cif_conformer") is CIFConformerEncoder
 
 
 def test_register_again_changes_nothing(unregistered):
@@ -47,10 +53,10 @@ def test_espnets_own_classes_stay(unregistered):
 def test_parser_of_espnet_accepts_the_names(unregistered):
     plugin.register()
     parser = asr.ASRTask.get_parser()
-    args = parser.parse_args(
-        ["--output_dir", "x", "--token_list", "x", "--decoder", "cif", "--model", "CIF"]
-    )
-    assert (args.decoder, args.model) == ("cif", "cif")
+    names = ["--encoder", "CIF_Conformer", "--decoder", "cif", "--model", "CIF"]
+    args = parser.parse_args(["--output_dir", "x", "--token_list", "x", *names])
+    chosen = (args.encoder, args.decoder, args.model)
+    assert chosen == ("cif_conformer", "cif", "cif")
 
 
 def test_name_of_another_class_is_refused(unregistered):

@@ -1,6 +1,7 @@
 """The frames reckoned before a training are those of ESPnet's own layers."""
 
 import argparse
+from typing import Any
 
 import pytest
 import torch
@@ -9,41 +10,65 @@ from espnet2.asr.encoder.e_branchformer_encoder import EBranchformerEncoder
 from espnet2.asr.encoder.transformer_encoder import TransformerEncoder
 from espnet2.asr.frontend.default import DefaultFrontend
 
+from espnet_cif_hkd.encoder.cif_conformer import CIFConformerEncoder
+from espnet_cif_hkd.encoder.frames import INPUT_WINDOWS
+from espnet_cif_hkd.encoder.front_end import INPUT_LAYERS
 from espnet_cif_hkd.recipe.lengths import FrameCounter, frame_counter, frames_needed
 
 ENCODERS = {
+    "cif_conformer": CIFConformerEncoder,
     "conformer": ConformerEncoder,
     "transformer": TransformerEncoder,
     "e_branchformer": EBranchformerEncoder,
 }
-SIZE = {"output_size": 4, "num_blocks": 1, "attention_heads": 1}
+SIZE = {"output_size": 4, "num_blocks": 3, "attention_heads": 1}
 
 
-def arguments(encoder: str, layer: str, **frontend: object) -> argparse.Namespace:
+def arguments(encoder: str, conf: dict[str, Any], **frontend: object):
     return argparse.Namespace(
         frontend="default",
         frontend_conf=frontend,
         encoder=encoder,
-        encoder_conf={"input_layer": layer},
+        encoder_conf=conf,
         preencoder=None,
         postencoder=None,
     )
 
 
+POOLED = [[1], [2, 3], [1, 2, 3]]
+
+
 @pytest.mark.parametrize(
-    ("encoder", "layer"),
+    ("encoder", "conf"),
     [
-        *(("conformer", f"conv2d{n}") for n in ("", 1, 2, 6, 8)),
-        ("conformer", "linear"),
-        *(("transformer", name) for name in ("conv2d", "conv2d6", "linear")),
-        *(("e_branchformer", f"conv1d{n}") for n in (1, 2, 3)),
+        *(("conformer", {"input_layer": f"conv2d{n}"}) for n in ("", 1, 2, 6, 8)),
+        ("conformer", {"input_layer": "linear"}),
+        ("conformer", {}),
+        *(
+            ("transformer", {"input_layer": name})
+            for name in ("conv2d", "conv2d6", "linear")
+        ),
+        *(("e_branchformer", {"input_layer": f"conv1d{n}"}) for n in (1, 2, 3)),
+        *(("e_branchformer", {"input_layer": f"conv2d{n}"}) for n in ("", 1, 2, 6, 8)),
+        ("e_branchformer", {"input_layer": "linear"}),
+        ("e_branchformer", {}),
+        *(
+            ("cif_conformer", {"input_layer": name, "pooling_layers": pooling})
+            for name in ("conv2d_stride2", "conv2d", "linear")
+            for pooling in POOLED
+        ),
+        *(
+            ("cif_conformer", {"input_layer": f"conv2d{n}", "pooling_layers": [2]})
+            for n in (1, 2, 6, 8)
+        ),
+        ("cif_conformer", {"num_blocks": 10}),
     ],
 )
-def test_frames_of_the_real_encoder(encoder: str, layer: str) -> None:
-    counter = frame_counter(arguments(encoder, layer, n_fft=64, hop_length=20))
+def test_frames_of_the_real_encoder(encoder: str, conf: dict[str, Any]) -> None:
+    counter = frame_counter(arguments(encoder, conf, n_fft=64, hop_length=20))
     assert counter is not None
     width = 40
-    model = ENCODERS[encoder](width, input_layer=layer, **SIZE).eval()
+    model = ENCODERS[encoder](width, **(SIZE | conf)).eval()
     for frames in (*range(1, 60), 101, 202):
         samples = (frames - 1) * 20
         assert counter.spectrum(samples) == frames
@@ -57,13 +82,17 @@ def test_frames_of_the_real_encoder(encoder: str, layer: str) -> None:
         assert counter.encoded(samples) == expected, frames
 
 
+def test_every_input_layer_of_ours_is_reckoned() -> None:
+    assert set(INPUT_LAYERS) <= set(INPUT_WINDOWS)
+
+
 @pytest.mark.parametrize("center", [True, False])
 @pytest.mark.parametrize(("n_fft", "hop"), [(512, 128), (400, 160), (256, 110)])
 def test_frames_of_the_real_front_end(n_fft: int, hop: int, center: bool) -> None:
     frontend = DefaultFrontend(
         fs=8000, n_fft=n_fft, hop_length=hop, n_mels=4, center=center
     )
-    counter = FrameCounter(n_fft, hop, center, None)
+    counter = FrameCounter(n_fft, hop, center, ())
     for samples in (n_fft, n_fft + 1, 1000, 1279, 1280, 4321):
         _, lengths = frontend(torch.zeros(1, samples), torch.tensor([samples]))
         assert counter.spectrum(samples) == int(lengths[0]), samples
@@ -81,7 +110,7 @@ def test_frames_of_the_real_front_end(n_fft: int, hop: int, center: bool) -> Non
 def test_unknown_rules_are_not_guessed(
     encoder: str, layer: str, changes: dict[str, str]
 ) -> None:
-    args = arguments(encoder, layer)
+    args = arguments(encoder, {"input_layer": layer})
     vars(args).update(changes)
     assert frame_counter(args) is None
 

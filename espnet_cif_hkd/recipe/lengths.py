@@ -3,34 +3,21 @@
 import argparse
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
-# What each input layer of ESPnet's encoders takes off the end, and its stride, per
-# convolution; and the shortest input it accepts (espnet's subsampling module).
-_CONVOLUTIONS: dict[str | None, tuple[tuple[int, int], ...]] = {
-    None: (),
-    "linear": (),
-    "embed": (),
-    "conv1d1": ((2, 1), (2, 1)),
-    "conv1d2": ((2, 1), (2, 2)),
-    "conv1d3": ((2, 1), (4, 3)),
-    "conv2d": ((2, 2), (2, 2)),
-    "conv2d1": ((4, 1),),
-    "conv2d2": ((2, 2), (2, 1)),
-    "conv2d6": ((2, 2), (4, 3)),
-    "conv2d8": ((2, 2), (2, 2), (2, 2)),
-}
-_SHORTEST: dict[str | None, int] = {
-    "conv1d1": 5,
-    "conv1d2": 5,
-    "conv1d3": 7,
-    "conv2d": 7,
-    "conv2d1": 5,
-    "conv2d2": 7,
-    "conv2d6": 11,
-    "conv2d8": 15,
-}
+from espnet_cif_hkd.encoder.frames import (
+    INPUT_WINDOWS,
+    PAPER_INPUT,
+    PAPER_POOLING,
+    POOLING,
+    Windows,
+    fewest_frames,
+    frames_after,
+)
+
 _ENCODERS = (
     "branchformer",
+    "cif_conformer",
     "conformer",
     "e_branchformer",
     "longformer",
@@ -41,12 +28,12 @@ _ENCODERS = (
 
 @dataclass(frozen=True)
 class FrameCounter:
-    """Turns samples into frames: a short-time spectrum, then an input layer."""
+    """Turns samples into frames: a short-time spectrum, then an encoder's windows."""
 
     n_fft: int
     hop_length: int
     center: bool
-    input_layer: str | None
+    windows: Windows
 
     def spectrum(self, samples: int) -> int:
         """Frames of the front end."""
@@ -56,31 +43,39 @@ class FrameCounter:
     def encoded(self, samples: int) -> int:
         """Frames of the encoder; 0 if the utterance is too short for it."""
         frames = self.spectrum(samples)
-        if frames < _SHORTEST.get(self.input_layer, 1):
+        if frames < fewest_frames(self.windows):
             return 0
-        for cut, stride in _CONVOLUTIONS[self.input_layer]:
-            frames = -(-(frames - cut) // stride)
-        return frames
+        return frames_after(frames, self.windows)
 
 
 def frame_counter(args: argparse.Namespace) -> FrameCounter | None:
     """The counter for a training configuration, or None if its rules are unknown."""
     frontend = args.frontend_conf or {}
-    layer = (args.encoder_conf or {}).get("input_layer", "conv2d")
     plain = (
         args.frontend == "default"
         and frontend.get("apply_stft", True)
         and args.preencoder is None
         and args.postencoder is None
     )
-    if not plain or args.encoder not in _ENCODERS or layer not in _CONVOLUTIONS:
+    windows = _encoder_windows(args.encoder, args.encoder_conf or {})
+    if not plain or windows is None:
         return None
     return FrameCounter(
         n_fft=frontend.get("n_fft", 512),
         hop_length=frontend.get("hop_length", 128),
         center=frontend.get("center", True),
-        input_layer=layer,
+        windows=windows,
     )
+
+
+def _encoder_windows(encoder: str, conf: dict[str, Any]) -> Windows | None:
+    """All that takes frames away, or None if that is unknown."""
+    ours = encoder == "cif_conformer"
+    layer = conf.get("input_layer", PAPER_INPUT if ours else "conv2d")
+    if encoder not in _ENCODERS or layer not in INPUT_WINDOWS:
+        return None
+    pooling_layers = conf.get("pooling_layers", PAPER_POOLING) if ours else ()
+    return INPUT_WINDOWS[layer] + POOLING * len(pooling_layers)
 
 
 def frames_needed(tokens: list[int]) -> int:

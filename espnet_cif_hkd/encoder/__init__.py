@@ -1,0 +1,1 @@
+"""Encoders whose output does not depend on the rest of the batch."""

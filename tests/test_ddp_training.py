@@ -71,7 +71,8 @@ def rank_trains_and_validates(rank, system, encoder):
         with torch.no_grad():
             model(**batch_of([0]))
     torch.distributed.barrier()
-    return moved, int(reporter.stats[1]["valid"]["total_count"])
+    batches = int(reporter.stats[1]["valid"]["total_count"])
+    return moved, batches, dict(model.named_buffers())
 
 
 CONFORMER = {
@@ -86,10 +87,26 @@ CONFORMER = {
     },
 }
 
+CIF_CONFORMER = {
+    "encoder": "cif_conformer",
+    "encoder_conf": {
+        "input_layer": "linear",
+        "output_size": 8,
+        "attention_heads": 2,
+        "linear_units": 16,
+        "num_blocks": 2,
+        "pooling_layers": [1],
+        "cnn_module_kernel": 3,
+    },
+}
+
 
 @pytest.mark.parametrize(
     ("system", "encoder"),
-    [("cif", {}), ("acd", {}), ("lrd", {}), ("hkd", {}), ("hkd", CONFORMER)],
+    [
+        *(("cif", {}), ("acd", {}), ("lrd", {}), ("hkd", {})),
+        *(("hkd", CONFORMER), ("hkd", CIF_CONFORMER)),
+    ],
 )
 def test_every_parameter_is_used_and_nobody_waits(system, encoder):
     first, second = run_ranks(rank_trains_and_validates, system, encoder)
@@ -98,6 +115,9 @@ def test_every_parameter_is_used_and_nobody_waits(system, encoder):
         assert torch.isfinite(moved).all(), name
         assert torch.equal(moved, second[0][name]), name
     assert sum(moved.abs().max() > 1e-6 for moved in first[0].values()) > 20
+    # Batch statistics are those of the first rank, which saves the model.
+    for name, value in first[2].items():
+        assert torch.equal(value, second[2][name]), name
 
 
 def rank_zero_runs_alone(rank, system, acoustic, training):

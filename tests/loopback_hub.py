@@ -87,6 +87,11 @@ class Hub:
         self.server.shutdown()
         self.server.server_close()
 
+    def clear(self) -> None:
+        """Forget everything."""
+        for held in (self.repositories, self.storage, self.faults, self.requests):
+            held.clear()
+
     def fault(self, line: str) -> Fault | None:
         for fault in self.faults:
             if fault.times > 0 and re.search(fault.line, line):

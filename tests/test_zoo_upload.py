@@ -6,14 +6,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import tiny_recipe
 import yaml
 from finished_recipe import finished
-from loopback_hub import Fault, Hub
+from loopback_hub import TOKEN, Fault, Hub
 from packed_model import ARCHIVE, OPTIONS, packed
+from recipe_worker import RecipeWorker
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.recipe import hub as hub_calls
@@ -34,19 +36,41 @@ def recipe(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return folder
 
 
+@dataclass
+class Sharer:
+    """A hub, and somebody who uploads the recipe of the working directory to it."""
+
+    hub: Hub
+    worker: RecipeWorker
+
+    def upload(
+        self, repo: str = REPO, token: str | None = TOKEN
+    ) -> "subprocess.CompletedProcess[str]":
+        return self.worker.run(*stage_15(repo), token=token)
+
+    def stored(self) -> list[str]:
+        return [line for line in self.hub.requests if line.startswith("PUT /storage/")]
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sharer]:
+    home = tmp_path_factory.mktemp("home")
+    with Hub() as hub:
+        worker = RecipeWorker(hub.environment(home), home)
+        yield Sharer(hub, worker)
+        worker.close()
+
+
 @pytest.fixture
-def hub() -> Iterator[Hub]:
-    with Hub() as running:
-        yield running
+def sharer(running: Sharer) -> Sharer:
+    running.hub.clear()
+    return running
 
 
-def stage_15(
-    hub: Hub, home: Path, repo: str = REPO, token: str | None = "hf_loopback"
-) -> "subprocess.CompletedProcess[str]":
-    words = tiny_recipe.options(
+def stage_15(repo: str) -> list[str]:
+    return tiny_recipe.options(
         lang="en", stage="15", skip_upload_hf="false", hf_repo=repo, **OPTIONS
     )
-    return hub.recipe(home, *words, token=token)
 
 
 def error_of(result: "subprocess.CompletedProcess[str]") -> str:
@@ -57,18 +81,12 @@ def error_of(result: "subprocess.CompletedProcess[str]") -> str:
     return lines[0]
 
 
-def stored_files(hub: Hub) -> list[str]:
-    return [line for line in hub.requests if line.startswith("PUT /storage/")]
-
-
-def test_a_new_repository_and_then_the_same_again(
-    recipe: Path, hub: Hub, tmp_path: Path
-) -> None:
-    first = stage_15(hub, tmp_path)
+def test_a_new_repository_and_then_the_same_again(recipe: Path, sharer: Sharer) -> None:
+    first = sharer.upload()
     assert first.returncode == 0, first.stderr
     assert f"made the repository {REPO}" in first.stdout
-    assert f"the model is at {hub.url}/{REPO}" in first.stdout
-    repository = hub.repositories[REPO]
+    assert f"the model is at {sharer.hub.url}/{REPO}" in first.stdout
+    repository = sharer.hub.repositories[REPO]
     members = read_packed(ARCHIVE).members
     assert set(repository.files) == {*members, "README.md"}
     for name, file in repository.files.items():
@@ -76,24 +94,22 @@ def test_a_new_repository_and_then_the_same_again(
     assert any(file.large for file in repository.files.values())
     assert len(repository.commits) == 2
 
-    sent = len(stored_files(hub))
-    again = stage_15(hub, tmp_path)
+    sent = len(sharer.stored())
+    again = sharer.upload()
     assert again.returncode == 0, again.stderr
     assert f"{REPO} exists and gets a new commit" in again.stdout
     assert f"{REPO} has these files already" in again.stdout
     assert len(repository.commits) == 2
-    assert len(stored_files(hub)) == sent
+    assert len(sharer.stored()) == sent
 
 
-def test_the_model_card_that_is_uploaded(
-    recipe: Path, hub: Hub, tmp_path: Path
-) -> None:
+def test_the_model_card_that_is_uploaded(recipe: Path, sharer: Sharer) -> None:
     (recipe / "conf/model_card.yaml").write_text(
         "license: cc-by-4.0\nlanguage: en\ncorpus: Tones (synthetic)\n"
     )
-    result = stage_15(hub, tmp_path)
+    result = sharer.upload()
     assert result.returncode == 0, result.stderr
-    card = hub.repositories[REPO].files["README.md"].content.decode()
+    card = sharer.hub.repositories[REPO].files["README.md"].content.decode()
     metadata = yaml.safe_load(re.match(r"---\n(.*?)---\n", card, re.DOTALL)[1])
     assert metadata["license"] == "cc-by-4.0"
     assert "states no licence" not in result.stdout
@@ -114,30 +130,26 @@ def test_the_model_card_that_is_uploaded(
     ]
 
 
-def test_a_model_card_that_the_hub_refuses(
-    recipe: Path, hub: Hub, tmp_path: Path
-) -> None:
+def test_a_model_card_that_the_hub_refuses(recipe: Path, sharer: Sharer) -> None:
     (recipe / "conf/model_card.yaml").write_text("license: [1, 2]\n")
-    line = error_of(stage_15(hub, tmp_path))
+    line = error_of(sharer.upload())
     assert '"license" must be a string' in line
     assert "correct conf/model_card.yaml" in line
-    assert not hub.storage
+    assert not sharer.hub.storage
 
 
-def test_an_existing_repository_keeps_what_it_has(
-    recipe: Path, hub: Hub, tmp_path: Path
-) -> None:
-    assert stage_15(hub, tmp_path).returncode == 0
-    repository = hub.repositories[REPO]
+def test_an_existing_repository_keeps_what_it_has(recipe: Path, sharer: Sharer) -> None:
+    assert sharer.upload().returncode == 0
+    repository = sharer.hub.repositories[REPO]
     kept = repository.files["meta.yaml"]
     repository.commits.append({**repository.files, "notes.txt": kept})
     (recipe / "conf/model_card.yaml").write_text("license: mit\n")
-    sent = len(stored_files(hub))
-    assert stage_15(hub, tmp_path).returncode == 0
+    sent = len(sharer.stored())
+    assert sharer.upload().returncode == 0
     assert repository.files["notes.txt"] is kept
     assert b"license: mit" in repository.files["README.md"].content
     # Only the card has changed, and only the card was sent.
-    assert len(stored_files(hub)) == sent
+    assert len(sharer.stored()) == sent
 
 
 @pytest.mark.parametrize(
@@ -148,55 +160,56 @@ def test_an_existing_repository_keeps_what_it_has(
     ],
 )
 def test_a_failure_half_way_and_a_second_run(
-    recipe: Path, hub: Hub, tmp_path: Path, fault: Fault, message: str
+    recipe: Path, sharer: Sharer, fault: Fault, message: str
 ) -> None:
-    hub.faults.append(fault)
-    line = error_of(stage_15(hub, tmp_path))
+    sharer.hub.faults.append(fault)
+    line = error_of(sharer.upload())
     assert re.search(message, line)
     assert "run the same command again" in line
     # Everything large has arrived, and nothing of it is visible yet.
-    sent = len(stored_files(hub))
+    sent = len(sharer.stored())
     assert sent > 0
-    assert len(hub.repositories[REPO].commits) == 1
-    assert stage_15(hub, tmp_path).returncode == 0
-    assert len(stored_files(hub)) == sent
+    assert len(sharer.hub.repositories[REPO].commits) == 1
+    assert sharer.upload().returncode == 0
+    assert len(sharer.stored()) == sent
     members = read_packed(ARCHIVE).members
-    assert set(hub.repositories[REPO].files) == {*members, "README.md"}
+    assert set(sharer.hub.repositories[REPO].files) == {*members, "README.md"}
 
 
 def test_a_large_file_that_breaks_off_is_sent_again(
-    recipe: Path, hub: Hub, tmp_path: Path
+    recipe: Path, sharer: Sharer
 ) -> None:
     checkpoint = recipe / read_packed(ARCHIVE).files["asr_model_file"]
     line = f"PUT /storage/{hashlib.sha256(checkpoint.read_bytes()).hexdigest()}"
-    hub.faults += [Fault(line, 503), Fault(line, None)]
-    result = stage_15(hub, tmp_path)
+    sharer.hub.faults += [Fault(line, 503), Fault(line, None)]
+    result = sharer.upload()
     assert result.returncode == 0, result.stderr
-    assert stored_files(hub).count(line) == 3
+    assert sharer.stored().count(line) == 3
 
 
-def test_a_token_that_is_refused(recipe: Path, hub: Hub, tmp_path: Path) -> None:
-    line = error_of(stage_15(hub, tmp_path, token="hf_wrong"))
+def test_a_token_that_is_refused(recipe: Path, sharer: Sharer) -> None:
+    line = error_of(sharer.upload(token="hf_wrong"))
     assert line.startswith("error: the hub refused the token (401)")
     assert "hf auth login" in line
-    assert not hub.repositories
+    assert not sharer.hub.repositories
 
 
-def test_no_token(recipe: Path, hub: Hub, tmp_path: Path) -> None:
-    line = error_of(stage_15(hub, tmp_path, token=None))
+def test_no_token(recipe: Path, sharer: Sharer) -> None:
+    line = error_of(sharer.upload(token=None))
     assert "needs a token of the hub and found none" in line
     assert "HF_TOKEN=" in line
-    assert not hub.requests
+    assert not sharer.hub.requests
 
 
-def test_a_name_of_somebody_else(recipe: Path, hub: Hub, tmp_path: Path) -> None:
-    line = error_of(stage_15(hub, tmp_path, repo="other/tones"))
+def test_a_name_of_somebody_else(recipe: Path, sharer: Sharer) -> None:
+    line = error_of(sharer.upload(repo="other/tones"))
     assert "the token may not write to other/tones (403)" in line
 
 
-def test_nobody_listens(recipe: Path, hub: Hub, tmp_path: Path) -> None:
-    hub.__exit__()
-    line = error_of(stage_15(hub, tmp_path))
+def test_nobody_listens(recipe: Path, tmp_path: Path) -> None:
+    with Hub() as gone:
+        pass
+    line = error_of(gone.recipe(tmp_path, *stage_15(REPO)))
     assert "the upload to user/tones broke off" in line
     assert "run the same command again" in line
 

@@ -9,10 +9,16 @@ from espnet_cif_hkd.recipe.log import log
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 # Made by running a recipe; not a part of it.
-_LEFT_OUT = (
-    *("data", "dump", "exp", "downloads", "__pycache__", ".mypy_cache"),
-    *("scripts", "pyscripts", "steps", "utils", "path.sh", "db.sh"),
+_LEFT_OUT = frozenset(
+    {"data", "dump", "exp", "downloads", "__pycache__", ".mypy_cache", "path.sh"}
 )
+# Links into an ESPnet checkout, made by asr.sh where the recipe has no file of its own.
+_LINKED = frozenset({"scripts", "pyscripts", "steps", "utils", "cmd.sh", "db.sh"})
+
+
+def _left_out(folder: str, names: list[str]) -> set[str]:
+    links = {name for name in _LINKED if Path(folder, name).is_symlink()}
+    return (_LEFT_OUT | links | {"asr.sh"}) & set(names)
 
 
 def recipes_folder() -> Path:
@@ -52,7 +58,7 @@ def init(arguments: Sequence[str]) -> None:
         source / name / "asr_hkd",
         target,
         symlinks=False,
-        ignore=shutil.ignore_patterns(*_LEFT_OUT, "asr.sh"),
+        ignore=_left_out,
         dirs_exist_ok=True,
     )
     # A recipe in the repository links to the one asr.sh; here it gets its own copy.

@@ -5,6 +5,7 @@ import importlib
 
 from espnet_cif_hkd.recipe.commands import logged_to
 from espnet_cif_hkd.recipe.context import Run
+from espnet_cif_hkd.recipe.kaldi_files import write_text
 from espnet_cif_hkd.recipe.log import log
 
 
@@ -16,12 +17,21 @@ def dump_teacher(run: Run, args: argparse.Namespace) -> None:
     conf = (args.model_conf or {}).get("criterion_conf") or {}
     if args.model != "cif" or not conf.get("teacher_store"):
         return
+    import yaml
+
     options, paths = run.options, run.paths
-    model = ["--bpemodel", paths.bpemodel] if options.token_type == "bpe" else []
+    # What training will have: --asr_config with the changes of --asr_args.
+    names = ("model_conf", "preprocessor", "preprocessor_conf")
+    config = paths.asr_exp / "dump_teacher.yaml"
+    write_text(
+        config,
+        yaml.safe_dump({name: getattr(args, name, None) for name in names}),
+    )
+    model = ["--bpemodel", paths.bpemodel] if paths.bpemodel != "none" else []
     log(f"storing the teacher's features in {conf['teacher_store']}")
     command = importlib.import_module("espnet_cif_hkd.bin.dump_teacher")
     words = [
-        *("--asr_config", options.asr_config),
+        *("--asr_config", str(config)),
         *("--token_list", str(paths.token_list)),
         *("--token_type", options.token_type, *model),
         *("--cleaner", options.cleaner, "--g2p", options.g2p),

@@ -1,0 +1,256 @@
+"""AISHELL-1's configurations: the paper's four systems and numbers, as ESPnet reads
+them."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import aishell_fixture as fixture
+import numpy as np
+import pytest
+import torch
+import yaml
+
+CONF = fixture.RECIPE / "conf"
+SYSTEMS = ("cif", "cif_acd", "cif_lrd", "cif_hkd")
+# ESPnet's token list for AISHELL-1 has as many.
+UNITS = 4_233
+TOKENS = ["<blank>", "<unk>", *map(chr, range(0x4E00, 0x4E00 + UNITS - 3)), "<sos/eos>"]
+
+
+def _system(name: str) -> dict[str, Any]:
+    text = (CONF / f"train_asr_{name}.yaml").read_text(encoding="utf-8")
+    loaded: dict[str, Any] = yaml.safe_load(text)
+    return loaded
+
+
+def _weights(conf: dict[str, Any]) -> tuple[float, float]:
+    criterion = conf["model_conf"].get("criterion_conf")
+    if conf["model_conf"]["criterion"] is None:
+        assert criterion is None
+        return 0.0, 0.0
+    return criterion["acoustic"]["weight"], criterion["linguistic"]["weight"]
+
+
+def test_the_four_differ_in_the_weights_of_hkd_only() -> None:
+    weights = {name: _weights(_system(name)) for name in SYSTEMS}
+    assert weights == {
+        "cif": (0.0, 0.0),
+        "cif_acd": (1.0, 0.0),
+        "cif_lrd": (0.0, 0.01),
+        "cif_hkd": (1.0, 0.01),
+    }
+    rests, criteria = [], []
+    for name in SYSTEMS:
+        conf = _system(name)
+        conf["model_conf"].pop("criterion")
+        criterion = conf["model_conf"].pop("criterion_conf", None)
+        rests.append(conf)
+        if criterion is not None:
+            criterion["acoustic"].pop("weight")
+            criterion["linguistic"].pop("weight")
+            criteria.append(criterion)
+    assert all(rest == rests[0] for rest in rests)
+    assert all(criterion == criteria[0] for criterion in criteria)
+    assert re.fullmatch("[0-9a-f]{40}", criteria[0]["teacher_revision"])
+
+
+def test_the_four_files_share_their_lines() -> None:
+    shared = []
+    for name in SYSTEMS:
+        lines = (CONF / f"train_asr_{name}.yaml").read_text().splitlines()
+        cut = next(n for n, line in enumerate(lines) if "    criterion:" in line)
+        rest = next(n for n, line in enumerate(lines) if line.startswith("optim:"))
+        shared.append(lines[1:cut] + lines[rest:])
+    assert all(lines == shared[0] for lines in shared)
+
+
+def test_the_other_encoder_is_all_that_changes() -> None:
+    ours, other = _system("cif_hkd"), _system("cif_hkd_e_branchformer")
+    assert other.pop("encoder") == "e_branchformer"
+    assert ours.pop("encoder") == "cif_conformer"
+    other.pop("encoder_conf"), ours.pop("encoder_conf")
+    assert other == ours
+
+
+def _parsed(name: str) -> Any:
+    from espnet2.tasks.asr import ASRTask
+
+    import espnet_cif_hkd
+
+    espnet_cif_hkd.register()
+    args = ASRTask.get_parser().parse_args(
+        ["--config", str(CONF / f"train_asr_{name}.yaml"), "--output_dir", "unused"]
+    )
+    args.token_list, args.input_size = TOKENS, None
+    return args
+
+
+@pytest.mark.parametrize("name", [*SYSTEMS, "cif_hkd_e_branchformer"])
+def test_espnet_builds_the_model(name: str) -> None:
+    from espnet2.tasks.asr import ASRTask
+
+    with torch.device("meta"):
+        counts = {"": 0, "criterion.": 0}
+        model = ASRTask.build_model(_parsed(name))
+    for key, parameter in model.named_parameters():
+        counts["criterion." if key.startswith("criterion.") else ""] += (
+            parameter.numel()
+        )
+    if not name.endswith("branchformer"):
+        assert counts[""] == 47_207_818
+    halves = sum(weight > 0 for weight in _weights(_system(name)))
+    assert counts["criterion."] == halves * (256 * 768 + 768)
+
+
+def test_the_learning_rate_is_the_papers() -> None:
+    from espnet2.tasks.abs_task import optim_classes, scheduler_classes
+
+    args = _parsed("cif_hkd")
+    optimizer = optim_classes[args.optim](
+        [torch.nn.Parameter(torch.zeros(1))], **args.optim_conf
+    )
+    assert isinstance(optimizer, torch.optim.AdamW)
+    scheduler = scheduler_classes[args.scheduler](optimizer, **args.scheduler_conf)
+    at = {}
+    for update in (1, 15_000, 30_000, 119_999, 180_000, 240_000, 250_000):
+        scheduler.last_epoch = update - 1
+        at[update] = scheduler.get_lr()[0]
+    wanted = {
+        1: 3e-6,
+        15_000: (3e-6 + 3e-4) / 2,
+        30_000: 3e-4,
+        119_999: 3e-4,
+        180_000: 3e-5,
+        240_000: 3e-6,
+        250_000: 3e-6,
+    }
+    assert at == pytest.approx(wanted, rel=5e-3)
+
+
+def test_a_batch_is_the_papers(tmp_path: Path) -> None:
+    """120,098 utterances of 150.85 hours and 15 characters; their spread is ours."""
+    from espnet2.samplers.build_batch_sampler import build_batch_sampler
+
+    conf = _system("cif_hkd")
+    rng = np.random.default_rng(0)
+    seconds = np.clip(rng.gamma(9.0, 0.5, 120_098), 1.2, 14.5)
+    seconds *= 150.85 * 3600 / seconds.sum()
+    shapes = {
+        "speech_shape": (f"{int(16_000 * s)}" for s in seconds),
+        "text_shape.char": (f"{max(1, int(3.2 * s))},{UNITS}" for s in seconds),
+    }
+    for name, values in shapes.items():
+        lines = (f"utt{n:06d} {value}\n" for n, value in enumerate(values))
+        (tmp_path / name).write_text("".join(lines))
+    batches = build_batch_sampler(
+        type=conf["batch_type"],
+        batch_size=1,
+        batch_bins=conf["batch_bins"],
+        shape_files=[str(tmp_path / name) for name in shapes],
+    )
+    assert len(batches) == pytest.approx(968, rel=0.01)
+    assert 120_098 / len(batches) == pytest.approx(124, rel=0.01)
+    assert len(batches) * conf["max_epoch"] == pytest.approx(240_000, rel=0.01)
+
+
+@pytest.mark.parametrize(("kind", "widest"), [("freq", 26), ("time", 49)])
+def test_masks_are_as_wide_as_the_papers(kind: str, widest: int) -> None:
+    args = _parsed("cif_hkd")
+    from espnet2.asr.specaug.specaug import SpecAug
+
+    mask = getattr(SpecAug(**args.specaug_conf), f"{kind}_mask")
+    assert mask.num_mask == 2 and not mask.replace_with_zero
+    mask.num_mask = 1
+    axis = 1 if kind == "time" else 2
+    torch.manual_seed(0)
+    ramp = torch.rand(5_000, *((100, 1) if kind == "time" else (1, 80)))
+    masked, _ = mask(ramp.clone())
+    widths = (masked != ramp).sum(dim=axis)
+    assert (int(widths.min()), int(widths.max())) == (0, widest)
+
+
+@pytest.mark.parametrize(("epochs", "kept"), [(4, 3), (2, 3)])
+def test_the_average_is_of_the_last_epochs(
+    tmp_path: Path, epochs: int, kept: int
+) -> None:
+    """ESPnet's n best by the number of updates are the n last, under the name that
+    run.sh decodes with."""
+    from espnet2.main_funcs.average_nbest_models import average_nbest_models
+    from espnet2.train.reporter import Reporter
+
+    reporter = Reporter()
+    for epoch in range(1, epochs + 1):
+        reporter.set_epoch(epoch)
+        # A training that gets worse, so that no other criterion would do.
+        with reporter.observe("train") as observed:
+            observed.register({"loss": torch.tensor(float(epoch))})
+            observed.next()
+        state = {"weight": torch.tensor([2.0**epoch])}
+        torch.save(state, tmp_path / f"{epoch}epoch.pth")
+    average_nbest_models(
+        tmp_path, reporter, _system("cif_hkd")["best_model_criterion"], kept
+    )
+    options = fixture.options_of_run_sh(fixture.lay_out(tmp_path / "recipe"))
+    name = options[options.index("--inference_asr_model") + 1]
+    averaged = torch.load(tmp_path / name)["weight"].item()
+    last = [2.0**epoch for epoch in range(1, epochs + 1)][-kept:]
+    # With fewer epochs than asked for ESPnet takes the best one, which is the last.
+    wanted = sum(last) / kept if epochs >= kept else last[-1]
+    assert averaged == pytest.approx(wanted)
+
+
+def test_run_sh_gives_each_system_its_files(tmp_path: Path) -> None:
+    recipe = fixture.lay_out(tmp_path / "recipe")
+
+    def given(*arguments: str) -> dict[str, str]:
+        words = fixture.options_of_run_sh(recipe, *arguments)
+        return dict(zip(words[::2], words[1::2]))
+
+    for system in ("cif", "acd", "lrd", "hkd"):
+        told = given("--system", system)
+        suffix = "" if system == "cif" else f"_{system}"
+        assert told["--asr_config"] == f"conf/train_asr_cif{suffix}.yaml"
+        for option in ("--asr_config", "--inference_config", "--lm_config"):
+            assert (recipe / told[option]).is_file()
+    assert given()["--asr_config"] == "conf/train_asr_cif_hkd.yaml"
+    with_lm = given("--use_lm", "true", "--data_url", "http://here", "--stage", "3")
+    assert with_lm["--inference_config"] == "conf/decode_asr_lm.yaml"
+    assert with_lm["--use_lm"] == "true" and with_lm["--stage"] == "3"
+    assert with_lm["--local_data_opts"].endswith("--data_url http://here")
+    assert given("--asr_config", "conf/mine.yaml")["--asr_config"] == "conf/mine.yaml"
+    refused = subprocess.run(
+        ["bash", str(recipe / "run.sh"), "--system", "best"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode == 2
+    assert "choose cif, acd, lrd or hkd" in refused.stderr
+
+
+def test_decoding_is_the_papers() -> None:
+    from espnet2.bin.asr_inference import get_parser
+
+    known = {action.dest for action in get_parser()._actions}
+    plain, with_lm = (
+        yaml.safe_load((CONF / f"decode_asr{suffix}.yaml").read_text())
+        for suffix in ("", "_lm")
+    )
+    assert set(plain) <= known
+    assert (plain["beam_size"], plain["ctc_weight"], plain["lm_weight"]) == (10, 0, 0)
+    assert plain.pop("lm_weight") < with_lm.pop("lm_weight")
+    assert with_lm == plain
+
+
+def test_espnet_builds_the_language_model() -> None:
+    from espnet2.tasks.lm import LMTask
+
+    args = LMTask.get_parser().parse_args(
+        ["--config", str(CONF / "train_lm.yaml"), "--output_dir", "unused"]
+    )
+    args.token_list = TOKENS
+    with torch.device("meta"):
+        model = LMTask.build_model(args)
+    assert 5e6 < sum(p.numel() for p in model.parameters()) < 1e7

@@ -18,7 +18,7 @@ _LINKED = frozenset({"scripts", "pyscripts", "steps", "utils", "cmd.sh", "db.sh"
 
 def _left_out(folder: str, names: list[str]) -> set[str]:
     links = {name for name in _LINKED if Path(folder, name).is_symlink()}
-    return (_LEFT_OUT | links | {"asr.sh"}) & set(names)
+    return set(names) & (_LEFT_OUT | links | {"asr.sh"})
 
 
 def recipes_folder() -> Path:

@@ -7,25 +7,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
-from miniature.librispeech import RATE, Clip
-
 RECIPE = Path(__file__).parents[1] / "egs2" / "librispeech" / "asr_hkd"
 LOCAL = RECIPE / "local"
-SENTENCES = (
-    "I DON'T KNOW WHAT YOU MEAN",
-    "THE BOYS' TOYS WERE LOST AT SEA",
-    "IT WAS FOUR O'CLOCK IN THE MORNING",
-    "HE WALKED ALONG THE RIVER AND SAID NOTHING",
-    "TIS A FINE DAY SAID THE OLD WOMAN",
-    "SHE OPENED THE DOOR OF THE HOUSE",
-    "THERE WAS NO ANSWER FROM THE OTHER SIDE",
-    "WE SHALL MEET AGAIN BEFORE THE WINTER",
-    "THE KING'S HORSES STOOD IN THE RAIN",
-    "A LITTLE BOAT CAME ROUND THE ISLAND",
-    "NOBODY HAD SEEN HIM SINCE THE SPRING",
-    "I'LL TELL YOU THE STORY ANOTHER TIME",
-)
 
 
 def load(name: str) -> ModuleType:
@@ -35,25 +18,21 @@ def load(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
-def tones() -> list[Clip]:
-    """Synthetic clips, no speech: one pitch for each letter of a sentence."""
-    rng = np.random.default_rng(3)
-    clips = []
-    for sentence in SENTENCES:
-        step = np.arange(RATE // 12) / RATE
-        waves = [
-            0.3 * np.sin(2 * np.pi * (200 + 60 * (ord(letter) % 32)) * step)
-            if letter != " "
-            else np.zeros_like(step)
-            for letter in sentence
-        ]
-        samples = np.concatenate(waves)
-        clips.append(Clip(sentence, samples + 0.01 * rng.standard_normal(len(samples))))
-    return clips
-
-
-def told(folder: Path, script: str, *arguments: str, **environment: str) -> list[str]:
+def told(
+    folder: Path,
+    script: str,
+    *arguments: str,
+    recipe: Path = RECIPE,
+    **environment: str,
+) -> list[str]:
     """What a script of the recipe would start: the arguments of its last Python.
+
+    Args:
+        folder: where to keep what was recorded.
+        script: run.sh or local/data.sh.
+        arguments: its own.
+        recipe: where the recipe is.
+        environment: more of it.
 
     Raises:
         AssertionError: the script failed.
@@ -63,19 +42,22 @@ def told(folder: Path, script: str, *arguments: str, **environment: str) -> list
     recorder.chmod(0o755)
     record = folder / "record"
     done = shell(
-        script, *arguments, PYTHON=str(recorder), RECORD=str(record), **environment
+        script,
+        *arguments,
+        recipe=recipe,
+        **{"PYTHON": str(recorder), "RECORD": str(record), **environment},
     )
     assert done.returncode == 0, done.stderr
     return record.read_text().splitlines()
 
 
 def shell(
-    script: str, *arguments: str, **environment: str
+    script: str, *arguments: str, recipe: Path = RECIPE, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a script of the recipe in the present folder."""
     inherited = {k: v for k, v in os.environ.items() if k != "LIBRISPEECH"}
     return subprocess.run(
-        [str(RECIPE / script), *arguments],
+        [str(recipe / script), *arguments],
         capture_output=True,
         text=True,
         check=False,

@@ -13,6 +13,7 @@ import librispeech_fixture as fixture
 import numpy as np
 import pytest
 import soundfile
+from miniature.english import SENTENCES, tones
 from miniature.librispeech import COUNTS, write_librispeech
 
 parts = fixture.load("librispeech_parts")
@@ -36,7 +37,7 @@ def _small_parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
-    return write_librispeech(tmp_path / "corpus", fixture.tones())
+    return write_librispeech(tmp_path / "corpus", tones())
 
 
 def _main(root: Path, *more: str) -> int:
@@ -68,9 +69,8 @@ def test_the_folders_are_those_of_espnet(
             assert path.endswith(f"/{reader}/{chapter}/{utterance}.flac")
             assert soundfile.info(path).samplerate == 16000
         words = dict(row.split(" ", 1) for row in tables["text"])
-        assert list(words) == list(owners) and set(words.values()) <= set(
-            fixture.SENTENCES
-        )
+        assert list(words) == list(owners)
+        assert set(words.values()) <= set(SENTENCES)
         assert [row.split()[0] for row in tables["spk2gender"]] == sorted(
             set(owners.values()), key=str.encode
         )
@@ -180,7 +180,7 @@ def test_libri_speech_itself_is_not_its_parent(
 def test_archives_are_extracted_once_and_again_when_something_is_lost(
     tmp_path: Path,
 ) -> None:
-    root = write_librispeech(tmp_path / "corpus", fixture.tones(), archives=True)
+    root = write_librispeech(tmp_path / "corpus", tones(), archives=True)
     assert sorted(path.name for path in root.iterdir()) == sorted(
         f"{name}.tar.gz" for name in COUNTS
     )
@@ -198,7 +198,7 @@ def test_archives_are_extracted_once_and_again_when_something_is_lost(
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """A web server with the archives of a miniature."""
-    shelf = write_librispeech(tmp_path / "shelf", fixture.tones(), archives=True)
+    shelf = write_librispeech(tmp_path / "shelf", tones(), archives=True)
     handler = partial(SimpleHTTPRequestHandler, directory=str(shelf))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
         thread = threading.Thread(target=running.serve_forever, daemon=True)

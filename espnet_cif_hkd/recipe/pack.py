@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from espnet_cif_hkd.recipe.commands import call
 from espnet_cif_hkd.recipe.context import Run
 from espnet_cif_hkd.recipe.log import log
 from espnet_cif_hkd.recipe.packed import check_portable, read_packed
+from espnet_cif_hkd.recipe.tokens import tokenizer_files
 
 
 def archive_path(run: Run) -> Path:
@@ -67,6 +69,16 @@ def _working_in(folder: Path) -> Iterator[None]:
         os.chdir(before)
 
 
+def _name_folder(archive: Path, folder: Path) -> None:
+    """Give ``folder`` an entry of its own beside those of its files.
+
+    Unpacking, ESPnet puts new paths into the configuration for the names of entries
+    only, and a Hugging Face tokenizer is named by its folder.
+    """
+    with zipfile.ZipFile(archive, "a") as packed:
+        packed.writestr(f"{folder.as_posix()}/", b"")
+
+
 def pack(run: Run) -> None:
     """Stage 14: pack the model (only with ``--skip_packing false``).
 
@@ -89,8 +101,7 @@ def pack(run: Run) -> None:
         packed["lm_file"] = paths.lm_exp / options.inference_lm
     if options.feats_normalize == "global_mvn":
         extra.append(paths.asr_stats_dir / "train" / "feats_stats.npz")
-    if options.token_type == "bpe":
-        extra.append(Path(paths.bpemodel))
+    extra += tokenizer_files(run)
     if options.nlsyms_txt != "none":
         extra.append(Path(options.nlsyms_txt))
     extra += [paths.asr_exp / "RESULTS.md", paths.asr_exp / "images"]
@@ -110,6 +121,8 @@ def pack(run: Run) -> None:
         with _folder_for([*packed.values(), *extra], scratch) as folder:
             with _working_in(folder):
                 call("espnet2.bin.pack", arguments, log_file, "stage 14")
+            if Path(paths.bpemodel).is_dir():
+                _name_folder(part, Path(paths.bpemodel))
             check_portable(read_packed(part))
         part.replace(target)
     finally:

@@ -2,14 +2,13 @@
 
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 
-import numpy as np
 import soundfile
 
-RATE = 16_000
+from miniature.speech import RATE, Clip
+
 # How many utterances each part gets: enough for stages 1 to 14, little enough for a
 # test.
 COUNTS: Mapping[str, int] = {
@@ -28,14 +27,6 @@ _BOOKS = {
     "LICENSE.TXT": "See where the recordings come from.\n",
     "BOOKS.TXT": ";ID     | TITLE\n7       | The Miniature\n",
 }
-
-
-@dataclass(frozen=True)
-class Clip:
-    """One recording: its words, and ``(samples,)`` float at 16 kHz."""
-
-    words: str
-    samples: np.ndarray
 
 
 def _chapters(clips: Sequence[Clip]) -> Iterator[Sequence[Clip]]:

@@ -1,8 +1,7 @@
 """Prepare LibriSpeech for a Kaldi-style recipe: ``data/{train_960,dev,test_clean,…}``.
 
-The folders are those of ESPnet's egs2/librispeech/asr1, except that ``wav.scp`` names
-the FLAC files themselves. Run it again whenever it was interrupted: what is there and
-whole is not fetched or extracted twice.
+The folders are those of ESPnet's egs2/librispeech/asr1. Run it again whenever it was
+interrupted: what is there and whole is not fetched or extracted twice.
 """
 
 import argparse

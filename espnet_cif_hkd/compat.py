@@ -58,19 +58,3 @@ Conv2dSubsampling2 = _from_nets(_SUBSAMPLING, "Conv2dSubsampling2")
 Conv2dSubsampling6 = _from_nets(_SUBSAMPLING, "Conv2dSubsampling6")
 Conv2dSubsampling8 = _from_nets(_SUBSAMPLING, "Conv2dSubsampling8")
 TooShortUttError = _from_nets(_SUBSAMPLING, "TooShortUttError")
-EncoderLayer = _from_nets("pytorch_backend.conformer.encoder_layer", "EncoderLayer")
-Conv2dSubsampling = _from_nets(
-    "pytorch_backend.transformer.subsampling", "Conv2dSubsampling"
-)
-Conv2dSubsampling1 = _from_nets(
-    "pytorch_backend.transformer.subsampling", "Conv2dSubsampling1"
-)
-Conv2dSubsampling2 = _from_nets(
-    "pytorch_backend.transformer.subsampling", "Conv2dSubsampling2"
-)
-Conv2dSubsampling6 = _from_nets(
-    "pytorch_backend.transformer.subsampling", "Conv2dSubsampling6"
-)
-Conv2dSubsampling8 = _from_nets(
-    "pytorch_backend.transformer.subsampling", "Conv2dSubsampling8"
-)

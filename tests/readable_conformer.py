@@ -31,7 +31,7 @@ def front_end(encoder, features):
         planes = torch.relu(embed.conv(features[None, None]))[0]  # (C, T, bands)
         rows = [planes[:, t].flatten() for t in range(planes.size(1))]
         scaled = embed.linear(torch.stack(rows)) * encoder.output_size() ** 0.5
-        return embed.out(scaled)
+        return embed.project(scaled)
     if encoder.input_layer is None or encoder.input_layer == "linear":
         return embed(features[None])[0]
     assert any(isinstance(module, Scale) for module in embed.modules())

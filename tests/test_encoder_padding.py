@@ -1,19 +1,11 @@
 """``cif_conformer`` in a batch against utterances that are encoded one by one."""
 
 import pytest
+import readable_conformer
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from espnet_cif_hkd.encoder.frames import (
-    INPUT_WINDOWS,
-    POOLING,
-    fewest_frames,
-    frames_after,
-)
-from espnet_cif_hkd.encoder.front_end import INPUT_LAYERS
-from tests import readable_conformer
-from tests.tiny_conformer import (
+from tiny_conformer import (
     FEATURES,
     gradients,
     padded,
@@ -22,6 +14,14 @@ from tests.tiny_conformer import (
     unpadded,
     weighed_sum,
 )
+
+from espnet_cif_hkd.encoder.frames import (
+    INPUT_WINDOWS,
+    POOLING,
+    fewest_frames,
+    frames_after,
+)
+from espnet_cif_hkd.encoder.front_end import INPUT_LAYERS
 
 LENGTHS = (56, 71, 55, 48)
 EXACT = {"rtol": 1e-9, "atol": 1e-9}

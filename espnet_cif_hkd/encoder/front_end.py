@@ -44,7 +44,8 @@ class Scale(torch.nn.Module):
 class Conv2dStride2(torch.nn.Module):
     """The paper's front end: one convolution that halves the frame rate.
 
-    Conv2d, ReLU, Linear, multiplication by √d, Linear, dropout.
+    Conv2d, ReLU, Linear, multiplication by √d, Linear, dropout. No parameter has the
+    name of one of ESPnet's, which would be loaded in its place.
 
     Args:
         input_size: F, size of a feature frame; three at least.
@@ -62,14 +63,14 @@ class Conv2dStride2(torch.nn.Module):
         self.conv = torch.nn.Conv2d(1, channels, 3, 2)
         self.linear = torch.nn.Linear(channels * ((input_size - 1) // 2), output_size)
         self.scale = Scale(output_size)
-        self.out = torch.nn.Linear(output_size, output_size)
+        self.project = torch.nn.Linear(output_size, output_size)
         self.dropout = torch.nn.Dropout(dropout_rate)
 
     def forward(self, xs: torch.Tensor) -> torch.Tensor:
         """From features ``(B, T, F)`` to ``(B, (T - 1) // 2, d)``."""
         xs = torch.relu(self.conv(xs.unsqueeze(1)))  # (B, C, T', F')
         xs = self.linear(xs.transpose(1, 2).flatten(2))  # (B, T', d)
-        return self.dropout(self.out(self.scale(xs)))
+        return self.dropout(self.project(self.scale(xs)))
 
 
 def build_front_end(

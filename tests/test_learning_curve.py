@@ -3,11 +3,13 @@
 import math
 from pathlib import Path
 
+import editdistance
 import numpy as np
 import pytest
 import torch
 import yaml
 from espnet2.train.reporter import Reporter
+from tiny_model import TOKENS, tiny_batch, tiny_model
 
 from espnet_cif_hkd.bin.learning_curve import (
     convert,
@@ -17,11 +19,12 @@ from espnet_cif_hkd.bin.learning_curve import (
     verdict,
 )
 from espnet_cif_hkd.bin.training_log import group_logs, read_training
-from espnet_cif_hkd.compat import LabelSmoothingLoss
+from espnet_cif_hkd.compat import LabelSmoothingLoss, add_sos_eos
 from espnet_cif_hkd.errors import UserError
 
 PUBLISHED = read_published()
 DATA = Path(__file__).parent / "data"
+SPACE, UNKNOWN = TOKENS.index("<space>"), TOKENS.index("<unk>")
 LINE = "[host] 2026-11-21 05:31:02,360 (trainer:394) INFO: "
 
 
@@ -41,6 +44,7 @@ def as_logged(point):
         "loss_quantity": nats["dev_quantity"],
         "loss_ctc": nats["dev_ctc"],
         "cer_free": point["dev_error"] / 100,
+        "length_error": 0.042,
     }
     return train, valid
 
@@ -85,7 +89,7 @@ def test_the_published_run_in_our_log_equals_itself(log, capsys):
     # ESPnet logs three decimals
     assert " 2.426   1.00" in printed and "22.500  22.50   +0.0" in printed
     assert "verdict: sane: after 4,836 updates (epoch 5)" in printed
-    assert "note" not in printed
+    assert "note" not in printed and "in the last epoch\n  4.2 %." in printed
     ours = convert(read_training([log]), PUBLISHED)
     for point, row in zip(ours, PUBLISHED.points):
         for column, value in row.items():
@@ -102,6 +106,40 @@ def test_the_constant_is_what_label_smoothing_leaves_out():
     left_out = int((target >= 0).sum()) * smoothing_constant(epsilon, n_classes)
     assert ours + left_out == pytest.approx(float(ref["loss_sum"]), rel=1e-6)
     assert smoothing_constant(0.0, n_classes) == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_dev_error_counts_as_the_published_one(seed):
+    """What the original's criterion does in validation (spec A 6.1), in a loop.
+
+    It also counts what is predicted after the transcript's last token.
+    """
+    model, batch = tiny_model(seed).eval(), tiny_batch(seed=seed)
+    # ESPnet's counter skips spaces and takes <unk> for five characters; after an
+    # <eos> that comes too early ours stops. None of them occurs here.
+    batch["text"][(batch["text"] == SPACE) | (batch["text"] == UNKNOWN)] = SPACE + 1
+    never = torch.tensor([SPACE, UNKNOWN, model.eos])
+    model.decoder.output_layer.register_forward_hook(
+        lambda module, inputs, logits: logits.index_fill(-1, never, -100.0)
+    )
+    with torch.no_grad():
+        _, stats, _ = model(**batch)
+        hs_pad, hlens = model.encode(batch["speech"], batch["speech_lengths"])
+        ys_in, _ = add_sos_eos(batch["text"], model.sos, model.eos, -1)
+        fired = model.decoder.fire(hs_pad, hlens)
+        steps = min(ys_in.size(1), fired.embeddings.size(1))
+        logits, _ = model.decoder.decode(fired.embeddings[:, :steps], ys_in[:, :steps])
+    published = ours = behind = 0
+    for guess, count, target in zip(logits.argmax(-1), fired.lengths, batch["text"]):
+        hypothesis = [n for n in guess[:count].tolist() if n != 0]
+        correct = target[target >= 0].tolist()
+        published += editdistance.eval(hypothesis, correct)
+        hypothesis = [n for n in guess[:count][: len(correct)].tolist() if n != 0]
+        ours += editdistance.eval(hypothesis, correct)
+        behind += max(0, min(int(count), steps) - len(correct))
+    n_tokens = int(batch["text_lengths"].sum())
+    assert float(stats["cer_free"]) == pytest.approx(ours / n_tokens)
+    assert abs(published - ours) <= behind
 
 
 def test_no_published_loss_is_below_its_constant():

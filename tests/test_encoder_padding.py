@@ -14,6 +14,7 @@ from tiny_conformer import (
     unpadded,
     weighed_sum,
 )
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from espnet_cif_hkd.encoder.frames import (
     INPUT_WINDOWS,
@@ -215,3 +216,33 @@ def test_every_parameter_is_used(input_layer):
     without_effect = ("depthwise_conv.bias", "linear_k.bias")
     assert [name for name in unused if not name.endswith(without_effect)] == []
     assert all(parameter.grad is not None for parameter in encoder.parameters())
+
+
+class _Waits(TorchDispatchMode):
+    """Notes operations that wait for the device to know a value or a size."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        by_mask = name.startswith("index") and any(
+            index is not None and index.dtype == torch.bool
+            for index in (args[1] if isinstance(args[1], list | tuple) else ())
+        )
+        if by_mask or name in ("_local_scalar_dense", "nonzero", "masked_select"):
+            self.seen.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_nothing_waits_for_the_device_on_the_way(training):
+    encoder = tiny_conformer().train(training)
+    batch, lengths = padded(random_utterances(LENGTHS))
+    with _Waits() as waits:
+        encoder(batch, lengths)
+    assert waits.seen == []
+    with _Waits() as waits:
+        batch[batch > 0], lengths.max().item()
+    assert waits.seen == ["index", "_local_scalar_dense"], "the test sees nothing"

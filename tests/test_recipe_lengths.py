@@ -115,6 +115,12 @@ def test_unknown_rules_are_not_guessed(
     assert frame_counter(args) is None
 
 
+def test_pooling_layers_that_the_encoder_refuses() -> None:
+    for pooling_layers in (5, None):
+        conf = {"pooling_layers": pooling_layers}
+        assert frame_counter(arguments("cif_conformer", conf)) is None
+
+
 def test_frames_that_ctc_needs() -> None:
     assert frames_needed([]) == 0
     assert frames_needed([5, 6, 7]) == 3

@@ -72,9 +72,14 @@ def _encoder_windows(encoder: str, conf: dict[str, Any]) -> Windows | None:
     """All that takes frames away, or None if that is unknown."""
     ours = encoder == "cif_conformer"
     layer = conf.get("input_layer", PAPER_INPUT if ours else "conv2d")
-    if encoder not in _ENCODERS or layer not in INPUT_WINDOWS:
-        return None
     pooling_layers = conf.get("pooling_layers", PAPER_POOLING) if ours else ()
+    if (
+        encoder not in _ENCODERS
+        or layer not in INPUT_WINDOWS
+        # The encoder itself says what is wrong with them.
+        or not isinstance(pooling_layers, list | tuple)
+    ):
+        return None
     return INPUT_WINDOWS[layer] + POOLING * len(pooling_layers)
 
 

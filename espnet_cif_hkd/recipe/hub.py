@@ -5,6 +5,7 @@ again by itself where a large file or a question of its own met a busy server.
 """
 
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,11 @@ def upload(repo: str, files: Mapping[str, Path], message: str) -> str:
         UserError: The hub refused, or cannot be reached; how to mend it.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.utils import disable_progress_bars
 
+    if not sys.stderr.isatty():
+        # A log file would get one bar per file, many times.
+        disable_progress_bars()
     api: Any = HfApi(library_name="espnet-cif-hkd")
     try:
         # Asked first, because a token may be for this one repository only.

@@ -100,10 +100,11 @@ def decoding_options(config_file: str, arguments: str) -> dict[str, Any]:
 
 
 def _call(function: str, first: str, named: Mapping[str, Any]) -> list[str]:
-    if not named:
-        return [f"{function}({first})"]
-    words = ", ".join(f"{name}={value!r}" for name, value in named.items())
-    return [f"{function}(", f"    {first}, {words}", ")"]
+    words = [first, *(f"{name}={value!r}" for name, value in named.items())]
+    line = f"{function}({', '.join(words)})"
+    if len(line) <= 80:
+        return [line]
+    return [f"{function}(", *(f"    {word}," for word in words), ")"]
 
 
 def _usage(
@@ -195,6 +196,8 @@ def build(repo: str, packed: Packed, folder: Path, decoding: Mapping[str, Any]) 
     facts = read_facts()
     config = packed.configs["asr_train_config"]
     config_file = packed.config_files["asr_train_config"]
+    if "lm_file" not in packed.files:
+        decoding = {k: v for k, v in decoding.items() if k != "lm_weight"}
     experiment = Path(config_file).parent
     if not facts.get("license"):
         log(
@@ -208,7 +211,8 @@ def build(repo: str, packed: Packed, folder: Path, decoding: Mapping[str, Any]) 
     kind = "speech recogniser"
     if _is_ours(config):
         kind = f"CIF {kind}"
-        trained_with = f"espnet-cif-hkd {version or '(unknown)'} on {trained_with}"
+        by = f"espnet-cif-hkd {version or ''}".rstrip()
+        trained_with = f"{by} on {trained_with}"
     command = training_command(experiment)
     licence = str(facts.get("license") or "not stated by the maker of the model")
     lines = [
@@ -222,7 +226,7 @@ def build(repo: str, packed: Packed, folder: Path, decoding: Mapping[str, Any]) 
         "",
         f"- Corpus: {facts.get('corpus') or 'not stated by the maker of the model'}",
         *teacher_lines(config),
-        f"- Everything else: [{config_file}]({config_file})",
+        f"- All settings: [{config_file}]({config_file})",
         *(["- Command:", "", "```sh", command, "```"] if command else []),
         "",
         *_results(folder / experiment / "RESULTS.md"),

@@ -131,7 +131,7 @@ class Hub:
             cwd=cwd,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
 
 

@@ -48,6 +48,9 @@ told["espnet"] = ESPnetSpeech2Text(**files, **decoding)(samples)[0][0]
 ours = espnet_cif_hkd.Speech2Text(**files, **decoding)
 told["ours"] = ours(samples)[0][0]
 told["made_by"] = espnet_cif_hkd.checkpoint.made_by(ours.asr_model.state_dict())
+told["zip"] = espnet_cif_hkd.Speech2Text.from_pretrained(archive, **decoding)(
+    samples
+)[0][0]
 
 downloaded = ModelDownloader("zoo").download_and_unpack(repo)
 told["downloaded"] = ESPnetSpeech2Text(**downloaded, **decoding)(samples)[0][0]
@@ -100,7 +103,7 @@ def test_the_zoo_unpacks_the_archive(told: dict[str, Any]) -> None:
     ]
 
 
-@pytest.mark.parametrize("way", ["ours", "espnet", "downloaded", "card"])
+@pytest.mark.parametrize("way", ["ours", "espnet", "zip", "downloaded", "card"])
 def test_the_text_is_that_of_stage_12(told: dict[str, Any], way: str) -> None:
     assert told["expected"]
     assert told[way] == told["expected"]

@@ -238,7 +238,10 @@ def test_nobody_listens(recipe: Path, tmp_path: Path) -> None:
     assert "run the same command again" in line
 
 
-@pytest.mark.parametrize("repo", ["tones", "user/", "a/b/c", "user/to nes", "user/-x"])
+@pytest.mark.parametrize(
+    "repo",
+    ["tones", "user/", "a/b/c", "user/to nes", "user/-x", "a/b--c", f"a/{'b' * 95}"],
+)
 def test_a_name_without_user(repo: str) -> None:
     with pytest.raises(UserError, match=f"--hf_repo {repo} is no repository"):
         hub_calls.check_name(repo)

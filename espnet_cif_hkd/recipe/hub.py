@@ -28,9 +28,11 @@ def check_name(repo: str) -> None:
     """
     if not repo:
         raise UserError("--hf_repo is required for stage 15: give --hf_repo USER/NAME")
-    parts = repo.split("/")
-    if len(parts) != 2 or not all(
-        re.fullmatch(r"\w([\w.-]*\w)?", part, re.ASCII) for part in parts
+    part = r"\w([\w.-]*\w)?"
+    if (
+        not re.fullmatch(f"{part}/{part}", repo, re.ASCII)
+        or re.search(r"--|\.\.", repo)
+        or len(repo) > 96
     ):
         raise UserError(
             f"--hf_repo {repo} is no repository: write USER/NAME, your name on the hub "
@@ -100,7 +102,10 @@ def mended_by(error: Exception, repo: str) -> UserError:
             "correct conf/model_card.yaml, and run the same command again"
         )
     if status is not None:
-        return UserError(f"the hub refused the upload to {repo} ({status}, {told})")
+        return UserError(
+            f"the hub refused the upload to {repo} ({status}, {told}): mend what it "
+            "names, and run the same command again"
+        )
     return UserError(f"the upload to {repo} broke off ({told}): {_AGAIN}")
 
 

@@ -193,6 +193,9 @@ def test_archives_are_extracted_once_and_again_when_something_is_lost(
     recording.unlink()
     assert _main(root) == 0
     assert recording.is_file() and _tables("train_960") == before
+    assert _main(root, "--remove_archive", "true") == 0
+    assert not list(root.glob("*.gz"))
+    assert _main(root) == 0 and _tables("train_960") == before
 
 
 @pytest.fixture

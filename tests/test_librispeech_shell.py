@@ -74,6 +74,11 @@ def test_a_language_model_needs_its_text(tmp_path: Path) -> None:
     assert asked.inference_config == "conf/decode_asr_lm.yaml"
 
 
+def test_options_of_stage_1_pass(tmp_path: Path) -> None:
+    asked = _run(tmp_path, "--data_url=http://x", "--remove_archive", "true")
+    assert asked.local_data_opts.endswith("--data_url http://x --remove_archive true")
+
+
 def test_options_of_asr_sh_pass(tmp_path: Path) -> None:
     asked = _run(tmp_path, "--ngpu", "1", "--speed_perturb_factors", "0.9 1.0 1.1")
     assert (asked.ngpu, asked.speed_perturb_factors) == (1, "0.9 1.0 1.1")
@@ -122,7 +127,7 @@ def test_data_sh_takes_what_asr_sh_gives(
     )
     assert asked[2:] == [
         *("--hours", "100", "--incomplete", "false", "--lm_text", "true"),
-        *("--data_url", "http://x"),
+        *("--remove_archive", "false", "--data_url", "http://x"),
     ]
     words = fixture.told(tmp_path, "local/data.sh", "--wordpiece", "conf/a.yaml")
     assert Path(words[0]).name == "wordpiece.py"

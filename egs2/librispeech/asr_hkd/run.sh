@@ -17,16 +17,18 @@ asr_args=
 use_lm=false
 incomplete=false
 data_url=
+remove_archive=
 options=()
 
 while [ $# -gt 0 ]; do
     case "$1" in
         --system | --hours | --units | --asr_config | --asr_args | --use_lm | \
-            --incomplete | --data_url)
+            --incomplete | --data_url | --remove_archive)
             [ $# -ge 2 ] || { echo "error: $1 needs a value" >&2; exit 2; }
             printf -v "${1#--}" '%s' "$2"
             shift 2 ;;
-        --system=* | --hours=* | --units=* | --incomplete=* | --data_url=*)
+        --system=* | --hours=* | --units=* | --incomplete=* | --data_url=* | \
+            --remove_archive=*)
             name=${1%%=*}
             printf -v "${name#--}" '%s' "${1#*=}"
             shift ;;
@@ -62,9 +64,8 @@ case "${hours}" in
 esac
 
 local_data_opts="--hours ${hours} --lm_text ${use_lm} --incomplete ${incomplete}"
-if [ -n "${data_url}" ]; then
-    local_data_opts+=" --data_url ${data_url}"
-fi
+local_data_opts+="${data_url:+ --data_url ${data_url}}"
+local_data_opts+="${remove_archive:+ --remove_archive ${remove_archive}}"
 case "${units}" in
     bpe) unit_options=(--token_type bpe --nbpe 5000) ;;
     wordpiece)

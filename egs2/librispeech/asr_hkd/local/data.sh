@@ -11,12 +11,13 @@ log() {
 }
 
 usage="Usage: $0 [--hours 960|100] [--lm_text true|false] [--wordpiece CONFIG]
-          [--incomplete true|false] [--data_url URL]
-  --hours       960: data/train_960, 100: data/train_clean_100
-  --lm_text     true: also data/local/other_text/text for language models (1.5 GB)
-  --wordpiece   a training configuration: also data/wordpiece, its teacher's WordPieces
-  --incomplete  true: go on if a part has fewer utterances than LibriSpeech has
-  --data_url    where missing archives come from
+          [--incomplete true|false] [--data_url URL] [--remove_archive true|false]
+  --hours           960: data/train_960, 100: data/train_clean_100
+  --lm_text         true: also data/local/other_text/text for language models (1.5 GB)
+  --wordpiece       a training configuration: also data/wordpiece, its teacher's WordPieces
+  --incomplete      true: go on if a part has fewer utterances than LibriSpeech has
+  --data_url        where missing archives come from
+  --remove_archive  true: delete the archive of each part that has been read
 LIBRISPEECH, from the environment or db.sh, is the folder that contains (or will
 contain) LibriSpeech; without it: downloads"
 
@@ -26,6 +27,7 @@ lm_text=false
 wordpiece=
 incomplete=false
 data_url=
+remove_archive=false
 
 while [ $# -gt 0 ]; do
     case "$1" in
@@ -43,6 +45,7 @@ while [ $# -gt 0 ]; do
         --wordpiece) wordpiece=${value} ;;
         --incomplete) incomplete=${value} ;;
         --data_url) data_url=${value} ;;
+        --remove_archive) remove_archive=${value} ;;
         *) echo "error: $0 has no option ${name}" >&2; exit 2 ;;
     esac
 done
@@ -72,7 +75,7 @@ corpus=${corpus:-downloads}
 python=${PYTHON:-python3}
 here=$(dirname "$0")
 options=(--corpus "${corpus}" --hours "${hours}" --incomplete "${incomplete}")
-options+=(--lm_text "${lm_text}")
+options+=(--lm_text "${lm_text}" --remove_archive "${remove_archive}")
 if [ -n "${data_url}" ]; then
     options+=(--data_url "${data_url}")
 fi

@@ -57,6 +57,11 @@ def corpus_folder(root: Path) -> Path:
     return root / "LibriSpeech"
 
 
+def archive_of(part: str, root: Path) -> Path:
+    """Where the archive of a part is: beside ``LibriSpeech``."""
+    return root / f"{part}.tar.gz"
+
+
 def recordings(folder: Path) -> int:
     """How many FLAC files a part's folder holds (none if it does not exist)."""
     return sum(1 for _ in folder.glob("*/*/*.flac"))
@@ -72,7 +77,7 @@ def obtain(part: str, root: Path, url: str) -> Path:
     Raises:
         UserError: the part is not there and cannot be fetched or extracted.
     """
-    folder, archive = corpus_folder(root) / part, root / f"{part}.tar.gz"
+    folder, archive = corpus_folder(root) / part, archive_of(part, root)
     known = PARTS[part]
     found = recordings(folder)
     if found >= known.utterances or (found and not archive.is_file()):

@@ -20,6 +20,7 @@ from librispeech_parts import (
     PARTS,
     TRAINING,
     UNIONS,
+    archive_of,
     corpus_folder,
     data_name,
     obtain,
@@ -33,7 +34,14 @@ from espnet_cif_hkd.recipe.log import log
 _BOOLEANS = {"true": True, "false": False}
 
 
-def prepare(root: Path, hours: str, url: str, incomplete: bool, data: Path) -> None:
+def prepare(
+    root: Path,
+    hours: str,
+    url: str,
+    incomplete: bool,
+    data: Path,
+    remove_archive: bool = False,
+) -> None:
     """Write the data folders of one size of training set and of all held-out sets.
 
     Args:
@@ -42,6 +50,7 @@ def prepare(root: Path, hours: str, url: str, incomplete: bool, data: Path) -> N
         url: where archives are fetched from.
         incomplete: go on with a part that lacks utterances.
         data: the folder of data folders.
+        remove_archive: delete the archive of a part that has been read.
 
     Raises:
         UserError: naming the part, file or count that is wrong.
@@ -64,6 +73,8 @@ def prepare(root: Path, hours: str, url: str, incomplete: bool, data: Path) -> N
         tables[part] = read_part(folder, gender)
         told = check_count(part, len(tables[part].text), incomplete)
         log(f"{part}: {told}, {check_audio(tables[part], part):.2f} hours")
+        if remove_archive:
+            archive_of(part, root).unlink(missing_ok=True)
     for part in parts:
         tables[part].write(data / data_name(part))
     for name, members in UNIONS.items():
@@ -127,12 +138,19 @@ def main(cmd: Sequence[str] | None = None) -> int:
     parser.add_argument("--hours", choices=tuple(TRAINING), default="960")
     parser.add_argument("--data_url", default=DATA_URL)
     parser.add_argument("--incomplete", choices=tuple(_BOOLEANS), default="false")
+    parser.add_argument("--remove_archive", choices=tuple(_BOOLEANS), default="false")
     parser.add_argument("--lm_text", choices=tuple(_BOOLEANS), default="false")
     parser.add_argument("--data", type=Path, default=Path("data"))
     args = parser.parse_args(cmd)
     try:
-        incomplete = _BOOLEANS[args.incomplete]
-        prepare(args.corpus, args.hours, args.data_url, incomplete, args.data)
+        prepare(
+            args.corpus,
+            args.hours,
+            args.data_url,
+            _BOOLEANS[args.incomplete],
+            args.data,
+            _BOOLEANS[args.remove_archive],
+        )
         if _BOOLEANS[args.lm_text]:
             prepare_lm_text(args.data / "local" / "other_text")
     except UserError as error:

@@ -44,16 +44,23 @@ class CIFASRModel(ESPnetASRModel):
             ESPnet.
         decoder: Must be :class:`CIFDecoder`.
         joint_network: Must be None.
-        ctc_weight: Weight of CTC, ``0 <= w < 1``; added, not traded against the rest.
-        quantity_weight: Weight of the quantity loss.
+        ctc_weight: Weight of CTC on the encoder's output, ``0 <= w < 1``; added to the
+            other losses, where ESPnet would trade it against attention.
+        quantity_weight: Weight of ``|sum of alpha - tokens|``, ``<eos>`` counted.
         criterion: What to distil with: null, or a name such as ``hkd``.
-        criterion_conf: Options of the criterion.
-        ignore_id: Padding of ``text``.
-        lsm_weight: Label smoothing.
-        report_cer, report_wer: Whether validation reports them.
-        sym_space, sym_blank, sym_sos, sym_eos: Names of special tokens.
-        autocast_frontend: As in ESPnet.
-        extract_feats_in_collect_stats: As in ESPnet.
+        criterion_conf: Options of the criterion; ignored without one.
+        ignore_id: Token id that pads transcripts.
+        lsm_weight: Label smoothing of the decoder's cross-entropy.
+        report_cer: Whether validation computes character error rates.
+        report_wer: Whether validation computes the word error rate.
+        sym_space: The token that stands for a space.
+        sym_blank: The blank token of CTC.
+        sym_sos: The token that begins a sentence in the decoder's input.
+        sym_eos: The token that ends a sentence; it fires as any other.
+        autocast_frontend: Whether mixed precision reaches the frontend, too, as in
+            ESPnet.
+        extract_feats_in_collect_stats: Whether stage 10 computes statistics of
+            features, as in ESPnet.
 
     Raises:
         UserError: If an option does not fit a CIF model.
@@ -273,8 +280,10 @@ class CIFASRModel(ESPnetASRModel):
 
         ``length_error`` is ``sum |fired - target| / sum target`` over the batch.
         ``cer_free`` decodes known prefixes by argmax over freely fired vectors, as
-        the original's validation "wer" does (spec A 6.3); tokens that did not fire
-        count as deleted, vectors past the target are not looked at.
+        the original's validation "wer" does (spec A 6.3): ``<eos>`` is dropped
+        wherever it stands, what did not fire is deleted, a token in the place of
+        ``<eos>`` is inserted. Vectors past that place are not looked at, for there
+        is no known prefix; the original goes on to the longest target of the batch.
         """
         fired = self.decoder.fire(hs_pad, hlens)
         length_error = (fired.lengths - ys_lens).abs().sum() / ys_lens.sum()
@@ -287,11 +296,14 @@ class CIFASRModel(ESPnetASRModel):
         logits, _ = self.decoder.decode(embeddings[:, :n_tokens], ys_in_pad)
         ys_hat = logits.argmax(dim=-1)  # (B, L)
         steps = torch.arange(n_tokens, device=ys_hat.device)
-        ended = (ys_hat == self.eos).cumsum(dim=1) > 0
-        silent = ended | (steps[None, :] >= fired.lengths[:, None])
-        # The calculator drops blanks, so that these positions are deletions.
-        ys_hat = ys_hat.masked_fill(silent, self.blank_id)
-        stats["cer_free"], _ = self.error_calculator(ys_hat.cpu(), text.cpu())
+        n_fired = torch.minimum(fired.lengths, ys_lens)
+        dropped = (ys_hat == self.eos) | (steps[None, :] >= n_fired[:, None])
+        # The calculator drops blanks. It would cut a hypothesis at the length of its
+        # reference, so each has its turn as the reference.
+        ys_hat = ys_hat.masked_fill(dropped, self.blank_id).cpu()
+        hyps, _ = self.error_calculator.convert_to_char(ys_hat, ys_hat)
+        _, refs = self.error_calculator.convert_to_char(text.cpu(), text.cpu())
+        stats["cer_free"] = self.error_calculator.calculate_cer(hyps, refs)
         return stats
 
     def load_state_dict(  # type: ignore[override]

@@ -75,7 +75,7 @@ def integrate_and_fire(
         lengths: Valid frames of each utterance, ``(B,)`` integer.
         target_lengths: Tokens to fire in each utterance, ``(B,)`` integer.
         tail_threshold: Least rest of alpha that fires a last token at inference;
-            None fires none.
+            None (null in YAML) fires none.
         max_target_length: L, where the caller knows it (at least the largest target
             or fired length, more only pads). It spares a read-back from the device.
 

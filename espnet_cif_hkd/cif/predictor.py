@@ -12,7 +12,8 @@ class CIFPredictor(torch.nn.Module):
 
     Args:
         input_size: D, size of an encoder frame.
-        conv_channels: Channels of the convolution; None takes ``input_size``.
+        conv_channels: Channels of the convolution; null takes the size of an encoder
+            frame.
         conv_width: Width of the convolution in frames; odd, so that frames and
             weights stay aligned.
         dropout_rate: Dropout after the convolution.

@@ -53,17 +53,18 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
     Args:
         vocab_size: V.
         encoder_output_size: D, size of encoder frames and of this decoder.
-        attention_heads: Heads of self-attention; must divide D.
+        attention_heads: Heads of self-attention; must divide D, the encoder's output
+            size, which is also the decoder's.
         linear_units: Width of the feed-forward blocks.
-        num_blocks: Transformer layers.
-        dropout_rate: Dropout inside the layers.
+        num_blocks: Transformer layers; they look at earlier tokens only, never at
+            encoder frames.
+        dropout_rate: Dropout of residuals and inside the feed-forward blocks.
         positional_dropout_rate: Dropout of the input after adding positions.
         self_attention_dropout_rate: Dropout of attention weights.
-        predictor_conf: ``conv_width`` (frames), ``conv_channels``, ``dropout_rate``
-            of :class:`CIFPredictor` and ``tail_threshold`` of
-            :func:`integrate_and_fire` at inference (null: no tail).
+        predictor_conf: Options of :class:`CIFPredictor` and the ``tail_threshold`` of
+            :func:`integrate_and_fire`.
         eos_slack: How many tokens before the last fired one ``<eos>`` may come in a
-            search. See :func:`mask_by_fired_length`.
+            search; :func:`mask_by_fired_length` has the rule.
 
     Raises:
         UserError: If heads do not divide D or ``predictor_conf`` has an unknown key.

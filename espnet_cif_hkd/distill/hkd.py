@@ -6,7 +6,6 @@ on the same vector.
 """
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,19 +19,18 @@ from espnet_cif_hkd.distill.contrastive import (
 )
 from espnet_cif_hkd.distill.criterion import AbsDistillCriterion, DistillOutput
 from espnet_cif_hkd.distill.online import OnlineTeacher
-from espnet_cif_hkd.distill.regression import REDUCTIONS, token_regression_loss
+from espnet_cif_hkd.distill.options import (
+    ACOUSTIC,
+    LINGUISTIC,
+    check_options,
+    level_options,
+)
+from espnet_cif_hkd.distill.regression import token_regression_loss
 from espnet_cif_hkd.distill.sharing import gather_over_ranks
 from espnet_cif_hkd.distill.store import StoredTeacher
 from espnet_cif_hkd.distill.teacher import Teacher, TeacherConfig
 from espnet_cif_hkd.errors import UserError
 
-ACOUSTIC = {
-    "weight": 1.0,
-    "temperature": 0.02,
-    "num_negatives": 700,
-    "share_negatives": False,
-}
-LINGUISTIC = {"weight": 0.01, "reduction": "sum"}
 _VALIDATION_SEED = 0
 
 
@@ -43,20 +41,25 @@ class HKDCriterion(AbsDistillCriterion):
         token_list: of the ASR model.
         embed_size: D, width of the fired vectors.
         state_size: D2, width of the decoder states.
-        teacher: a folder, a hub name or ``pkg://DISTRIBUTION/FOLDER``.
-        teacher_dim: C, width of its vectors.
-        teacher_store: folder of stored features; then no PLM is opened.
-        acoustic: ``weight``, ``temperature``, ``num_negatives`` (null or "all" takes
-            all tokens of the batch), ``share_negatives`` (true draws them among the
-            tokens of all processes of a distributed training, false among those of
-            each, as the paper); null or weight 0 leaves the level out.
-        linguistic: ``weight`` and ``reduction`` over the C dimensions, "sum" (the
-            paper) or "mean"; null or weight 0 leaves the level out.
-        teacher_revision: commit or tag of a hub name; required for those.
-        layer: of the PLM; 0 is its embedding, -1 its last layer.
-        token_type: of the ASR model; null infers it from ``token_list``.
-        teacher_dtype: "float32" or "bfloat16", of the PLM's computation.
-        case: "auto", "keep" or "lower", see ``TokenSpeller``.
+        teacher: The language model: a folder, a hub name, or
+            ``pkg://DISTRIBUTION/FOLDER``, a folder inside of an installed pip package.
+            Its tokenizer must be a fast one. Required unless both weights are 0.
+        teacher_dim: Width C of its vectors, ``hidden_size`` in its config.json.
+            Required with ``teacher``.
+        teacher_store: Folder of stored vectors, made by ``python3 -m
+            espnet_cif_hkd.bin.dump_teacher``, which recipes run before stage 10; then
+            training opens no language model.
+        acoustic: Options of ACD (:class:`AcousticOptions`); null leaves the level out.
+        linguistic: Options of LRD (:class:`LinguisticOptions`); null leaves the level
+            out.
+        teacher_revision: Commit or tag of a hub name; required for those.
+        layer: Whose output teaches: 0 is the embedding, n layer n, -1 the last layer.
+        token_type: Of the recogniser's units; null infers it from the token list.
+        teacher_dtype: Precision of the teacher's own computation: ``float32`` or
+            ``bfloat16``.
+        case: How transcripts are shown to the teacher: ``keep`` as they are,
+            ``lower``, or ``auto``: lower if no token of the recogniser holds a
+            lower-case letter.
 
     Raises:
         UserError: an option is unknown, missing or out of range.
@@ -79,11 +82,9 @@ class HKDCriterion(AbsDistillCriterion):
         case: str = "auto",
     ):
         super().__init__()
-        self.acoustic = _options("acoustic", acoustic, ACOUSTIC)
-        self.linguistic = _options("linguistic", linguistic, LINGUISTIC)
-        if self.acoustic["num_negatives"] == "all":
-            self.acoustic["num_negatives"] = None
-        _check_options(self.acoustic, self.linguistic)
+        self.acoustic = level_options("acoustic", acoustic, ACOUSTIC)
+        self.linguistic = level_options("linguistic", linguistic, LINGUISTIC)
+        check_options(self.acoustic, self.linguistic)
         self.acoustic_projection: torch.nn.Linear | None = None
         self.linguistic_projection: torch.nn.Linear | None = None
         self._teacher: Teacher | None = None
@@ -212,49 +213,3 @@ def teacher_config(conf: Mapping[str, Any]) -> TeacherConfig:
         dtype=conf.get("teacher_dtype", "float32"),
         case=conf.get("case", "auto"),
     )
-
-
-def _options(
-    name: str, given: Mapping[str, Any] | None, known: Mapping[str, Any]
-) -> dict[str, Any]:
-    """``given`` over the defaults; null is weight 0."""
-    if given is None:
-        return {**known, "weight": 0.0}
-    for key in given:
-        if key not in known:
-            raise UserError(
-                f"criterion_conf.{name}: unknown option {key!r}; there are "
-                f"{', '.join(known)}"
-            )
-    options = {**known, **given}
-    options["weight"] = options["weight"] or 0.0
-    return options
-
-
-def _check_options(acoustic: Mapping[str, Any], linguistic: Mapping[str, Any]) -> None:
-    for name, options in (("acoustic", acoustic), ("linguistic", linguistic)):
-        weight = options["weight"]
-        if not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
-            raise UserError(
-                f"criterion_conf.{name}.weight is {weight!r}; it must be a number >= 0"
-            )
-    temperature, count = acoustic["temperature"], acoustic["num_negatives"]
-    if not isinstance(temperature, (int, float)) or not 0 < temperature < math.inf:
-        raise UserError(
-            f"criterion_conf.acoustic.temperature is {temperature!r}; it must be > 0"
-        )
-    if count is not None and (not isinstance(count, int) or count < 1):
-        raise UserError(
-            f"criterion_conf.acoustic.num_negatives is {count!r}; it must be a whole "
-            "number >= 1, or all"
-        )
-    if not isinstance(acoustic["share_negatives"], bool):
-        raise UserError(
-            f"criterion_conf.acoustic.share_negatives is "
-            f"{acoustic['share_negatives']!r}; it must be true or false"
-        )
-    if linguistic["reduction"] not in REDUCTIONS:
-        raise UserError(
-            f"criterion_conf.linguistic.reduction is {linguistic['reduction']!r}; use "
-            f"{' or '.join(REDUCTIONS)}"
-        )

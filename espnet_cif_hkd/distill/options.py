@@ -1,0 +1,109 @@
+"""What ``criterion_conf`` of HKD may say about each of its two levels."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from espnet_cif_hkd.distill.regression import REDUCTIONS
+from espnet_cif_hkd.errors import UserError
+
+
+@dataclass(frozen=True)
+class AcousticOptions:
+    """Options of ACD, the contrastive loss of the fired vectors.
+
+    Attributes:
+        weight: Weight of the loss; 0 leaves the level and its projection out.
+        temperature: Divisor of the cosines.
+        num_negatives: Vectors of other tokens that each fired vector is told from,
+            drawn among those of the batch, or 80 % of these if the batch has no
+            more; ``all`` (or null) takes every one.
+        share_negatives: Whether they are drawn among the tokens of all processes of
+            a distributed training; false draws among those of each.
+    """
+
+    weight: float = 1.0
+    temperature: float = 0.02
+    num_negatives: int | Literal["all"] | None = 700
+    share_negatives: bool = False
+
+
+@dataclass(frozen=True)
+class LinguisticOptions:
+    """Options of LRD, the regression of the decoder states.
+
+    Attributes:
+        weight: Weight of the loss; 0 leaves the level and its projection out.
+        reduction: ``sum`` or ``mean`` of the squared errors over the teacher's
+            dimensions.
+    """
+
+    weight: float = 0.01
+    reduction: str = "sum"
+
+
+ACOUSTIC: dict[str, Any] = asdict(AcousticOptions())
+LINGUISTIC: dict[str, Any] = asdict(LinguisticOptions())
+
+
+def level_options(
+    name: str, given: Mapping[str, Any] | None, known: Mapping[str, Any]
+) -> dict[str, Any]:
+    """``given`` over the defaults; null is weight 0.
+
+    Args:
+        name: of the level, for the message.
+        given: from YAML.
+        known: the defaults.
+
+    Raises:
+        UserError: an option is unknown.
+    """
+    if given is None:
+        return {**known, "weight": 0.0}
+    for key in given:
+        if key not in known:
+            raise UserError(
+                f"criterion_conf.{name}: unknown option {key!r}; there are "
+                f"{', '.join(known)}"
+            )
+    options = {**known, **given}
+    options["weight"] = options["weight"] or 0.0
+    if options.get("num_negatives") == "all":
+        options["num_negatives"] = None
+    return options
+
+
+def check_options(acoustic: Mapping[str, Any], linguistic: Mapping[str, Any]) -> None:
+    """Check the values of both levels.
+
+    Raises:
+        UserError: one is of the wrong type or out of range.
+    """
+    for name, options in (("acoustic", acoustic), ("linguistic", linguistic)):
+        weight = options["weight"]
+        if not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
+            raise UserError(
+                f"criterion_conf.{name}.weight is {weight!r}; it must be a number >= 0"
+            )
+    temperature, count = acoustic["temperature"], acoustic["num_negatives"]
+    if not isinstance(temperature, (int, float)) or not 0 < temperature < math.inf:
+        raise UserError(
+            f"criterion_conf.acoustic.temperature is {temperature!r}; it must be > 0"
+        )
+    if count is not None and (not isinstance(count, int) or count < 1):
+        raise UserError(
+            f"criterion_conf.acoustic.num_negatives is {count!r}; it must be a whole "
+            "number >= 1, or all"
+        )
+    if not isinstance(acoustic["share_negatives"], bool):
+        raise UserError(
+            f"criterion_conf.acoustic.share_negatives is "
+            f"{acoustic['share_negatives']!r}; it must be true or false"
+        )
+    if linguistic["reduction"] not in REDUCTIONS:
+        raise UserError(
+            f"criterion_conf.linguistic.reduction is {linguistic['reduction']!r}; use "
+            f"{' or '.join(REDUCTIONS)}"
+        )

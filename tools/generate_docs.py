@@ -1,0 +1,227 @@
+#!/usr/bin/env python3
+"""Write docs/configuration.md: every key of our YAML, from the code itself.
+
+Types and defaults are those of the signatures, effects those of the docstrings, the
+paper's values stand in tools/paper_values.yaml, all other text in
+tools/configuration.in. Run it after changing any of them:
+
+    python3 tools/generate_docs.py
+"""
+
+import collections.abc
+import dataclasses
+import inspect
+import re
+import sys
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+PAGE = ROOT / "docs/configuration.md"
+TEMPLATE = ROOT / "tools/configuration.in"
+PAPER = ROOT / "tools/paper_values.yaml"
+
+# What ESPnet passes itself, so that it is no key of a configuration.
+_BUILT = {
+    "CIFASRModel": {
+        *("vocab_size", "token_list", "frontend", "specaug", "normalize"),
+        *("preencoder", "encoder", "postencoder", "decoder", "ctc", "joint_network"),
+    },
+    "CIFDecoder": {"vocab_size", "encoder_output_size"},
+    "CIFPredictor": {"input_size"},
+    "CIFConformerEncoder": {"input_size"},
+    "HKDCriterion": {"token_list", "embed_size", "state_size"},
+}
+_TYPES = {int: "int", float: "float", str: "str", bool: "bool", types.NoneType: "null"}
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key: its name, type and default as YAML writes them, and its effect."""
+
+    name: str
+    type: str
+    default: str
+    effect: str
+
+
+def yaml_type(annotation: Any) -> str:
+    """``int | None`` as ``int or null``.
+
+    Raises:
+        TypeError: it is none that YAML can hold.
+    """
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation in _TYPES:
+        return _TYPES[annotation]
+    if origin is typing.Literal:
+        return " or ".join(f"`{value}`" for value in args)
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(yaml_type(arg) for arg in args)
+    if origin in (list, tuple, collections.abc.Sequence):
+        return f"list of {yaml_type(args[0])}"
+    if origin in (dict, collections.abc.Mapping):
+        return "mapping"
+    raise TypeError(f"no YAML type for {annotation}")
+
+
+def yaml_value(value: Any) -> str:
+    """A default as one writes it in YAML."""
+    if isinstance(value, tuple):
+        value = list(value)
+    text = yaml.safe_dump(value, default_flow_style=True, width=1000)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def effects(documented: Any) -> dict[str, str]:
+    """What ``Args:`` or ``Attributes:`` of a docstring says of each name."""
+    found: dict[str, str] = {}
+    section = re.search(
+        r"^(?:Args|Attributes):\n((?:(?: .*)?\n)+)",
+        (inspect.getdoc(documented) or "") + "\n",
+        re.MULTILINE,
+    )
+    for entry in re.split(r"^ {4}(?=\S)", section[1] if section else "", flags=re.M):
+        names, _, text = entry.partition(":")
+        for name in names.split(","):
+            found[name.strip()] = _plain(" ".join(text.split()))
+    found.pop("", None)
+    return found
+
+
+def _plain(text: str) -> str:
+    """A docstring's sentence as Markdown in a table, without its last full stop."""
+    text = re.sub(r":(?:class|func):`(\w+)`", r"`\1`", text)
+    text = re.sub(r"``([^`]*)``", r"`\1`", text)
+    return text.replace("|", "\\|").removesuffix(".")
+
+
+def keys_of(documented: Any, only: str | None = None) -> Iterator[Key]:
+    """The keys that a class, a dataclass or a function takes from YAML.
+
+    Args:
+        documented: it has the signature and the docstring.
+        only: the one parameter that is a key; None for all.
+
+    Raises:
+        ValueError: a key has no effect in the docstring.
+    """
+    texts, signature = effects(documented), inspect.signature(documented)
+    call = documented
+    if inspect.isclass(documented) and not dataclasses.is_dataclass(documented):
+        call = documented.__init__
+    hints = typing.get_type_hints(call)
+    for parameter in signature.parameters.values():
+        name = parameter.name
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            continue
+        if name in _BUILT.get(documented.__name__, ()) or only not in (None, name):
+            continue
+        if not texts.get(name):
+            raise ValueError(
+                f"{documented.__qualname__}: the docstring does not say what {name} "
+                "does; add it under Args"
+            )
+        default = parameter.default
+        yield Key(
+            name,
+            yaml_type(hints[name]),
+            "" if default is inspect.Parameter.empty else yaml_value(default),
+            texts[name],
+        )
+
+
+def sections() -> dict[str, list[Key]]:
+    """The keys of each mapping of the YAML, by the mapping's name."""
+    from espnet_cif_hkd.cif import CIFPredictor, integrate_and_fire
+    from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
+    from espnet_cif_hkd.distill.hkd import HKDCriterion
+    from espnet_cif_hkd.distill.options import AcousticOptions, LinguisticOptions
+    from espnet_cif_hkd.encoder.cif_conformer import CIFConformerEncoder
+    from espnet_cif_hkd.model import CIFASRModel
+
+    tail = keys_of(integrate_and_fire, only="tail_threshold")
+    return {
+        "encoder_conf": list(keys_of(CIFConformerEncoder)),
+        "decoder_conf": list(keys_of(CIFDecoder)),
+        "predictor_conf": [*keys_of(CIFPredictor), *tail],
+        "model_conf": list(keys_of(CIFASRModel)),
+        "criterion_conf": [_level_below(key) for key in keys_of(HKDCriterion)],
+        "acoustic": list(keys_of(AcousticOptions)),
+        "linguistic": list(keys_of(LinguisticOptions)),
+    }
+
+
+def _level_below(key: Key) -> Key:
+    """The defaults of ACD and LRD stand in tables of their own."""
+    if key.name in ("acoustic", "linguistic"):
+        return dataclasses.replace(key, default="below")
+    return key
+
+
+def paper_values() -> dict[str, Any]:
+    """tools/paper_values.yaml."""
+    values: dict[str, Any] = yaml.safe_load(PAPER.read_text(encoding="utf-8"))
+    return values
+
+
+def table(name: str, keys: list[Key], paper: dict[str, Any]) -> str:
+    """A table of one mapping's keys.
+
+    Raises:
+        ValueError: the paper's values name a key that does not exist.
+    """
+    values = paper["values"].get(name) or {}
+    unknown = set(values) - {key.name for key in keys}
+    if unknown:
+        raise ValueError(f"{PAPER}: {name} has no key {sorted(unknown)}")
+    rows = ["| key | type | default | paper | effect |", "|---|---|---|---|---|"]
+    for key in keys:
+        cell = "–"
+        if key.name in values:
+            value, source = values[key.name]
+            cell = f"`{yaml_value(value)}` ({source})"
+        default = key.default
+        if default not in ("", "below"):
+            default = f"`{default}`"
+        rows.append(
+            f"| `{key.name}` | {key.type} | {default} | {cell} | {key.effect} |"
+        )
+    return "\n".join(rows)
+
+
+def fixed_options() -> str:
+    """Options of ESPnet's conformer that may stand in ``encoder_conf``, in words."""
+    from espnet_cif_hkd.encoder import options
+
+    return ", ".join(
+        f"`{name}: {yaml_value(value)}`" for name, value in options._FIXED.items()
+    )
+
+
+def page() -> str:
+    """The whole of docs/configuration.md."""
+    paper = paper_values()
+    parts = {name: table(name, keys, paper) for name, keys in sections().items()}
+    parts["fixed_options"] = fixed_options()
+    parts["sources"] = "\n".join(
+        f"- ({letter}) {text}" for letter, text in paper["sources"].items()
+    )
+    text = TEMPLATE.read_text(encoding="utf-8")
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], text)
+
+
+def main() -> None:
+    """Write the page."""
+    PAGE.write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

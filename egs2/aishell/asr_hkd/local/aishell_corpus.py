@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.recipe.disk import require_space
 from espnet_cif_hkd.recipe.fetch import extract_tar, fetch, is_extracted
 from espnet_cif_hkd.recipe.log import log, progress
 
@@ -31,6 +32,9 @@ ARCHIVES = (
     Archive("data_aishell.tgz", 15_582_913_665, "2f494334227864a8a8fec932999db9d8"),
     Archive("resource_aishell.tgz", 1_246_920, "957d480a0fcac85fc18e550756f624e5"),
 )
+
+# The archive, the speakers' archives as they disappear, the recordings: in its sizes.
+_ROOM = 2.4
 
 
 def obtain(root: Path, data_url: str, remove_archive: bool) -> Path:
@@ -76,6 +80,12 @@ def _found(root: Path) -> Path | None:
 
 def _fetch(root: Path, data_url: str) -> None:
     log(f"fetching AISHELL-1 to {root}: 15.6 GB, 37 GB while it is unpacked")
+    outer = root / ARCHIVES[0].name
+    if not is_extracted(outer, root):
+        here = [path for path in (outer, Path(f"{outer}.part")) if path.is_file()]
+        needed = int(_ROOM * ARCHIVES[0].size_bytes)
+        needed -= sum(path.stat().st_size for path in here)
+        require_space(root, needed, "AISHELL-1", "name another folder by AISHELL")
     for archive in ARCHIVES:
         path = root / archive.name
         if not is_extracted(path, root):

@@ -21,7 +21,13 @@ ENCODERS = {
     "transformer": TransformerEncoder,
     "e_branchformer": EBranchformerEncoder,
 }
-SIZE = {"output_size": 4, "num_blocks": 3, "attention_heads": 1}
+SIZE = {
+    "output_size": 4,
+    "num_blocks": 3,
+    "attention_heads": 1,
+    "linear_units": 4,
+}
+GATE = {"cgmlp_linear_units": 4}
 
 
 def arguments(encoder: str, conf: dict[str, Any], **frontend: object):
@@ -68,7 +74,8 @@ def test_frames_of_the_real_encoder(encoder: str, conf: dict[str, Any]) -> None:
     counter = frame_counter(arguments(encoder, conf, n_fft=64, hop_length=20))
     assert counter is not None
     width = 40
-    model = ENCODERS[encoder](width, **(SIZE | conf)).eval()
+    size = SIZE | (GATE if encoder == "e_branchformer" else {}) | conf
+    model = ENCODERS[encoder](width, **size).eval()
     for frames in (*range(1, 60), 101, 202):
         samples = (frames - 1) * 20
         assert counter.spectrum(samples) == frames

@@ -94,6 +94,19 @@ def test_a_checkpoint_without_version_and_language_model(
     assert "lm_weight" not in card
 
 
+def test_a_tokenizer_of_transformers_needs_transformers(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(packed)
+    needless = card_of(packed, ARCHIVE, tmp_path)
+    assert "Neither a teacher nor `transformers` is needed" in needless
+    found = read_packed(ARCHIVE)
+    found.configs["asr_train_config"]["token_type"] = "hugging_face"
+    card = model_card.build("user/tones", found, tmp_path, DECODING)
+    assert f"pip install espnet-cif-hkd=={__version__} transformers " in card
+    assert "`transformers` reads the tokenizer" in card
+
+
 def test_a_teacher_of_the_hub_is_named_with_its_revision() -> None:
     conf = {"teacher": "bert-base-chinese", "teacher_revision": "8f23c25b"}
     [line] = model_card.teacher_lines(

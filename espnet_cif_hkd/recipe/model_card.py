@@ -129,14 +129,21 @@ def _usage(
             "in place of `python3`.",
             "",
         ]
-    ours = f"espnet-cif-hkd=={version}" if _is_ours(config) else "soundfile"
+    packages = f"espnet-cif-hkd=={version}" if _is_ours(config) else "soundfile"
+    needed = "Neither a teacher nor `transformers` is needed."
+    if config.get("token_type") == "hugging_face":
+        packages += " transformers"
+        needed = (
+            "No teacher is needed; `transformers` reads the tokenizer, which is in this "
+            "repository."
+        )
     return [
         "## Use",
         "",
         "Beside ESPnet 202511 (Python 3.10, 3.11) or 202611 (Python 3.12):",
         "",
         "```sh",
-        f"python3 -m pip install {ours} huggingface_hub pandas",
+        f"python3 -m pip install {packages} huggingface_hub pandas",
         "python3 -m pip install --no-deps espnet_model_zoo",
         "```",
         "",
@@ -148,8 +155,7 @@ def _usage(
         'text, *_ = speech2text(soundfile.read("speech.wav")[0])[0]',
         "```",
         "",
-        f"`speech.wav` is one utterance, mono, at {rate} Hz. Neither a teacher nor "
-        "`transformers` is needed.",
+        f"`speech.wav` is one utterance, mono, at {rate} Hz. {needed}",
         "",
         *cure,
     ]

@@ -134,8 +134,8 @@ def _usage(
     if config.get("token_type") == "hugging_face":
         packages += " transformers"
         needed = (
-            "No teacher is needed; `transformers` reads the tokenizer, which is in this "
-            "repository."
+            "No teacher is needed; `transformers` reads the tokenizer, which is in "
+            "this repository."
         )
     return [
         "## Use",

@@ -63,6 +63,20 @@ def test_without_a_checkout_the_engine_runs(
     )
 
 
+@pytest.mark.parametrize(
+    ("line", "warned"),
+    [("cmd_backend='local'", False), ("cmd_backend='slurm'  # ours", True)],
+)
+def test_the_engine_says_that_it_submits_no_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, warned: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("cmd.sh").write_text(f"# cmd_backend='local'\n{line}\n")
+    result = asr_sh(None, "--asr_confg", "x")
+    assert result.stderr.startswith("warning: cmd.sh names another") == warned
+    assert "--asr_confg" in result.stderr.splitlines()[-1]
+
+
 def test_with_a_checkout_its_asr_sh_runs(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

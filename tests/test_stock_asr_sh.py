@@ -32,7 +32,8 @@ EXP = Path("exp/asr_tiny")
 DECODED = EXP / "decoded"
 pytestmark = [
     pytest.mark.skipif(
-        not ESPNET_ROOT, reason="NOT RUN: ESPNET_ROOT names no ESPnet checkout"
+        not ESPNET_ROOT,
+        reason="ESPNET_ROOT is not set: ESPnet's own asr.sh was not run",
     ),
     pytest.mark.timeout(3600),
 ]

@@ -19,6 +19,11 @@ fail() {
 }
 
 if [ -z "${ESPNET_ROOT:-}" ]; then
+    # On a cluster this is the login node.
+    if [ -e cmd.sh ] && ! grep -qE "^cmd_backend=['\"]?local['\"]?( |$)" cmd.sh; then
+        echo "warning: cmd.sh names another cmd_backend than local, but only ESPnet's" \
+            "asr.sh submits jobs: without ESPNET_ROOT all runs on this machine" >&2
+    fi
     exec "${python}" -m espnet_cif_hkd.recipe "$@"
 fi
 

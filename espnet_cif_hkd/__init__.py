@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from espnet_cif_hkd.plugin import register
     from espnet_cif_hkd.speech2text import Speech2Text
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "CIFASRModel",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import tiny_recipe
+from aishell_fixture import options_of_run_sh
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.recipe import stock
@@ -178,3 +179,18 @@ def test_another_python_would_lose_the_registration(
     assert result.returncode == 1
     assert result.stderr.startswith("error: --python") and "PYTHON=" in result.stderr
     assert not Path("called").exists()
+
+
+@pytest.mark.parametrize("corpus", ["fotaq", "aishell", "librispeech"])
+def test_texts_are_named_that_speed_perturbation_leaves(
+    tmp_path: Path, corpus: str
+) -> None:
+    recipe = tmp_path / "recipe"
+    assert main(["init", corpus, str(recipe)]) == 0
+    # Without these asr.sh takes dump/raw/org/TRAIN, where stage 3 then writes TRAIN_sp.
+    words = options_of_run_sh(recipe)
+    train_set = words[words.index("--train_set") + 1]
+    texts = words[words.index("--lm_train_text") + 1].split()
+    if "bpe" in words:
+        texts.append(words[words.index("--bpe_train_text") + 1])
+    assert set(texts) == {f"data/{train_set}/text"}

@@ -89,5 +89,7 @@ fi
     --train_set "${train_set}" \
     --valid_set "${valid_set}" \
     --test_sets "${test_sets}" \
+    --bpe_train_text "data/${train_set}/text" \
+    --lm_train_text "data/${train_set}/text" \
     --local_data_opts "${local_data_opts}" \
     ${options[@]+"${options[@]}"}

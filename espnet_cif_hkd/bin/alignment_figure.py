@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from espnet_cif_hkd.bin.fonts import families
 from espnet_cif_hkd.errors import UserError
 
 FloatArray = npt.NDArray[np.floating]
@@ -122,6 +123,10 @@ def draw(alignment: Alignment, out: Path) -> None:
     weights.set_ylabel("alpha")
     weights.set_xlabel("seconds")
     names = [label for _, _, label in labels_of(alignment)]
+    written = "".join([*names, alignment.hypothesis, alignment.reference or ""])
+    plain, even = (
+        families(name, written) for name in ("DejaVu Sans", "DejaVu Sans Mono")
+    )
     rotate = sum(map(len, names)) > _ROTATE_ABOVE * max(1, len(names))
     for begin, end, label in labels_of(alignment):
         wave.axvline(end, color=_FIRE, linewidth=0.6, alpha=0.45)
@@ -135,6 +140,7 @@ def draw(alignment: Alignment, out: Path) -> None:
             rotation=90 if rotate else 0,
             fontsize=8 if label == "eos" else 10,
             style="italic" if label == "eos" else "normal",
+            family=plain,
         )
     wave.set_xlim(0.0, max(alignment.seconds, float(edges[-1])))
     for axes in (wave, weights):
@@ -143,7 +149,7 @@ def draw(alignment: Alignment, out: Path) -> None:
     lines = [_text("decoded  ", alignment.hypothesis)]
     if alignment.reference is not None:
         lines.insert(0, _text("reference", alignment.reference))
-    figure.suptitle("\n".join(lines), x=0.01, ha="left", family="monospace", size=10)
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", family=even, size=10)
     figure.text(
         0.995,
         0.005,

@@ -120,6 +120,8 @@ def test_text_comes_back_and_each_piece_meets_one_of_the_teacher(
         assert aligned.columns == list(range(1, len(cut) + 2))
         assert aligned.weights == [1.0] * (len(cut) + 1)
     assert tokenizer.text2tokens("CAT'S")[-2:] == ["##'", "##s"]
+    # A search can begin with a piece that continues nothing.
+    assert tokenizer.tokens2text(["##s", "##a", "cat", "##'"]) == "sa cat'"
 
 
 def test_a_tokenizer_that_changes_text_is_refused(folder: Path, bert: Path) -> None:

@@ -79,7 +79,14 @@ def tokenizer_files(kept: Sequence[str]) -> dict[str, str]:
         "normalizer": {"type": "Lowercase"},
         "pre_tokenizer": {"type": "WhitespaceSplit"},
         "post_processor": None,
-        "decoder": {"type": "WordPiece", "prefix": _PREFIX, "cleanup": False},
+        # The first leaves the mark of a piece with which a hypothesis begins.
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [
+                {"type": "WordPiece", "prefix": _PREFIX, "cleanup": False},
+                {"type": "Replace", "pattern": {"String": _PREFIX}, "content": ""},
+            ],
+        },
         "model": {
             "type": "WordPiece",
             "unk_token": UNKNOWN,

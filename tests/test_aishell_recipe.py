@@ -1,6 +1,7 @@
 """The AISHELL-1 recipe on a miniature, stages 1 to 14, in this process."""
 
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -128,7 +129,6 @@ def test_decoding_averages_the_last_epochs() -> None:
     average = torch.load(EXP / "train.total_count.ave.pth")
     last = [torch.load(EXP / f"{epoch}epoch.pth") for epoch in (2, 3)]
     assert not (EXP / "1epoch.pth").exists()
-    name = "encoder.embed.linear.weight"
     name = next(key for key in average if key.endswith("output_layer.weight"))
     torch.testing.assert_close(average[name], (last[0][name] + last[1][name]) / 2)
     assert not torch.equal(last[0][name], last[1][name])
@@ -139,7 +139,27 @@ def test_decoding_averages_the_last_epochs() -> None:
 def test_the_teacher_has_one_set_of_vectors_for_a_text(inside: Miniature) -> None:
     texts = {*inside.texts["train"].values(), *inside.texts["dev"].values()}
     log = (EXP / "dump_teacher.log").read_text()
-    assert f"{len(texts)} " in log
+    assert f"data/teacher: {len(texts)} sentences (" in log
+
+
+def test_copies_by_speed_perturbation_share_the_vectors(
+    teacher: str, inside: Miniature, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(Path.cwd(), tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    options = {
+        "speed_perturb_factors": "0.9 1.0 1.1",
+        "stage": "2",
+        "stop_stage": "10",
+        "skip_stages": "6 7 8",
+        "asr_tag": "sp",
+    }
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    assert _run(teacher, *words) == 0
+    copies = read_table("dump/raw/train_sp/text")
+    assert len(copies) == 3 * len(inside.texts["train"])
+    log = Path("exp/asr_sp/dump_teacher.log").read_text()
+    assert "data/teacher: 0 sentences (0 tokens) added" in log
 
 
 def test_every_utterance_is_decoded_and_scored(inside: Miniature) -> None:

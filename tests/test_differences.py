@@ -84,6 +84,18 @@ def test_positions_are_espnets_from_zero():
     assert (seen[0][0] - original).abs().max() > 0.1
 
 
+def test_layer_norms_have_espnets_epsilon():
+    conf = {"output_size": 8, "attention_heads": 2, "linear_units": 8, "num_blocks": 1}
+    encoder = {
+        "encoder": "cif_conformer",
+        "encoder_conf": conf | {"pooling_layers": []},
+    }
+    model = tiny_model(input_size=12, **encoder)
+    for part, count in ((model.encoder, 5), (model.decoder, 3)):
+        norms = [m for m in part.modules() if isinstance(m, torch.nn.LayerNorm)]
+        assert [norm.eps for norm in norms] == [1e-12] * count
+
+
 class Recorder(torch.nn.Module):
     """A layer that does nothing but say that it was called."""
 

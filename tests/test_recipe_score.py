@@ -145,6 +145,21 @@ def test_same_numbers_as_sclite(alphabet: Sequence[str], tmp_path: Path) -> None
     assert ours == rows
 
 
+@needs_sclite
+@pytest.mark.parametrize("words", [16, 32, 48, 80, 112, 400])
+def test_halves_are_rounded_as_sclite_rounds_them(words: int, tmp_path: Path) -> None:
+    for wrong in range(1, words, max(1, words // 16)):
+        pair = (["a"] * words, ["b"] * wrong + ["a"] * (words - wrong))
+        (line,) = (
+            line
+            for line in run_sclite(tmp_path, [pair]).splitlines()
+            if re.match(r"\s*\|\s*Sum/Avg\s*\|", line)
+        )
+        expected = list(map(float, re.findall(r"[-\d.]+", line)))[2:]
+        total = sums([ScoredUtterance("s", "u", align(*pair))])
+        assert total.percentages() == expected, wrong
+
+
 def test_sums_of_no_words_are_finite() -> None:
     total = sums([ScoredUtterance("s", "u", align([], ["a"]))])
     assert total.percentages() == [0, 0, 0, 0, 0, 100]

@@ -1,8 +1,10 @@
 """Stages 1 and 2: the recipe's own data preparation, speed perturbation."""
 
+import os
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
@@ -31,7 +33,11 @@ def run_local_data(options: str) -> None:
     """Run ``local/data.sh`` with ``options`` split at spaces, as ``asr.sh`` does."""
     if not _SCRIPT.is_file():
         raise UserError(f"{_SCRIPT} is missing: the recipe must bring it")
-    result = subprocess.run(["bash", str(_SCRIPT), *options.split()], check=False)
+    # Its Python is the one the engine runs in, whichever python3 stands in PATH.
+    environment = {"PYTHON": sys.executable, **os.environ}
+    result = subprocess.run(
+        ["bash", str(_SCRIPT), *options.split()], env=environment, check=False
+    )
     if result.returncode != 0:
         raise UserError(
             f"local/data.sh {options} failed with exit status {result.returncode}: "

@@ -1,6 +1,7 @@
 """The files that scoring leaves: ``result.txt`` like sclite's, ``RESULTS.md``."""
 
 import importlib.metadata
+import math
 import re
 import subprocess
 import sys
@@ -32,9 +33,15 @@ class Sums:
     counts: tuple[int, int, int, int, int, int]
 
     def percentages(self) -> list[float]:
-        """Per cent of the words; of the sentences for the last column."""
-        of_words = [100 * n / self.words if self.words else 0.0 for n in self.counts]
-        return [*of_words[:-1], 100 * self.counts[-1] / max(self.sentences, 1)]
+        """Per cent of the words; of the sentences for the last column.
+
+        To one place, halves upwards in sclite's own arithmetic: 1 of 16 is 6.3.
+        """
+        wholes = [self.words] * (len(self.counts) - 1) + [self.sentences]
+        return [
+            math.floor(n / whole * 100 * 10 + 0.5) / 10 if whole else 0.0
+            for n, whole in zip(self.counts, wholes)
+        ]
 
 
 def sums(utterances: Sequence[ScoredUtterance]) -> Sums:

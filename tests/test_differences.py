@@ -65,6 +65,20 @@ def test_ctc_labels_have_no_eos():
     torch.testing.assert_close(stats["loss_ctc"], total.detach() / weight)
 
 
+@pytest.mark.parametrize("dropout_rate", [0.0, 0.2])
+def test_scaling_does_not_depend_on_dropout(dropout_rate):
+    conf = {"attention_heads": 2, "linear_units": 8, "num_blocks": 1}
+    conf["predictor_conf"] = {"dropout_rate": dropout_rate}
+    decoder = tiny_model(decoder_conf=conf).decoder.train()
+    lengths = torch.tensor([9, 2])
+    hs_pad, hlens = torch.randn(2, 30, 8), torch.tensor([30, 21])
+    tokens = torch.ones(2, 9, dtype=torch.long)
+    fired = decoder.forward_with_states(hs_pad, hlens, tokens, lengths).cif
+    assert torch.equal(fired.lengths, lengths)
+    torch.testing.assert_close(fired.alpha.sum(dim=1), lengths.double())
+    assert (fired.quantity - lengths).abs().min() > 0.5  # it was not so by itself
+
+
 def test_positions_are_espnets_from_zero():
     decoder = tiny_model().decoder.eval()
     size, n_tokens = decoder.embed.embedding_dim, 5

@@ -45,6 +45,24 @@ _TEACHER = "#e4f0dc"
 _TOKENS = ("#2b6cb0", "#e0a03c")
 
 
+def _centred(
+    axes: Axes, x: float, y: float, text: str, size: float = 9, color: str = _INK
+) -> None:
+    """Text about a point, each line by itself: so it stays there in any font."""
+    lines = text.split("\n")
+    for number, line in enumerate(lines):
+        axes.annotate(
+            line,
+            (x, y),
+            xytext=(0, ((len(lines) - 1) / 2 - number) * size * 1.25),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            size=size,
+            color=color,
+        )
+
+
 def _box(
     axes: Axes,
     centre: tuple[float, float],
@@ -65,7 +83,7 @@ def _box(
             linestyle=kw.get("linestyle", "-"),
         )
     )
-    axes.text(x, y, text, ha="center", va="center", size=9, color=_INK)
+    _centred(axes, x, y, text)
 
 
 def _loss(axes: Axes, centre: tuple[float, float], text: str, name: str) -> None:
@@ -99,10 +117,10 @@ def draw_way(axes: Axes) -> None:
     axes.axis("off")
     row = 26.0
 
-    def note(x: float, y: float, text: str, **kw: Any) -> None:
-        axes.text(x, y, text, size=8, color=_PALE, ha="center", va="center", **kw)
+    def note(x: float, y: float, text: str) -> None:
+        _centred(axes, x, y, text, 8, _PALE)
 
-    axes.text(5, row, "speech", size=9, color=_INK, ha="center", va="center")
+    _centred(axes, 5, row, "speech")
     _box(axes, (20, row), (14, 7), "encoder")
     _box(axes, (41, 14), (17, 7), "weight generator\nconv, sigmoid")
     _box(axes, (60, row), (15, 7), "integrate\nand fire")
@@ -134,7 +152,7 @@ def draw_way(axes: Axes) -> None:
     note(86, 32.5, "projected")
     _arrow(axes, (102, row + 3.5), (102, 36), **dashed)
     note(107, 32.5, "projected")
-    axes.text(26, 51, "transcript", size=9, color=_INK, ha="center", va="center")
+    _centred(axes, 26, 51, "transcript")
     _box(
         axes, (51, 51), (27, 7), "language model (PLM)\nfrozen teacher", color=_TEACHER
     )

@@ -53,7 +53,7 @@ class CIFConformerEncoder(AbsEncoder):
 
     Args:
         input_size: F.
-        output_size: D.
+        output_size: D, size of an encoder frame.
         attention_heads: Heads of self-attention with relative positions; must
             divide D.
         linear_units: Width of the feed-forward modules.

@@ -7,67 +7,28 @@ from pathlib import Path
 from typing import Any
 
 import aishell_fixture as fixture
+import four_systems
 import numpy as np
 import pytest
 import torch
 import yaml
+from four_systems import SYSTEMS, load, weights
 
 CONF = fixture.RECIPE / "conf"
-SYSTEMS = ("cif", "cif_acd", "cif_lrd", "cif_hkd")
 # ESPnet's token list for AISHELL-1 has as many.
 UNITS = 4_233
 TOKENS = ["<blank>", "<unk>", *map(chr, range(0x4E00, 0x4E00 + UNITS - 3)), "<sos/eos>"]
 
 
-def _system(name: str) -> dict[str, Any]:
-    text = (CONF / f"train_asr_{name}.yaml").read_text(encoding="utf-8")
-    loaded: dict[str, Any] = yaml.safe_load(text)
-    return loaded
-
-
-def _weights(conf: dict[str, Any]) -> tuple[float, float]:
-    criterion = conf["model_conf"].get("criterion_conf")
-    if conf["model_conf"]["criterion"] is None:
-        assert criterion is None
-        return 0.0, 0.0
-    return criterion["acoustic"]["weight"], criterion["linguistic"]["weight"]
-
-
 def test_the_four_differ_in_the_weights_of_hkd_only() -> None:
-    weights = {name: _weights(_system(name)) for name in SYSTEMS}
-    assert weights == {
-        "cif": (0.0, 0.0),
-        "cif_acd": (1.0, 0.0),
-        "cif_lrd": (0.0, 0.01),
-        "cif_hkd": (1.0, 0.01),
-    }
-    rests, criteria = [], []
-    for name in SYSTEMS:
-        conf = _system(name)
-        conf["model_conf"].pop("criterion")
-        criterion = conf["model_conf"].pop("criterion_conf", None)
-        rests.append(conf)
-        if criterion is not None:
-            criterion["acoustic"].pop("weight")
-            criterion["linguistic"].pop("weight")
-            criteria.append(criterion)
-    assert all(rest == rests[0] for rest in rests)
-    assert all(criterion == criteria[0] for criterion in criteria)
-    assert re.fullmatch("[0-9a-f]{40}", criteria[0]["teacher_revision"])
-
-
-def test_the_four_files_share_their_lines() -> None:
-    shared = []
-    for name in SYSTEMS:
-        lines = (CONF / f"train_asr_{name}.yaml").read_text().splitlines()
-        cut = next(n for n, line in enumerate(lines) if "    criterion:" in line)
-        rest = next(n for n, line in enumerate(lines) if line.startswith("optim:"))
-        shared.append(lines[1:cut] + lines[rest:])
-    assert all(lines == shared[0] for lines in shared)
+    four_systems.check_values(CONF)
+    four_systems.check_lines(CONF)
+    criterion = load(CONF, "cif_hkd")["model_conf"]["criterion_conf"]
+    assert re.fullmatch("[0-9a-f]{40}", criterion["teacher_revision"])
 
 
 def test_the_other_encoder_is_all_that_changes() -> None:
-    ours, other = _system("cif_hkd"), _system("cif_hkd_e_branchformer")
+    ours, other = load(CONF, "cif_hkd"), load(CONF, "cif_hkd_e_branchformer")
     assert other.pop("encoder") == "e_branchformer"
     assert ours.pop("encoder") == "cif_conformer"
     other.pop("encoder_conf"), ours.pop("encoder_conf")
@@ -100,7 +61,7 @@ def test_espnet_builds_the_model(name: str) -> None:
         )
     if not name.endswith("branchformer"):
         assert counts[""] == 47_207_818
-    halves = sum(weight > 0 for weight in _weights(_system(name)))
+    halves = sum(weight > 0 for weight in weights(load(CONF, name)))
     assert counts["criterion."] == halves * (256 * 768 + 768)
 
 
@@ -133,7 +94,7 @@ def test_a_batch_is_the_papers(tmp_path: Path) -> None:
     """120,098 utterances of 150.85 hours and 15 characters; their spread is ours."""
     from espnet2.samplers.build_batch_sampler import build_batch_sampler
 
-    conf = _system("cif_hkd")
+    conf = load(CONF, "cif_hkd")
     rng = np.random.default_rng(0)
     seconds = np.clip(rng.gamma(9.0, 0.5, 120_098), 1.2, 14.5)
     seconds *= 150.85 * 3600 / seconds.sum()
@@ -190,7 +151,7 @@ def test_the_average_is_of_the_last_epochs(
         state = {"weight": torch.tensor([2.0**epoch])}
         torch.save(state, tmp_path / f"{epoch}epoch.pth")
     average_nbest_models(
-        tmp_path, reporter, _system("cif_hkd")["best_model_criterion"], kept
+        tmp_path, reporter, load(CONF, "cif_hkd")["best_model_criterion"], kept
     )
     options = fixture.options_of_run_sh(fixture.lay_out(tmp_path / "recipe"))
     name = options[options.index("--inference_asr_model") + 1]
@@ -207,7 +168,7 @@ def test_a_published_encoder_begins_a_training(tmp_path: Path) -> None:
     from espnet2.asr.encoder.e_branchformer_encoder import EBranchformerEncoder
     from espnet2.torch_utils.load_pretrained_model import load_pretrained_model
 
-    conf = {**_system("cif_hkd_e_branchformer")["encoder_conf"], "num_blocks": 1}
+    conf = {**load(CONF, "cif_hkd_e_branchformer")["encoder_conf"], "num_blocks": 1}
     published, model = (
         torch.nn.ModuleDict({"encoder": EBranchformerEncoder(80, **conf)})
         for _ in range(2)

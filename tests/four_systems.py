@@ -1,0 +1,61 @@
+"""A recipe's four configurations, train_asr_{cif,cif_acd,cif_lrd,cif_hkd}.yaml."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+SYSTEMS = ("cif", "cif_acd", "cif_lrd", "cif_hkd")
+
+
+def load(conf: Path, name: str) -> dict[str, Any]:
+    """The training configuration ``name`` in the folder ``conf``."""
+    text = (conf / f"train_asr_{name}.yaml").read_text(encoding="utf-8")
+    loaded: dict[str, Any] = yaml.safe_load(text)
+    return loaded
+
+
+def weights(conf: dict[str, Any]) -> tuple[float, float]:
+    """Of the acoustic and the linguistic loss."""
+    criterion = conf["model_conf"].get("criterion_conf")
+    if conf["model_conf"]["criterion"] is None:
+        assert criterion is None
+        return 0.0, 0.0
+    return criterion["acoustic"]["weight"], criterion["linguistic"]["weight"]
+
+
+def check_values(conf: Path) -> None:
+    """The four differ in the weights of HKD only, and have the paper's."""
+    assert {name: weights(load(conf, name)) for name in SYSTEMS} == {
+        "cif": (0.0, 0.0),
+        "cif_acd": (1.0, 0.0),
+        "cif_lrd": (0.0, 0.01),
+        "cif_hkd": (1.0, 0.01),
+    }
+    rests, criteria = [], []
+    for name in SYSTEMS:
+        loaded = load(conf, name)
+        loaded["model_conf"].pop("criterion")
+        criterion = loaded["model_conf"].pop("criterion_conf", None)
+        rests.append(loaded)
+        if criterion is not None:
+            criterion["acoustic"].pop("weight")
+            criterion["linguistic"].pop("weight")
+            criteria.append(criterion)
+    assert all(rest == rests[0] for rest in rests)
+    assert all(criterion == criteria[0] for criterion in criteria)
+
+
+def check_lines(conf: Path) -> None:
+    """The four share all lines but the first words and the criterion, comments too."""
+    shared = []
+    for name in SYSTEMS:
+        lines = (conf / f"train_asr_{name}.yaml").read_text().splitlines()
+        begin = lines.index(
+            "# The four train_asr_cif*.yaml differ in "
+            "model_conf.criterion and criterion_conf only"
+        )
+        cut = next(n for n, line in enumerate(lines) if "    criterion:" in line)
+        rest = next(n for n, line in enumerate(lines) if line.startswith("optim:"))
+        shared.append(lines[begin:cut] + lines[rest:])
+    assert all(lines == shared[0] for lines in shared)

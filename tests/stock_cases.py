@@ -26,7 +26,11 @@ _SMALLER = (
     "--decoder_conf attention_heads=2 --decoder_conf linear_units=16 "
     "--decoder_conf num_blocks=1 --max_epoch 2 --num_workers 0 --num_att_plot 0"
 )
-_POOLED = "--encoder_conf pooling_layers=[1] --encoder_conf input_channels=4"
+_POOLED = (
+    "--encoder_conf pooling_layers=[1] --encoder_conf input_channels=4 "
+    "--optim_conf lr=0.005 --scheduler_conf max_steps=60 --batch_bins 100000 "
+    "--max_epoch 6"
+)
 _SMALLER_LM = (
     "--lm_conf layer=1 --lm_conf att_unit=8 --lm_conf unit=8 --lm_conf embed_unit=8 "
     "--lm_conf head=2 --max_epoch 1 --num_workers 0"

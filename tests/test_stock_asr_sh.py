@@ -100,13 +100,17 @@ def runs(
     return top
 
 
+def _is_inner(path: Path) -> bool:
+    """Whether asr.sh keeps it besides: a copy, or what one of its jobs wrote."""
+    return path.parent.name.startswith((".backup", "format."))
+
+
 def _tables(folder: Path) -> dict[str, str]:
     names = ("text", "utt2spk", "spk2utt", "utt2num_samples", "feats_type")
     return {
         str(path.relative_to(folder)): path.read_text()
         for path in sorted(folder.rglob("*"))
-        # Beside these asr.sh keeps copies and what its jobs wrote.
-        if path.name in names and not {".backup", "data"} & {*path.parts[:-1][-2:]}
+        if path.name in names and not _is_inner(path)
     }
 
 
@@ -120,6 +124,8 @@ def test_data_and_token_list_are_the_same(runs: Path) -> None:
     same = engine / tokens.relative_to(stock)
     assert tokens.read_bytes() == same.read_bytes()
     for scp in (stock / "dump/raw").rglob("wav.scp"):
+        if _is_inner(scp):
+            continue
         ours = read_table(engine / scp.relative_to(stock))
         theirs = read_table(scp)
         assert list(ours) == list(theirs) and ours

@@ -1,0 +1,129 @@
+"""Seconds, bytes and tables: what every benchmark here needs.
+
+Machines are noisy, so ways that are compared take turns, run by run, and figures are
+medians of one process' runs, to be read as ratios.
+"""
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+_SMALL_ALLOCATIONS = 1 << 16  # bytes up to which glibc may keep what is freed
+
+
+def device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def describe(*distributions: str, threads: int = 2) -> str:
+    """Set the number of threads; return the line that says what has been measured."""
+    torch.set_num_threads(threads)
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    versions = [f"{d} {_version(d)}" for d in ("torch", *distributions)]
+    return (
+        f"{name}, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}, "
+        f"Python {platform.python_version()}, {', '.join(versions)}, "
+        f"{time.strftime('%Y-%m-%d')}"
+    )
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def in_turns(
+    ways: Mapping[str, Callable[[], object]], repeats: int, warm_up: int = 1
+) -> dict[str, list[float]]:
+    """Seconds of each run; every way runs once before the next round begins."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(warm_up + repeats):
+        for name, way in ways.items():
+            _wait()
+            start = time.perf_counter()
+            way()
+            _wait()
+            if turn >= warm_up:
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def medians(times: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    return {name: statistics.median(runs) for name, runs in times.items()}
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def peak_bytes(way: Callable[[], object]) -> int:
+    """Most memory that one run holds beyond what stood before it.
+
+    On the CPU, call it in a process of :func:`alone`, where freed tensors go back to
+    the system at once; the resident set is counted, in which a page not touched has
+    no part.
+    """
+    way()  # what stays from a first run, thread pools and caches, is not counted
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        way()
+        return torch.cuda.max_memory_allocated() - before
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = _status("VmRSS")
+    way()
+    return _status("VmHWM") - before
+
+
+def _status(key: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status has no {key}")
+
+
+def alone(script: str, *arguments: str) -> str:
+    """Run a benchmark again as a process of its own; return what it prints."""
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(_SMALL_ALLOCATIONS)}
+    done = subprocess.run(
+        [sys.executable, script, *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table; floats with three digits."""
+    lines = [" | ".join(head), "|".join(["---"] * len(head))]
+    lines += [" | ".join(map(_shown, row)) for row in rows]
+    return "\n".join(
+        f"| {line} |" if i != 1 else f"|{line}|" for i, line in enumerate(lines)
+    )
+
+
+def _shown(cell: object) -> str:
+    if cell is None:
+        return "–"
+    return f"{cell:.3g}" if isinstance(cell, float) else str(cell)

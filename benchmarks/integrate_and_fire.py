@@ -1,19 +1,20 @@
-"""Forward and backward of integrate-and-fire: which way to compute it, and how fast.
-
-Every row is a shape; times are medians, and the ratios compare columns of one run:
-the weighted sum ``(h * a[..., None]).sum(1)`` reads and writes what any integration
-must, and is the limit. ``dense`` multiplies the (L, T) matrix of overlaps with the
-frames; ``prefix`` takes differences of prefix sums of ``alpha * h`` in float64.
+"""Forward and backward of integrate-and-fire: seconds, memory, exactness.
 
     python3 benchmarks/integrate_and_fire.py
+
+Every row is a shape, every column a way; ways take turns in one run. The limit is the
+weighted sum ``(h * a[..., None]).sum(1)``, which reads and writes what any integration
+must. Peers are torch-cif and FunASR, told as absent where they are not installed
+(``pip install --no-deps torch-cif==0.2.0 'funasr>=1.4,<1.5'``), the loop over frames,
+which is the original's algorithm, and ``dense``, the product with the whole (L, T)
+matrix of overlaps. All but the weighted sum scale alpha to the target length first.
 """
 
-import platform
-import statistics
-import time
+import sys
 from collections.abc import Callable
 
 import torch
+from measure import alone, describe, device, in_turns, medians, peak_bytes, table
 
 from espnet_cif_hkd.cif import integrate_and_fire
 from espnet_cif_hkd.cif.naive import integrate_and_fire_naive
@@ -25,36 +26,15 @@ SHAPES = [  # B, T, D, L
     (4, 3000, 256, 500),
     (1, 20000, 512, 3000),
 ]
+Shape = tuple[int, int, int, int]
+Way = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
 _LOOP_FRAMES = 10_000  # frames of a batch up to which the loop over frames is timed
 _DENSE_WEIGHTS = 10_000_000  # likewise B * L * T for the matrix of overlaps
+_REPEATS = 15
 
 
-def overlaps(cum: torch.Tensor, n_tokens: int) -> torch.Tensor:
-    """Weight of every frame on every token, ``(B, L, T)``."""
-    before = torch.nn.functional.pad(cum[:, :-1], (1, 0))
-    token = torch.arange(n_tokens, device=cum.device, dtype=cum.dtype)[None, :, None]
-    upper = torch.minimum(cum[:, None], token + 1)
-    return (upper - torch.maximum(before[:, None], token)).clamp(min=0)
-
-
-def dense(hs: torch.Tensor, alpha: torch.Tensor, target: int) -> torch.Tensor:
-    scaled = alpha.double()
-    scaled = scaled * target / scaled.sum(1, keepdim=True)
-    return overlaps(scaled.cumsum(1), target).to(hs.dtype) @ hs
-
-
-def prefix(hs: torch.Tensor, alpha: torch.Tensor, target: int) -> torch.Tensor:
-    scaled = alpha.double()
-    scaled = scaled * target / scaled.sum(1, keepdim=True)
-    cum = scaled.cumsum(1)  # (B, T)
-    area = (scaled[..., None] * hs).cumsum(1)  # (B, T, D) float64
-    ends = torch.arange(1, target + 1, device=hs.device, dtype=cum.dtype)
-    ends = ends.expand(len(hs), -1).contiguous()
-    frame = torch.searchsorted(cum.detach(), ends).clamp(max=hs.size(1) - 1)  # (B, L)
-    rest = (ends - cum.gather(1, frame))[..., None]  # <= 0
-    wide = frame[..., None].expand(-1, -1, hs.size(2))
-    at_end = area.gather(1, wide) + rest * hs.gather(1, wide)
-    return at_end.diff(dim=1, prepend=torch.zeros_like(at_end[:, :1])).to(hs.dtype)
+def weighted_sum(hs: torch.Tensor, alpha: torch.Tensor, target: int) -> torch.Tensor:
+    return (hs * alpha[..., None]).sum(1)
 
 
 def ours(hs: torch.Tensor, alpha: torch.Tensor, target: int) -> torch.Tensor:
@@ -64,6 +44,30 @@ def ours(hs: torch.Tensor, alpha: torch.Tensor, target: int) -> torch.Tensor:
     return fired.embeddings
 
 
+def torch_cif(hs: torch.Tensor, alpha: torch.Tensor, target: int) -> torch.Tensor:
+    from torch_cif import cif_function
+
+    targets = torch.full((len(hs),), target, device=hs.device)
+    return cif_function(hs, alpha, target_lengths=targets)["cif_out"][0]  # type: ignore[no-any-return]
+
+
+def funasr(hs: torch.Tensor, alpha: torch.Tensor, target: int) -> torch.Tensor:
+    from funasr.models.paraformer.cif_predictor import cif_v1
+
+    scaled = alpha * (target / alpha.sum(1, keepdim=True))
+    return cif_v1(hs, scaled, 1.0)[0]  # type: ignore[no-any-return]
+
+
+def dense(hs: torch.Tensor, alpha: torch.Tensor, target: int) -> torch.Tensor:
+    scaled = alpha.double()
+    cum = (scaled * target / scaled.sum(1, keepdim=True)).cumsum(1)
+    before = torch.nn.functional.pad(cum[:, :-1], (1, 0))
+    token = torch.arange(target, device=hs.device, dtype=cum.dtype)[None, :, None]
+    upper = torch.minimum(cum[:, None], token + 1)  # (B, L, T)
+    overlaps = (upper - torch.maximum(before[:, None], token)).clamp(min=0)
+    return overlaps.to(hs.dtype) @ hs
+
+
 def loop(hs: torch.Tensor, alpha: torch.Tensor, target: int) -> torch.Tensor:
     lengths = torch.full((len(hs),), hs.size(1))
     targets = torch.full((len(hs),), target)
@@ -71,55 +75,124 @@ def loop(hs: torch.Tensor, alpha: torch.Tensor, target: int) -> torch.Tensor:
     return torch.stack(rows)
 
 
-def weighted_sum(hs: torch.Tensor, alpha: torch.Tensor, target: int) -> torch.Tensor:
-    return (hs * alpha[..., None]).sum(1)
-
-
-def seconds(
-    function: Callable[..., torch.Tensor], shape: tuple[int, ...], repeats: int
-) -> float:
-    """Median of forward and backward, after one run that does not count."""
-    n_batch, n_frames, n_dim, target = shape
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+def inputs(shape: Shape) -> tuple[torch.Tensor, torch.Tensor]:
+    n_batch, n_frames, n_dim, _ = shape
     generator = torch.Generator().manual_seed(0)
-    hs = torch.randn(n_batch, n_frames, n_dim, generator=generator).to(device)
-    alpha = torch.rand(n_batch, n_frames, generator=generator).to(device)
-    hs.requires_grad_()
-    alpha.requires_grad_()
-    times = []
-    for _ in range(repeats + 1):
+    hs = torch.randn(n_batch, n_frames, n_dim, generator=generator)
+    alpha = torch.rand(n_batch, n_frames, generator=generator)
+    return (
+        hs.to(device()).requires_grad_(),
+        alpha.to(device()).requires_grad_(),
+    )
+
+
+def runner(way: Way, shape: Shape) -> Callable[[], None]:
+    """One forward and backward, with a gradient that is different everywhere."""
+    hs, alpha = inputs(shape)
+    grads: dict[torch.Size, torch.Tensor] = {}
+
+    def run() -> None:
+        out = way(hs, alpha, shape[3])
+        if out.shape not in grads:
+            generator = torch.Generator().manual_seed(1)
+            grads[out.shape] = torch.randn(out.shape, generator=generator).to(device())
+        out.backward(grads[out.shape])
+        # So that the next run's peak holds them, and what stands before does not.
         hs.grad = alpha.grad = None
-        if device == "cuda":
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        function(hs, alpha, target).sum().backward()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+
+    return run
+
+
+def peers() -> dict[str, Way]:
+    """The ways that others install."""
+    found: dict[str, Way] = {}
+    for name, way in (("torch-cif", torch_cif), ("FunASR", funasr)):
+        try:
+            way(torch.ones(1, 4, 2), torch.full((1, 4), 0.5), 2)
+        except ImportError as e:
+            print(f"{name} is absent ({e}); its column is empty", flush=True)
+        else:
+            found[name] = way
+    return found
+
+
+def speed(shape: Shape, others: dict[str, Way]) -> list[object]:
+    """One row: milliseconds and ratios."""
+    n_batch, n_frames, _, target = shape
+    ways: dict[str, Way] = {"sum": weighted_sum, "ours": ours, **others}
+    if n_batch * n_frames * target <= _DENSE_WEIGHTS:
+        ways["dense"] = dense
+    # Two rounds to warm up: the first runs of a shape pay for fresh memory.
+    runners = {name: runner(way, shape) for name, way in ways.items()}
+    found = medians(in_turns(runners, _REPEATS, warm_up=2))
+    if n_batch * n_frames <= _LOOP_FRAMES:
+        found |= medians(in_turns({"loop": runner(loop, shape)}, 2))
+    fastest = min((found[name] for name in others), default=None)
+    columns = ("sum", "ours", "torch-cif", "FunASR", "dense", "loop")
+    return [
+        str(shape),
+        *(1000 * found[name] if name in found else None for name in columns),
+        found["ours"] / found["sum"],
+        None if fastest is None else fastest / found["ours"],
+        found["loop"] / found["ours"] if "loop" in found else None,
+    ]
+
+
+def memory(shape: Shape, name: str) -> float:
+    """Peak beyond inputs, outputs and their gradients, in sizes of ``hs``."""
+    way = {"sum": weighted_sum, "ours": ours, "torch-cif": torch_cif, "FunASR": funasr}
+    n_batch, n_frames, n_dim, target = shape
+    peak = peak_bytes(runner(way[name], shape))
+    n_tokens = 1 if name == "sum" else target
+    # The output and the gradients of both inputs; that of the output stands already.
+    own = n_batch * (n_tokens * n_dim + n_frames * n_dim + n_frames) * 4
+    return (peak - own) / (n_batch * n_frames * n_dim * 4)
+
+
+def exactness(shape: Shape, others: dict[str, Way]) -> list[object]:
+    """Largest error of the vectors that fired, and how many did not."""
+    hs, alpha = inputs(shape)
+    hs, alpha = hs.detach(), alpha.detach()
+    target = shape[3]
+    exact = ours(hs.double(), alpha.double(), target)
+    row: list[object] = [str(shape)]
+    ways: dict[str, Way] = {"ours": ours, **others}
+    for name in ("ours", "torch-cif", "FunASR"):
+        if name not in ways:
+            row.append(None)
+            continue
+        fired = ways[name](hs, alpha, target)
+        n_same = min(target, fired.size(1))
+        there = (fired[:, :n_same] != 0).any(-1)  # a token that was lost is zero
+        error = (fired[:, :n_same] - exact[:, :n_same])[there].abs().max().item()
+        lost = len(hs) * target - int(there.sum())
+        row.append(f"{error:.1e}, {lost} lost")
+    return row
 
 
 def main() -> None:
-    """Print the table."""
-    torch.set_num_threads(2)
-    where = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    print(
-        f"{where}, {platform.machine()}, torch {torch.__version__}, "
-        f"{torch.get_num_threads()} threads; forward + backward, float32, milliseconds"
-    )
-    print("| B, T, D, L | weighted sum | ours | dense | prefix | loop | ours / sum |")
-    print("|---|---|---|---|---|---|---|")
-    for shape in SHAPES:
-        limit = seconds(weighted_sum, shape, 15)
-        mine = seconds(ours, shape, 15)
-        n_batch, n_frames, _, target = shape
-        cells: list[float | None] = [limit, mine, None, seconds(prefix, shape, 5), None]
-        if n_batch * n_frames * target <= _DENSE_WEIGHTS:
-            cells[2] = seconds(dense, shape, 5)
-        if n_batch * n_frames <= _LOOP_FRAMES:
-            cells[4] = seconds(loop, shape, 1)
-        shown = ["–" if c is None else f"{1000 * c:.1f}" for c in cells]
-        print(f"| {shape} | {' | '.join(shown)} | {mine / limit:.1f} |", flush=True)
+    """Print the three tables, or, for :func:`alone`, one figure."""
+    line = describe("torch-cif", "funasr")
+    if len(sys.argv) > 1:
+        number, name = sys.argv[1:]
+        print(memory(SHAPES[int(number)], name))
+        return
+    print(line)
+    others = peers()
+    head = "B, T, D, L|sum|ours|torch-cif|FunASR|dense|loop|ours / sum|peer / ours"
+    print("\nforward + backward, float32, milliseconds")
+    rows = [speed(shape, others) for shape in SHAPES]
+    print(table([*head.split("|"), "loop / ours"], rows), flush=True)
+    print("\npeak memory beyond inputs, outputs and gradients, in sizes of hs")
+    names = ["sum", "ours", *others]
+    rows = [
+        [str(shape), *(float(alone(__file__, str(i), name)) for name in names)]
+        for i, shape in enumerate(SHAPES)
+    ]
+    print(table(["B, T, D, L", *names], rows), flush=True)
+    print("\nlargest error of float32 against float64, vectors that are missing")
+    rows = [exactness(shape, others) for shape in SHAPES]
+    print(table(["B, T, D, L", "ours", "torch-cif", "FunASR"], rows))
 
 
 if __name__ == "__main__":

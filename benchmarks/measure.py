@@ -102,7 +102,7 @@ def _status(key: str) -> int:
 
 
 def alone(script: str, *arguments: str) -> str:
-    """Run a benchmark again as a process of its own; return what it prints."""
+    """Run a benchmark in a process of its own; return the last line it prints."""
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(_SMALL_ALLOCATIONS)}
     done = subprocess.run(
         [sys.executable, script, *arguments],
@@ -111,7 +111,7 @@ def alone(script: str, *arguments: str) -> str:
         text=True,
         check=True,
     )
-    return done.stdout
+    return done.stdout.splitlines()[-1]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -11,16 +11,15 @@ c    running sum of alpha, in float64: frame t covers ``[c_{t-1}, c_t]``
 ===  =====================================================================
 
 Token ``k`` (from 0) owns the interval ``[k, k + 1]`` of the running sum, and frame
-``t`` gives it the length of the overlap of both intervals. A frame therefore splits
-into the share of the token that was open when it began (``left``), and the shares of
-tokens that begin inside it. The first kind is one scatter over frames; the second
-belongs to the frame in which the previous token fired, so it is one gather over
-tokens, and several firings inside one frame need no special case.
+``t`` gives it the length of the overlap of both intervals, so several firings inside
+one frame need no special case. :mod:`espnet_cif_hkd.cif.staircase` sums the overlaps.
 """
 
 from dataclasses import dataclass
 
 import torch
+
+from espnet_cif_hkd.cif.staircase import fire_tokens
 
 # A running sum this near below an integer has reached it: the difference is rounding
 # of the float32 alphas that were meant to sum to the integer.
@@ -39,18 +38,31 @@ class CIFOutput:
         lengths: Fired tokens of each utterance, ``(B,)`` int64.
         quantity: Sum of the unscaled alpha over valid frames, ``(B,)``, float32 or
             float64: what the quantity loss compares with the number of tokens.
-        firing_times: When each token fires, ``(B, L)`` float64, in frames and
-            fractions of a frame (frame ``t`` spans ``[t, t + 1]``). A token completed
-            by the tail fires at the end of the utterance. -1 where padded.
         alpha: The masked and, in training, scaled weights that fired, ``(B, T)``
             float64.
+        frame_lengths: Valid frames of each utterance, ``(B,)``.
     """
 
     embeddings: torch.Tensor
     lengths: torch.Tensor
     quantity: torch.Tensor
-    firing_times: torch.Tensor
     alpha: torch.Tensor
+    frame_lengths: torch.Tensor
+
+    @property
+    def firing_times(self) -> torch.Tensor:
+        """When each token fires, ``(B, L)`` float64, in frames and their fractions.
+
+        Frame ``t`` spans ``[t, t + 1]``. A token completed by the tail fires at the
+        end of the utterance. -1 where padded. Computed when it is asked for.
+        """
+        alpha = self.alpha.detach()
+        cum = alpha.cumsum(dim=1)
+        n_tokens = self.embeddings.size(1)
+        fire_frame = _firing_frames(cum, n_tokens)
+        times = _firing_times(cum, alpha, self.frame_lengths, fire_frame)
+        positions = torch.arange(n_tokens, device=times.device)
+        return times.masked_fill(positions >= self.lengths[:, None], -1.0)
 
 
 def integrate_and_fire(
@@ -121,21 +133,18 @@ def integrate_and_fire(
     n_tokens = max_target_length
     if n_tokens is None:
         n_tokens = int(token_lengths.max().item()) if token_lengths.numel() else 0
-    token_pad = (
-        torch.arange(n_tokens, device=hs.device)[None, :] >= token_lengths[:, None]
-    )  # (B, L)
-
-    fire_frame = _firing_frames(cum, lengths, n_tokens)  # (B, L)
-    embeddings = _weigh(hs, cum, token_lengths, fire_frame, frame_pad, token_pad, tail)
-    with torch.no_grad():
-        times = _firing_times(cum, alpha64, lengths, fire_frame)
-        times = times.masked_fill(token_pad, -1.0)
+    fire_frame = _firing_frames(cum, n_tokens)  # (B, L)
+    embeddings = _sum_frames(hs, cum, fire_frame, lengths, token_lengths)
+    if tail is not None:
+        is_last = torch.arange(n_tokens, device=hs.device) == token_lengths[:, None] - 1
+        weight = torch.where(is_last, tail[:, None], 1.0)  # (B, L)
+        embeddings = embeddings / weight[..., None].to(embeddings.dtype)
     return CIFOutput(
         embeddings=embeddings.to(hs.dtype),
         lengths=token_lengths,
         quantity=quantity,
-        firing_times=times,
         alpha=alpha64,
+        frame_lengths=lengths,
     )
 
 
@@ -176,71 +185,31 @@ def _free_lengths(
     return whole.long() + fires.long(), tail
 
 
-def _firing_frames(
-    cum: torch.Tensor, lengths: torch.Tensor, n_tokens: int
-) -> torch.Tensor:
+def _firing_frames(cum: torch.Tensor, n_tokens: int) -> torch.Tensor:
     """Frame in which each token is completed, ``(B, L)`` int64.
 
-    Tokens that the sum does not complete (the tail, or rounding) get the last frame.
+    T for tokens that the sum does not complete: the tail, or rounding.
     """
     ends = torch.arange(1, n_tokens + 1, device=cum.device, dtype=cum.dtype)
     ends = ends.expand(cum.size(0), n_tokens).contiguous()  # (B, L)
-    frames = torch.searchsorted(cum.detach(), ends)
-    return torch.minimum(frames, (lengths.long() - 1).clamp(min=0)[:, None])
+    return torch.searchsorted(cum.detach(), ends)
 
 
-def _weigh(
+def _sum_frames(
     hs: torch.Tensor,
     cum: torch.Tensor,
-    token_lengths: torch.Tensor,
     fire_frame: torch.Tensor,
-    frame_pad: torch.Tensor,
-    token_pad: torch.Tensor,
-    tail: torch.Tensor | None,
+    lengths: torch.Tensor,
+    token_lengths: torch.Tensor,
 ) -> torch.Tensor:
-    """Sum the frames by their shares: ``(B, L, D)``."""
+    """Fired vectors in float32 or float64, ``(B, L, D)``."""
     n_batch, n_frames, n_dim = hs.shape
     n_tokens = fire_frame.size(1)
-    dtype = torch.promote_types(hs.dtype, torch.float32)
+    hs = hs.to(torch.promote_types(hs.dtype, torch.float32))
     if n_tokens == 0 or n_frames == 0:
         # Still a function of hs, so that a batch that fires nothing trains.
-        zero = hs.to(dtype).masked_fill(frame_pad[..., None], 0.0).sum() * 0.0
-        return zero + hs.new_zeros(n_batch, n_tokens, n_dim, dtype=dtype)
-
-    before = torch.nn.functional.pad(cum[:, :-1], (1, 0))  # (B, T), c_{t-1}
-    open_token = before.detach().floor()  # (B, T), token open as the frame begins
-    left = torch.minimum(cum, open_token + 1) - before  # (B, T)
-    slot = open_token.long()
-    # Token k > 0 begins in the frame in which token k - 1 fired.
-    start_frame = fire_frame[:, :-1]  # (B, L - 1)
-    start = torch.arange(1, n_tokens, device=hs.device)  # (L - 1,)
-    first = torch.minimum(cum.gather(1, start_frame), start + 1.0) - start
-    first = first.clamp(min=0.0)
-
-    if tail is not None:
-        last = token_lengths[:, None] - 1  # (B, 1)
-        left = torch.where(slot == last, left / tail[:, None], left)
-        first = torch.where(start == last, first / tail[:, None], first)
-
-    # Mass past the last token is a rest under the tail threshold, or rounding. The
-    # masks come last: a product with NaN in the padding has a NaN gradient, which
-    # must meet its end before it spreads over the sums.
-    left = left.masked_fill(frame_pad | (slot >= token_lengths[:, None]), 0.0)
-    slot = slot.clamp(max=n_tokens - 1)
-    empty = token_pad[:, 1:] | frame_pad.gather(1, start_frame)  # (B, L - 1)
-    first = first.masked_fill(empty, 0.0)
-
-    shares = hs * left.to(dtype)[..., None]  # (B, T, D)
-    shares.masked_fill_(frame_pad[..., None], 0.0)
-    rows = torch.arange(n_batch, device=hs.device)[:, None] * n_tokens + slot  # (B, T)
-    embeddings = torch.zeros(n_batch * n_tokens, n_dim, dtype=dtype, device=hs.device)
-    embeddings = embeddings.index_add(0, rows.flatten(), shares.flatten(0, 1))
-    embeddings = embeddings.view(n_batch, n_tokens, n_dim)
-
-    firsts = hs.gather(1, start_frame[..., None].expand(-1, -1, n_dim))
-    firsts = firsts * first.to(dtype)[..., None]  # (B, L - 1, D)
-    firsts.masked_fill_(empty[..., None], 0.0)
-    return embeddings + torch.nn.functional.pad(firsts, (0, 0, 1, 0))
+        return hs.new_zeros(n_batch, n_tokens, n_dim) + hs[:0].sum()
+    return fire_tokens(hs, cum, fire_frame, lengths, token_lengths)
 
 
 def _firing_times(
@@ -252,6 +221,8 @@ def _firing_times(
     """When each token is completed, in frames: ``(B, L)`` float64."""
     if cum.size(1) == 0:
         return cum.new_zeros(fire_frame.shape)
+    last = (lengths.long() - 1).clamp(min=0)[:, None]
+    fire_frame = torch.minimum(fire_frame, last)
     weight = alpha.gather(1, fire_frame)  # (B, L)
     before = cum.gather(1, fire_frame) - weight
     ends = torch.arange(1, fire_frame.size(1) + 1, device=cum.device)

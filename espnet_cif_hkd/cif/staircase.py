@@ -1,0 +1,183 @@
+"""The weighted sums of integrate-and-fire, as bags of frames and bags of tokens.
+
+Shapes and names
+----------------
+===  =====================================================================
+B    utterances
+T    acoustic frames, padded to the longest utterance
+D    size of a frame's vector
+L    fired tokens, padded to the utterance with most of them
+c    running sum of alpha: frame t covers ``[c_{t-1}, c_t]``, token k (from 0)
+     owns ``[k, k + 1]``
+E    steps of the staircase of one utterance, ``T + L``
+===  =====================================================================
+
+Only where frame and token overlap does a frame give to a token. Walk along the running
+sum: each step crosses the end of a frame or of a token, so the overlaps are a staircase
+through the (T, L) matrix, sorted by frame and by token at once. The step at which
+each begins is known without sorting: frame t at ``t + (tokens fired before it)``, token
+k > 0 at ``(frame in which token k - 1 fired) + k``. What is behind the last token is
+walked through as a token L, whose steps are empty.
+
+So tokens are bags of neighbouring steps, and so are frames. Sums over bags are what
+``embedding_bag`` computes without a (B, T, D) product in memory and without atomic
+additions: forward it sums frames into tokens, backward gradients of tokens into frames.
+"""
+
+from typing import Any
+
+import torch
+
+_aten = torch.ops.aten
+_SUM = 0  # embedding_bag's mode
+
+
+class Staircase(torch.autograd.Function):
+    """Sum frames by their overlaps with tokens; see :func:`fire_tokens`."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        hs: torch.Tensor,
+        cum: torch.Tensor,
+        fire_frame: torch.Tensor,
+        lengths: torch.Tensor,
+        token_lengths: torch.Tensor,
+    ) -> torch.Tensor:
+        n_batch, n_frames, n_dim = hs.shape
+        n_tokens = fire_frame.size(1)
+        n_steps = n_frames + n_tokens
+        rows = torch.arange(n_batch, device=hs.device)[:, None]  # (B, 1)
+        frame = torch.arange(n_frames, device=hs.device)  # (T,)
+        token = torch.arange(1, n_tokens + 1, device=hs.device)  # (L,) without token 0
+        began = fire_frame < n_frames  # (B, L)
+        start_frame = fire_frame.clamp(max=n_frames - 1)  # (B, L)
+
+        # (B, T), the token that is open as a frame begins
+        open_token = torch.searchsorted(
+            start_frame, frame.expand(n_batch, -1).contiguous()
+        )
+        frame_step = frame + open_token  # (B, T)
+        token_step = start_frame + token  # (B, L)
+
+        before = torch.nn.functional.pad(cum[:, :-1], (1, 0))
+        left = torch.minimum(cum, open_token + 1.0) - before  # (B, T)
+        first = torch.minimum(cum.gather(1, start_frame), token + 1.0) - token
+        # What is past the last token is a rest under the threshold, or rounding.
+        no_left = (frame >= lengths[:, None]) | (open_token >= token_lengths[:, None])
+        no_first = (token >= token_lengths[:, None]) | ~began
+        no_first |= start_frame >= lengths[:, None]
+
+        def by_step(at_frames: torch.Tensor, at_tokens: torch.Tensor) -> torch.Tensor:
+            steps = at_frames.new_empty(n_batch, n_steps)
+            steps.scatter_(1, frame_step, at_frames)
+            return steps.scatter_(1, token_step, at_tokens)  # (B, E)
+
+        empty = by_step(no_left, no_first)
+        shares = by_step(left, first.to(left.dtype)).masked_fill_(empty, 0.0)
+        # 0 * NaN is NaN: an empty step looks at a valid frame, of its own utterance
+        # if there is one.
+        spare = torch.where(lengths > 0, rows[:, 0], lengths.argmax()) * n_frames
+        frames = by_step(frame.expand(n_batch, -1), start_frame) + rows * n_frames
+        frames = torch.where(empty, spare[:, None], frames)
+        tokens = by_step(open_token, token.expand(n_batch, -1))
+        tokens = tokens.clamp(max=n_tokens - 1) + rows * n_tokens
+
+        weights = shares.to(hs.dtype).flatten()
+        frames, tokens = frames.flatten(), tokens.flatten()
+        frame_bags = (frame_step + rows * n_steps).flatten()
+        token_bags = torch.nn.functional.pad(token_step[:, :-1], (1, 0))
+        token_bags = (token_bags + rows * n_steps).flatten()
+        embeddings = _sum_bags(hs.reshape(-1, n_dim), frames, token_bags, weights)
+        embeddings = embeddings.view(n_batch, n_tokens, n_dim)
+        position = torch.arange(n_tokens, device=hs.device)
+        token_pad = position >= token_lengths.masked_fill(lengths <= 0, 0)[:, None]
+
+        ends_at = frame_step[:, 1:] - 1
+        # The last frame ends with the last token that began.
+        last = n_frames - 1 + began.sum(1, keepdim=True)
+        ends_at = torch.cat([ends_at, last], dim=1)  # (B, T)
+        ctx.save_for_backward(
+            hs,
+            frames,
+            tokens,
+            weights,
+            frame_bags,
+            token_bags,
+            frame_step,
+            ends_at,
+            empty,
+            token_pad,
+        )
+        return embeddings.masked_fill_(token_pad[..., None], 0.0)
+
+    @staticmethod
+    def backward(  # type: ignore[override]
+        ctx: Any, grad: torch.Tensor
+    ) -> tuple[torch.Tensor | None, ...]:
+        (
+            hs,
+            frames,
+            tokens,
+            weights,
+            frame_bags,
+            token_bags,
+            frame_step,
+            ends_at,
+            empty,
+            token_pad,
+        ) = ctx.saved_tensors
+        n_batch, _, n_dim = hs.shape
+        grad = grad.masked_fill(token_pad[..., None], 0.0).reshape(-1, n_dim)
+        grad_hs = grad_cum = None
+        if ctx.needs_input_grad[0]:
+            grad_hs = _sum_bags(grad, tokens, frame_bags, weights).view(hs.shape)
+        if ctx.needs_input_grad[1]:
+            grad_shares = _aten._embedding_bag_per_sample_weights_backward(
+                grad, hs.reshape(-1, n_dim), frames, token_bags, tokens, _SUM, -1
+            )
+            grad_shares = grad_shares.view(n_batch, -1).masked_fill(empty, 0.0)
+            grad_shares = grad_shares.double()
+            # c_t ends the last step of frame t and begins the first of frame t + 1.
+            grad_cum = grad_shares.gather(1, ends_at)
+            grad_cum[:, :-1] -= grad_shares.gather(1, frame_step[:, 1:])
+        return grad_hs, grad_cum, None, None, None
+
+
+def _sum_bags(
+    rows: torch.Tensor,
+    indices: torch.Tensor,
+    bags: torch.Tensor,
+    weights: torch.Tensor,
+) -> torch.Tensor:
+    """Weighted sums of the rows of each bag, ``(bags, D)``."""
+    sums: torch.Tensor = _aten._embedding_bag(
+        rows, indices, bags, False, _SUM, False, weights, False, -1
+    )[0]
+    return sums
+
+
+def fire_tokens(
+    hs: torch.Tensor,
+    cum: torch.Tensor,
+    fire_frame: torch.Tensor,
+    lengths: torch.Tensor,
+    token_lengths: torch.Tensor,
+) -> torch.Tensor:
+    """Sum frames by the length of their overlap with each token.
+
+    Args:
+        hs: Frames, ``(B, T, D)``, float32 or float64, T > 0. Padded ones may hold
+            anything.
+        cum: Running sum of alpha, ``(B, T)`` float64, constant where padded.
+        fire_frame: Frame in which each token is completed, ``(B, L)`` int64, L > 0;
+            T where the sum does not complete it.
+        lengths: Valid frames, ``(B,)``.
+        token_lengths: Valid tokens, ``(B,)``.
+
+    Returns:
+        Fired vectors, ``(B, L, D)`` of the dtype of ``hs``, zero where padded. Their
+        gradient cannot be differentiated again.
+    """
+    fired: torch.Tensor = Staircase.apply(hs, cum, fire_frame, lengths, token_lengths)
+    return fired

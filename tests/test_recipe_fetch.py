@@ -1,15 +1,12 @@
-"""Fetching and unpacking of corpora, against a server on this machine."""
+"""Fetching of corpora, against a server on this machine."""
 
-import gzip
+import errno
 import hashlib
+import http.client
 import http.server
-import io
-import signal
-import subprocess
-import sys
-import tarfile
+import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +14,7 @@ import pytest
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.recipe import fetch as module
-from espnet_cif_hkd.recipe.fetch import extract_tar, fetch, is_extracted
+from espnet_cif_hkd.recipe.fetch import fetch
 
 CONTENT = bytes(range(256)) * 20_000
 MD5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
@@ -226,6 +223,35 @@ def test_addresses_that_are_none(tmp_path: Path) -> None:
         fetch("file:///etc/passwd", tmp_path / "c")
 
 
+@pytest.mark.parametrize(
+    "lost",
+    [
+        ssl.SSLEOFError(8, "EOF occurred in violation of protocol"),
+        OSError(errno.EHOSTUNREACH, "No route to host"),
+        OSError(errno.ENETDOWN, "Network is down"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_network_that_goes_in_the_middle(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: OSError
+) -> None:
+    read, left = http.client.HTTPResponse.read, [2]
+
+    def interrupted(response: http.client.HTTPResponse, size: int) -> bytes:
+        left[0] -= 1
+        if left[0] == 0:
+            raise lost
+        return read(response, size)
+
+    monkeypatch.setattr(http.client.HTTPResponse, "read", interrupted)
+    assert _known(server, tmp_path / "c").read_bytes() == CONTENT
+    assert server.ranges == [None, f"bytes={1 << 20}-"]
+    monkeypatch.setattr(module, "_ATTEMPTS", 1)
+    left[0] = 1
+    with pytest.raises(UserError, match=f"cannot fetch http.*{lost.strerror}"):
+        _known(server, tmp_path / "d")
+
+
 def test_two_at_once(server: Server, tmp_path: Path) -> None:
     with (
         module._only_one(tmp_path / "c.part"),
@@ -249,188 +275,3 @@ def test_a_full_disk_is_told_beforehand(
     monkeypatch.setattr("shutil.disk_usage", lambda folder: Usage)
     with pytest.raises(UserError, match="the rest of c needs about 5 MiB"):
         _known(server, tmp_path / "c")
-
-
-FILES = {"top/a.txt": b"a" * 3000, "top/sub/b.txt": b"b", "./c": b""}
-
-
-def _add(archive: tarfile.TarFile, name: str, content: bytes = b"x") -> None:
-    member = tarfile.TarInfo(name)
-    member.size, member.mtime = len(content), 1_000_000_000
-    archive.addfile(member, io.BytesIO(content))
-
-
-def _archive(path: Path, mode: str = "w:gz") -> Path:
-    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
-        for name, content in FILES.items():
-            _add(archive, name, content)
-    return path
-
-
-def _unpacked(folder: Path) -> dict[str, bytes]:
-    return {
-        f"./{file.name}"
-        if file.parent == folder
-        else str(file.relative_to(folder)): file.read_bytes()
-        for file in folder.rglob("*")
-        if file.is_file() and not file.name.endswith(".extracted")
-    }
-
-
-@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
-def test_extract(tmp_path: Path, mode: str) -> None:
-    archive, folder = _archive(tmp_path / "a.tar", mode), tmp_path / "out"
-    assert not is_extracted(archive, folder)
-    extract_tar(archive, folder)
-    assert _unpacked(folder) == FILES
-    assert is_extracted(archive, folder)
-    assert (folder / "top/a.txt").stat().st_mtime == 1_000_000_000
-
-
-def test_a_finished_folder_is_not_unpacked_again(tmp_path: Path) -> None:
-    archive, folder = _archive(tmp_path / "a.tgz"), tmp_path / "out"
-    extract_tar(archive, folder)
-    (folder / "top/a.txt").unlink()
-    extract_tar(archive, folder)
-    assert not (folder / "top/a.txt").exists()
-    archive.unlink()
-    assert is_extracted(archive, folder)
-    with tarfile.open(archive, "w:gz") as other:
-        _add(other, "other")
-    assert not is_extracted(archive, folder)
-    extract_tar(archive, folder)
-    assert (folder / "other").read_bytes() == b"x"
-
-
-def test_beside_its_own_archive(tmp_path: Path) -> None:
-    archive = _archive(tmp_path / "a.tgz")
-    extract_tar(archive, tmp_path)
-    assert (tmp_path / "top/sub/b.txt").read_bytes() == b"b" and archive.exists()
-
-
-def test_a_kill_in_the_middle(tmp_path: Path) -> None:
-    archive, folder = _archive(tmp_path / "a.tgz"), tmp_path / "out"
-    script = """
-import os, signal, sys
-from pathlib import Path
-from espnet_cif_hkd.recipe import unpack
-replace, count = os.replace, 0
-def killed(part, target):
-    global count
-    count += 1
-    if count == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-    replace(part, target)
-os.replace = killed
-unpack.extract_tar(Path(sys.argv[1]), Path(sys.argv[2]))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script, archive, folder], check=False, timeout=60
-    )
-    assert done.returncode == -signal.SIGKILL
-    assert not is_extracted(archive, folder)
-    assert (folder / "top/a.txt").is_file() and not (folder / "top/sub/b.txt").exists()
-    before = (folder / "top/a.txt").stat().st_ino
-    extract_tar(archive, folder)
-    assert _unpacked(folder) == FILES
-    assert (folder / "top/a.txt").stat().st_ino == before
-
-
-def _name(name: str) -> Callable[[tarfile.TarFile], None]:
-    return lambda archive: _add(archive, name)
-
-
-def _kind(kind: bytes, name: str, link: str = "") -> Callable[[tarfile.TarFile], None]:
-    def add(archive: tarfile.TarFile) -> None:
-        member = tarfile.TarInfo(name)
-        member.type, member.linkname = kind, link
-        archive.addfile(member)
-
-    return add
-
-
-def _through_a_link(archive: tarfile.TarFile) -> None:
-    _kind(tarfile.SYMTYPE, "door", "..")(archive)
-    _add(archive, "door/evil")
-
-
-def _link_turned_later(archive: tarfile.TarFile) -> None:
-    _kind(tarfile.SYMTYPE, "window", "later/../x")(archive)
-    _kind(tarfile.SYMTYPE, "later", ".")(archive)
-
-
-@pytest.mark.parametrize(
-    ("evil", "message"),
-    [
-        (_name("/tmp/evil"), "would leave"),
-        (_name("../evil"), "would leave"),
-        (_name("a/../../evil"), "would leave"),
-        (_kind(tarfile.DIRTYPE, "../evil"), "would leave"),
-        (_kind(tarfile.SYMTYPE, "evil", "/etc/passwd"), "would leave"),
-        (_kind(tarfile.SYMTYPE, "a/evil", "../../evil"), "would leave"),
-        (_kind(tarfile.LNKTYPE, "evil", "../secret"), "would leave"),
-        (_through_a_link, "would leave"),
-        (_link_turned_later, "would leave"),
-        (_kind(tarfile.FIFOTYPE, "evil"), "a device or a pipe"),
-        (_kind(tarfile.CHRTYPE, "evil"), "a device or a pipe"),
-    ],
-)
-def test_evil_archives(
-    tmp_path: Path, evil: Callable[[tarfile.TarFile], None], message: str
-) -> None:
-    (tmp_path / "secret").write_text("s")
-    folder = tmp_path / "out"
-    with tarfile.open(tmp_path / "a.tgz", "w:gz") as archive:
-        evil(archive)
-    with pytest.raises(UserError, match=message) as raised:
-        extract_tar(tmp_path / "a.tgz", folder)
-    assert "a.tgz" in str(raised.value)
-    assert {path.name for path in tmp_path.iterdir()} == {"a.tgz", "out", "secret"}
-    assert not is_extracted(tmp_path / "a.tgz", folder)
-
-
-def test_a_link_that_was_there_is_not_followed(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "out/top").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="would leave"):
-        extract_tar(_archive(tmp_path / "a.tgz"), tmp_path / "out")
-    assert list((tmp_path / "elsewhere").iterdir()) == []
-
-
-def test_links_that_stay_inside(tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "a.tgz", "w:gz") as archive:
-        _add(archive, "a/file", b"content")
-        _kind(tarfile.SYMTYPE, "a/soft", "../a/file")(archive)
-        _kind(tarfile.LNKTYPE, "hard", "a/file")(archive)
-    extract_tar(tmp_path / "a.tgz", tmp_path / "out")
-    assert (tmp_path / "out/a/soft").read_bytes() == b"content"
-    assert (tmp_path / "out/hard").read_bytes() == b"content"
-
-
-@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
-def test_cut_off_archives(tmp_path: Path, mode: str) -> None:
-    path = _archive(tmp_path / "a.tgz", mode)
-    whole = path.read_bytes()
-    # A plain archive is cut at the end of a member, where tarfile itself sees nothing.
-    path.write_bytes(whole[: 512 + 3072 if mode == "w" else len(whole) - 20])
-    with pytest.raises(UserError, match=r"a.tgz is damaged \(.+\): remove it"):
-        extract_tar(path, tmp_path / "out")
-    assert not is_extracted(path, tmp_path / "out")
-
-
-def test_a_wrong_checksum(tmp_path: Path) -> None:
-    path = _archive(tmp_path / "a.tgz")
-    whole = bytearray(path.read_bytes())
-    whole[-6] ^= 1
-    path.write_bytes(whole)
-    with pytest.raises(UserError, match="is damaged"):
-        extract_tar(path, tmp_path / "out")
-
-
-def test_no_archive(tmp_path: Path) -> None:
-    (tmp_path / "a.tgz").write_bytes(gzip.compress(b"<html>not found</html>" * 50))
-    with pytest.raises(UserError, match="is damaged"):
-        extract_tar(tmp_path / "a.tgz", tmp_path / "out")
-    with pytest.raises(UserError, match="missing: fetch it again"):
-        extract_tar(tmp_path / "b.tgz", tmp_path / "out")

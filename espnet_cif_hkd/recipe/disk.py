@@ -1,5 +1,6 @@
-"""Is there room for what a stage will write?"""
+"""Is there room for what a stage will write, and may a file be removed?"""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -32,3 +33,24 @@ def require_space(
             f"{what} needs about {needed / 2**20:.0f} MiB in {place}, "
             f"{free / 2**20:.0f} MiB are free: make room, or {cure}"
         )
+
+
+def remove(path: Path, consequence: str) -> None:
+    """Delete a file, if it is there.
+
+    Args:
+        path: the file.
+        consequence: why it matters, for the message.
+
+    Raises:
+        UserError: naming the file: the folder is not ours to write.
+    """
+    # A read-only file system refuses to remove even what is not there.
+    if not os.path.lexists(path):
+        return
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be removed ({error.strerror}): {consequence}"
+        ) from error

@@ -1,6 +1,5 @@
 """Fetch a corpus archive; cut off, it goes on later where it stopped."""
 
-import fcntl
 import hashlib
 import http.client
 import json
@@ -9,13 +8,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.recipe.disk import require_space
 from espnet_cif_hkd.recipe.kaldi_files import write_text
+from espnet_cif_hkd.recipe.lock import locked
 from espnet_cif_hkd.recipe.log import log
 from espnet_cif_hkd.recipe.unpack import extract_tar, is_extracted
 
@@ -64,20 +64,23 @@ def fetch(
     """
     expected = _Expected(url, path, size_bytes, {"md5": md5, "sha256": sha256})
     if path.is_file():
-        expected.check(path, f"move it away, or compare it with {url}")
-        return path
+        return expected.found()
     if not url.startswith(("http://", "https://")):
         raise UserError(f"cannot fetch {url}: only http and https addresses")
     part = path.with_name(path.name + ".part")
     with _only_one(part) as stream:
+        if path.is_file():
+            # Another process has finished since the first look.
+            part.unlink()
+            return expected.found()
         _download(url, stream, path, size_bytes)
-    try:
-        expected.check(part, f"what came from {url} is dropped: run this again")
-    except UserError:
-        part.unlink()
-        raise
-    os.replace(part, path)
-    expected.remember()
+        try:
+            expected.check(part, f"what came from {url} is dropped: run this again")
+        except UserError:
+            part.unlink()
+            raise
+        os.replace(part, path)
+        expected.remember()
     return path
 
 
@@ -99,6 +102,11 @@ class _Expected:
         # The folder may be somebody else's: then the next run checks again.
         with suppress(OSError):
             write_text(self._note, self._state() + "\n")
+
+    def found(self) -> Path:
+        """The file that was there, checked."""
+        self.check(self._path, f"move it away, or compare it with {self._url}")
+        return self._path
 
     def check(self, file: Path, cure: str) -> None:
         size = file.stat().st_size
@@ -143,20 +151,13 @@ def _mebibytes(count: int) -> str:
 @contextmanager
 def _only_one(part: Path) -> Iterator[IO[bytes]]:
     """Open ``part`` to append; refuse if another process does so."""
-    try:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        stream = part.open("ab")
-    except OSError as error:
-        raise UserError(f"{part} cannot be written: {error.strerror}") from error
-    with stream:
+    refusal = f"{part} is being fetched by another process: wait for it"
+    with ExitStack() as stack:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"{part} is being fetched by another process: wait for it"
-            ) from error
-        except OSError:
-            log(f"{part} cannot be locked here: do not fetch it twice at once")
+            part.parent.mkdir(parents=True, exist_ok=True)
+            stream = stack.enter_context(locked(part, refusal))
+        except OSError as error:
+            raise UserError(f"{part} cannot be written: {error.strerror}") from error
         yield stream
 
 
@@ -178,10 +179,11 @@ def _download(url: str, stream: IO[bytes], path: Path, size: int | None) -> None
                     f"{error.reason}; get it another way and put it at {path}"
                 ) from error
             reason = f"{error.code} {error.reason}"
-        except (_CutOff, http.client.HTTPException, urllib.error.URLError) as error:
-            reason = str(getattr(error, "reason", error)) or type(error).__name__
-        except (TimeoutError, ConnectionError) as error:
-            reason = str(error) or type(error).__name__
+        # Of OSError are time-outs, resets, TLS and routes that are lost, as urllib and
+        # the socket under a response raise them. What cannot be written is UserError.
+        except (_CutOff, http.client.HTTPException, OSError) as error:
+            told = getattr(error, "reason", None) or error
+            reason = str(told) or type(error).__name__
         if stream.seek(0, os.SEEK_END) > before:
             failures, pause = 0, _FIRST_PAUSE
         failures += 1

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.recipe.disk import remove
 from espnet_cif_hkd.recipe.kaldi_files import write_text
+from espnet_cif_hkd.recipe.lock import alone
 from espnet_cif_hkd.recipe.log import log
 
 _BLOCK = 1 << 20
@@ -43,12 +45,22 @@ def _marker(archive: Path, folder: Path) -> Path:
     return folder / f".{archive.name}.extracted"
 
 
+def forget_extracted(archive: Path, folder: Path) -> None:
+    """Let :func:`extract_tar` unpack the archive again, for something is missing.
+
+    Raises:
+        UserError: the mark of the first time cannot be removed.
+    """
+    remove(_marker(archive, folder), "it would keep the archive from being unpacked")
+
+
 def extract_tar(archive: Path, folder: Path) -> None:
     """Unpack a tar archive (plain, gz, bz2 or xz) and keep it.
 
     Every file appears whole or not at all, and a call after an interruption writes
     only what is missing. Files get the archive's times and the user's permissions.
-    ``.NAME.extracted`` in ``folder`` marks that all is there.
+    ``.NAME.extracted`` in ``folder`` marks that all is there. A second process waits
+    for the first, by ``.NAME.lock`` beside the mark.
 
     Raises:
         UserError: naming the archive: it is missing, damaged or cut off, a member
@@ -61,7 +73,10 @@ def extract_tar(archive: Path, folder: Path) -> None:
         raise UserError(f"{archive} is missing: fetch it again")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _extract(archive, folder)
+        with alone(folder / f".{archive.name}.lock"):
+            if not is_extracted(archive, folder):
+                _extract(archive, folder)
+                write_text(_marker(archive, folder), f"{archive.stat().st_size}\n")
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise _damaged(archive, str(error)) from error
     except gzip.BadGzipFile as error:
@@ -71,7 +86,6 @@ def extract_tar(archive: Path, folder: Path) -> None:
             f"{archive} cannot be unpacked into {folder}: {error}; mend that and run "
             "this again, it goes on from there"
         ) from error
-    write_text(_marker(archive, folder), f"{archive.stat().st_size}\n")
 
 
 def _damaged(archive: Path, reason: str) -> UserError:
@@ -138,11 +152,13 @@ def _inside(archive: Path, folder: Path, member: tarfile.TarInfo) -> Path:
     parts = member.name.split("/")
     target = folder.joinpath(*(part for part in parts if part not in ("", ".")))
     # The parent, because the last part may be an old link that is replaced.
-    parent = target if target == folder or member.isdir() else target.parent
+    parent = target if member.isdir() else target.parent
     if (
         member.name.startswith("/")
         or ".." in parts
         or "\0" in member.name
+        # A file of the name "." would be written beside the folder, not into it.
+        or (target == folder and not member.isdir())
         or not _contains(folder, parent)
     ):
         raise _leaves(archive, folder, member)

@@ -1,0 +1,76 @@
+"""One process at a time, by a lock on a file."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.recipe.log import log
+
+
+@contextmanager
+def locked(path: Path, refusal: str | None = None) -> Iterator[IO[bytes]]:
+    """Open ``path`` to append, and lock it until the end.
+
+    Whoever has the lock may rename or remove the file: what another process then gets
+    is a new one. Where a file system has no locks, a line of the log says so.
+
+    Args:
+        path: the file, made if it is not there.
+        refusal: what to say if another process has the lock; None waits for it.
+
+    Yields:
+        The stream; flush it, an error of closing it is not told.
+
+    Raises:
+        UserError: ``refusal``.
+        OSError: the file cannot be written.
+    """
+    while True:
+        stream = path.open("ab")
+        try:
+            _lock(stream, path, refusal)
+            if _is_at(stream, path):
+                yield stream
+                return
+        finally:
+            # What could not be written has been told when it was flushed.
+            with suppress(OSError):
+                stream.close()
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold a lock by a file at ``path`` that exists only as long as it is needed.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with locked(path):
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _lock(stream: IO[bytes], path: Path, refusal: str | None) -> None:
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        if refusal is not None:
+            raise UserError(refusal) from error
+        log(f"waiting for another process, which has locked {path}")
+        fcntl.flock(stream, fcntl.LOCK_EX)
+    except OSError:
+        log(f"{path} cannot be locked here: do not run this twice at once")
+
+
+def _is_at(stream: IO[bytes], path: Path) -> bool:
+    """Whether ``path`` still is the file that was opened."""
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

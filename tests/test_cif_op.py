@@ -310,3 +310,70 @@ def test_wrong_shapes_are_named(shapes, message):
     hs, alpha, lengths = (torch.ones(s) for s in shapes)
     with pytest.raises(ValueError, match=message):
         integrate_and_fire(hs, alpha, lengths.long())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_wide_vectors_in_every_dtype(dtype):
+    """Widths at which the sums run through vector units, against the whole matrix."""
+    gen = torch.Generator().manual_seed(5)
+    hs = torch.randn(3, 57, 264, generator=gen).to(dtype)
+    alpha = torch.rand(3, 57, generator=gen).double()
+    lengths, targets = torch.tensor([57, 31, 40]), torch.tensor([17, 9, 60])
+    weight = torch.randn(3, 60, 264, generator=gen).double()
+    inside = torch.arange(57)[None] < lengths[:, None]
+
+    exact_hs, exact_alpha = hs.double().requires_grad_(), alpha.clone().requires_grad_()
+    scaled = exact_alpha * inside
+    cum = (scaled * (targets / scaled.sum(1))[:, None]).cumsum(1)
+    before = torch.nn.functional.pad(cum[:, :-1], (1, 0))
+    token = torch.arange(60)[None, :, None].double()
+    upper = torch.minimum(cum[:, None], token + 1)
+    overlaps = (upper - torch.maximum(before[:, None], token)).clamp(min=0)
+    expected = overlaps * (token < targets[:, None, None]) @ exact_hs
+    (expected * weight).sum().backward()
+
+    hs.requires_grad_()
+    ours = alpha.clone().requires_grad_()
+    out = integrate_and_fire(hs, ours, lengths, targets)
+    assert out.embeddings.dtype == dtype
+    (out.embeddings * weight).sum().backward()
+    bound = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 5e-2}[dtype]
+    for found, wanted in (
+        (out.embeddings, expected),
+        (hs.grad, exact_hs.grad),
+        (ours.grad, exact_alpha.grad),
+    ):
+        scale = wanted.abs().max()
+        assert (found.double() - wanted).abs().max() < bound * scale
+
+
+def test_gradient_of_padded_tokens_is_not_looked_at():
+    hs = torch.randn(2, 8, 4, requires_grad=True)
+    alpha = torch.rand(2, 8, requires_grad=True)
+    lengths, targets = torch.tensor([8, 6]), torch.tensor([4, 2])
+    out = integrate_and_fire(hs, alpha, lengths, targets)
+    grad = torch.ones_like(out.embeddings)
+    grad[1, 2:] = float("nan")
+    out.embeddings.backward(grad)
+    assert torch.isfinite(hs.grad).all() and torch.isfinite(alpha.grad).all()
+
+
+@pytest.mark.parametrize("frozen", ["hs", "alpha"])
+def test_one_input_may_be_frozen(frozen):
+    hs = torch.randn(2, 8, 4, requires_grad=frozen != "hs")
+    alpha = torch.rand(2, 8, requires_grad=frozen != "alpha")
+    lengths, targets = torch.tensor([8, 6]), torch.tensor([4, 2])
+    integrate_and_fire(hs, alpha, lengths, targets).embeddings.pow(2).sum().backward()
+    found = alpha.grad if frozen == "hs" else hs.grad
+    assert found.abs().sum() > 0
+
+
+def test_a_frame_that_is_not_a_number_stays_in_its_utterance():
+    hs = torch.ones(2, 6, 4)
+    hs[0, 1] = float("nan")
+    out = integrate_and_fire(
+        hs, torch.full((2, 6), 0.4), torch.tensor([6, 3]), torch.tensor([4, 2])
+    )
+    assert out.embeddings[0].isnan().any()
+    assert torch.isfinite(out.embeddings[1]).all()
+    assert (out.embeddings[1, 2:] == 0).all()

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from espnet_cif_hkd.distill import contrastive as contrastive_module
 from espnet_cif_hkd.distill import contrastive_loss, regression_loss
 from espnet_cif_hkd.distill.contrastive import (
     draw_negatives,
@@ -184,6 +185,65 @@ def test_candidates_of_others_are_negatives_too():
             student[None], teacher[None], lens, 0.1, [[]] * 3 + ids + [[]] * 2
         )
         torch.testing.assert_close(losses, expected[own].float())
+
+
+@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize("block", [1, 27, 40, 1 << 20])
+def test_blocks_of_rows_change_nothing(monkeypatch, block, given):
+    """Losses, accuracy and each row's own factor of the gradient, as the oracle's."""
+    monkeypatch.setattr(contrastive_module, "_BLOCK_COSINES", block)
+    student, teacher, _ = _ragged([13], 4, 3)
+    student, teacher = student[0, 2:8].clone().requires_grad_(), teacher[0, :13]
+    factors = torch.arange(6, dtype=torch.float64) - 2
+    generator = torch.Generator().manual_seed(1)
+    n_rows = max(1, block // 13)
+    keep = [
+        draw_negatives(
+            min(n_rows, 6 - n), 5, n_candidates=13, first=2 + n, generator=generator
+        )
+        for n in range(0, 6, n_rows)
+    ]
+    keep = torch.cat(keep)
+    ids = [row.nonzero().flatten().tolist() for row in keep]
+    padded = torch.tensor([[*row, n + 2][:5] for n, row in enumerate(ids)])
+    losses, accuracy = token_contrastive_loss(
+        student,
+        teacher,
+        0.1,
+        5,
+        padded if given else None,
+        generator=torch.Generator().manual_seed(1),
+        loss_dtype=torch.float64,
+        first=2,
+    )
+    (losses * factors).sum().backward()
+    slow = torch.zeros(13, 4, dtype=torch.float64)
+    slow[2:8] = student.detach()
+    slow.requires_grad_()
+    lens = torch.tensor([13])
+    ids = [[]] * 2 + ids + [[]] * 5
+    expected, share = contrastive_loss_naive(
+        slow[None], teacher[None], lens, 0.1, every
+    )
+    (expected[2:8] * factors).sum().backward()
+    torch.testing.assert_close(losses, expected[2:8], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(student.grad, slow.grad[2:8], rtol=1e-10, atol=1e-10)
+    # The seven rows without negatives are right for the oracle.
+    assert math.isclose(float(accuracy) * 6 + 7, share * 13, abs_tol=1e-5)
+
+
+def test_without_gradients_none_is_computed(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a gradient was computed")
+
+    monkeypatch.setattr(torch.autograd, "grad", refuse)
+    student, teacher, lens = _ragged([3], 4, 0)
+    assert not contrastive_loss(student, teacher, lens, 0.1, 2)[0].requires_grad
+    student.requires_grad_()
+    with torch.no_grad():
+        contrastive_loss(student, teacher, lens, 0.1, 2)
+    with pytest.raises(AssertionError, match="a gradient"):
+        contrastive_loss(student, teacher, lens, 0.1, 2)
 
 
 @pytest.mark.parametrize("first", [-1, 2])

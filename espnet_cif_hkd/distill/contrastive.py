@@ -3,14 +3,21 @@
 The paper (spec A 3.4) gathers K negatives for each of N tokens into an (N, K, C)
 tensor. Every negative is one of the same N teacher vectors, so that one (N, N)
 matrix of cosines already holds all the numbers: choosing negatives is a mask on
-it. Memory is O(N * N + N * C), whatever K.
+it. Blocks of its rows are gone through one after the other, and the gradient of a
+block is taken while it is at hand: memory is O(N * C), whatever K.
 """
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 NORM_EPS = 1e-6
+# Cosines held at once. A batch of 1,400 tokens is a single block; the blocks of a
+# larger one are still wide enough for fast products of matrices.
+_BLOCK_COSINES = 1 << 21
 
 
 def contrastive_loss(
@@ -37,7 +44,8 @@ def contrastive_loss(
         negative_ids: (N, K) integer, negatives given instead of drawn: indices
             into the flattened valid tokens. One equal to the token's own index is
             ignored, one that occurs twice counts twice.
-        generator: source of the draws, on the device of ``student``.
+        generator: source of the draws, on the device of ``student``; None means
+            torch's own. Its state and the shapes determine the negatives.
         loss_dtype: dtype of the softmax. The paper's is float32 whatever the
             inputs are; the cosines are float64 for float64 inputs and float32
             for all others, also under autocast.
@@ -111,35 +119,83 @@ def token_contrastive_loss(
             f"teacher has {n_candidates} rows, which do not hold the {n_tokens} of "
             f"the tokens from row {first} on"
         )
+    if negative_ids is not None:
+        _check_ids(negative_ids, n_tokens, n_candidates)
+        negative_ids = negative_ids.to(student.device)
     with torch.autocast(student.device.type, enabled=False):
         dtype = torch.promote_types(student.dtype, torch.float32)
         own = F.normalize(student.to(dtype), dim=-1, eps=NORM_EPS)
         others = F.normalize(teacher.detach().to(dtype), dim=-1, eps=NORM_EPS)
-        logits = (own @ others.T).to(loss_dtype) / temperature
-        positive = logits.diagonal(first)
-        if negative_ids is None:
-            keep = draw_negatives(
-                n_tokens,
-                num_negatives,
-                n_candidates=n_candidates,
-                first=first,
-                device=student.device,
-                generator=generator,
-            )
-            negatives = logits.masked_fill(~keep, -torch.inf)
-        else:
-            _check_ids(negative_ids, n_tokens, n_candidates)
-            ids = negative_ids.to(student.device)
-            own_rows = torch.arange(n_tokens, device=ids.device) + first
-            is_self = ids == own_rows[:, None]
-            negatives = logits.gather(1, ids).masked_fill(is_self, -torch.inf)
-        candidates = torch.cat([positive[:, None], negatives], dim=1)
-        target = torch.zeros(n_tokens, dtype=torch.long, device=student.device)
-        losses = F.cross_entropy(candidates, target, reduction="none")
-        best = candidates.detach().amax(dim=1)
-        nearest = positive.detach() >= best - NORM_EPS / temperature
-        accuracy = nearest.sum().float() / max(n_tokens, 1)
-    return losses, accuracy
+        needs_grad = torch.is_grad_enabled() and own.requires_grad
+        losses = own.new_empty(n_tokens, dtype=loss_dtype)
+        nearest = torch.empty(n_tokens, dtype=torch.bool, device=own.device)
+        grad = torch.empty_like(own) if needs_grad else None
+        n_rows = max(1, _BLOCK_COSINES // max(n_candidates, 1))
+        for start in range(0, n_tokens, n_rows):
+            rows = slice(start, start + n_rows)
+            block = own[rows].detach().requires_grad_(needs_grad)
+            logits = (block @ others.T).to(loss_dtype) / temperature
+            if negative_ids is None:
+                scores, place = _drawn(logits, first + start, num_negatives, generator)
+            else:
+                scores, place = _given(logits, first + start, negative_ids[rows])
+            row_losses = F.cross_entropy(scores, place, reduction="none")
+            if grad is not None:
+                (grad[rows],) = torch.autograd.grad(row_losses.sum(), block)
+            losses[rows] = row_losses.detach()
+            scores = scores.detach()
+            positive = scores.gather(1, place[:, None])[:, 0]
+            nearest[rows] = positive >= scores.amax(dim=1) - NORM_EPS / temperature
+        if grad is not None:
+            losses = _KnownGradient.apply(own, losses, grad)
+    return losses, nearest.sum().float() / max(n_tokens, 1)
+
+
+class _KnownGradient(torch.autograd.Function):
+    """Losses (N,) of ``own`` (N, C) whose rows' gradients (N, C) are known already.
+
+    A token's vector reaches no loss but its own, so that a row's gradient can be taken
+    with its block of cosines, and nothing of the block waits for the backward pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, losses: Tensor, grad: Tensor) -> Tensor:
+        ctx.save_for_backward(grad)
+        return losses.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor, None, None]:
+        (grad,) = ctx.saved_tensors
+        return above.to(grad.dtype)[:, None] * grad, None, None
+
+
+def _drawn(
+    logits: Tensor,
+    first: int,
+    num_negatives: int | None,
+    generator: torch.Generator | None,
+) -> tuple[Tensor, Tensor]:
+    """(n, M) logits without those not drawn, and where each own one stands, (n,)."""
+    keep = draw_negatives(
+        logits.size(0),
+        num_negatives,
+        n_candidates=logits.size(1),
+        first=first,
+        device=logits.device,
+        generator=generator,
+    )
+    keep.diagonal(first).fill_(True)
+    place = torch.arange(first, first + len(logits), device=logits.device)
+    return logits.masked_fill(keep.logical_not_(), -torch.inf), place
+
+
+def _given(logits: Tensor, first: int, negative_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """(n, 1 + K) logits, the own one before the negatives, and its place, 0, (n,)."""
+    own = torch.arange(first, first + len(logits), device=logits.device)[:, None]
+    negatives = logits.gather(1, negative_ids)
+    negatives = negatives.masked_fill(negative_ids == own, -torch.inf)
+    return torch.cat([logits.gather(1, own), negatives], dim=1), own[:, 0] * 0
 
 
 def negatives_per_token(n_candidates: int, num_negatives: int | None) -> int:

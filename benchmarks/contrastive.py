@@ -1,0 +1,122 @@
+"""ACD, forward and backward: one matrix of cosines against N x K gathered negatives.
+
+``gather`` is how the paper's own code does it (spec A 3.4): K ids for each of N tokens
+from ``torch.multinomial``, their teacher vectors gathered into (N, K, C), normalised,
+multiplied with the token's own. ``gather, bmm`` is the most that a gather can give:
+vectors normalised before they are copied, one batched product. Ours masks an (N, N)
+matrix of cosines, in blocks of rows. ``products`` are the two products of matrices
+without which neither cosines nor gradients can be had, the limit. All draw 700
+negatives anew in every run; widths are 768, numbers float32.
+
+    python3 benchmarks/contrastive.py
+"""
+
+import sys
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from measure import alone, describe, device, in_turns, medians, peak_bytes, table
+
+from espnet_cif_hkd.distill.contrastive import token_contrastive_loss
+
+WIDTH = 768
+NEGATIVES = 700
+TEMPERATURE = 0.02
+SIZES = {250: 15, 1000: 7, 8000: 3}  # N: repeats
+_GATHERED = 1000  # N up to which the gather is tried
+
+
+def drawn(n_tokens: int) -> torch.Tensor:
+    """(N, K) ids, uniform without replacement."""
+    count = NEGATIVES if n_tokens > NEGATIVES else n_tokens * 4 // 5
+    ones = torch.ones(n_tokens, n_tokens, device=device())
+    return torch.multinomial(ones, count, replacement=False)
+
+
+def classified(cosines: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Summed cross-entropy of (N, 1 + K) cosines; a token is not its own negative."""
+    own = torch.arange(len(ids), device=ids.device)[:, None]
+    keep = F.pad(ids != own, (1, 0), value=True)
+    logits = cosines.masked_fill(~keep, -1e9) / TEMPERATURE
+    return F.cross_entropy(logits, own[:, 0] * 0, reduction="sum")
+
+
+def gather(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    ids = drawn(len(student))
+    candidates = torch.cat([teacher[:, None], teacher[ids]], dim=1)  # (N, 1 + K, C)
+    candidates = F.normalize(candidates, dim=-1, eps=1e-6)
+    anchors = F.normalize(student, dim=-1, eps=1e-6)
+    return classified((anchors[:, None] * candidates).sum(-1), ids)
+
+
+def gather_bmm(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    ids = drawn(len(student))
+    unit = F.normalize(teacher, dim=-1, eps=1e-6)
+    candidates = unit[F.pad(ids, (1, 0))]
+    candidates[:, 0] = unit
+    anchors = F.normalize(student, dim=-1, eps=1e-6)
+    return classified(torch.bmm(candidates, anchors[:, :, None])[:, :, 0], ids)
+
+
+def ours(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    return token_contrastive_loss(student, teacher, TEMPERATURE, NEGATIVES)[0].sum()
+
+
+def products(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    return (student @ teacher.T).sum()
+
+
+WAYS = {"gather": gather, "bmm": gather_bmm, "ours": ours, "products": products}
+
+
+def one_run(name: str, n_tokens: int) -> Callable[[], object]:
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, n_tokens, WIDTH, generator=generator).to(device())
+    student.requires_grad_()
+
+    def run() -> None:
+        student.grad = None
+        WAYS[name](student, teacher).backward()
+
+    return run
+
+
+def memory(name: str, n_tokens: int) -> float:
+    """MiB beyond the two inputs at the worst moment, the gradient counted."""
+    return int(alone(__file__, name, str(n_tokens))) / 2**20
+
+
+def main() -> None:
+    """Print the table; with arguments, the peak of one way in bytes."""
+    if len(sys.argv) > 1:
+        describe()
+        print(peak_bytes(one_run(sys.argv[1], int(sys.argv[2]))))
+        return
+    print(describe() + "; milliseconds, MiB\n")
+    rows = []
+    for n_tokens, repeats in SIZES.items():
+        gathered = ["gather", "bmm"] if n_tokens <= _GATHERED else []
+        names = [*gathered, "ours", "products"]
+        seconds = medians(
+            in_turns({name: one_run(name, n_tokens) for name in names}, repeats)
+        )
+        mib = {name: memory(name, n_tokens) for name in [*gathered, "ours"]}
+        cells: list[object] = [n_tokens]
+        cells += [1000 * seconds[n] if n in seconds else None for n in WAYS]
+        for peer in ("gather", "bmm"):
+            known = peer in seconds
+            cells.append(seconds[peer] / seconds["ours"] if known else None)
+        cells += [mib.get(n) for n in ("gather", "bmm", "ours")]
+        cells.append(mib["gather"] / mib["ours"] if gathered else None)
+        rows.append(cells)
+    head = [
+        *("N", "gather ms", "gather, bmm ms", "ours ms", "products ms"),
+        *("gather / ours", "bmm / ours"),
+        *("gather MiB", "bmm MiB", "ours MiB", "gather / ours"),
+    ]
+    print(table(head, rows))
+
+
+if __name__ == "__main__":
+    main()

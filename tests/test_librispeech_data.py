@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -18,6 +19,7 @@ from miniature.librispeech import COUNTS, write_librispeech
 
 parts = fixture.load("librispeech_parts")
 prepare = fixture.load("librispeech_prepare")
+wordpiece = fixture.load("wordpiece")
 
 SETS = {
     "960": ("train_960", "train_clean_100", "train_clean_360", "train_other_500"),
@@ -144,6 +146,14 @@ def _lose_speakers(chapter: Path) -> None:
     (chapter / "../../../SPEAKERS.TXT").unlink()
 
 
+def _garble_transcript(chapter: Path) -> None:
+    next(chapter.glob("*.trans.txt")).write_bytes(b"84-121300-0000 CAF\xc9\n")
+
+
+def _garble_speakers(chapter: Path) -> None:
+    (chapter / "../../../SPEAKERS.TXT").write_bytes(b"84 | F | Ren\xe9e\n")
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -156,6 +166,8 @@ def _lose_speakers(chapter: Path) -> None:
         (_strange_folder, "84/old is no folder of LibriSpeech"),
         (_lose_reader, "SPEAKERS.TXT has no reader 84"),
         (_lose_speakers, "SPEAKERS.TXT is missing"),
+        (_garble_transcript, "84-121300.trans.txt is not UTF-8 text"),
+        (_garble_speakers, "SPEAKERS.TXT is not UTF-8 text"),
     ],
 )
 def test_what_is_wrong_is_named(
@@ -236,6 +248,67 @@ def test_missing_parts_are_fetched_and_checked(
     assert len(_tables("train_clean_100")["text"]) == COUNTS["train-clean-100"]
 
 
+def _remove(part: str, root: Path) -> None:
+    shutil.rmtree(root / "LibriSpeech" / part)
+
+
+def test_a_folder_that_was_removed_is_fetched_or_extracted_again(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(tmp_path / "shelf", root)
+    first = ("--hours", "100", "--remove_archive", "true", "--data_url", server)
+    assert _main(root, *first) == 0
+    before = _tables("dev_clean")
+    assert not (root / "dev-clean.tar.gz").exists()
+    known = dict(parts.PARTS)
+    size = (tmp_path / "shelf/dev-clean.tar.gz").stat().st_size
+    known["dev-clean"] = parts.Part(size, "", COUNTS["dev-clean"])
+    for module in (parts, prepare):
+        monkeypatch.setattr(module, "PARTS", known)
+    for _ in range(2):
+        _remove("dev-clean", root)
+        assert _main(root, "--hours", "100", "--data_url", server) == 0
+        assert _tables("dev_clean") == before
+        assert (root / "dev-clean.tar.gz").is_file()
+
+
+def test_room_is_looked_for_before_anything_is_fetched(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Usage:
+        free = 12 * 2**20
+
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: Usage)
+    sized = {name: parts.Part(2**20, "", count) for name, count in COUNTS.items()}
+    monkeypatch.setattr(parts, "PARTS", sized)
+    empty = corpus.parent / "downloads"
+    assert _main(empty, "--data_url", "http://127.0.0.1:9") == 1
+    told = capsys.readouterr().err
+    assert "LibriSpeech needs about 14 MiB" in told and "by LIBRISPEECH" in told
+    # What is there, or begun, is not written again.
+    (empty / "LibriSpeech").mkdir(parents=True)
+    for part in ("dev-clean", "train-other-500"):
+        (corpus / "LibriSpeech" / part).rename(empty / "LibriSpeech" / part)
+    (empty / "dev-other.tar.gz").write_bytes(b"")
+    (empty / "test-clean.tar.gz.part").write_bytes(bytes(2**19))
+    Usage.free = 8 * 2**20
+    assert _main(empty, "--data_url", "http://127.0.0.1:9") == 1
+    # Four parts to be fetched and extracted, one to be extracted, less half a part.
+    assert "LibriSpeech needs about 8 MiB" in capsys.readouterr().err
+
+
+def test_an_archive_that_cannot_be_removed_is_named(
+    corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # In place of a folder of somebody else, which would not keep root from removing.
+    (corpus / "dev-clean.tar.gz").mkdir()
+    assert _main(corpus) == 0
+    assert _main(corpus, "--remove_archive", "true") == 1
+    told = capsys.readouterr().err
+    assert "dev-clean.tar.gz cannot be removed (" in told and told.count("\n") == 1
+
+
 def test_text_for_language_models(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,6 +326,27 @@ def test_text_for_language_models(
     ]
     archive.unlink()
     prepare.prepare_lm_text(archive.parent)
+    text.unlink()
+
+    class Usage:
+        free = len(data)
+
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: Usage)
+    with pytest.raises(prepare.UserError, match="the text of --lm_text needs about"):
+        prepare.prepare_lm_text(archive.parent)
+    archive.write_bytes(data)
+    with pytest.raises(prepare.UserError, match="other_text/text needs about"):
+        prepare.prepare_lm_text(archive.parent)
+    Usage.free = 10**9
+    # A file can never be put in place of a folder.
+    text.mkdir()
+    with pytest.raises(prepare.UserError, match="other_text/text cannot be written: "):
+        prepare.prepare_lm_text(archive.parent)
+    assert sorted(path.name for path in text.parent.iterdir()) == [
+        ".librispeech-lm-norm.txt.gz.checked",
+        archive.name,
+        "text",
+    ]
 
 
 def test_another_text_is_refused(tmp_path: Path) -> None:
@@ -261,3 +355,25 @@ def test_another_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(prepare.UserError, match=r"instead of 1,507,274,412"):
         prepare.prepare_lm_text(tmp_path)
     assert not (tmp_path / "text").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "names no model_conf.criterion_conf.teacher"),
+        ("model_conf:\n", "names no model_conf.criterion_conf.teacher"),
+        ("- a\n", r"must be 'key: value' lines, not \['a'\]"),
+        ("model_conf: 3\n", "must be 'key: value' lines, not 3"),
+        ("model_conf: {criterion_conf: hkd}\n", "lines, not 'hkd'"),
+        ("model_conf: [\n", "is not YAML"),
+        ("# caf\xe9\n", "is not YAML"),
+    ],
+)
+def test_a_configuration_that_names_no_teacher(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    config = tmp_path / "train.yaml"
+    config.write_bytes(text.encode("latin-1"))
+    with pytest.raises(wordpiece.UserError, match=f"train.yaml.* {message}"):
+        wordpiece.write_tokenizer(config, tmp_path / "wordpiece")
+    assert not (tmp_path / "wordpiece").exists()

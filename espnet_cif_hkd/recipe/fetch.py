@@ -17,9 +17,9 @@ from espnet_cif_hkd.recipe.disk import require_space
 from espnet_cif_hkd.recipe.kaldi_files import write_text
 from espnet_cif_hkd.recipe.lock import locked
 from espnet_cif_hkd.recipe.log import log
-from espnet_cif_hkd.recipe.unpack import extract_tar, is_extracted
+from espnet_cif_hkd.recipe.unpack import extract_tar, forget_extracted, is_extracted
 
-__all__ = ["extract_tar", "fetch", "is_extracted"]
+__all__ = ["extract_tar", "fetch", "forget_extracted", "is_extracted"]
 
 _BLOCK = 1 << 20
 _TIMEOUT = 60.0

@@ -31,13 +31,7 @@ def read_table(path: str | Path, mend: str = "") -> dict[str, str]:
     if not path.is_file():
         raise UserError(f"{path} is missing" + (f": {mend}" if mend else ""))
     table: dict[str, str] = {}
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not UTF-8 text (byte {error.start}): convert it to UTF-8"
-        ) from error
-    for line in lines:
+    for line in read_lines(path):
         parts = line.strip().split(None, 1)
         if not parts:
             continue
@@ -48,8 +42,17 @@ def read_table(path: str | Path, mend: str = "") -> dict[str, str]:
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """The lines of a text file; only a newline ends one, as for the shell's tools."""
-    lines = Path(path).read_text(encoding="utf-8").split("\n")
+    """The lines of a text file; only a newline ends one, as for the shell's tools.
+
+    Raises:
+        UserError: it is not UTF-8.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is not UTF-8 text (byte {error.start}): convert it to UTF-8"
+        ) from error
     return lines if lines[-1] else lines[:-1]
 
 

@@ -16,7 +16,7 @@ usage="Usage: $0 [--hours 960|100] [--lm_text true|false] [--wordpiece CONFIG]
   --lm_text         true: also data/local/other_text/text for language models (1.5 GB)
   --wordpiece       a training configuration: also data/wordpiece, its teacher's WordPieces
   --incomplete      true: go on if a part has fewer utterances than LibriSpeech has
-  --data_url        where missing archives come from
+  --data_url        where missing parts come from (not the text of --lm_text)
   --remove_archive  true: delete the archive of each part that has been read
 LIBRISPEECH, from the environment or db.sh, is the folder that contains (or will
 contain) LibriSpeech; without it: downloads"

@@ -1,15 +1,19 @@
 """The parts of LibriSpeech: what is known of each, and how it comes here."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.recipe.fetch import extract_tar, fetch
+from espnet_cif_hkd.recipe.disk import require_space
+from espnet_cif_hkd.recipe.fetch import extract_tar, fetch, forget_extracted
 from espnet_cif_hkd.recipe.log import log
 
 DATA_URL = "https://www.openslr.org/resources/12"
 LM_URL = "https://www.openslr.org/resources/11/librispeech-lm-norm.txt.gz"
 LM_BYTES = 1_507_274_412
+# Text that is numbered line by line is so many times as large as its archive.
+LM_GROWTH = 3.6
 LM_SHA256 = "927d47656638c2ca93566640e56bcbeb2aa4ca237b8490fe1eff7d6e610a53c7"
 
 
@@ -67,25 +71,44 @@ def recordings(folder: Path) -> int:
     return sum(1 for _ in folder.glob("*/*/*.flac"))
 
 
-def obtain(part: str, root: Path, url: str) -> Path:
-    """The folder of a part, downloaded and extracted unless it is there.
+def obtain(parts: Iterable[str], root: Path, url: str) -> dict[str, Path]:
+    """The folders of parts, downloaded and extracted unless they are there.
 
     A folder with all its recordings is taken as it is. An incomplete one is extracted
     again if its archive lies beside ``LibriSpeech``, and otherwise left alone: it is
     for the caller to judge what is missing.
 
     Raises:
-        UserError: the part is not there and cannot be fetched or extracted.
+        UserError: there is no room for them all, or one is not there and cannot be
+            fetched or extracted.
     """
+    missing, needed = [], 0
+    folders = {part: corpus_folder(root) / part for part in parts}
+    for part, folder in folders.items():
+        found, archive = recordings(folder), archive_of(part, root)
+        if found < PARTS[part].utterances and (archive.is_file() or not found):
+            missing.append(part)
+            needed += _room(part, archive, found)
+    require_space(root, needed, "LibriSpeech", "name another folder by LIBRISPEECH")
+    for part in missing:
+        _obtain(part, root, url)
+    return folders
+
+
+def _room(part: str, archive: Path, found: int) -> int:
+    """Bytes that a part will take up: FLAC is as large as in the archive."""
+    size = PARTS[part].size_bytes
+    needed = size - size * found // PARTS[part].utterances
+    if not archive.is_file():
+        begun = archive.with_name(f"{archive.name}.part")
+        needed += size - (begun.stat().st_size if begun.is_file() else 0)
+    return needed
+
+
+def _obtain(part: str, root: Path, url: str) -> None:
     folder, archive = corpus_folder(root) / part, archive_of(part, root)
     known = PARTS[part]
-    found = recordings(folder)
-    if found >= known.utterances or (found and not archive.is_file()):
-        return folder
-    if archive.is_file():
-        # Whether or not it was unpacked once: something is missing now.
-        (root / f".{archive.name}.extracted").unlink(missing_ok=True)
-    else:
+    if not archive.is_file():
         log(f"{folder} is not there: fetching {known.size_bytes / 1e9:.1f} GB")
         address = f"{url.rstrip('/')}/{archive.name}"
         try:
@@ -95,9 +118,10 @@ def obtain(part: str, root: Path, url: str) -> Path:
                 f"{part} is not in {corpus_folder(root)}, and {error}. If LibriSpeech "
                 "is elsewhere, set LIBRISPEECH to the folder that contains it"
             ) from error
+    # Whether or not it was unpacked once: something is missing now.
+    forget_extracted(archive, root)
     extract_tar(archive, root)
     if not recordings(folder):
         raise UserError(
             f"{archive} has no LibriSpeech/{part}: it is another archive; remove it"
         )
-    return folder

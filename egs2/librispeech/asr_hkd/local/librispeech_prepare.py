@@ -15,6 +15,7 @@ from librispeech_parts import (
     DATA_URL,
     HELD_OUT,
     LM_BYTES,
+    LM_GROWTH,
     LM_SHA256,
     LM_URL,
     PARTS,
@@ -28,6 +29,7 @@ from librispeech_parts import (
 from librispeech_tables import Tables, check_audio, genders, read_part
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.recipe.disk import remove, require_space
 from espnet_cif_hkd.recipe.fetch import fetch
 from espnet_cif_hkd.recipe.log import log
 
@@ -66,7 +68,7 @@ def prepare(
         )
     parts = (*HELD_OUT, *TRAINING[hours])
     # Fetch everything before reading anything: the long part first, unattended.
-    folders = {part: obtain(part, root, url) for part in parts}
+    folders = obtain(parts, root, url)
     gender = genders(corpus_folder(root))
     tables: dict[str, Tables] = {}
     for part, folder in folders.items():
@@ -74,7 +76,7 @@ def prepare(
         told = check_count(part, len(tables[part].text), incomplete)
         log(f"{part}: {told}, {check_audio(tables[part], part):.2f} hours")
         if remove_archive:
-            archive_of(part, root).unlink(missing_ok=True)
+            remove(archive_of(part, root), "run with --remove_archive false")
     for part in parts:
         tables[part].write(data / data_name(part))
     for name, members in UNIONS.items():
@@ -108,27 +110,41 @@ def prepare_lm_text(folder: Path, url: str = LM_URL) -> None:
     """Fetch the text for language models and number its lines: ``FOLDER/text``.
 
     Raises:
-        UserError: it cannot be fetched, or is damaged.
+        UserError: it cannot be fetched, is damaged, or there is no room for it.
     """
-    target = folder / "text"
+    target, archive = folder / "text", folder / Path(url).name
     if target.is_file():
         log(f"{target} is there")
         return
-    archive = fetch(url, folder / Path(url).name, size_bytes=LM_BYTES, sha256=LM_SHA256)
-    log(f"writing {target} (about 5 GB)")
+    unpacked = int(LM_GROWTH * LM_BYTES)
+    cure = "run with --lm_text false"
+    if not archive.is_file():
+        require_space(folder, unpacked + LM_BYTES, "the text of --lm_text", cure)
+    fetch(url, archive, size_bytes=LM_BYTES, sha256=LM_SHA256)
+    require_space(folder, unpacked, f"{target}", cure)
+    log(f"writing {target} (about {unpacked / 1e9:.0f} GB)")
     part = folder / f".text.{os.getpid()}.part"
     try:
-        with (
-            gzip.open(archive, "rt", encoding="utf-8") as source,
-            part.open("w", encoding="utf-8") as sink,
-        ):
-            for number, line in enumerate(source, 1):
-                # An utterance without words would be refused by later stages.
-                if line.strip():
-                    sink.write(f"librispeech_lng_{number:08d} {line.strip()}\n")
+        _number_lines(archive, part)
         part.replace(target)
+    except OSError as error:
+        raise UserError(
+            f"{target} cannot be written: {error.strerror or error}; mend that and "
+            "run this again"
+        ) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def _number_lines(archive: Path, target: Path) -> None:
+    with (
+        gzip.open(archive, "rt", encoding="utf-8") as source,
+        target.open("w", encoding="utf-8") as sink,
+    ):
+        for number, line in enumerate(source, 1):
+            # An utterance without words would be refused by later stages.
+            if line.strip():
+                sink.write(f"librispeech_lng_{number:08d} {line.strip()}\n")
 
 
 def main(cmd: Sequence[str] | None = None) -> int:
@@ -136,7 +152,9 @@ def main(cmd: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="librispeech_prepare.py")
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--hours", choices=tuple(TRAINING), default="960")
-    parser.add_argument("--data_url", default=DATA_URL)
+    parser.add_argument(
+        "--data_url", default=DATA_URL, help="of the parts; not of the text"
+    )
     parser.add_argument("--incomplete", choices=tuple(_BOOLEANS), default="false")
     parser.add_argument("--remove_archive", choices=tuple(_BOOLEANS), default="false")
     parser.add_argument("--lm_text", choices=tuple(_BOOLEANS), default="false")

@@ -15,7 +15,13 @@ from pathlib import Path
 import soundfile
 
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.recipe.kaldi_files import first_few, spk2utt, write_table
+from espnet_cif_hkd.recipe.kaldi_files import (
+    first_few,
+    read_lines,
+    read_table,
+    spk2utt,
+    write_table,
+)
 from espnet_cif_hkd.recipe.log import progress
 
 SAMPLE_RATE = 16_000
@@ -51,13 +57,13 @@ def genders(corpus: Path) -> dict[str, str]:
     """Reader → ``m`` or ``f``, from ``SPEAKERS.TXT``.
 
     Raises:
-        UserError: the file is missing or a line cannot be read.
+        UserError: the file is missing, is not UTF-8, or a line cannot be read.
     """
     path = corpus / "SPEAKERS.TXT"
     if not path.is_file():
         raise UserError(f"{path} is missing: every archive of LibriSpeech brings it")
     table = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in read_lines(path):
         if not line.strip() or line.startswith(";"):
             continue
         words = [word.strip() for word in line.split("|")]
@@ -79,13 +85,7 @@ def _numbered(folder: Path) -> list[Path]:
 
 
 def _transcripts(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        raise UserError(f"{path} is missing: extract the part again")
-    table = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        utterance, _, words = line.strip().partition(" ")
-        if utterance:
-            table[utterance] = words.strip()
+    table = read_table(path, "extract the part again")
     empty = [utterance for utterance, words in table.items() if not words]
     if empty:
         raise UserError(f"{path}: {first_few(empty)} has no words: get the part again")

@@ -108,16 +108,35 @@ def tokenizer_files(kept: Sequence[str]) -> dict[str, str]:
     }
 
 
+def _criterion(asr_config: Path) -> dict[str, Any]:
+    """``model_conf.criterion_conf`` of a configuration, empty if it has none."""
+    if not asr_config.is_file():
+        raise UserError(f"--wordpiece {asr_config}: there is no such file")
+    try:
+        conf = yaml.safe_load(asr_config.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{asr_config} is not YAML ({reason}): correct it") from error
+    for place in ("model_conf", "criterion_conf"):
+        conf = _mapping(conf, asr_config).get(place)
+    return _mapping(conf, asr_config)
+
+
+def _mapping(value: Any, source: Path) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise UserError(f"{source}: there must be 'key: value' lines, not {value!r}")
+    return value
+
+
 def write_tokenizer(asr_config: Path, folder: Path) -> int:
     """Write the folder; returns the number of tokens, ESPnet's symbols included.
 
     Raises:
         UserError: ``asr_config`` names no teacher, or one that does not fit.
     """
-    if not asr_config.is_file():
-        raise UserError(f"--wordpiece {asr_config}: there is no such file")
-    conf = yaml.safe_load(asr_config.read_text(encoding="utf-8"))
-    criterion = (conf.get("model_conf") or {}).get("criterion_conf") or {}
+    criterion = _criterion(asr_config)
     if "teacher" not in criterion:
         raise UserError(
             f"{asr_config} names no model_conf.criterion_conf.teacher, whose "

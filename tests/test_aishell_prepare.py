@@ -1,9 +1,11 @@
 """AISHELL-1's stage 1 on a miniature: finding, fetching, unpacking, the folders."""
 
+import errno
 import functools
 import hashlib
 import http.server
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -184,6 +186,56 @@ def test_an_outer_archive_cut_off_in_the_middle_goes_on(
     _check(made, "downloads/data_aishell")
 
 
+@pytest.mark.parametrize("remove", [False, True])
+def test_a_corpus_that_was_removed_as_the_message_says_comes_back(
+    mirror: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    remove: bool,
+) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    made = write_aishell(Path("mirror"), CLIPS, state="tgz")
+    _pin_archives(Path("mirror"), monkeypatch)
+    more = ["--data_url", mirror, *(["--remove_archive"] if remove else [])]
+    assert prepare.main(more) == 0
+    shutil.rmtree("downloads/data_aishell/wav/train")
+    capfd.readouterr()
+    told = _error(capfd, *more)
+    assert "wav/train has no recordings with words" in told
+    assert "remove downloads/data_aishell to have it unpacked or fetched" in told
+    shutil.rmtree("downloads/data_aishell")
+    assert prepare.main(more) == 0
+    _check(made, "downloads/data_aishell")
+    Path("downloads/data_aishell", corpus.TRANSCRIPT).unlink()
+    capfd.readouterr()
+    assert "is missing: remove downloads/data_aishell to" in _error(capfd, *more)
+
+
+def test_a_corpus_of_others_is_not_written(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_aishell(Path("downloads"), CLIPS, state="tgz")
+    _pin_archives(Path("downloads"), monkeypatch)
+    assert prepare.main([]) == 0
+    mark = Path("downloads/data_aishell/.complete")
+    os.utime(mark, (1, 1))
+    assert prepare.main([]) == 0
+    assert mark.stat().st_mtime == 1
+    mark.unlink()
+
+    # Permissions would not keep root from writing.
+    def refused(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "touch", refused)
+    assert prepare.main([]) == 0
+    assert not mark.exists()
+    monkeypatch.setattr(Path, "unlink", refused)
+    capfd.readouterr()
+    told = _error(capfd, "--remove_archive")
+    assert "downloads/data_aishell.tgz cannot be removed (Permission denied)" in told
+
+
 def test_unpacked_by_kaldi(monkeypatch: pytest.MonkeyPatch) -> None:
     made = write_aishell(Path("downloads"), CLIPS)
     Path("downloads/data_aishell/.complete").touch()
@@ -230,6 +282,9 @@ def test_bad_input(capfd: pytest.CaptureFixture[str]) -> None:
     assert "AISHELL=nowhere: there is no such folder" in _error(
         capfd, "--corpus", "nowhere"
     )
+    assert "AISHELL=my corpus: wav.scp cannot hold a path with a blank" in _error(
+        capfd, "--corpus", "my corpus"
+    )
     write_aishell(Path("corpus"), CLIPS)
     data = Path("corpus/data_aishell")
     wav = data / "wav/dev/S0724/BAC009S0724W0122.wav"
@@ -250,7 +305,7 @@ def test_bad_input(capfd: pytest.CaptureFixture[str]) -> None:
 def test_the_shell_finds_the_corpus(tmp_path: Path, by: str) -> None:
     recipe = fixture.lay_out(tmp_path / "recipe")
     environment = {**os.environ, "PYTHON": sys.executable}
-    where = recipe / "downloads" if by == "default" else tmp_path / "my corpus"
+    where = recipe / "downloads" if by == "default" else tmp_path / "my$corpus"
     if by == "environment":
         environment["AISHELL"] = str(where)
     elif by == "db.sh":

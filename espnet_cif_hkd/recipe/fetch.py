@@ -7,8 +7,7 @@ import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -148,17 +147,9 @@ def _mebibytes(count: int) -> str:
     return f"{count / 2**20:,.0f} MiB"
 
 
-@contextmanager
-def _only_one(part: Path) -> Iterator[IO[bytes]]:
+def _only_one(part: Path) -> AbstractContextManager[IO[bytes]]:
     """Open ``part`` to append; refuse if another process does so."""
-    refusal = f"{part} is being fetched by another process: wait for it"
-    with ExitStack() as stack:
-        try:
-            part.parent.mkdir(parents=True, exist_ok=True)
-            stream = stack.enter_context(locked(part, refusal))
-        except OSError as error:
-            raise UserError(f"{part} cannot be written: {error.strerror}") from error
-        yield stream
+    return locked(part, f"{part} is being fetched by another process: wait for it")
 
 
 def _download(url: str, stream: IO[bytes], path: Path, size: int | None) -> None:

@@ -19,18 +19,21 @@ def locked(path: Path, refusal: str | None = None) -> Iterator[IO[bytes]]:
     is a new one. Where a file system has no locks, a line of the log says so.
 
     Args:
-        path: the file, made if it is not there.
+        path: the file, made with its folder if it is not there.
         refusal: what to say if another process has the lock; None waits for it.
 
     Yields:
         The stream; flush it, an error of closing it is not told.
 
     Raises:
-        UserError: ``refusal``.
-        OSError: the file cannot be written.
+        UserError: ``refusal``, or the file cannot be written.
     """
     while True:
-        stream = path.open("ab")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stream = path.open("ab")
+        except OSError as error:
+            raise UserError(f"{path} cannot be written: {error.strerror}") from error
         try:
             _lock(stream, path, refusal)
             if _is_at(stream, path):
@@ -47,7 +50,7 @@ def alone(path: Path) -> Iterator[None]:
     """Hold a lock by a file at ``path`` that exists only as long as it is needed.
 
     Raises:
-        OSError: the file cannot be written.
+        UserError: the file cannot be written.
     """
     with locked(path):
         try:

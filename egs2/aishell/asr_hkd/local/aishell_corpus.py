@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.recipe.disk import require_space
-from espnet_cif_hkd.recipe.fetch import extract_tar, fetch, is_extracted
+from espnet_cif_hkd.recipe.disk import remove, require_space
+from espnet_cif_hkd.recipe.fetch import (
+    extract_tar,
+    fetch,
+    forget_extracted,
+    is_extracted,
+)
+from espnet_cif_hkd.recipe.lock import alone
 from espnet_cif_hkd.recipe.log import log, progress
 
 DATA_URL = "https://www.openslr.org/resources/33"
@@ -47,9 +54,11 @@ def obtain(root: Path, data_url: str, remove_archive: bool) -> Path:
         remove_archive: whether to delete the archive once it is unpacked.
 
     Raises:
-        UserError: the folder does not exist and is not ``downloads``, or fetching or
-            unpacking failed.
+        UserError: the folder does not exist and is not ``downloads``, its name has a
+            blank, or fetching, unpacking or removing failed.
     """
+    if any(letter.isspace() for letter in str(root)):
+        raise UserError(f"AISHELL={root}: wav.scp cannot hold a path with a blank")
     data = _found(root)
     if data is None:
         if not root.is_dir() and root != Path("downloads"):
@@ -58,12 +67,20 @@ def obtain(root: Path, data_url: str, remove_archive: bool) -> Path:
                 f"{FOLDER}/ in it, or make it to have the corpus fetched there"
             )
         data = root / FOLDER
+        if not data.exists():
+            # It was unpacked once, and has been removed since.
+            for archive in ARCHIVES:
+                forget_extracted(root / archive.name, root)
         _fetch(root, data_url)
     _unpack_speakers(data / "wav", ours=is_extracted(root / ARCHIVES[0].name, root))
     if is_extracted(root / ARCHIVES[0].name, root):
-        (data / _UNPACKED_BY_OTHERS[0]).touch()
+        mark = data / _UNPACKED_BY_OTHERS[0]
+        # Ours does without; a corpus may be shared, and not ours to write.
+        with suppress(OSError):
+            if not mark.exists():
+                mark.touch()
         if remove_archive:
-            (root / ARCHIVES[0].name).unlink(missing_ok=True)
+            remove(root / ARCHIVES[0].name, "run with --remove_archive false")
     return data
 
 
@@ -97,14 +114,16 @@ def _fetch(root: Path, data_url: str) -> None:
 
 def _unpack_speakers(wav: Path, ours: bool) -> None:
     """Unpack ``wav/SPEAKER.tar.gz``, if there are any; remove them if they are ours."""
-    archives = sorted(wav.glob("*.tar.gz"))
-    if not archives:
+    if not any(wav.glob("*.tar.gz")):
         return
     if not os.access(wav, os.W_OK):
         log(f"{wav} cannot be written: its archives are taken as unpacked")
         return
-    for archive in progress(archives, len(archives), f"unpacking speakers in {wav}"):
-        extract_tar(archive, wav)
-        if ours:
-            archive.unlink()
-            (wav / f".{archive.name}.extracted").unlink()
+    with alone(wav / ".speakers.lock"):
+        archives = sorted(wav.glob("*.tar.gz"))
+        told = progress(archives, len(archives), f"unpacking speakers in {wav}")
+        for archive in told:
+            extract_tar(archive, wav)
+            if ours:
+                remove(archive, "its recordings are unpacked")
+                forget_extracted(archive, wav)

@@ -37,9 +37,11 @@ def read_transcript(path: Path) -> dict[str, str]:
     """Utterance → its characters; the blanks between words are dropped.
 
     Raises:
-        UserError: it is not UTF-8, or an utterance occurs twice or has no words.
+        UserError: it is missing, is not UTF-8, or an utterance occurs twice or has no
+            words.
     """
-    words = {key: text.replace(" ", "") for key, text in read_table(path).items()}
+    table = read_table(path, f"remove {path.parents[1]} to have all unpacked again")
+    words = {key: text.replace(" ", "") for key, text in table.items()}
     silent = [key for key, text in words.items() if not text]
     if silent:
         raise UserError(f"{path}: {first_few(silent)} have no words: fetch it again")
@@ -81,8 +83,8 @@ def collect(data: Path) -> tuple[dict[str, Set], list[str], list[str]]:
         if not made.recordings:
             raise UserError(
                 f"{folder} has no recordings with words: AISHELL-1 is not whole; "
-                "remove it to have it fetched again, or name another folder by "
-                "AISHELL"
+                f"remove {data} to have it unpacked or fetched again, or name another "
+                "folder by AISHELL"
             )
     return sets, wordless, [name for name in transcript if name not in place]
 

@@ -51,6 +51,17 @@ def test_a_checkpoint_is_as_large_as_computed(tmp_path):
     )
 
 
+def test_the_models_are_those_of_the_recipes():
+    """The README's counts are tested against the models that ESPnet builds."""
+    alone = budget.LIBRISPEECH_PARAMETERS - 2 * (512 * 768 + 768)
+    readme = (ROOT / "egs2/librispeech/asr_hkd/README.md").read_text()
+    assert f"| `train_asr_cif_hkd.yaml` | both | {alone:,} |" in readme
+    size = budget.checkpoint_bytes(budget.LIBRISPEECH_PARAMETERS, kept=10) / 1e9
+    assert f"checkpoint | {size:.1f} | {size:.1f} |" in readme
+    for corpus in budget.CORPORA:
+        assert f"{corpus.parameters / 1e6:.1f} M" in PAGE
+
+
 def test_the_batches_of_the_page_are_those_of_the_recipe():
     path = ROOT / "egs2" / "aishell" / "asr_hkd" / "conf" / "train_asr_cif_hkd.yaml"
     config = yaml.safe_load(path.read_text())

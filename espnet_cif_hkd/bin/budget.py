@@ -19,9 +19,6 @@ PCM_PER_HOUR = 3600 * 16_000 * 2  # 16 bit at 16 kHz
 SPEED_FACTORS = (0.9, 1.0, 1.1)
 # Adam keeps two float32 numbers for each parameter beside the parameter itself.
 CHECKPOINT_BYTES, MODEL_BYTES = 12, 4
-PAPER_PARAMETERS = 47_208_587
-# Two projections of 256 dimensions to the teacher's 768, with biases.
-PROJECTIONS = 2 * (256 * 768 + 768)
 TEACHER_DIM = 768
 NUM_NEGATIVES = 700
 
@@ -36,6 +33,17 @@ WORDPIECES_PER_WORD = 40_332 / 34_317
 FLAC_PER_HOUR = (6_387_309_499 + 23_049_477_885 + 30_593_501_606) / 960.9
 
 
+def _with_projections(parameters: int, dim: int) -> int:
+    """Add the two projections of ``dim`` to the teacher's width, with biases."""
+    return parameters + 2 * (dim * TEACHER_DIM + TEACHER_DIM)
+
+
+# The models of train_asr_cif_hkd.yaml: the paper's for AISHELL-1, LibriSpeech's with
+# 5,000 BPE pieces.
+PAPER_PARAMETERS = _with_projections(47_208_587, 256)
+LIBRISPEECH_PARAMETERS = _with_projections(125_976_201, 512)
+
+
 @dataclass(frozen=True)
 class Corpus:
     """A training set, and what else of its corpus lies on the disk.
@@ -46,6 +54,7 @@ class Corpus:
         other_hours: of the development and test sets.
         archive_bytes: what is fetched, training set or whole.
         tokens: targets of the training set by unit, ``</s>`` included.
+        parameters: of the model that is trained, for HKD.
     """
 
     name: str
@@ -54,6 +63,7 @@ class Corpus:
     other_hours: float = 0.0
     archive_bytes: int = 0
     tokens: dict[str, float] = field(default_factory=dict)
+    parameters: int = PAPER_PARAMETERS
 
 
 def _librispeech(name: str, hours: float, utterances: int, archives: int) -> Corpus:
@@ -64,7 +74,10 @@ def _librispeech(name: str, hours: float, utterances: int, archives: int) -> Cor
         "WordPiece": WORDPIECES_PER_WORD,
     }
     tokens = {unit: words * n + utterances for unit, n in per_word.items()}
-    return Corpus(name, hours, utterances, HELD_OUT_HOURS, archives, tokens)
+    return Corpus(
+        *(name, hours, utterances, HELD_OUT_HOURS, archives, tokens),
+        parameters=LIBRISPEECH_PARAMETERS,
+    )
 
 
 CORPORA = (
@@ -125,7 +138,6 @@ def store_table(corpora: Sequence[Corpus], dim: int = TEACHER_DIM) -> str:
 def disk_table(corpora: Sequence[Corpus], kept: int = 10) -> str:
     """Markdown: what a run of each corpus leaves on the disk, without the store."""
     slower = sum(1 / factor for factor in SPEED_FACTORS)
-    parameters = PAPER_PARAMETERS + PROJECTIONS
     rows = []
     for corpus in corpora:
         hours = corpus.hours + corpus.other_hours
@@ -137,7 +149,7 @@ def disk_table(corpora: Sequence[Corpus], kept: int = 10) -> str:
                 _gb(hours * PCM_PER_HOUR),
                 _gb(hours * FLAC_PER_HOUR),
                 f"+ {_gb(perturbed)}",
-                _gb(checkpoint_bytes(parameters, kept)),
+                _gb(checkpoint_bytes(corpus.parameters, kept)),
             )
         )
     head = (

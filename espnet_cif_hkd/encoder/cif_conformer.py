@@ -36,7 +36,11 @@ from espnet_cif_hkd.encoder.front_end import (
     build_front_end,
     rename_for_this_release,
 )
-from espnet_cif_hkd.encoder.options import check_espnet_options, check_pooling
+from espnet_cif_hkd.encoder.options import (
+    check_count,
+    check_espnet_options,
+    check_pooling,
+)
 from espnet_cif_hkd.errors import UserError
 
 
@@ -110,6 +114,19 @@ class CIFConformerEncoder(AbsEncoder):
     ) -> None:
         super().__init__()
         check_espnet_options(espnet_options)
+        for name, value in (
+            ("output_size", output_size),
+            ("attention_heads", attention_heads),
+            ("linear_units", linear_units),
+            ("num_blocks", num_blocks),
+            ("input_channels", input_channels),
+        ):
+            check_count(name, value)
+        if output_size % 2 != 0:
+            raise UserError(
+                f"encoder_conf: output_size {output_size} must be even: positions are "
+                "pairs of sine and cosine"
+            )
         if output_size % attention_heads != 0:
             raise UserError(
                 f"encoder_conf: attention_heads {attention_heads} does not divide "

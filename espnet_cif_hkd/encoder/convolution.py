@@ -20,7 +20,7 @@ class MaskedConvolutionModule(torch.nn.Module):
         bias: Whether the convolutions have biases: ESPnet's have, the paper's not.
 
     Raises:
-        UserError: If ``kernel_size`` is even or less than one.
+        UserError: If ``kernel_size`` is even, less than one or no whole number.
 
     Source: spec A 5.2.
     """
@@ -29,10 +29,10 @@ class MaskedConvolutionModule(torch.nn.Module):
         self, channels: int, kernel_size: int, activation: torch.nn.Module, bias: bool
     ) -> None:
         super().__init__()
-        if kernel_size < 1 or kernel_size % 2 == 0:
+        if type(kernel_size) is not int or kernel_size < 1 or kernel_size % 2 == 0:
             raise UserError(
-                f"encoder_conf: cnn_module_kernel {kernel_size} must be odd and "
-                "positive, so that a frame stays in the middle of what it sees"
+                f"encoder_conf: cnn_module_kernel {kernel_size!r} must be odd and a "
+                "whole number >= 1, so that a frame stays in the middle of what it sees"
             )
         self.pointwise_conv1 = torch.nn.Conv1d(channels, 2 * channels, 1, bias=bias)
         self.depthwise_conv = torch.nn.Conv1d(

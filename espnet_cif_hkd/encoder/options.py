@@ -49,6 +49,16 @@ def check_espnet_options(options: dict[str, Any]) -> None:
             )
 
 
+def check_count(name: str, value: object) -> None:
+    """Accept whole numbers from 1.
+
+    Raises:
+        UserError: If ``value`` is none; YAML makes text of a number in quotes.
+    """
+    if type(value) is not int or value < 1:
+        raise UserError(f"encoder_conf: {name} {value!r} must be a whole number >= 1")
+
+
 def check_pooling(pooling_layers: Sequence[int], num_blocks: int) -> tuple[int, ...]:
     """Return the numbers of the blocks after which frames are pooled.
 

@@ -206,7 +206,7 @@ def test_large_batches_run_in_groups(plm, monkeypatch):
     online = OnlineTeacher(TeacherConfig(plm, HIDDEN), CHARS)
     sequences = [encode("CAT " * n) for n in (3, 1, 9, 2, 5)]
     whole = online.features(sequences, CPU)
-    monkeypatch.setattr(online_module, "_MAX_PADDED_TOKENS", 12)
+    monkeypatch.setitem(online_module._RUN_TOKENS, "cpu", 12)
     torch.testing.assert_close(
         online.features(sequences, CPU), whole, rtol=1e-5, atol=1e-5
     )
@@ -261,7 +261,12 @@ def test_choices_tolerate_strings_for_null():
         ({"acoustic": {"temprature": 1}}, "acoustic: unknown option 'temprature'"),
         ({"acoustic": {"temperature": 0}}, "acoustic.temperature is 0"),
         ({"acoustic": {"num_negatives": 0}}, "num_negatives is 0"),
+        ({"acoustic": {"num_negatives": True}}, "num_negatives is True"),
         ({"acoustic": {"weight": -1}}, "acoustic.weight is -1"),
+        ({"acoustic": {"weight": False}}, "acoustic.weight is False"),
+        ({"acoustic": {"temperature": True}}, "acoustic.temperature is True"),
+        ({"acoustic": []}, r"acoustic is \[\]; it must hold options"),
+        ({"linguistic": 5}, "linguistic is 5; it must hold options"),
         ({"linguistic": {"weight": "x"}}, "linguistic.weight is 'x'"),
         ({"linguistic": {"reduction": "max"}}, "linguistic.reduction is 'max'"),
         ({"acoustic": {"share_negatives": "yes"}}, "share_negatives is 'yes'"),

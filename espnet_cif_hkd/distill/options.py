@@ -54,14 +54,19 @@ def level_options(
 
     Args:
         name: of the level, for the message.
-        given: from YAML.
+        given: from YAML, which may hold anything.
         known: the defaults.
 
     Raises:
-        UserError: an option is unknown.
+        UserError: an option is unknown, or there are no options.
     """
     if given is None:
         return {**known, "weight": 0.0}
+    if not isinstance(given, Mapping):
+        raise UserError(
+            f"criterion_conf.{name} is {given!r}; it must hold options, such as "
+            "{weight: 1.0}, or be null, which leaves the level out"
+        )
     for key in given:
         if key not in known:
             raise UserError(
@@ -69,10 +74,16 @@ def level_options(
                 f"{', '.join(known)}"
             )
     options = {**known, **given}
-    options["weight"] = options["weight"] or 0.0
+    if options["weight"] is None:
+        options["weight"] = 0.0
     if options.get("num_negatives") == "all":
         options["num_negatives"] = None
     return options
+
+
+def _is_number(value: object) -> bool:
+    """Whether YAML has a number: true is one to Python, but not to a reader."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def check_options(acoustic: Mapping[str, Any], linguistic: Mapping[str, Any]) -> None:
@@ -83,16 +94,16 @@ def check_options(acoustic: Mapping[str, Any], linguistic: Mapping[str, Any]) ->
     """
     for name, options in (("acoustic", acoustic), ("linguistic", linguistic)):
         weight = options["weight"]
-        if not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
+        if not _is_number(weight) or not 0 <= weight < math.inf:
             raise UserError(
                 f"criterion_conf.{name}.weight is {weight!r}; it must be a number >= 0"
             )
     temperature, count = acoustic["temperature"], acoustic["num_negatives"]
-    if not isinstance(temperature, (int, float)) or not 0 < temperature < math.inf:
+    if not _is_number(temperature) or not 0 < temperature < math.inf:
         raise UserError(
             f"criterion_conf.acoustic.temperature is {temperature!r}; it must be > 0"
         )
-    if count is not None and (not isinstance(count, int) or count < 1):
+    if count is not None and (type(count) is not int or count < 1):
         raise UserError(
             f"criterion_conf.acoustic.num_negatives is {count!r}; it must be a whole "
             "number >= 1, or all"

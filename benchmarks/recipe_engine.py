@@ -1,0 +1,87 @@
+"""Stages of a small recipe by this package's engine and by ESPnet's own asr.sh.
+
+    ESPNET_ROOT=/path/to/espnet python3 benchmarks/recipe_engine.py [--epochs 40]
+
+The miniature of ``tests/stock_cases.py`` with FOTAQ's recipe: 12 utterances, a model
+that trains in seconds, so that start-up is what is measured, stages 1 to 13. Then
+training alone, stage 11, with so many epochs that training dominates. One job, no
+pipes but those of the recipe; needs a checkout whose Python is this one. About four
+minutes.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from measure import describe, table
+
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
+
+
+def run(folder: Path, words: list[str], first: int, last: int, checkout: bool) -> float:
+    """Seconds of the stages; what they said is in ``folder``.log."""
+    environment = {k: v for k, v in os.environ.items() if k != "ESPNET_ROOT"}
+    environment["PYTHON"] = sys.executable
+    if checkout:
+        environment["ESPNET_ROOT"] = os.environ["ESPNET_ROOT"]
+    command = ["bash", "run.sh", *words]
+    command += ["--stage", str(first), "--stop_stage", str(last)]
+    begun = time.monotonic()
+    with folder.with_suffix(".log").open("a") as log:
+        subprocess.run(
+            command, cwd=folder, env=environment, stdout=log, stderr=log, check=True
+        )
+    return time.monotonic() - begun
+
+
+def compare(top: Path, epochs: int) -> list[list[object]]:
+    """Rows of the table: what, seconds of asr.sh and of the engine, ratio."""
+    from stock_cases import fotaq
+
+    words = fotaq(top / "new")
+    folders = {}
+    for name in ("stock", "engine"):
+        folders[name] = top / name
+        shutil.copytree(top / "new", folders[name], symlinks=True)
+    begun = {
+        name: run(folder, words, 1, 13, name == "stock")
+        for name, folder in folders.items()
+    }
+    longer = list(words)
+    longer[longer.index("--asr_args") + 1] += f" --max_epoch {epochs}"
+    longer += ["--asr_tag", "longer"]
+    trained = {
+        name: run(folder, longer, 11, 11, name == "stock")
+        for name, folder in folders.items()
+    }
+    return [
+        [what, times["stock"], times["engine"], times["stock"] / times["engine"]]
+        for what, times in (
+            ("stages 1 to 13, 2 epochs", begun),
+            (f"stage 11, {epochs} epochs", trained),
+        )
+    ]
+
+
+def main() -> int:
+    """Measure and print; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=40, help="of the second row")
+    args = parser.parse_args()
+    if not os.environ.get("ESPNET_ROOT"):
+        print("ESPNET_ROOT is not set: there is no asr.sh to compare with")
+        return 1
+    print(describe("espnet", threads=1))
+    with tempfile.TemporaryDirectory() as top:
+        rows = compare(Path(top), args.epochs)
+    print(table(["", "asr.sh, s", "engine, s", "asr.sh / engine"], rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -154,7 +154,7 @@ def test_batches_of_utterances_equal_single_decoding(beam_size, ctc):
 def test_ending_rule():
     logp = torch.log(torch.tensor([[0.1, 0.2, 0.7]])).repeat(4, 1)
     lengths = torch.tensor([6, 4, 3, 2])
-    masked = mask_by_fired_length(logp, 2, lengths, eos=2, eos_slack=1)
+    masked = mask_by_fired_length(logp.clone(), 2, lengths, eos=2, eos_slack=1)
     assert masked[0, 2] == -1e10 and torch.equal(masked[0, :2], logp[0, :2])  # early
     assert torch.equal(masked[1], logp[1])  # L - 2: one before the last vector
     assert torch.equal(masked[2], logp[2])  # L - 1

@@ -13,10 +13,12 @@ i    step of the search: how many tokens a hypothesis has
 ===  =====================================================================
 """
 
+import functools
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from espnet2.asr.decoder.abs_decoder import AbsDecoder
@@ -25,6 +27,13 @@ from espnet_cif_hkd.cif import CIFOutput, CIFPredictor, integrate_and_fire
 from espnet_cif_hkd.compat import BatchScorerInterface, LayerNorm, PositionalEncoding
 from espnet_cif_hkd.decoder.ending import mask_by_fired_length
 from espnet_cif_hkd.decoder.layer import CausalLayer
+from espnet_cif_hkd.decoder.search_state import (
+    FiredTokens,
+    HypothesisState,
+    KeyValuePool,
+    Scored,
+    gathered,
+)
 from espnet_cif_hkd.errors import UserError
 
 
@@ -196,49 +205,72 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         """
         previous = torch.nn.functional.pad(embeddings[:, :-1], (0, 0, 1, 0))
         n_tokens = ys_in_pad.size(1)
-        mask = _causal_mask(n_tokens, n_tokens, ys_in_pad.device)
-        hidden, _ = self._transform(ys_in_pad, previous, mask, None)
+        mask = _causal_mask(n_tokens, n_tokens, ys_in_pad.device).unsqueeze(0)
+        hidden = self._enter(ys_in_pad, previous, 0)
+        for layer in self.layers:
+            hidden = layer(hidden, mask)
+        hidden = self.after_norm(hidden)
         states = self.project_out(torch.cat([hidden, embeddings], dim=-1))
         return self.output_layer(states), states
 
-    def _transform(
+    def _enter(
+        self, tokens: torch.Tensor, previous: torch.Tensor, n_before: int
+    ) -> torch.Tensor:
+        """Embed tokens ``(B, L)`` that follow ``n_before``: ``(B, L, D)``.
+
+        ``previous`` are the vectors fired before each, ``(B or 1, L, D)``.
+        """
+        xs = self.embed(tokens) * math.sqrt(self.embed.embedding_dim)
+        previous = previous.to(xs.dtype).expand_as(xs)
+        xs = self.project_in(torch.cat([xs, previous], dim=-1))
+        n_total = n_before + tokens.size(1)
+        # The positions alone: ESPnet's forward would scale the projection as well.
+        self.positions.extend_pe(xs.new_empty(1, n_total, 1))
+        return self.positions.dropout(xs + self.positions.pe[:, n_before:n_total])
+
+    def extend(
         self,
         tokens: torch.Tensor,
         previous: torch.Tensor,
-        mask: torch.Tensor,
-        cache: torch.Tensor | None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Embed and transform tokens that follow P cached ones.
+        current: torch.Tensor,
+        n_before: int,
+        exchange: Callable[
+            [int, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]
+        ],
+        mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Predict the token behind prefixes whose last tokens are new.
+
+        This is a step of every search. It is for inference: there is no dropout.
 
         Args:
-            tokens: ``(B, L)``; previous: the vectors fired before each, ``(B, L, D)``;
-            mask: ``(1, L, P + L)``; cache: ``(B, layers, 2, H, P, D / H)`` or None.
+            tokens: The new tokens, ``(N, L)`` int64, L mostly 1.
+            previous: The vectors fired before each, ``(N or 1, L, D)``.
+            current: The vector fired for the token to predict, ``(N or 1, D)``.
+            n_before: P, how many tokens stand before the new ones.
+            exchange: Given the index of a layer, keys and values of the new tokens,
+                ``(N, L, D)`` each, stores them and returns those of all P + L.
+            mask: As in :meth:`CausalLayer.extend`.
 
         Returns:
-            Hidden states, ``(B, L, D)``, and the cache of P + L tokens.
+            Logits, ``(N, V)``.
         """
-        xs = self.embed(tokens) * math.sqrt(self.embed.embedding_dim)
-        xs = self.project_in(torch.cat([xs, previous.to(xs.dtype)], dim=-1))
-        n_cached = 0 if cache is None else cache.size(4)
-        n_total = n_cached + tokens.size(1)
-        # The positions alone: ESPnet's forward would scale the projection as well.
-        self.positions.extend_pe(xs.new_empty(1, n_total, 1))
-        xs = self.positions.dropout(xs + self.positions.pe[:, n_cached:n_total])
-        new_cache = []
+        hidden = self._enter(tokens, previous, n_before)
         for index, layer in enumerate(self.layers):
-            xs, layer_cache = layer(
-                xs, mask, None if cache is None else cache[:, index]
-            )
-            new_cache.append(layer_cache)
-        return self.after_norm(xs), torch.stack(new_cache, dim=1)
+            keep = functools.partial(exchange, index)
+            hidden = cast(CausalLayer, layer).extend(hidden, keep, mask)
+        hidden = self.after_norm(hidden[:, -1])
+        current = current.to(hidden.dtype).expand_as(hidden)
+        states = self.project_out(torch.cat([hidden, current], dim=-1))
+        return self.output_layer(states)  # type: ignore[no-any-return]
 
-    def init_state(self, x: torch.Tensor) -> dict[str, Any]:
+    def init_state(self, x: torch.Tensor) -> HypothesisState:
         """Fire the tokens of one utterance, ``x (T, D)``, before a search."""
         return self.batch_init_state(x)
 
     def batch_init_state(
         self, x: torch.Tensor, xs_lengths: torch.Tensor | None = None
-    ) -> dict[str, Any]:
+    ) -> HypothesisState:
         """Fire the tokens of one utterance or of a batch, once, before a search.
 
         Args:
@@ -251,10 +283,19 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         hs_pad = x if x.dim() == 3 else x.unsqueeze(0)
         if xs_lengths is None:
             xs_lengths = torch.full((hs_pad.size(0),), hs_pad.size(1))
-        fired = self.fire(hs_pad, xs_lengths.to(x.device))
-        for n_fired, n_frames in zip(
-            fired.lengths.tolist(), xs_lengths.tolist(), strict=True
-        ):
+        fired = self.fire_freely(hs_pad, xs_lengths)
+        return HypothesisState(fired, KeyValuePool(len(self.layers)))
+
+    def fire_freely(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> FiredTokens:
+        """As :meth:`fire`, for a search: it warns where that will end oddly.
+
+        Args:
+            hs_pad: Encoder frames, ``(B, T, D)``.
+            hlens: Valid frames, ``(B,)``.
+        """
+        fired = self.fire(hs_pad, hlens.to(hs_pad.device))
+        lengths = fired.lengths.cpu()
+        for n_fired, n_frames in zip(lengths.tolist(), hlens.tolist(), strict=True):
             if n_fired == 0:
                 logging.warning("no token fired: the hypothesis is empty")
             if n_fired > n_frames:
@@ -269,16 +310,11 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         embeddings = fired.embeddings
         if embeddings.size(1) == 0:  # nothing fired: a vector that is never used
             embeddings = embeddings.new_zeros(hs_pad.size(0), 1, hs_pad.size(2))
-        return {
-            "embeddings": embeddings,  # (B, L, D)
-            "lengths": fired.lengths,  # (B,)
-            "utterance": None,
-            "cache": None,
-        }
+        return FiredTokens(embeddings, lengths)
 
     def score(
-        self, ys: torch.Tensor, state: Any, x: torch.Tensor
-    ) -> tuple[torch.Tensor, Any]:
+        self, ys: torch.Tensor, state: HypothesisState, x: torch.Tensor
+    ) -> tuple[torch.Tensor, HypothesisState]:
         """Score the next token of one hypothesis, ``ys (i + 1,)``: ``(V,)``."""
         logp, states = self.batch_score(ys.unsqueeze(0), [state], x.unsqueeze(0))
         return logp.squeeze(0), states[0]
@@ -286,10 +322,10 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
     def batch_score(
         self,
         ys: torch.Tensor,
-        states: list[Any],
+        states: list[HypothesisState],
         xs: torch.Tensor,
         xs_mask: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, list[Any]]:
+    ) -> tuple[torch.Tensor, list[HypothesisState]]:
         """Score the next token of N hypotheses.
 
         Args:
@@ -301,44 +337,40 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         Returns:
             Log-probabilities under the ending rule, ``(N, V)``, and N states.
         """
-        n_hyp = ys.size(0)
-        embeddings, lengths = states[0]["embeddings"], states[0]["lengths"]
-        if states[0]["utterance"] is None:
-            # The common first state; slots are laid out utterance-major.
-            per_utterance = n_hyp // embeddings.size(0)
-            owners = [n // per_utterance for n in range(n_hyp)]
-            cache = None
-        else:
-            owners = [state["utterance"] for state in states]
-            cache = torch.stack([state["cache"] for state in states])
-        owner = torch.tensor(owners, device=ys.device)  # (N,)
+        fired, pool = states[0].fired, states[0].pool
+        n_hyp, n_tokens = ys.shape
+        before = gathered(states)
+        n_before = before.rows.size(1)
+        n_new = n_tokens - n_before
+        rows = torch.cat([before.rows, pool.claim(n_hyp, n_new, ys.device)], dim=1)
 
-        n_cached = 0 if cache is None else cache.size(4)
-        # ESPnet 202611 goes on scoring slots that have ended: stay inside.
-        steps = torch.arange(n_cached, ys.size(1), device=ys.device)
-        last = embeddings.size(1) - 1
-        current = embeddings[owner[:, None], steps.clamp(max=last)]  # (N, new, D)
-        previous = embeddings[owner[:, None], (steps - 1).clamp(min=0, max=last)]
-        previous = previous.masked_fill((steps == 0)[:, None], 0.0)
-        mask = _causal_mask(len(steps), ys.size(1), ys.device)
-        hidden, cache = self._transform(ys[:, n_cached:], previous, mask, cache)
-        joined = torch.cat([hidden[:, -1], current[:, -1].to(hidden.dtype)], dim=-1)
-        logp = torch.log_softmax(self.output_layer(self.project_out(joined)), dim=-1)
-        logp = mask_by_fired_length(
-            logp, ys.size(1) - 1, lengths[owner], self.eos, self.eos_slack
+        steps = torch.arange(n_before, n_tokens, device=ys.device)
+        several = fired.embeddings.size(0) > 1
+        owners = before.owners.to(ys.device) if several else None
+        current, previous = fired.at(steps, owners)
+        logits = self.extend(
+            ys[:, n_before:],
+            previous,
+            current[:, -1],
+            n_before,
+            lambda layer, keys, values: pool.exchange(layer, rows, keys, values),
+            # one new token, the last, may look at everything
+            None if n_new == 1 else _causal_mask(n_new, n_tokens, ys.device),
         )
+        logp = mask_by_fired_length(
+            torch.log_softmax(logits, dim=-1),
+            n_tokens - 1,
+            fired.lengths[before.owners],
+            self.eos,
+            self.eos_slack,
+        )
+        scored = Scored(before.owners, rows)
         return logp, [
-            {
-                "embeddings": embeddings,
-                "lengths": lengths,
-                "utterance": owners[n],
-                "cache": cache[n],  # (layers, 2, H, i + 1, D / H)
-            }
-            for n in range(n_hyp)
+            HypothesisState(fired, pool, scored, index) for index in range(n_hyp)
         ]
 
 
 def _causal_mask(n_new: int, n_total: int, device: torch.device) -> torch.Tensor:
-    """True where new token l may look: itself and what stands before, (1, new, all)."""
+    """True where new token l may look: itself and what stands before, (new, all)."""
     mask = torch.ones(n_new, n_total, dtype=torch.bool, device=device)
-    return mask.tril(diagonal=n_total - n_new).unsqueeze(0)
+    return mask.tril(diagonal=n_total - n_new)

@@ -20,19 +20,24 @@ def mask_by_fired_length(
     - from step L on it is certain and costs nothing.
 
     Args:
-        logp: Log-probabilities of the next token, ``(N, V)``.
+        logp: Log-probabilities of the next token, ``(N, V)``; changed in place, for
+            copies of all hypotheses times the vocabulary cost more than the rule.
         step: Tokens each hypothesis has already.
-        lengths: L of each hypothesis, ``(N,)``.
+        lengths: L of each hypothesis, ``(N,)`` on the CPU, so that no step waits for
+            a GPU to find that the rule says nothing.
         eos: Index of ``<eos>``.
         eos_slack: Tokens before the last fired one at which ``<eos>`` may come.
 
     Returns:
-        The masked log-probabilities, ``(N, V)``.
+        ``logp``.
     """
     log_zero = max(_LOG_ZERO, torch.finfo(logp.dtype).min / 4)
-    is_eos = torch.arange(logp.size(1), device=logp.device) == eos  # (V,)
     early = step < lengths - 1 - eos_slack  # (N,)
     over = step >= lengths  # (N,)
-    logp = logp.masked_fill(early[:, None] & is_eos, log_zero)
-    certain = torch.where(is_eos, 0.0, log_zero).to(logp.dtype)
-    return torch.where(over[:, None], certain, logp)
+    if early.any():
+        logp[:, eos].masked_fill_(early.to(logp.device), log_zero)
+    if over.any():
+        over = over.to(logp.device)
+        logp.masked_fill_(over[:, None], log_zero)
+        logp[:, eos].masked_fill_(over, 0.0)
+    return logp

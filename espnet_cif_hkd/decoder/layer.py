@@ -1,6 +1,6 @@
-"""A Transformer layer that attends to earlier tokens only, with cached keys."""
+"""A Transformer layer that attends to earlier tokens only."""
 
-import math
+from collections.abc import Callable
 
 import torch
 
@@ -10,13 +10,15 @@ from espnet_cif_hkd.compat import (
     PositionwiseFeedForward,
 )
 
+Exchange = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
 
 class CausalLayer(torch.nn.Module):
     """Pre-norm self-attention and feed-forward, without encoder attention.
 
     ESPnet's ``DecoderLayer`` always attends to the encoder and caches outputs, so
     that it projects every earlier token again at each step. This one is made of the
-    same ESPnet modules and caches keys and values.
+    same ESPnet modules; its caller keeps keys and values.
 
     Args:
         size: Model size d.
@@ -45,28 +47,45 @@ class CausalLayer(torch.nn.Module):
         self.norm2 = LayerNorm(size)
         self.dropout = torch.nn.Dropout(dropout_rate)
 
-    def forward(
-        self, xs: torch.Tensor, mask: torch.Tensor, cache: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Transform new tokens, given the keys and values of earlier ones.
+    def forward(self, xs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Transform known tokens.
 
         Args:
-            xs: New tokens, ``(B, L, d)``.
-            mask: True where token ``l`` may look, ``(B or 1, L, P + L)`` bool.
-            cache: Keys and values of P earlier tokens, ``(B, 2, H, P, d / H)``.
+            xs: Tokens, ``(B, L, d)``.
+            mask: True where token ``l`` may look, ``(B or 1, L, L)`` bool.
 
         Returns:
-            The transformed tokens, ``(B, L, d)``, and the cache including them,
-            ``(B, 2, H, P + L, d / H)``.
+            The transformed tokens, ``(B, L, d)``.
         """
-        residual = xs
-        xs = self.norm1(xs)
-        query, key, value = self.self_attn.forward_qkv(xs, xs, xs)  # (B, H, L, d / H)
-        new_cache = torch.stack([key, value], dim=1)
-        if cache is not None:
-            new_cache = torch.cat([cache, new_cache], dim=3)
-            key, value = new_cache.unbind(dim=1)
-        scores = query @ key.transpose(-2, -1) / math.sqrt(query.size(-1))
-        attended = self.self_attn.forward_attention(value, scores, mask)
-        xs = residual + self.dropout(attended)
-        return xs + self.dropout(self.feed_forward(self.norm2(xs))), new_cache
+        normed = self.norm1(xs)
+        xs = xs + self.dropout(self.self_attn(normed, normed, normed, mask))
+        return xs + self.dropout(self.feed_forward(self.norm2(xs)))
+
+    def extend(
+        self, xs: torch.Tensor, exchange: Exchange, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Transform tokens that follow others, without dropout.
+
+        Args:
+            xs: New tokens, ``(N, L, d)``.
+            exchange: Given keys and values of the new tokens, ``(N, L, d)`` each,
+                stores them and returns those of all P + L tokens.
+            mask: True where new token ``l`` may look, ``(L, P + L)`` bool; None lets
+                it look everywhere, which is right for one new token.
+
+        Returns:
+            The transformed tokens, ``(N, L, d)``.
+        """
+        attention = self.self_attn
+        normed = self.norm1(xs)
+        query = attention.linear_q(normed)
+        keys, values = exchange(attention.linear_k(normed), attention.linear_v(normed))
+        attended = torch.nn.functional.scaled_dot_product_attention(
+            self._heads(query), self._heads(keys), self._heads(values), mask
+        )
+        xs = xs + attention.linear_out(attended.transpose(1, 2).flatten(2))
+        return xs + self.feed_forward(self.norm2(xs))
+
+    def _heads(self, xs: torch.Tensor) -> torch.Tensor:
+        """``(N, L, d)`` to ``(N, H, L, d / H)``."""
+        return xs.unflatten(2, (self.self_attn.h, -1)).transpose(1, 2)

@@ -1,0 +1,153 @@
+"""What hypotheses of a search have in common: fired vectors, and keys and values.
+
+A search scores each token of each hypothesis once. Its keys and values stay where they
+are, in a pool that only grows; a hypothesis is the list of its tokens' rows there. So a
+step writes what is new and reads what it attends to, and when beams are reordered no
+keys move. An older state stays valid, and hypotheses that have ended hold the one pool
+instead of a batch of keys each.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+_FIRST_ROWS = 256
+
+
+class KeyValuePool:
+    """Keys and values of all tokens that a search has scored, one row a token.
+
+    Args:
+        n_layers: Decoder layers; each has keys and values of its own.
+    """
+
+    def __init__(self, n_layers: int) -> None:
+        self._stored: list[torch.Tensor | None] = [None] * n_layers
+        self._used = 0
+
+    def __len__(self) -> int:
+        return self._used
+
+    def claim(self, n_hyp: int, n_new: int, device: torch.device) -> torch.Tensor:
+        """Rows for new tokens of N hypotheses, ``(N, new)`` int64."""
+        first = self._used
+        self._used += n_hyp * n_new
+        return torch.arange(first, self._used, device=device).view(n_hyp, n_new)
+
+    def exchange(
+        self, layer: int, rows: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Store what is new; return what the new tokens attend to.
+
+        Args:
+            layer: Index of the layer.
+            rows: Rows of the tokens of each hypothesis, ``(N, P + new)``; the last
+                ``new`` were claimed last.
+            keys: Of the new tokens, ``(N, new, D)``.
+            values: Likewise.
+
+        Returns:
+            Keys and values of all tokens of each hypothesis, ``(N, P + new, D)``.
+        """
+        n_hyp, n_new, size = keys.shape
+        stored = self._stored[layer]
+        if stored is None:
+            stored = keys.new_empty(2, max(_FIRST_ROWS, self._used), size)
+        elif stored.size(1) < self._used:
+            grown = stored.new_empty(2, 2 * self._used, size)
+            grown[:, : stored.size(1)] = stored
+            stored = grown
+        self._stored[layer] = stored
+        first = self._used - n_hyp * n_new
+        stored[0, first : self._used] = keys.flatten(0, 1)
+        stored[1, first : self._used] = values.flatten(0, 1)
+        found = stored.index_select(1, rows.flatten()).unflatten(1, rows.shape)
+        return found[0], found[1]
+
+
+@dataclass(frozen=True)
+class FiredTokens:
+    """The vectors of B utterances, fired once before a search.
+
+    Attributes:
+        embeddings: ``(B, L, D)``, L at least 1.
+        lengths: How many of them fired, ``(B,)`` int64 on the CPU: asking whether an
+            utterance has ended must not wait for a GPU.
+    """
+
+    embeddings: torch.Tensor
+    lengths: torch.Tensor
+
+    def at(
+        self, steps: torch.Tensor, owners: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The vectors fired for, and before, tokens of N hypotheses.
+
+        ESPnet 202611 goes on scoring hypotheses that have ended: steps past the last
+        vector take the last one.
+
+        Args:
+            steps: ``(new,)`` int64.
+            owners: Utterance of each hypothesis, ``(N,)``; None if there is only one.
+
+        Returns:
+            Current and previous vectors, ``(N or 1, new, D)``.
+        """
+        last = self.embeddings.size(1) - 1
+        current = self.embeddings.index_select(1, steps.clamp(max=last))
+        previous = self.embeddings.index_select(1, (steps - 1).clamp(0, last))
+        previous = previous.masked_fill((steps == 0)[:, None], 0.0)
+        if owners is None:
+            return current, previous
+        return current.index_select(0, owners), previous.index_select(0, owners)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """N hypotheses after a step.
+
+    Attributes:
+        owners: Utterance of each, ``(N,)`` int64 on the CPU.
+        rows: Rows of their tokens in the pool, ``(N, i)``.
+    """
+
+    owners: torch.Tensor
+    rows: torch.Tensor
+
+
+@dataclass(frozen=True)
+class HypothesisState:
+    """What ESPnet's search keeps for one hypothesis.
+
+    Attributes:
+        fired: Of all utterances of the search.
+        pool: Of all hypotheses of the search.
+        scored: The step that scored it last; None before the first.
+        index: Which of those it was.
+    """
+
+    fired: FiredTokens
+    pool: KeyValuePool
+    scored: Scored | None = None
+    index: int = 0
+
+
+def gathered(states: list[HypothesisState]) -> Scored:
+    """What has been scored of N hypotheses of one search, in their order."""
+    scored = states[0].scored
+    if scored is None:
+        # The common first state; slots are laid out utterance-major.
+        n_utterances = states[0].fired.embeddings.size(0)
+        owners = torch.arange(n_utterances).repeat_interleave(
+            len(states) // n_utterances
+        )
+        device = states[0].fired.embeddings.device
+        empty = torch.empty(len(states), 0, dtype=torch.long, device=device)
+        return Scored(owners, empty)
+    if all(state.scored is scored for state in states):
+        order = torch.tensor([state.index for state in states])
+        return Scored(scored.owners[order], scored.rows[order.to(scored.rows.device)])
+    each = [gathered([state]) for state in states]
+    return Scored(
+        torch.cat([one.owners for one in each]), torch.cat([one.rows for one in each])
+    )

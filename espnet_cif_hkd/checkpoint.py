@@ -40,8 +40,9 @@ def version_tensor() -> torch.Tensor:
 def made_by(state_dict: Mapping[str, torch.Tensor]) -> str | None:
     """The version of this package that trained a checkpoint, such as ``0.1.0``.
 
-    None if the checkpoint does not say so, or is the average of checkpoints of several
-    versions.
+    None if the checkpoint does not say so. That of an average over several versions may
+    be None, too: it is unless all parts of the mean are whole numbers, as those of 0.2.0
+    and 0.4.0 are.
     """
     found = state_dict.get(VERSION_KEY)
     if found is None or not torch.equal(found.round(), found):

@@ -11,7 +11,7 @@ import tiny_recipe
 from aishell_fixture import options_of_run_sh
 
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.recipe import stock
+from espnet_cif_hkd.recipe import layout, stock
 from espnet_cif_hkd.recipe.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -169,6 +169,25 @@ def test_init_lays_a_recipe_out(
     assert "there is no recipe 'nothing': choose from" in capfd.readouterr().err
     assert main(["init"]) == 1
     assert "usage: recipe init NAME DIR" in capfd.readouterr().err
+
+
+def test_init_leaves_out_what_runs_make_at_the_top_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf, target = tmp_path / "egs2", tmp_path / "mine"
+    kept = {"run.sh", "local/path.sh", "local/data/a", "conf/exp/b", "utils/c"}
+    made = {"path.sh", "data/d", "exp/e", "asr.sh", "local/__pycache__/f"}
+    for name in [f"x/asr_hkd/{name}" for name in kept | made] + [
+        "TEMPLATE/asr_hkd/asr.sh"
+    ]:
+        (shelf / name).parent.mkdir(parents=True, exist_ok=True)
+        (shelf / name).write_text(name)
+    (shelf / "x/asr_hkd/steps").symlink_to(shelf)
+    monkeypatch.setattr(layout, "recipes_folder", lambda: shelf)
+    layout.init(["x", str(target)])
+    found = {str(p.relative_to(target)) for p in target.rglob("*") if p.is_file()}
+    assert found == kept | {"asr.sh"}
+    assert (target / "asr.sh").read_text() == "TEMPLATE/asr_hkd/asr.sh"
 
 
 def test_another_python_would_lose_the_registration(

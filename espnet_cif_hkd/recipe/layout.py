@@ -1,24 +1,30 @@
 """``recipe init NAME DIR``: a recipe of this package, laid out to be run."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.recipe.log import log
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-# Made by running a recipe; not a part of it.
-_LEFT_OUT = frozenset(
-    {"data", "dump", "exp", "downloads", "__pycache__", ".mypy_cache", "path.sh"}
-)
+# Made by running a recipe, in its own folder; not a part of it.
+_RUN = frozenset({"data", "dump", "exp", "downloads", "path.sh"})
+_CACHES = frozenset({"__pycache__", ".mypy_cache"})
 # Links into an ESPnet checkout, made by asr.sh where the recipe has no file of its own.
 _LINKED = frozenset({"scripts", "pyscripts", "steps", "utils", "cmd.sh", "db.sh"})
 
 
-def _left_out(folder: str, names: list[str]) -> set[str]:
-    links = {name for name in _LINKED if Path(folder, name).is_symlink()}
-    return set(names) & (_LEFT_OUT | links | {"asr.sh"})
+def _left_out(recipe: Path) -> Callable[[str, list[str]], set[str]]:
+    """What ``shutil.copytree`` shall leave out of ``recipe``."""
+
+    def ignore(folder: str, names: list[str]) -> set[str]:
+        if Path(folder) != recipe:
+            return set(names) & _CACHES
+        links = {name for name in _LINKED if Path(folder, name).is_symlink()}
+        return set(names) & (_CACHES | _RUN | links | {"asr.sh"})
+
+    return ignore
 
 
 def recipes_folder() -> Path:
@@ -54,11 +60,12 @@ def init(arguments: Sequence[str]) -> None:
         raise UserError(f"there is no recipe {name!r}: choose from {', '.join(names)}")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target} exists and is not empty: name another folder")
+    recipe = source / name / "asr_hkd"
     shutil.copytree(
-        source / name / "asr_hkd",
+        recipe,
         target,
         symlinks=False,
-        ignore=_left_out,
+        ignore=_left_out(recipe),
         dirs_exist_ok=True,
     )
     # A recipe in the repository links to the one asr.sh; here it gets its own copy.

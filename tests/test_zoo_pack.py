@@ -1,5 +1,6 @@
 """Stage 14: what is in the archive, and archives that would be of no use elsewhere."""
 
+import dataclasses
 import shutil
 import zipfile
 from pathlib import Path
@@ -12,7 +13,8 @@ from packed_model import ARCHIVE, EXP, OPTIONS, packed
 
 from espnet_cif_hkd import UserError, __version__
 from espnet_cif_hkd.checkpoint import made_by
-from espnet_cif_hkd.recipe.packed import check_portable, read_packed
+from espnet_cif_hkd.recipe import pack
+from espnet_cif_hkd.recipe.packed import Packed, check_portable, read_packed
 
 __all__ = ["finished", "packed"]
 
@@ -111,6 +113,18 @@ def test_a_configuration_with_absolute_paths_is_refused(
     line = refusal(capfd, stage="14", skip_packing="false", **OPTIONS)
     assert f"{EXP}/config.yaml names {absolute}" in line
     assert ARCHIVE.read_bytes() == whole
+
+
+def test_messages_tell_of_the_archive_by_its_name(
+    recipe: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_a_file_elsewhere(archive: Path) -> Packed:
+        found = read_packed(archive)
+        return dataclasses.replace(found, files={"asr_model_file": "/disk/model.pth"})
+
+    monkeypatch.setattr(pack, "read_packed", with_a_file_elsewhere)
+    line = refusal(capfd, stage="14", skip_packing="false", **OPTIONS)
+    assert f"error: {ARCHIVE} would look for /disk/model.pth on this" in line
 
 
 def test_a_missing_file_is_named(

@@ -45,6 +45,7 @@ def test_a_card_has_everything_a_stranger_needs(
     card = card_of(packed, ARCHIVE, tmp_path)
     assert f"trained with espnet-cif-hkd {__version__} on ESPnet 20" in card
     assert f"pip install espnet-cif-hkd=={__version__} " in card
+    assert f"Where no package index has `espnet-cif-hkd=={__version__}`, write" in card
     code = re.search(r"```python\n(.*?)```", card, re.DOTALL)
     assert code is not None
     assert '"user/tones",\n    beam_size=2,\n    ctc_weight=0.3,\n' in code[1]
@@ -64,6 +65,19 @@ def test_a_card_has_everything_a_stranger_needs(
     assert not re.search(r"^# RESULTS|<!--", card, re.MULTILINE)
     metadata = yaml.safe_load(card.split("---\n")[1])
     assert metadata["library_name"] == "espnet" and "license" not in metadata
+
+
+def test_a_card_says_where_the_package_is(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "git+https://host.example/x/espnet-cif-hkd@0123abc"
+    monkeypatch.chdir(packed)
+    monkeypatch.setattr(model_card, "FACTS", tmp_path / "facts.yaml")
+    model_card.FACTS.write_text(f"package_url: {url}\n")
+    card = card_of(packed, ARCHIVE, tmp_path)
+    assert f'pip install "espnet-cif-hkd @ {url}" huggingface_hub pandas\n' in card
+    assert "package index" not in card
+    assert "package_url" not in yaml.safe_load(card.split("---\n")[1])
 
 
 def test_a_model_of_espnets_own_classes_needs_only_espnet(
@@ -156,6 +170,9 @@ def test_the_facts_are_metadata_and_text(empty: Path) -> None:
         ("- a\n", "must contain 'key: value' lines"),
         ("a: [\n", "is not YAML"),
         ("corpus: [a, b]\n", "corpus must be text"),
+        ("package_url: 3\n", "package_url must be text"),
+        ("package_url: espnet-cif-hkd\n", "is no address for pip"),
+        ("package_url: 'https://x/$(id)'\n", "is no address for pip"),
     ],
 )
 def test_malformed_facts(empty: Path, text: str, message: str) -> None:

@@ -16,7 +16,9 @@ from espnet_cif_hkd.recipe.paths import sampling_rate
 # What only the maker of a model can know stands in this file of the recipe.
 FACTS = Path("conf/model_card.yaml")
 # Keys of it that are text for the card; the others are the hub's metadata.
-_TEXT_KEYS = ("corpus", "notes")
+_TEXT_KEYS = ("corpus", "notes", "package_url")
+# What pip takes behind "NAME @"; between the quotes of a shell it must stay as it is.
+_URL = re.compile(r"[a-z+]+://[\w.~:/?#@%&=+,-]+")
 # Options of asr_inference that are also arguments of Speech2Text and change its text.
 _DECODING = (
     *("beam_size", "ctc_weight", "lm_weight", "penalty", "normalize_length"),
@@ -46,6 +48,12 @@ def read_facts() -> dict[str, Any]:
     for key in _TEXT_KEYS:
         if not isinstance(facts.get(key, ""), str):
             raise UserError(f"{FACTS}: {key} must be text")
+    url = facts.get("package_url")
+    if url is not None and not _URL.fullmatch(url):
+        raise UserError(
+            f"{FACTS}: package_url {url!r} is no address for pip, such as "
+            "git+https://HOST/espnet-cif-hkd@REVISION"
+        )
     return facts
 
 
@@ -107,8 +115,24 @@ def _call(function: str, first: str, named: Mapping[str, Any]) -> list[str]:
     return [f"{function}(", *(f"    {word}," for word in words), ")"]
 
 
+def _package(version: str, url: str | None) -> tuple[str, list[str]]:
+    """How pip is told of this package, and what must be said about it."""
+    if url is not None:
+        return f'"espnet-cif-hkd @ {url}"', []
+    name = f"espnet-cif-hkd=={version}"
+    return name, [
+        f"Where no package index has `{name}`, write the path of a clone of its "
+        "repository instead.",
+        "",
+    ]
+
+
 def _usage(
-    repo: str, config: Mapping[str, Any], version: str, decoding: Mapping[str, Any]
+    repo: str,
+    config: Mapping[str, Any],
+    version: str,
+    decoding: Mapping[str, Any],
+    url: str | None,
 ) -> list[str]:
     frontend = config.get("frontend_conf") or {}
     rate = sampling_rate(str(frontend.get("fs", "16k")))
@@ -129,7 +153,7 @@ def _usage(
             "in place of `python3`.",
             "",
         ]
-    packages = f"espnet-cif-hkd=={version}" if _is_ours(config) else "soundfile"
+    packages, where = _package(version, url) if _is_ours(config) else ("soundfile", [])
     needed = "Neither a teacher nor `transformers` is needed."
     if config.get("token_type") == "hugging_face":
         packages += " transformers"
@@ -147,6 +171,7 @@ def _usage(
         "python3 -m pip install --no-deps espnet_model_zoo",
         "```",
         "",
+        *where,
         "```python",
         "import soundfile",
         f"from {module} import Speech2Text",
@@ -227,7 +252,10 @@ def build(repo: str, packed: Packed, folder: Path, decoding: Mapping[str, Any]) 
         "",
         f"A {kind}, trained with {trained_with}.",
         "",
-        *_usage(repo, config, version or __version__, decoding),
+        *_usage(
+            *(repo, config, version or __version__, decoding),
+            facts.get("package_url"),
+        ),
         "## Training",
         "",
         f"- Corpus: {facts.get('corpus') or 'not stated by the maker of the model'}",

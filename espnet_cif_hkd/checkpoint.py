@@ -41,8 +41,7 @@ def made_by(state_dict: Mapping[str, torch.Tensor]) -> str | None:
     """The version of this package that trained a checkpoint, such as ``0.1.0``.
 
     None if the checkpoint does not say so. That of an average over several versions may
-    be None, too: it is unless all parts of the mean are whole numbers, as those of 0.2.0
-    and 0.4.0 are.
+    be None, too: it is unless all parts of the mean are whole, as of 0.2.0 and 0.4.0.
     """
     found = state_dict.get(VERSION_KEY)
     if found is None or not torch.equal(found.round(), found):

@@ -351,3 +351,35 @@ def test_keys_depend_on_order_and_length():
         sequence_key(s) for s in ([], [0], [0, 0], [1, 2], [2, 1], [258], [1, 2, 0])
     }
     assert len(keys) == 7 and {len(k) for k in keys} == {16}
+
+
+def test_keys_that_begin_alike_are_told_apart(tmp_path):
+    """The index knows eight bytes of a key; zero bytes at its end count, too."""
+    heads, tails = (b"\0" * 8, b"a" * 8), (b"\0" * 8, b"b" + b"\0" * 7, b"c" * 8)
+    keys = [head + tail for head in heads for tail in tails]
+    for number, some in enumerate((keys[::2], keys[1:4:2])):
+        rows = [np.full((n + 1, 2), n, np.float16) for n in map(keys.index, some)]
+        Shard.write(tmp_path / f"shard-{number:05d}.bin", some, rows)
+    reader = StoreReader(tmp_path, 2)
+    *places, missing = reader.find(keys)
+    assert missing is None
+    for n, place in enumerate(places):
+        assert reader.rows(place).tolist() == [[n, n]] * (n + 1)
+    path = tmp_path / "shard-00002.bin"
+    Shard.write(path, keys[5:], [np.zeros((4, 2), np.float16)])
+    reader.shards.append(Shard(path, 2))
+    assert reader.find(keys)[5] == (2, 0) and reader.find([]) == []
+
+
+def test_a_dump_looks_each_sentence_up_once(tmp_path, online, monkeypatch):
+    """Repeats of a chunk are known without a search, whatever has been written."""
+    n_keys, find = 0, StoreReader.find
+
+    def counted(self, keys):
+        nonlocal n_keys
+        n_keys += len(keys)
+        return find(self, keys)
+
+    monkeypatch.setattr(StoreReader, "find", counted)
+    assert fill(tmp_path, online, SEQUENCES * 3).n_sentences == 5
+    assert n_keys == 2 * 3 * len(SEQUENCES)  # for the estimate, and for the dump

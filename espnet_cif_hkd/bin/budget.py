@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from espnet_cif_hkd.distill.contrastive import negatives_per_token
-from espnet_cif_hkd.distill.store import KEY_BYTES
+from espnet_cif_hkd.distill.header import KEY_BYTES
 from espnet_cif_hkd.errors import UserError
 
 BYTES_PER_VALUE = 2  # the store's float16

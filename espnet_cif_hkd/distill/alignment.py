@@ -13,11 +13,14 @@ token.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from espnet_cif_hkd.distill.transfer import on_device
 from espnet_cif_hkd.distill.units import Spelling
 from espnet_cif_hkd.errors import UserError
 
@@ -45,18 +48,27 @@ class Alignment:
 
 
 def align(spelling: Spelling, tokenizer: Any, max_length: int) -> Alignment:
-    """Align the tokens of one sentence to the tokens of a PLM.
+    """:func:`align_all` of one sentence."""
+    return align_all([spelling], tokenizer, max_length)[0]
+
+
+def align_all(
+    spellings: Sequence[Spelling], tokenizer: Any, max_length: int
+) -> list[Alignment]:
+    """Align the tokens of each sentence to the tokens of a PLM.
 
     Args:
-        spelling: text and spans of the ASR tokens.
+        spellings: texts and spans of the ASR tokens.
         tokenizer: a fast Hugging Face tokenizer.
         max_length: PLM tokens of one window, opening and closing ones included.
 
     Raises:
         UserError: the tokenizer has no closing token for ``<eos>``.
     """
+    if not spellings:
+        return []
     encoded = tokenizer(
-        spelling.text,
+        [spelling.text for spelling in spellings],
         add_special_tokens=True,
         return_offsets_mapping=True,
         return_attention_mask=False,
@@ -64,12 +76,27 @@ def align(spelling: Spelling, tokenizer: Any, max_length: int) -> Alignment:
         truncation=False,
         verbose=False,
     )
-    ids = list(encoded["input_ids"])
-    inside = [n for n, s in enumerate(encoded.sequence_ids(0)) if s is not None]
+    return [
+        _aligned(
+            spelling, one.ids, one.offsets, one.sequence_ids, tokenizer, max_length
+        )
+        for spelling, one in zip(spellings, encoded.encodings, strict=True)
+    ]
+
+
+def _aligned(
+    spelling: Spelling,
+    ids: list[int],
+    places: list[tuple[int, int]],
+    sequence_ids: list[int | None],
+    tokenizer: Any,
+    max_length: int,
+) -> Alignment:
+    inside = [n for n, s in enumerate(sequence_ids) if s is not None]
     if inside:
         first, last = inside[0], inside[-1] + 1
         opening, content, closing = ids[:first], ids[first:last], ids[last:]
-        offsets = [tuple(o) for o in encoded["offset_mapping"][first:last]]
+        offsets = places[first:last]
     else:
         # Without text there is nothing between the opening and the closing symbols.
         content, offsets = [], []
@@ -191,30 +218,37 @@ def apply_alignments(
     """PLM vectors to vectors of ASR tokens.
 
     Args:
-        alignments: of the sentences.
+        alignments: of the sentences, at least one.
         hidden: (W, P, C) PLM vectors, one row for each window of all sentences.
         lengths: W, valid positions of each window.
 
     Returns:
         (N, C) float32, the tokens of all sentences with their ``<eos>``.
     """
-    rows: list[int] = []
-    places: list[int] = []
-    weights: list[float] = []
-    flat: list[int] = []
-    for window, length in enumerate(lengths):
-        flat.extend(range(window * hidden.size(1), window * hidden.size(1) + length))
-    n_tokens = n_places = 0
-    for item in alignments:
-        rows.extend(n_tokens + row for row in item.rows)
-        places.extend(flat[n_places + column] for column in item.columns)
-        weights.extend(item.weights)
-        n_tokens += item.n_tokens
-        n_places += sum(len(window) for window in item.windows)
+    sizes = [sum(map(len, item.windows)) for item in alignments]
+    rows = _shifted([i.rows for i in alignments], [i.n_tokens for i in alignments])
+    columns = _shifted([i.columns for i in alignments], sizes)
+    weights = np.fromiter(chain(*(i.weights for i in alignments)), np.float32)
+    # Where a column of all windows, one after the other, stands in ``hidden``.
+    width = hidden.size(1)
+    skipped = np.arange(len(lengths)) * width - np.cumsum([0, *lengths[:-1]])
+    columns += np.repeat(skipped, lengths)[columns]
     device = hidden.device
-    vectors = hidden.reshape(-1, hidden.size(-1))[torch.tensor(places, device=device)]
-    share = torch.tensor(weights, device=device)
-    result = torch.zeros(n_tokens, hidden.size(-1), device=device)
+    vectors = hidden.reshape(-1, hidden.size(-1))
+    if len(rows) == rows[-1] + 1:
+        # Each token has one PLM token, whose weight is 1.
+        return vectors.index_select(0, on_device(columns, device)).float()
+    share = on_device(weights, device)[:, None]
+    result = torch.zeros(int(rows[-1]) + 1, hidden.size(-1), device=device)
     return result.index_add_(
-        0, torch.tensor(rows, device=device), vectors.float() * share[:, None]
+        0,
+        on_device(rows, device),
+        vectors.index_select(0, on_device(columns, device)).float() * share,
     )
+
+
+def _shifted(parts: Sequence[list[int]], sizes: Sequence[int]) -> np.ndarray:
+    """The numbers of all parts, each plus the sizes of the parts before."""
+    numbers = np.fromiter(chain(*parts), np.int64)
+    starts = np.cumsum([0, *sizes[:-1]])
+    return numbers + np.repeat(starts, [len(part) for part in parts])

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from espnet_cif_hkd.distill.alignment import closing_token
+from espnet_cif_hkd.distill.header import StoreHeader, check_header
 from espnet_cif_hkd.distill.hkd import HKDCriterion, teacher_config
-from espnet_cif_hkd.distill.store import StoreHeader, StoreReader, check_header
+from espnet_cif_hkd.distill.store import StoreReader
 from espnet_cif_hkd.distill.teacher import (
     TeacherConfig,
     open_config,

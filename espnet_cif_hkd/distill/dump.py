@@ -1,8 +1,8 @@
 """Fill a store of teacher vectors, a shard at a time.
 
 Whatever happens between two shards, a kill, a full disk, the shards already named
-are whole, and the next run computes only what is missing. Memory holds one shard
-and a bounded sample of hashes, however large the corpus is.
+are whole, and the next run computes only what is missing. Memory holds one shard, a
+bounded sample of hashes and the index of the store, 12 bytes for each sentence.
 """
 
 import errno
@@ -16,23 +16,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from espnet_cif_hkd.distill.header import StoreHeader, check_header, header_for
 from espnet_cif_hkd.distill.online import OnlineTeacher
-from espnet_cif_hkd.distill.store import (
-    Shard,
-    StoreHeader,
-    StoreReader,
-    check_header,
-    header_for,
-    sequence_key,
-    shard_paths,
-)
+from espnet_cif_hkd.distill.store import Shard, StoreReader, sequence_key, shard_paths
 from espnet_cif_hkd.distill.teacher import Teacher
 from espnet_cif_hkd.errors import UserError
 
@@ -40,7 +33,7 @@ SHARD_BYTES = 64 << 20
 SPARE_BYTES = 64 << 20
 _LOOKUP_CHUNK = 4096
 _SAMPLE_LIMIT = 200_000
-_RUN_SENTENCES = 128
+_RUN_ROWS = 1 << 15  # vectors asked of the teacher at once, in float32
 _REPORT_SECONDS = 10.0
 
 Sequences = Callable[[], Iterable[Sequence[int]]]
@@ -132,6 +125,7 @@ def dump_features(
     reader = StoreReader(folder, dim)
     progress = _Progress(expected)
     pending: dict[bytes, tuple[int, ...]] = {}
+    just_written: set[bytes] = set()  # which the look-up of the same chunk cannot know
     n_rows = 0
 
     def flush() -> None:
@@ -142,12 +136,13 @@ def dump_features(
         reader.shards.append(Shard(path, dim))
         report.n_sentences += len(rows)
         report.n_tokens += sum(len(r) for r in rows.values())
+        just_written.update(pending)
         pending.clear()
 
     for keys, chunk in _chunks(sequences()):
+        just_written.clear()
         for key, ids, place in zip(keys, chunk, reader.find(keys), strict=True):
-            # What the same chunk has just written is not in its look-up.
-            if place is not None or key in pending or reader.find([key])[0]:
+            if place is not None or key in pending or key in just_written:
                 continue
             pending[key] = ids
             n_rows += len(ids) + 1
@@ -223,11 +218,13 @@ def _compute(
     progress: "_Progress",
 ) -> dict[bytes, np.ndarray]:
     """(U + 1, C) float16 vectors of each pending sentence."""
-    # Sentences of one length together: less padding for the PLM to run through.
+    # Sentences of like length together: less padding for the PLM to run through.
     keys = sorted(pending, key=lambda k: (len(pending[k]), k))
+    ends = np.cumsum([len(pending[k]) + 1 for k in keys])
+    cuts = np.flatnonzero(np.diff(ends // _RUN_ROWS)) + 1
     rows: dict[bytes, np.ndarray] = {}
-    for start in range(0, len(keys), _RUN_SENTENCES):
-        some = keys[start : start + _RUN_SENTENCES]
+    for start, stop in pairwise([0, *cuts.tolist(), len(keys)]):
+        some = keys[start:stop]
         features = teacher.features([pending[k] for k in some], device)
         halves = features.half()
         if not bool(halves.isfinite().all()):

@@ -9,14 +9,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from espnet_cif_hkd.distill import teacher
-from espnet_cif_hkd.distill.alignment import Alignment, align, apply_alignments
+from espnet_cif_hkd.distill.alignment import Alignment, align_all, apply_alignments
+from espnet_cif_hkd.distill.transfer import on_device
 from espnet_cif_hkd.distill.units import TokenSpeller
 
-_MAX_PADDED_TOKENS = 16384
+# Padded tokens of one run of the PLM. What leaves its caches costs a CPU a fifth of its
+# speed; other devices need more to be busy.
+_RUN_TOKENS = {"cpu": 4096}
+_RUN_TOKENS_ELSEWHERE = 16384
 
 
 class OnlineTeacher:
@@ -74,21 +79,31 @@ class OnlineTeacher:
         opened = self.open()
         places: dict[tuple[int, ...], int] = {}
         order = [places.setdefault(tuple(ids), len(places)) for ids in sequences]
-        alignments = [self._align(opened, ids) for ids in places]
+        alignments = self._align(opened, list(places))
         if opened.model.device != device:
             opened.model.to(device)
+        sizes = [a.n_tokens for a in alignments]
+        # Not made in inference mode: such tensors cannot be saved for a backward pass.
+        result = torch.empty(sum(sizes), opened.model.config.hidden_size, device=device)
         with torch.inference_mode():
-            distinct = _run(opened, alignments, device)
-            sizes = [a.n_tokens for a in alignments]
-            parts = distinct.split(sizes)
-            result = torch.cat([parts[n] for n in order]) if order else distinct
-        # Tensors made in inference mode cannot be saved for a backward pass.
-        return result.clone()
+            _run(opened, alignments, result)
+        if len(order) > len(places):
+            parts = result.split(sizes)
+            result = torch.cat([parts[n] for n in order])
+        return result
 
-    def _align(self, opened: "_Opened", ids: tuple[int, ...]) -> Alignment:
-        spelling = opened.speller(ids)
-        self.n_unk += len(spelling.unknown)
-        alignment = align(spelling, opened.tokenizer, opened.max_length)
+    def _align(
+        self, opened: "_Opened", sequences: Sequence[tuple[int, ...]]
+    ) -> list[Alignment]:
+        spellings = [opened.speller(ids) for ids in sequences]
+        self.n_unk += sum(len(spelling.unknown) for spelling in spellings)
+        alignments = align_all(spellings, opened.tokenizer, opened.max_length)
+        for ids, alignment in zip(sequences, alignments, strict=True):
+            self._count(opened, len(ids), alignment)
+        return alignments
+
+    def _count(self, opened: "_Opened", n_tokens: int, alignment: Alignment) -> None:
+        """Count what the PLM does not know, and tell what is strange for once."""
         if alignment.unknown_text:
             if not self.n_unknown:
                 logging.warning(
@@ -105,11 +120,10 @@ class OnlineTeacher:
             logging.warning(
                 "a transcript of %d tokens is longer than the %d positions of teacher "
                 "%s, which reads it in overlapping windows; said once",
-                len(ids),
+                n_tokens,
                 opened.max_length,
                 self.config.name,
             )
-        return alignment
 
 
 @dataclass
@@ -121,24 +135,32 @@ class _Opened:
     layer: int
 
 
-def _run(
-    opened: _Opened, alignments: Sequence[Alignment], device: torch.device
-) -> Tensor:
-    """(N, C) float32 vectors of the sentences, in groups that bound the memory."""
-    results = [torch.zeros(0, opened.model.config.hidden_size, device=device)]
-    group: list[Alignment] = []
-    count = longest = 0
-    for item in alignments:
-        wide = max(longest, *(len(w) for w in item.windows))
-        if group and wide * (count + len(item.windows)) > _MAX_PADDED_TOKENS:
-            results.append(_run_group(opened, group, device))
+def _run(opened: _Opened, alignments: Sequence[Alignment], result: Tensor) -> None:
+    """Fill ``result`` (N, C) with the vectors of the sentences.
+
+    Sentences of like length run together, in groups that bound the memory.
+    """
+    starts = np.cumsum([0, *(a.n_tokens for a in alignments)])
+    widths = [max(map(len, a.windows)) for a in alignments]
+    budget = _RUN_TOKENS.get(result.device.type, _RUN_TOKENS_ELSEWHERE)
+    group: list[int] = []
+    count = 0
+
+    def flush() -> None:
+        items = [alignments[n] for n in group]
+        rows = np.concatenate([np.arange(starts[n], starts[n + 1]) for n in group])
+        vectors = _run_group(opened, items, result.device)
+        result.index_copy_(0, on_device(rows, result.device), vectors)
+
+    for n in sorted(range(len(alignments)), key=widths.__getitem__):
+        n_windows = len(alignments[n].windows)
+        if group and widths[n] * (count + n_windows) > budget:
+            flush()
             group, count = [], 0
-            wide = max(len(w) for w in item.windows)
-        group.append(item)
-        count, longest = count + len(item.windows), wide
+        group.append(n)
+        count += n_windows
     if group:
-        results.append(_run_group(opened, group, device))
-    return torch.cat(results)
+        flush()
 
 
 def _run_group(
@@ -148,18 +170,16 @@ def _run_group(
     lengths = [len(w) for w in windows]
     pad_id = opened.tokenizer.pad_token_id or 0
     width = max(lengths)
-    ids = torch.tensor(
-        [w + [pad_id] * (width - len(w)) for w in windows], device=device
-    )
-    mask = torch.arange(width, device=device) < torch.tensor(
-        lengths, device=device
-    ).unsqueeze(1)
+    padded = np.array([w + [pad_id] * (width - len(w)) for w in windows])
+    valid = np.arange(width) < np.array(lengths)[:, None]
+    ids = on_device(padded, device)
+    mask = on_device(valid.astype(np.int64), device)
     last = opened.model.config.num_hidden_layers
     # The teacher's numbers do not depend on the student's mixed precision.
     with torch.autocast(device.type, enabled=False):
         output = opened.model(
             input_ids=ids,
-            attention_mask=mask.long(),
+            attention_mask=mask,
             output_hidden_states=opened.layer != last,
         )
     if opened.layer == last:

@@ -4,14 +4,13 @@ A store is a folder: ``header.json`` says whose vectors these are, and each
 ``shard-NNNNN.bin`` holds some sentences: a magic line, then three arrays in NumPy's
 own format: keys (S,) sorted 16-byte hashes, starts (S + 1,) int64 rows, features
 (R, C) float16. A shard is complete from the moment when it has its name. Reading
-maps the files into memory, so that its use does not grow with the corpus.
+maps the files into memory; of a sentence only 12 bytes of an index stay there.
 """
 
 import hashlib
-import json
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from bisect import bisect_right
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,178 +18,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from espnet_cif_hkd.distill.teacher import TeacherConfig, layer_index
-from espnet_cif_hkd.distill.units import TokenSpeller, infer_token_type
+from espnet_cif_hkd.distill.header import (
+    KEY_BYTES,
+    StoreHeader,
+    check_header,
+    dump_hint,
+    write_atomically,
+)
+from espnet_cif_hkd.distill.teacher import TeacherConfig
+from espnet_cif_hkd.distill.transfer import on_device
+from espnet_cif_hkd.distill.units import TokenSpeller
 from espnet_cif_hkd.errors import UserError
 
-FORMAT = 1
-KEY_BYTES = 16
 _KEY = np.dtype(f"S{KEY_BYTES}")
 _MAGIC = b"espnet_cif_hkd shard 1\n"
-_HEADER = "header.json"
 
 
 def sequence_key(ids: Sequence[int]) -> bytes:
     """16-byte BLAKE2b hash of a token id sequence (as little-endian int32)."""
     data = np.asarray(ids, dtype="<i4").tobytes()
     return hashlib.blake2b(data, digest_size=KEY_BYTES).digest()
-
-
-def token_list_hash(token_list: Sequence[str]) -> str:
-    """Hash of the tokens in their order."""
-    data = "\n".join(token_list).encode("utf-8", errors="surrogatepass")
-    return hashlib.blake2b(data, digest_size=KEY_BYTES).hexdigest()
-
-
-@dataclass(frozen=True)
-class StoreHeader:
-    """What the vectors of a store are; ``layer`` counts from the embedding."""
-
-    format: int
-    teacher: str
-    revision: str | None
-    dim: int
-    layer: int
-    num_layers: int
-    dtype: str
-    case: str
-    token_type: str
-    n_tokens: int
-    token_list: str
-    fingerprint: str
-
-    @classmethod
-    def read(cls, folder: Path) -> "StoreHeader":
-        """Header of the store in ``folder``.
-
-        Raises:
-            UserError: there is none, or it is damaged or of another format.
-        """
-        path = folder / _HEADER
-        try:
-            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as e:
-            raise UserError(
-                f"teacher_store {folder}: there is no {_HEADER} in it; {_dump_hint()}"
-            ) from e
-        except (OSError, ValueError) as e:
-            raise UserError(
-                f"{path}: cannot be read ({e}); delete the store and dump it anew"
-            ) from e
-        if values.get("format") != FORMAT:
-            raise UserError(
-                f"{path}: format {values.get('format')} is not {FORMAT}, the one this "
-                "version reads; delete the store and dump it anew"
-            )
-        try:
-            return cls(**values)
-        except TypeError as e:
-            raise UserError(f"{path}: {e}; delete the store and dump it anew") from e
-
-    def write(self, folder: Path) -> None:
-        """Write the header; it appears whole or not at all."""
-        text = json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
-        write_atomically(folder / _HEADER, lambda f: f.write(text.encode()))
-
-
-def header_for(
-    config: TeacherConfig,
-    token_list: Sequence[str],
-    token_type: str | None,
-    num_layers: int,
-    fingerprint: str,
-) -> StoreHeader:
-    """Header of a store of this teacher for this token list."""
-    return StoreHeader(
-        format=FORMAT,
-        teacher=config.name,
-        revision=config.revision,
-        dim=config.dim,
-        layer=layer_index(config, num_layers),
-        num_layers=num_layers,
-        dtype=config.dtype,
-        case=config.case,
-        token_type=token_type or infer_token_type(token_list),
-        n_tokens=len(token_list),
-        token_list=token_list_hash(token_list),
-        fingerprint=fingerprint,
-    )
-
-
-def check_header(
-    folder: Path,
-    header: StoreHeader,
-    config: TeacherConfig,
-    token_list: Sequence[str],
-    token_type: str | None,
-    fingerprint: str | None = None,
-) -> None:
-    """Refuse a store that was made for something else.
-
-    Args:
-        folder, header: the store.
-        config, token_list, token_type: what is asked for.
-        fingerprint: of the opened teacher, where it is opened.
-
-    Raises:
-        UserError: names what differs.
-    """
-    wanted = header_for(
-        config, token_list, token_type, header.num_layers, header.fingerprint
-    )
-    names = {
-        "teacher": "teacher",
-        "revision": "teacher_revision",
-        "dim": "teacher_dim",
-        "layer": "layer",
-        "dtype": "teacher_dtype",
-        "case": "case",
-        "token_type": "token type",
-    }
-    mend = "correct the configuration, or dump into another folder"
-    for field, name in names.items():
-        made, asked = getattr(header, field), getattr(wanted, field)
-        if made != asked:
-            if field == "layer":
-                asked = config.layer
-            raise UserError(
-                f"teacher_store {folder}: made for {name} {made}, but the "
-                f"configuration asks for {asked}; {mend}"
-            )
-    if header.token_list != wanted.token_list:
-        raise UserError(
-            f"teacher_store {folder}: made for another token list ({header.n_tokens} "
-            f"tokens, this one has {wanted.n_tokens}); {mend}"
-        )
-    if fingerprint is not None and header.fingerprint != fingerprint:
-        raise UserError(
-            f"teacher_store {folder}: made with other weights or another tokenizer "
-            f"than {config.name} has now; dump into another folder"
-        )
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file that is complete as soon as it has its name.
-
-    Raises:
-        OSError: as the system's; nothing of the file is left.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "wb") as f:
-            write(f)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    # The new name itself is durable only once the folder is written.
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 class Shard:
@@ -211,7 +58,7 @@ class Shard:
                 raise ValueError(f"it does not hold {rows} vectors of width {dim}")
         except (OSError, ValueError, EOFError, IndexError) as e:
             raise UserError(
-                f"{path}: this shard is damaged ({e}); delete it and {_dump_hint()}"
+                f"{path}: this shard is damaged ({e}); delete it and {dump_hint()}"
             ) from e
 
     def __len__(self) -> int:
@@ -222,13 +69,13 @@ class Shard:
         """Vectors in the shard."""
         return len(self._features)
 
-    def find(self, keys: np.ndarray) -> np.ndarray:
-        """For each of ``keys`` (n,) its place in this shard, or -1."""
-        if not len(self._keys):
-            return np.full(len(keys), -1)
-        places = np.searchsorted(self._keys, keys)
-        places = np.minimum(places, len(self._keys) - 1)
-        return np.where(self._keys[places] == keys, places, -1)
+    def prefixes(self) -> np.ndarray:
+        """(S,) uint64, the first eight bytes of each key."""
+        return _prefixes(self._keys)
+
+    def holds(self, place: int, key: bytes) -> bool:
+        """Whether the sentence at ``place`` is that of ``key``."""
+        return self._keys[place : place + 1].tobytes() == key
 
     def rows(self, place: int) -> np.ndarray:
         """(U + 1, C) float16 vectors of a sentence."""
@@ -280,20 +127,46 @@ def _map_array(f: BinaryIO, path: Path, dtype: np.dtype[Any]) -> np.ndarray:
     return np.memmap(path, dtype=dtype, mode="r", offset=start, shape=shape)
 
 
+def _prefixes(keys: np.ndarray) -> np.ndarray:
+    return keys.view(">u8")[::2].astype(np.uint64)
+
+
 class StoreReader:
-    """All shards of a store."""
+    """All shards of a store, behind one index.
+
+    To ask shard after shard would cost a large store much more than the reading. The
+    index is made at the first search after a change of ``shards`` and holds 12 bytes
+    for each sentence.
+    """
 
     def __init__(self, folder: Path, dim: int):
         self.shards = [Shard(path, dim) for path in shard_paths(folder)]
+        self._ends: list[int] = []
+        self._prefixes = np.zeros(0, dtype=np.uint64)
+        self._numbers = np.zeros(0, dtype=np.uint32)
+
+    def _index(self) -> None:
+        self._ends = np.cumsum([len(shard) for shard in self.shards]).tolist()
+        joined = np.concatenate([shard.prefixes() for shard in self.shards])
+        order = np.argsort(joined, kind="stable")
+        self._prefixes = joined[order]
+        self._numbers = order.astype(np.uint32)
 
     def find(self, keys: Sequence[bytes]) -> list[tuple[int, int] | None]:
         """For each key its shard and its place there, or None."""
-        wanted = np.array(keys, dtype=_KEY)
+        if len(self._ends) != len(self.shards):
+            self._index()
         found: list[tuple[int, int] | None] = [None] * len(keys)
-        for number, shard in enumerate(self.shards):
-            for n, place in enumerate(shard.find(wanted).tolist()):
-                if place >= 0:
-                    found[n] = (number, place)
+        wanted = _prefixes(np.array(keys, dtype=_KEY))
+        places = np.searchsorted(self._prefixes, wanted)
+        ends = np.searchsorted(self._prefixes, wanted, side="right")
+        for n in np.flatnonzero(places < ends).tolist():
+            # Different keys may begin alike, however rarely.
+            for number in self._numbers[places[n] : ends[n]].tolist():
+                shard = bisect_right(self._ends, number)
+                place = number - (self._ends[shard - 1] if shard else 0)
+                if self.shards[shard].holds(place, keys[n]):
+                    found[n] = (shard, place)
         return found
 
     def rows(self, place: tuple[int, int]) -> np.ndarray:
@@ -363,14 +236,7 @@ class StoredTeacher:
                 speller = TokenSpeller(self.token_list, self.token_type, "<unk>")
                 raise UserError(
                     f"teacher_store {self.folder}: has no vectors for the sentence "
-                    f"{speller(ids).text!r}; {_dump_hint()}"
+                    f"{speller(ids).text!r}; {dump_hint()}"
                 )
             parts.append(reader.rows(place))
-        return torch.from_numpy(np.concatenate(parts)).to(device).float()
-
-
-def _dump_hint() -> str:
-    return (
-        "run: python3 -m espnet_cif_hkd.bin.dump_teacher with the texts of training "
-        "and validation (it adds what is missing)"
-    )
+        return on_device(np.concatenate(parts), device).float()

@@ -1,0 +1,119 @@
+"""Greedy search over fired tokens, for batches of utterances.
+
+A beam of one, without CTC prefix scores and without a language model, is all that needs
+no bookkeeping: the vectors that fired say beforehand how many steps each utterance
+takes. So utterances are put in order of their lengths, every step takes as many of
+them as still have tokens to come, and nothing is asked of the device until all is done.
+Steps follow one another because each token depends on those before it; nothing else
+loops.
+"""
+
+import dataclasses
+import functools
+
+import torch
+
+from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
+
+
+@dataclasses.dataclass(frozen=True)
+class GreedyHypothesis:
+    """The likeliest token at each step.
+
+    Attributes:
+        yseq: Tokens, ``<sos>`` first and ``<eos>`` last, ``(U + 2,)`` int64 on the CPU.
+        score: Sum of the log-probabilities of the tokens and of ``<eos>``.
+    """
+
+    yseq: torch.Tensor
+    score: float
+
+
+@torch.no_grad()
+def greedy_search(
+    decoder: CIFDecoder,
+    hs_pad: torch.Tensor,
+    hlens: torch.Tensor,
+    maxlenratio: float = 0.0,
+) -> list[GreedyHypothesis]:
+    """Take the likeliest token at each step, of B utterances together.
+
+    Tokens and scores are those of ESPnet's beam search with beam 1, except that where a
+    chosen ``<eos>`` meets the limit of ``maxlenratio``, ESPnet writes a second one.
+
+    Args:
+        decoder: In ``eval`` mode.
+        hs_pad: Encoder frames, ``(B, T, D)``.
+        hlens: Valid frames, ``(B,)``.
+        maxlenratio: As in ESPnet: most tokens as a share of the frames; 0 allows as
+            many as there are frames, -n allows n.
+
+    Returns:
+        One hypothesis for each utterance.
+    """
+    fired = decoder.fire_freely(hs_pad, hlens)
+    n_steps = torch.minimum(fired.lengths, _limits(hlens.cpu(), maxlenratio))
+    n_steps, order = n_steps.sort(descending=True, stable=True)
+    lengths = fired.lengths[order].to(hs_pad.device)
+    embeddings = fired.embeddings.index_select(0, order.to(hs_pad.device))
+    previous = torch.nn.functional.pad(embeddings[:, :-1], (0, 0, 1, 0))
+
+    n_utterances, n_total = len(order), int(n_steps.max())
+    tokens = n_steps.new_full(
+        (n_utterances, n_total + 2), decoder.eos, device=hs_pad.device
+    )
+    logp = embeddings.new_zeros(n_utterances, n_total)
+    cache = _Cache(n_utterances, n_total)
+    running = (n_steps[:, None] > torch.arange(n_total)).sum(dim=0).tolist()
+    for step, n in enumerate(running):
+        logits = decoder.extend(
+            tokens[:n, step : step + 1],
+            previous[:n, step : step + 1],
+            embeddings[:n, step],
+            step,
+            functools.partial(cache.exchange, step),
+        )
+        total = logits.logsumexp(dim=-1)
+        early = step < lengths[:n] - 1 - decoder.eos_slack
+        logits[:, decoder.eos].masked_fill_(early, -torch.inf)
+        best, token = logits.max(dim=-1)
+        tokens[:n, step + 1] = token
+        logp[:n, step] = (best - total).to(logp.dtype)
+
+    chosen = (tokens[:, 1:] == decoder.eos).long()
+    n_tokens = chosen.argmax(dim=1)  # the first <eos>
+    counted = torch.arange(n_total, device=hs_pad.device) <= n_tokens[:, None]
+    scores = (logp * counted).sum(dim=1).tolist()
+    found = [
+        GreedyHypothesis(row[: n + 2], score)
+        for row, n, score in zip(tokens.cpu(), n_tokens.tolist(), scores, strict=True)
+    ]
+    return [found[place] for place in order.argsort().tolist()]
+
+
+def _limits(hlens: torch.Tensor, maxlenratio: float) -> torch.Tensor:
+    """Most tokens of each utterance, ``(B,)``."""
+    if maxlenratio == 0:
+        return hlens
+    if maxlenratio < 0:
+        return torch.full_like(hlens, -int(maxlenratio))
+    return (hlens.double() * maxlenratio).long().clamp(min=1)
+
+
+class _Cache:
+    """Keys and values of each layer, in the place of their step."""
+
+    def __init__(self, n_utterances: int, n_steps: int) -> None:
+        self._shape = (2, n_utterances, n_steps)
+        self._layers: dict[int, torch.Tensor] = {}
+
+    def exchange(
+        self, step: int, layer: int, keys: torch.Tensor, values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Store ``(n, 1, D)`` of a step; return ``(n, step + 1, D)``."""
+        if layer not in self._layers:
+            self._layers[layer] = keys.new_empty(*self._shape, keys.size(2))
+        stored = self._layers[layer][:, : len(keys)]
+        stored[0, :, step] = keys[:, 0]
+        stored[1, :, step] = values[:, 0]
+        return stored[0, :, : step + 1], stored[1, :, : step + 1]

@@ -23,10 +23,11 @@ from espnet_cif_hkd.checkpoint import (
     version_tensor,
     warn_of_other_version,
 )
-from espnet_cif_hkd.compat import TooShortUttError, add_sos_eos, th_accuracy
+from espnet_cif_hkd.compat import TooShortUttError
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.distill import AbsDistillCriterion, criterion_choices
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.token_loss import score_tokens, shift_targets
 
 
 class CIFASRModel(ESPnetASRModel):
@@ -126,8 +127,7 @@ class CIFASRModel(ESPnetASRModel):
             ctc_weight=ctc_weight,
             ignore_id=ignore_id,
             lsm_weight=lsm_weight,
-            # _calc_att_loss below undoes ESPnet's division by the batch size
-            length_normalized_loss=False,
+            length_normalized_loss=False,  # forward below normalises by itself
             report_cer=report_cer,
             report_wer=report_wer,
             sym_space=sym_space,
@@ -139,6 +139,7 @@ class CIFASRModel(ESPnetASRModel):
         )
         self.decoder.eos = self.eos
         self.quantity_weight = quantity_weight
+        self.lsm_weight = lsm_weight
         self.register_buffer("token_list_digest", token_list_digest(self.token_list))
         self.register_buffer(VERSION_KEY, version_tensor())
 
@@ -174,29 +175,36 @@ class CIFASRModel(ESPnetASRModel):
             ``<eos>``.
         """
         text = torch.where(text == -1, self.ignore_id, text)
-        text = text[:, : text_lengths.max()]  # for data-parallel
         hs_pad, hlens = self.encode(speech, speech_lengths)
         if isinstance(hs_pad, tuple):  # intermediate outputs are not used
             hs_pad = hs_pad[0]
 
-        ys_in_pad, ys_out_pad = add_sos_eos(text, self.sos, self.eos, self.ignore_id)
+        ys_in_pad, ys_out_pad = shift_targets(
+            text, text_lengths, self.sos, self.eos, self.ignore_id
+        )
         ys_lens = text_lengths + 1  # with <eos>
         n_tokens = ys_lens.sum()
         output = self.decoder.forward_with_states(hs_pad, hlens, ys_in_pad, ys_lens)
 
-        # ESPnet's losses are means over the batch; the paper's are sums over tokens.
-        n_batch = text.size(0)
-        logits = output.logits.float()
-        loss_att = self.criterion_att(logits, ys_out_pad) * n_batch / n_tokens
+        scores = score_tokens(
+            output.logits, ys_out_pad, self.ignore_id, self.lsm_weight
+        )
+        loss_att = scores.loss / n_tokens
         loss_quantity = (output.cif.quantity - ys_lens).abs().sum() / n_tokens
         loss = loss_att + self.quantity_weight * loss_quantity
         stats: dict[str, Any] = {
             "loss_att": loss_att.detach(),
             "loss_quantity": loss_quantity.detach(),
+            "nll": scores.nll / n_tokens,
+            "acc": scores.n_correct / n_tokens,
         }
         if self.ctc is not None:
-            loss_ctc, cer_ctc = self._calc_ctc_loss(hs_pad, hlens, text, text_lengths)
-            loss_ctc = loss_ctc.float() * n_batch / n_tokens
+            frames, tokens = hlens, text_lengths
+            if self.ctc.ctc_type == "builtin":  # reads them, one by one, on the host
+                frames, tokens = torch.stack([hlens.to(tokens), tokens]).cpu()
+            loss_ctc, cer_ctc = self._calc_ctc_loss(hs_pad, frames, text, tokens)
+            # ESPnet's is a mean over the batch; the paper's is a sum over tokens.
+            loss_ctc = loss_ctc.float() * text.size(0) / n_tokens
             loss = loss + self.ctc_weight * loss_ctc
             stats.update(loss_ctc=loss_ctc.detach(), cer_ctc=cer_ctc)
         if self.criterion is not None:
@@ -210,8 +218,10 @@ class CIFASRModel(ESPnetASRModel):
             stats.update(distilled.stats)
 
         stats["loss"] = loss.detach()
-        stats.update(self._token_stats(logits.detach(), ys_out_pad, text, n_tokens))
         if not self.training:
+            if self.error_calculator is not None:
+                cer, wer = self.error_calculator(scores.likeliest.cpu(), text.cpu())
+                stats.update(cer=cer, wer=wer)
             stats.update(self._free_stats(hs_pad, hlens, ys_in_pad, ys_lens, text))
         return force_gatherable((loss, stats, n_tokens), loss.device)
 
@@ -241,31 +251,6 @@ class CIFASRModel(ESPnetASRModel):
                 n_fft // 2,
             )
         return super().encode(speech, speech_lengths)  # type: ignore[no-any-return]
-
-    def _token_stats(
-        self,
-        logits: torch.Tensor,
-        ys_out_pad: torch.Tensor,
-        text: torch.Tensor,
-        n_tokens: torch.Tensor,
-    ) -> dict[str, Any]:
-        """Accuracy and unsmoothed nll of known tokens; error rates in validation."""
-        nll = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1),
-            ys_out_pad.flatten(),
-            ignore_index=self.ignore_id,
-            reduction="sum",
-        )
-        stats: dict[str, Any] = {
-            "nll": nll / n_tokens,
-            "acc": th_accuracy(
-                logits.flatten(0, 1), ys_out_pad, ignore_label=self.ignore_id
-            ),
-        }
-        if not self.training and self.error_calculator is not None:
-            ys_hat = logits.argmax(dim=-1)
-            stats["cer"], stats["wer"] = self.error_calculator(ys_hat.cpu(), text.cpu())
-        return stats
 
     @torch.no_grad()
     def _free_stats(

@@ -40,7 +40,12 @@ class ConformerBlock(EncoderLayer):  # type: ignore[misc]
         cnn_module_kernel: int,
         cnn_module_bias: bool,
     ) -> None:
-        activation = get_activation(activation_type)
+        # torch's is one operation where ESPnet's swish is two, and keeps less.
+        activation = (
+            torch.nn.SiLU()
+            if activation_type == "swish"
+            else get_activation(activation_type)
+        )
         feed_forward = (size, linear_units, dropout_rate, activation)
         super().__init__(
             size,

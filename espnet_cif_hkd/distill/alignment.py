@@ -67,6 +67,9 @@ def align_all(
     """
     if not spellings:
         return []
+    # Tokenizers look their special tokens up anew each time they are asked.
+    closing_ids = [closing_token(tokenizer), *_closing_ids(tokenizer)]
+    unknown_id = tokenizer.unk_token_id
     encoded = tokenizer(
         [spelling.text for spelling in spellings],
         add_special_tokens=True,
@@ -77,33 +80,31 @@ def align_all(
         verbose=False,
     )
     return [
-        _aligned(
-            spelling, one.ids, one.offsets, one.sequence_ids, tokenizer, max_length
-        )
+        _aligned(spelling, one, closing_ids, unknown_id, max_length)
         for spelling, one in zip(spellings, encoded.encodings, strict=True)
     ]
 
 
 def _aligned(
     spelling: Spelling,
-    ids: list[int],
-    places: list[tuple[int, int]],
-    sequence_ids: list[int | None],
-    tokenizer: Any,
+    encoding: Any,
+    closing_ids: list[int],
+    unknown_id: int | None,
     max_length: int,
 ) -> Alignment:
-    inside = [n for n, s in enumerate(sequence_ids) if s is not None]
+    ids: list[int] = encoding.ids
+    inside = [n for n, s in enumerate(encoding.sequence_ids) if s is not None]
     if inside:
         first, last = inside[0], inside[-1] + 1
         opening, content, closing = ids[:first], ids[first:last], ids[last:]
-        offsets = places[first:last]
+        offsets = encoding.offsets[first:last]
     else:
         # Without text there is nothing between the opening and the closing symbols.
         content, offsets = [], []
-        cut = len(ids) - (bool(ids) and ids[-1] in _closing_ids(tokenizer))
+        cut = len(ids) - (bool(ids) and ids[-1] in closing_ids)
         opening, closing = ids[:cut], ids[cut:]
-    if not closing or closing[-1] not in _closing_ids(tokenizer):
-        closing = [*closing, closing_token(tokenizer)]
+    if not closing or closing[-1] not in closing_ids:
+        closing = [*closing, closing_ids[0]]
     windows, place = _windows(opening, content, closing, max_length)
     eos_place = sum(len(w) for w in windows) - 1
 
@@ -129,7 +130,7 @@ def _aligned(
     unknown_text = [
         spelling.text[start:end]
         for token, (start, end) in zip(content, offsets, strict=True)
-        if token == tokenizer.unk_token_id and (start, end) not in own_unknown
+        if token == unknown_id and (start, end) not in own_unknown
     ]
     return Alignment(windows, rows, columns, weights, len(shares) + 1, unknown_text)
 

@@ -181,7 +181,11 @@ def _piece(token: str, style: str, unknown_text: str) -> tuple[bytes, bytes]:
 def _lower(text: str, keep: Sequence[tuple[int, int]]) -> str:
     """Lower case outside of the spans ``keep``, character by character."""
     # A letter whose lower case is longer would move all that follows: it stays.
-    chars = [c.lower() if len(c.lower()) == 1 else c for c in text]
+    chars = (
+        list(text.lower())
+        if text.isascii()
+        else [c.lower() if len(c.lower()) == 1 else c for c in text]
+    )
     for start, end in keep:
         chars[start:end] = text[start:end]
     return "".join(chars)
@@ -203,12 +207,14 @@ def _byte_alphabet() -> dict[str, int]:
 _BYTE_OF_CHAR = _byte_alphabet()
 
 
-def _decode(data: bytes) -> tuple[str, list[int]]:
+def _decode(data: bytes) -> tuple[str, Sequence[int]]:
     """UTF-8 text of ``data`` and the character to which each byte belongs.
 
-    Bytes that are no UTF-8 become U+FFFD one by one. The list has one item more
-    than bytes, the length of the text.
+    Bytes that are no UTF-8 become U+FFFD one by one. The characters have one item more
+    than the bytes, the length of the text.
     """
+    if data.isascii():
+        return data.decode("ascii"), range(len(data) + 1)
     chars: list[str] = []
     char_of_byte: list[int] = []
     for char in data.decode("utf-8", errors="surrogateescape"):

@@ -15,7 +15,6 @@ from torch import Tensor
 from espnet_cif_hkd.distill.contrastive import (
     negatives_per_token,
     token_contrastive_loss,
-    valid_tokens,
 )
 from espnet_cif_hkd.distill.criterion import AbsDistillCriterion, DistillOutput
 from espnet_cif_hkd.distill.online import OnlineTeacher
@@ -29,6 +28,7 @@ from espnet_cif_hkd.distill.regression import token_regression_loss
 from espnet_cif_hkd.distill.sharing import gather_over_ranks
 from espnet_cif_hkd.distill.store import StoredTeacher
 from espnet_cif_hkd.distill.teacher import Teacher, TeacherConfig
+from espnet_cif_hkd.distill.transfer import TokenPlaces
 from espnet_cif_hkd.errors import UserError
 
 _VALIDATION_SEED = 0
@@ -122,22 +122,23 @@ class HKDCriterion(AbsDistillCriterion):
         output = DistillOutput()
         if self._teacher is None:
             return output
-        sequences = [
-            ids[:length]
-            for ids, length in zip(ys_pad.tolist(), ys_pad_lens.tolist(), strict=True)
-        ]
-        if lengths.tolist() != [len(ids) + 1 for ids in sequences]:
+        # The one time that the host waits for the device: sentences are found, spelt
+        # or hashed, by their token ids.
+        n_batch, width = ys_pad.shape
+        host = torch.cat([lengths, ys_pad_lens, ys_pad.flatten()]).tolist()
+        ys_lens, ids = host[n_batch : 2 * n_batch], host[2 * n_batch :]
+        sequences = [ids[b * width : b * width + n] for b, n in enumerate(ys_lens)]
+        sizes = [len(sequence) + 1 for sequence in sequences]
+        if host[:n_batch] != sizes:
             raise ValueError(
-                f"lengths {lengths.tolist()} must be ys_pad_lens + 1 = "
-                f"{[len(ids) + 1 for ids in sequences]}"
+                f"lengths {host[:n_batch]} must be ys_pad_lens + 1 = {sizes}"
             )
+        places = TokenPlaces(sizes, embeddings.device)
         teacher = self._teacher.features(sequences, embeddings.device)
         # Padding is taken out before anything is computed: whatever it holds, even
         # NaN, reaches neither the losses nor the gradients.
         if self.acoustic_projection is not None:
-            student = self.acoustic_projection(
-                embeddings[valid_tokens(embeddings, lengths)]
-            )
+            student = self.acoustic_projection(places.take(embeddings))
             candidates, first = teacher, 0
             # Not in validation: ESPnet plots attention on the first process alone,
             # which would wait for the others for ever.
@@ -158,7 +159,7 @@ class HKDCriterion(AbsDistillCriterion):
                 self._count_negatives(len(candidates))
             )
         if self.linguistic_projection is not None:
-            student = self.linguistic_projection(states[valid_tokens(states, lengths)])
+            student = self.linguistic_projection(places.take(states))
             losses = token_regression_loss(
                 student, teacher, self.linguistic["reduction"]
             )

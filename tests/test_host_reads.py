@@ -1,0 +1,140 @@
+"""How often one training step waits for the device in our own modules.
+
+Whatever needs a value on the host (``item``, ``tolist``, ``cpu``, a size that depends
+on values) stops the host until a GPU has done all before it. ESPnet's own are not
+counted: feature masks, SpecAugment, its CTC, its assertion on lengths.
+"""
+
+import sys
+from collections import Counter
+
+import pytest
+import torch
+from tiny_bert import HIDDEN, build_tiny_bert
+from tiny_model import tiny_batch, tiny_model
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+ENCODER = {
+    "encoder": "cif_conformer",
+    "encoder_conf": {
+        "input_layer": "linear",
+        "output_size": 8,
+        "attention_heads": 2,
+        "linear_units": 16,
+        "num_blocks": 2,
+        "pooling_layers": [1],
+        "cnn_module_kernel": 3,
+    },
+}
+# Of the operations below these, sizes of results depend on values.
+BY_VALUE = ("nonzero", "masked_select", "repeat_interleave", "unique", "bincount")
+
+
+def place():
+    """The innermost of our functions, if no ESPnet's or test's stands further in."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if name.startswith("espnet_cif_hkd."):
+            return f"{name.removeprefix('espnet_cif_hkd.')}:{frame.f_code.co_name}"
+        if name.startswith("espnet"):
+            return "espnet"
+        frame = frame.f_back
+    return "elsewhere"
+
+
+class Reads(TorchDispatchMode):
+    """Counts operations that give the host a value or a size."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        by_mask = name in ("index", "index_put", "index_put_") and any(
+            index is not None and index.dtype in (torch.bool, torch.uint8)
+            for index in args[1]
+        )
+        if name == "_local_scalar_dense" or name.startswith(BY_VALUE) or by_mask:
+            self.found[place()] += 1
+        return func(*args, **(kwargs or {}))
+
+
+class Copies(TorchFunctionMode):
+    """Counts what torch does not dispatch for tensors that are on the host already."""
+
+    def __init__(self, found):
+        super().__init__()
+        self.found = found
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        name = getattr(func, "__name__", "")
+        # A device, as opposed to its name, is another tensor's: no way to the host.
+        moved = name == "to" and any(
+            isinstance(a, str) and a == "cpu" for a in args[1:]
+        )
+        if name in ("tolist", "cpu", "numpy") or moved:
+            self.found[place()] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def reads(model, batch):
+    """Waits of one step, by module and function."""
+    reading = Reads()
+    with Copies(reading.found), reading:
+        model(**batch)[0].sum().backward()
+    return reading.found
+
+
+def ours(found):
+    return {k: n for k, n in found.items() if k not in ("espnet", "elsewhere")}
+
+
+def test_the_counters_see_what_they_should():
+    mask = torch.tensor([True, False])
+    values = torch.tensor([1.0, 2.0])
+    ways = [
+        lambda: values[0].item(),
+        lambda: values.tolist(),
+        lambda: values.cpu(),
+        lambda: values.to("cpu"),
+        lambda: values[mask],
+        lambda: values.masked_select(mask),
+        lambda: values[: torch.tensor(1)],
+        lambda: bool(mask[0]),
+        lambda: torch.repeat_interleave(torch.tensor([1, 2])),
+    ]
+    for number, way in enumerate(ways):
+        reading = Reads()
+        with Copies(reading.found), reading:
+            way()
+        assert sum(reading.found.values()) == 1, number
+
+
+@pytest.mark.parametrize("n_batch", [2, 5])
+def test_a_step_of_the_model_waits_twice(n_batch):
+    """However many utterances.
+
+    - The encoder looks at the shortest and the longest input: too short a one is an
+      error that names it, and what stands behind the longest is cut off.
+    - CTC reads all lengths on the host; the model fetches them in one copy, where
+      ESPnet's loop would fetch each.
+    """
+    found = ours(reads(tiny_model(**ENCODER).train(), tiny_batch(n_batch)))
+    assert found == {"encoder.cif_conformer:forward": 1, "model:forward": 1}
+
+
+def test_hkd_waits_once_more(tmp_path):
+    """The teacher is asked by token ids: transcripts and lengths, in one copy."""
+    conf = {"teacher": build_tiny_bert(tmp_path), "teacher_dim": HIDDEN}
+    hkd = {"criterion": "hkd", "criterion_conf": conf}
+    model = tiny_model(**ENCODER, model_conf=hkd).train()
+    batch = tiny_batch(4)
+    model(**batch)  # opens the teacher
+    assert ours(reads(model, batch)) == {
+        "encoder.cif_conformer:forward": 1,
+        "model:forward": 1,
+        "distill.hkd:forward": 1,
+    }

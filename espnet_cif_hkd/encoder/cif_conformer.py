@@ -194,21 +194,13 @@ class CIFConformerEncoder(AbsEncoder):
             ``(B,)``; None.
 
         Raises:
-            TooShortUttError: If no frame is left of an utterance.
+            TooShortUttError: If no frame is left of an utterance; compiled or
+                exported, its length is 0 or less instead.
         """
         ilens = ilens.to(xs_pad.device)
-        # The only wait for the device; ESPnet's own encoders have it for their masks.
-        shortest, longest = torch.stack(torch.aminmax(ilens)).tolist()
-        if shortest < self._fewest_frames:
-            raise TooShortUttError(
-                f"has {shortest} frames and is too short for the encoder (input_layer "
-                f"{self.input_layer} and {len(self.pooling_layers)} poolings need "
-                f"{self._fewest_frames} frames or more), return empty results",
-                shortest,
-                self._fewest_frames,
-            )
-        xs = xs_pad[:, :longest]
-        xs = xs.masked_fill(~_valid(ilens, xs).transpose(1, 2), 0.0)
+        if not torch.compiler.is_compiling():  # a graph asks nothing of the host
+            xs_pad = xs_pad[:, : self._longest(ilens)]
+        xs = xs_pad.masked_fill(~_valid(ilens, xs_pad).transpose(1, 2), 0.0)
         xs = apply_front_end(self.embed, xs)
         lengths = frames_after(ilens, INPUT_WINDOWS[self.input_layer])
         mask, pos_emb = _valid(lengths, xs), self._relative_positions(xs)
@@ -220,6 +212,20 @@ class CIFConformerEncoder(AbsEncoder):
         if self.after_norm is not None:
             xs = self.after_norm(xs)
         return xs.masked_fill(~mask.transpose(1, 2), 0.0), lengths, None
+
+    def _longest(self, ilens: torch.Tensor) -> int:
+        """Frames of the longest utterance; raises if one is too short."""
+        # The only wait for the device; ESPnet's own encoders have it for their masks.
+        shortest, longest = torch.stack(torch.aminmax(ilens)).tolist()
+        if shortest < self._fewest_frames:
+            raise TooShortUttError(
+                f"has {shortest} frames and is too short for the encoder (input_layer "
+                f"{self.input_layer} and {len(self.pooling_layers)} poolings need "
+                f"{self._fewest_frames} frames or more), return empty results",
+                shortest,
+                self._fewest_frames,
+            )
+        return int(longest)
 
     def _relative_positions(self, xs: torch.Tensor) -> torch.Tensor:
         """Vectors of T - 1 to 1 - T for ``xs (B, T, D)``: ``(1, 2 T - 1, D)``.

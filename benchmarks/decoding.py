@@ -127,7 +127,14 @@ class Bench:
 
     def single(self, lengths: list[float], ctc_weights: list[float]) -> None:
         """Both decoders, one utterance at a time."""
-        rows = []
+        shown = Table(
+            "One utterance at a time, beam 10: milliseconds of a step of the search, "
+            "real-time factor of the whole",
+            [
+                *("audio", "CTC weight", "search: CIF", "Transformer", "times faster"),
+                *("whole: CIF", "Transformer", "times faster"),
+            ],
+        )
         for seconds in lengths:
             samples = self.samples(seconds)
             n_steps = round(TOKENS_PER_SECOND * seconds) + 1
@@ -144,28 +151,24 @@ class Bench:
                     continue
                 spent = medians(in_turns(ways, self.repeats))
                 ours, peer = spent["cif search"], spent["transformer search"]
-                rows.append(
-                    [
-                        f"{seconds:g} s, {n_steps} steps",
-                        ctc_weight,
-                        *(1000 * ours / n_steps, 1000 * peer / n_steps, peer / ours),
-                        *(spent[f"{n} whole"] / seconds for n in self.files),
-                        spent["transformer whole"] / spent["cif whole"],
-                    ]
+                shown.row(
+                    f"{seconds:g} s, {n_steps} steps",
+                    ctc_weight,
+                    *(1000 * ours / n_steps, 1000 * peer / n_steps, peer / ours),
+                    *(spent[f"{n} whole"] / seconds for n in self.files),
+                    spent["transformer whole"] / spent["cif whole"],
                 )
-        show(
-            "One utterance at a time, beam 10: milliseconds of a step of the search, "
-            "real-time factor of the whole",
-            [
-                *("audio", "CTC weight", "search: CIF", "Transformer", "times faster"),
-                *("whole: CIF", "Transformer", "times faster"),
-            ],
-            rows,
-        )
 
     def greedy(self, lengths: list[float]) -> None:
         """Our greedy search, ESPnet's with beam 1, and beam 10."""
-        rows = []
+        shown = Table(
+            "Greedy: milliseconds of the search, real-time factor of the whole",
+            [
+                *("audio", "search: greedy", "ESPnet, beam 1", "ESPnet, beam 10"),
+                *("greedy times faster than beam 10", "whole: greedy"),
+                *("ESPnet, beam 1", "ESPnet, beam 10"),
+            ],
+        )
         for seconds in lengths:
             samples = self.samples(seconds)
             n_tokens = round(TOKENS_PER_SECOND * seconds)
@@ -186,23 +189,12 @@ class Bench:
                 show_profiles(ways, "greedy search")
                 continue
             spent = medians(in_turns(ways, self.repeats))
-            rows.append(
-                [
-                    f"{seconds:g} s, {n_tokens} tokens",
-                    *(1000 * spent[f"{name} search"] for name in recognisers),
-                    spent["beam 10 search"] / spent["greedy search"],
-                    *(spent[f"{name} whole"] / seconds for name in recognisers),
-                ]
+            shown.row(
+                f"{seconds:g} s, {n_tokens} tokens",
+                *(1000 * spent[f"{name} search"] for name in recognisers),
+                spent["beam 10 search"] / spent["greedy search"],
+                *(spent[f"{name} whole"] / seconds for name in recognisers),
             )
-        show(
-            "Greedy: milliseconds of the search, real-time factor of the whole",
-            [
-                *("audio", "search: greedy", "ESPnet, beam 1", "ESPnet, beam 10"),
-                *("greedy times faster than beam 10", "whole: greedy"),
-                *("ESPnet, beam 1", "ESPnet, beam 10"),
-            ],
-            rows,
-        )
 
     def batches(self, n_batch: int, ctc_weights: list[float]) -> None:
         """Utterances of 3 to 7 s together and one after the other."""
@@ -217,7 +209,11 @@ class Bench:
         else:
             print("ESPnet 202511 decodes one utterance at a time: greedy only\n")
         tried.append(("cif", 0.0, {"greedy": True, "beam_size": 1}))
-        rows: list[list[Any]] = []
+        shown = Table(
+            f"{n_batch} utterances of 3 to 7 s: utterances per second",
+            ["what", "one at a time", "together", "times faster"],
+        )
+        wants_encoder = not self.profile
         for name, ctc_weight, options in tried:
             steps = 0 if name == "cif" else max(n_tokens) + 1
             recogniser = self.recogniser(name, steps, ctc_weight=ctc_weight, **options)
@@ -242,7 +238,8 @@ class Bench:
                     ),
                     "together": functools.partial(recogniser, waves),
                 }
-            if not rows and not self.profile:
+            if wants_encoder:
+                wants_encoder = False
                 ways["encoder"] = {
                     "alone": functools.partial(
                         map_all, encode, [(recogniser, [wave]) for wave in waves]
@@ -258,14 +255,7 @@ class Bench:
                 repeats = self.repeats if what.startswith("search") else 1
                 spent = medians(in_turns(two, repeats))
                 alone, together = spent["alone"], spent["together"]
-                rows.append(
-                    [what, n_batch / alone, n_batch / together, alone / together]
-                )
-        show(
-            f"{n_batch} utterances of 3 to 7 s: utterances per second",
-            ["what", "one at a time", "together", "times faster"],
-            rows,
-        )
+                shown.row(what, n_batch / alone, n_batch / together, alone / together)
 
 
 def map_all(way: Callable[..., object], arguments: list[tuple[Any, ...]]) -> None:
@@ -321,9 +311,20 @@ def searching(recogniser: Speech2Text, samples: np.ndarray) -> Way:
     return functools.partial(search, recogniser, *encode(recogniser, [samples]))
 
 
-def show(title: str, head: list[str], rows: list[list[Any]]) -> None:
-    if rows:
-        print(f"{title}\n\n{table(head, rows)}\n", flush=True)
+class Table:
+    """A table that is printed row by row, for a run may be long."""
+
+    def __init__(self, title: str, head: list[str]) -> None:
+        self.title = title
+        self.head = head
+        self.begun = False
+
+    def row(self, *cells: Any) -> None:
+        lines = table(self.head, [cells]).splitlines()
+        if not self.begun:
+            print(f"\n{self.title}\n")
+        print("\n".join(lines[2:] if self.begun else lines), flush=True)
+        self.begun = True
 
 
 def show_profiles(ways: dict[str, Way], kind: str) -> None:

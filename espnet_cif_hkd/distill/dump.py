@@ -37,7 +37,7 @@ _SAMPLE_LIMIT = 200_000
 # Token ids that wait to be sorted by length. The characters of a shard are too few
 # sentences: a quarter of what the PLM reads would be padding.
 _WINDOW_ROWS = 1 << 21
-_RUN_ROWS = 1 << 15  # vectors asked of the teacher at once, in float32
+_RUN_ROWS = 1 << 16  # vectors asked of the teacher at once, in float32
 _REPORT_SECONDS = 10.0
 
 Sequences = Callable[[], Iterable[Sequence[int]]]

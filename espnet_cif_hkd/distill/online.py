@@ -18,10 +18,10 @@ from espnet_cif_hkd.distill.alignment import Alignment, align_all, apply_alignme
 from espnet_cif_hkd.distill.transfer import on_device
 from espnet_cif_hkd.distill.units import TokenSpeller
 
-# Padded tokens of one run of the PLM. What leaves its caches costs a CPU a fifth of its
-# speed; other devices need more to be busy.
-_RUN_TOKENS = {"cpu": 4096}
-_RUN_TOKENS_ELSEWHERE = 16384
+# Padded tokens of one run of the PLM: fewer mean less padding. What leaves its caches
+# costs a CPU a fifth of its speed; other devices need more to be busy.
+_RUN_TOKENS = {"cpu": 2048}
+_RUN_TOKENS_ELSEWHERE = 8192
 
 
 class OnlineTeacher:

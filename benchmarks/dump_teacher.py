@@ -211,7 +211,7 @@ def main() -> None:
     if args.memory:
         memory(corpus)
         return
-    count = args.sentences or (60 if args.bert_base else 500)
+    count = args.sentences or (100 if args.bert_base else 1500)
     if torch.cuda.is_available() and not args.sentences:
         count = len(texts)
     chosen = texts[:: max(1, len(texts) // count)][:count]

@@ -20,7 +20,7 @@ from espnet_cif_hkd.distill.units import TokenSpeller
 
 # Padded tokens of one run of the PLM: fewer mean less padding. What leaves its caches
 # costs a CPU a fifth of its speed; other devices need more to be busy.
-_RUN_TOKENS = {"cpu": 2048}
+_RUN_TOKENS = {"cpu": 1024}
 _RUN_TOKENS_ELSEWHERE = 8192
 
 

@@ -7,18 +7,20 @@ models of ``models.py`` with dropout and SpecAugment as shipped. Teacher vectors
 768-d: stored (random ones, in a store of 4,000 sentences) or made by a BERT of
 bert-base's size.
 
-    python3 benchmarks/training_step.py [--frames 30000] [--rounds 5]
+    python3 benchmarks/training_step.py [--frames 30000] [--rounds 5] [--whole]
 
 What differs between the models with the same encoder is a small part of a step, less
-than the machine's noise. So that part is timed by itself, in turns:
+than the machine's noise. So the parts are timed by themselves, in turns, and ratios are
+those of the sums of their medians, ``step``:
 
-- ``head``: encoder frames to loss, and backward to those frames; median.
-- ``optimiser``: clipping and AdamW; median.
-- ``whole``: one real step, timed once. The first model's is run once before, those with
-  HKD are left out for time: they differ in the head alone.
-- ``encoder``: waveform to encoder frames, and backward: ``whole`` less the two others,
-  and the mean of two models where they have the same encoder.
-- ``step``: the sum of the three. Ratios are those of sums.
+- ``encoder``: waveform to encoder frames, and backward; of a fifth of the utterances,
+  times five, for no utterance looks at another but for its batch statistics. Models
+  that have the same encoder share the figure.
+- ``head``: encoder frames to loss, and backward to those frames, of all utterances.
+- ``optimiser``: clipping and AdamW.
+
+With ``--whole`` one real step of each model is timed, too; on 2 cores that is half a
+minute for each.
 
 ``forward`` counts the floating-point operations of products in the forward pass; a
 backward pass has twice as many, but for the teacher, which has none.
@@ -28,10 +30,8 @@ import argparse
 import contextlib
 import io
 import logging
-import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ HEAD = [
 ]
 OTHER_ENCODER = "ESPnet conformer"
 SAME_ENCODER = "same encoder, Transformer decoder"
-WHOLE = ("CIF", SAME_ENCODER, OTHER_ENCODER)
+SHARE = 5  # the encoder is timed with every fifth utterance
 WAYS = {  # row: model of models.py
     "CIF": "cif",
     "CIF, HKD, stored": "cif_hkd",
@@ -153,8 +153,15 @@ class Step:
         self.forward().backward()
         self.update()
 
-    def frames(self) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.model.encode(self.data["speech"], self.data["speech_lengths"])
+    def frames(self, share: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of every utterance, or of the first and each ``share``-th from there on."""
+        speech, lengths = self.data["speech"], self.data["speech_lengths"]
+        return self.model.encode(speech[::share], lengths[::share])
+
+    def encoder(self) -> None:
+        """Of a share of the batch."""
+        frames, _ = self.frames(SHARE)
+        frames.backward(torch.full_like(frames, 1e-3))
 
     @contextlib.contextmanager
     def without_encoder(self) -> Any:
@@ -214,20 +221,25 @@ def time_heads(steps: dict[str, Step], rounds: int) -> dict[str, float]:
         return measure.medians(measure.in_turns(heads, rounds))
 
 
-def once(way: Callable[[], object]) -> float:
-    return measure.in_turns({"": way}, repeats=1, warm_up=0)[""][0]
+def time_encoders(steps: dict[str, Step], rounds: int) -> dict[str, float]:
+    """Of all models, times as for the whole batch."""
+    ways = {name: steps[name].encoder for name in ("CIF", OTHER_ENCODER)}
+    timed = measure.medians(measure.in_turns(ways, rounds))
+    size = len(steps["CIF"].data["text"])
+    factor = size / len(range(0, size, SHARE))
+    return {name: factor * timed.get(name, timed["CIF"]) for name in steps}
 
 
-def rows(steps: dict[str, Step], rounds: int) -> list[list[object]]:
+def rows(steps: dict[str, Step], rounds: int, with_whole: bool) -> list[list[object]]:
     """One of each model."""
     head = time_heads(steps, rounds)
     updates = {name: step.update for name, step in steps.items()}
     optimiser = measure.medians(measure.in_turns(updates, rounds))
-    once(steps["CIF"].whole)
-    whole = {name: once(steps[name].whole) for name in WHOLE}
-    rest = {name: whole[name] - head[name] - optimiser[name] for name in whole}
-    shared = statistics.mean(rest[name] for name in whole if name != OTHER_ENCODER)
-    encoder = {name: rest[name] if name == OTHER_ENCODER else shared for name in steps}
+    encoder = time_encoders(steps, rounds)
+    whole: dict[str, float] = {}
+    if with_whole:
+        ways = {name: step.whole for name, step in steps.items()}
+        whole = measure.medians(measure.in_turns(ways, 1, warm_up=0))
     total = {name: encoder[name] + head[name] + optimiser[name] for name in steps}
     return [
         [
@@ -251,6 +263,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, default=30_000, help="of 10 ms")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each part")
+    parser.add_argument("--whole", action="store_true", help="time whole steps, too")
     args = parser.parse_args()
     logging.disable(logging.WARNING)
     started = time.perf_counter()
@@ -265,7 +278,7 @@ def main() -> None:
     quiet = contextlib.redirect_stderr(io.StringIO())
     with tempfile.TemporaryDirectory() as folder, quiet:
         steps = build(data, Path(folder))
-        found = rows(steps, args.rounds)
+        found = rows(steps, args.rounds, args.whole)
     print(measure.table(HEAD, found))
     print(f"\n{time.perf_counter() - started:.0f} s")
 

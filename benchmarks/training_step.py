@@ -139,6 +139,8 @@ class Step:
     def __init__(self, model: Any, data: dict[str, torch.Tensor]) -> None:
         self.model = model.to(measure.device()).train()
         self.optimiser = torch.optim.AdamW(model.parameters(), lr=1e-6)
+        for parameter in model.parameters():  # the optimiser leaves out what has none
+            parameter.grad = torch.zeros_like(parameter)
         self.data = data
         self.own = (model.frontend, model.specaug, model.normalize, model.encoder)
 

@@ -11,6 +11,7 @@ import torch
 from espnet_cif_hkd.compat import Hypothesis, TooShortUttError
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.decoder.greedy import GreedyHypothesis, greedy_search
+from espnet_cif_hkd.encoder.cif_conformer import CIFConformerEncoder
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.plugin import register
 
@@ -44,8 +45,9 @@ class Speech2Text(ESPnetSpeech2Text):
         args: ESPnet's.
         greedy: Search with :func:`greedy_search` instead of ESPnet's beam search: the
             text of ``beam_size=1, ctc_weight=0.0``, which are then set, several times
-            faster, and a list of utterances is decoded as one batch with both releases
-            of ESPnet.
+            faster, and a list of utterances is searched as one batch with both releases
+            of ESPnet. The encoder ``cif_conformer`` takes it as one batch, too;
+            ESPnet's own, whose frames depend on padding, one after the other.
         kwargs: ESPnet's.
 
     Raises:
@@ -101,21 +103,29 @@ class Speech2Text(ESPnetSpeech2Text):
     @torch.no_grad()
     def _greedily(self, speech: Sequence[torch.Tensor | np.ndarray]) -> list[Any]:
         waves = [torch.as_tensor(one).to(getattr(torch, self.dtype)) for one in speech]
-        lengths = torch.tensor([len(wave) for wave in waves])
-        lengths, order = lengths.sort(descending=True)  # some encoders want it so
-        padded = torch.nn.utils.rnn.pad_sequence(
-            [waves[place] for place in order.tolist()], batch_first=True
-        )
-        hs_pad, hlens = self.asr_model.encode(
-            padded.to(self.device), lengths.to(self.device)
-        )
-        if isinstance(hs_pad, tuple):  # intermediate outputs are not used
-            hs_pad = hs_pad[0]
+        # Frames of ESPnet's own encoders depend on the padding, much so in 202511.
+        together = isinstance(self.asr_model.encoder, CIFConformerEncoder)
+        batches = [waves] if together else [[wave] for wave in waves]
+        frames: list[torch.Tensor] = []
+        for batch in batches:
+            padded = torch.nn.utils.rnn.pad_sequence(batch, batch_first=True)
+            lengths = torch.tensor([len(wave) for wave in batch])
+            hs_pad, hlens = self.asr_model.encode(
+                padded.to(self.device), lengths.to(self.device)
+            )
+            if isinstance(hs_pad, tuple):  # intermediate outputs are not used
+                hs_pad = hs_pad[0]
+            frames += [
+                hs[:n]
+                for hs, n in zip(hs_pad, hlens.clamp(min=0).tolist(), strict=True)
+            ]
         found = greedy_search(
-            self.asr_model.decoder, hs_pad, hlens.clamp(min=0), self.maxlenratio
+            self.asr_model.decoder,
+            torch.nn.utils.rnn.pad_sequence(frames, batch_first=True),
+            torch.tensor([len(hs) for hs in frames]),
+            self.maxlenratio,
         )
-        results = [[self._result(one)] for one in found]
-        return [results[place] for place in order.argsort().tolist()]
+        return [[self._result(one)] for one in found]
 
     def _result(
         self, found: GreedyHypothesis

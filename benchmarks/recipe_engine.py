@@ -1,6 +1,6 @@
 """Stages of a small recipe by this package's engine and by ESPnet's own asr.sh.
 
-    ESPNET_ROOT=/path/to/espnet python3 benchmarks/recipe_engine.py [--epochs 40]
+    ESPNET_ROOT=/path/to/espnet python3 benchmarks/recipe_engine.py [--epochs 20]
 
 The miniature of ``tests/stock_cases.py`` with FOTAQ's recipe: 12 utterances, a model
 that trains in seconds, so that start-up is what is measured, stages 1 to 13. Then
@@ -71,7 +71,7 @@ def compare(top: Path, epochs: int) -> list[list[object]]:
 def main() -> int:
     """Measure and print; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=40, help="of the second row")
+    parser.add_argument("--epochs", type=int, default=20, help="of the second row")
     args = parser.parse_args()
     if not os.environ.get("ESPNET_ROOT"):
         print("ESPNET_ROOT is not set: there is no asr.sh to compare with")

@@ -134,7 +134,7 @@ def integrate_and_fire(
     if n_tokens is None:
         n_tokens = int(token_lengths.max().item()) if token_lengths.numel() else 0
     fire_frame = _firing_frames(cum, n_tokens)  # (B, L)
-    embeddings = _sum_frames(hs, cum, fire_frame, lengths, token_lengths)
+    embeddings = fire_tokens(hs, cum, fire_frame, lengths, token_lengths)
     if tail is not None:
         is_last = torch.arange(n_tokens, device=hs.device) == token_lengths[:, None] - 1
         weight = torch.where(is_last, tail[:, None], 1.0)  # (B, L)
@@ -193,23 +193,6 @@ def _firing_frames(cum: torch.Tensor, n_tokens: int) -> torch.Tensor:
     ends = torch.arange(1, n_tokens + 1, device=cum.device, dtype=cum.dtype)
     ends = ends.expand(cum.size(0), n_tokens).contiguous()  # (B, L)
     return torch.searchsorted(cum.detach(), ends)
-
-
-def _sum_frames(
-    hs: torch.Tensor,
-    cum: torch.Tensor,
-    fire_frame: torch.Tensor,
-    lengths: torch.Tensor,
-    token_lengths: torch.Tensor,
-) -> torch.Tensor:
-    """Fired vectors in float32 or float64, ``(B, L, D)``."""
-    n_batch, n_frames, n_dim = hs.shape
-    n_tokens = fire_frame.size(1)
-    hs = hs.to(torch.promote_types(hs.dtype, torch.float32))
-    if n_tokens == 0 or n_frames == 0:
-        # Still a function of hs, so that a batch that fires nothing trains.
-        return hs.new_zeros(n_batch, n_tokens, n_dim) + hs[:0].sum()
-    return fire_tokens(hs, cum, fire_frame, lengths, token_lengths)
 
 
 def _firing_times(

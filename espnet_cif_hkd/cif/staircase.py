@@ -66,7 +66,6 @@ class Staircase(torch.autograd.Function):
         # What is past the last token is a rest under the threshold, or rounding.
         no_left = (frame >= lengths[:, None]) | (open_token >= token_lengths[:, None])
         no_first = (token >= token_lengths[:, None]) | ~began
-        no_first |= start_frame >= lengths[:, None]
 
         def by_step(at_frames: torch.Tensor, at_tokens: torch.Tensor) -> torch.Tensor:
             steps = at_frames.new_empty(n_batch, n_steps)
@@ -93,10 +92,9 @@ class Staircase(torch.autograd.Function):
         position = torch.arange(n_tokens, device=hs.device)
         token_pad = position >= token_lengths.masked_fill(lengths <= 0, 0)[:, None]
 
-        ends_at = frame_step[:, 1:] - 1
-        # The last frame ends with the last token that began.
+        # A frame ends before the next one, the last with the last token that began.
         last = n_frames - 1 + began.sum(1, keepdim=True)
-        ends_at = torch.cat([ends_at, last], dim=1)  # (B, T)
+        ends_at = torch.cat([frame_step[:, 1:] - 1, last], dim=1) + rows * n_steps
         ctx.save_for_backward(
             hs,
             frames,
@@ -104,7 +102,6 @@ class Staircase(torch.autograd.Function):
             weights,
             frame_bags,
             token_bags,
-            frame_step,
             ends_at,
             empty,
             token_pad,
@@ -122,12 +119,11 @@ class Staircase(torch.autograd.Function):
             weights,
             frame_bags,
             token_bags,
-            frame_step,
             ends_at,
             empty,
             token_pad,
         ) = ctx.saved_tensors
-        n_batch, _, n_dim = hs.shape
+        n_dim = hs.size(2)
         grad = grad.masked_fill(token_pad[..., None], 0.0).reshape(-1, n_dim)
         grad_hs = grad_cum = None
         if ctx.needs_input_grad[0]:
@@ -136,11 +132,10 @@ class Staircase(torch.autograd.Function):
             grad_shares = _aten._embedding_bag_per_sample_weights_backward(
                 grad, hs.reshape(-1, n_dim), frames, token_bags, tokens, _SUM, -1
             )
-            grad_shares = grad_shares.view(n_batch, -1).masked_fill(empty, 0.0)
-            grad_shares = grad_shares.double()
+            grad_shares = grad_shares.masked_fill(empty.flatten(), 0.0).double()
             # c_t ends the last step of frame t and begins the first of frame t + 1.
-            grad_cum = grad_shares.gather(1, ends_at)
-            grad_cum[:, :-1] -= grad_shares.gather(1, frame_step[:, 1:])
+            grad_cum = grad_shares[ends_at]
+            grad_cum[:, :-1] -= grad_shares[frame_bags.view_as(ends_at)[:, 1:]]
         return grad_hs, grad_cum, None, None, None
 
 
@@ -167,17 +162,22 @@ def fire_tokens(
     """Sum frames by the length of their overlap with each token.
 
     Args:
-        hs: Frames, ``(B, T, D)``, float32 or float64, T > 0. Padded ones may hold
-            anything.
+        hs: Frames, ``(B, T, D)``, any floating dtype. Padded ones may hold anything.
         cum: Running sum of alpha, ``(B, T)`` float64, constant where padded.
-        fire_frame: Frame in which each token is completed, ``(B, L)`` int64, L > 0;
-            T where the sum does not complete it.
+        fire_frame: Frame in which each token is completed, ``(B, L)`` int64; T where
+            the sum does not complete it.
         lengths: Valid frames, ``(B,)``.
         token_lengths: Valid tokens, ``(B,)``.
 
     Returns:
-        Fired vectors, ``(B, L, D)`` of the dtype of ``hs``, zero where padded. Their
-        gradient cannot be differentiated again.
+        Fired vectors, ``(B, L, D)`` in float32, or in float64 for float64 frames, zero
+        where padded. Their gradient cannot be differentiated again.
     """
+    n_batch, n_frames, n_dim = hs.shape
+    n_tokens = fire_frame.size(1)
+    hs = hs.to(torch.promote_types(hs.dtype, torch.float32))
+    if n_tokens == 0 or n_frames == 0:
+        # Still a function of hs, so that a batch that fires nothing trains.
+        return hs.new_zeros(n_batch, n_tokens, n_dim) + hs[:0].sum()
     fired: torch.Tensor = Staircase.apply(hs, cum, fire_frame, lengths, token_lengths)
     return fired

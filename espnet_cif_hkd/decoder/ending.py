@@ -6,6 +6,11 @@ import torch
 _LOG_ZERO = -1e10
 
 
+def is_too_early(step: int, lengths: torch.Tensor, eos_slack: int) -> torch.Tensor:
+    """Where ``<eos>`` may not yet be chosen, ``(N,)``: :func:`mask_by_fired_length`."""
+    return step < lengths - 1 - eos_slack
+
+
 def mask_by_fired_length(
     logp: torch.Tensor, step: int, lengths: torch.Tensor, eos: int, eos_slack: int
 ) -> torch.Tensor:
@@ -32,7 +37,7 @@ def mask_by_fired_length(
         ``logp``.
     """
     log_zero = max(_LOG_ZERO, torch.finfo(logp.dtype).min / 4)
-    early = step < lengths - 1 - eos_slack  # (N,)
+    early = is_too_early(step, lengths, eos_slack)  # (N,)
     over = step >= lengths  # (N,)
     if early.any():
         logp[:, eos].masked_fill_(early.to(logp.device), log_zero)

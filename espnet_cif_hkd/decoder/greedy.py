@@ -14,6 +14,7 @@ import functools
 import torch
 
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
+from espnet_cif_hkd.decoder.ending import is_too_early
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +75,7 @@ def greedy_search(
             functools.partial(cache.exchange, step),
         )
         total = logits.logsumexp(dim=-1)
-        early = step < lengths[:n] - 1 - decoder.eos_slack
+        early = is_too_early(step, lengths[:n], decoder.eos_slack)
         logits[:, decoder.eos].masked_fill_(early, -torch.inf)
         best, token = logits.max(dim=-1)
         tokens[:n, step + 1] = token

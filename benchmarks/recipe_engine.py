@@ -12,10 +12,8 @@ minutes.
 import argparse
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from measure import describe, table
@@ -23,25 +21,9 @@ from measure import describe, table
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
 
-def run(folder: Path, words: list[str], first: int, last: int, checkout: bool) -> float:
-    """Seconds of the stages; what they said is in ``folder``.log."""
-    environment = {k: v for k, v in os.environ.items() if k != "ESPNET_ROOT"}
-    environment["PYTHON"] = sys.executable
-    if checkout:
-        environment["ESPNET_ROOT"] = os.environ["ESPNET_ROOT"]
-    command = ["bash", "run.sh", *words]
-    command += ["--stage", str(first), "--stop_stage", str(last)]
-    begun = time.monotonic()
-    with folder.with_suffix(".log").open("a") as log:
-        subprocess.run(
-            command, cwd=folder, env=environment, stdout=log, stderr=log, check=True
-        )
-    return time.monotonic() - begun
-
-
 def compare(top: Path, epochs: int) -> list[list[object]]:
     """Rows of the table: what, seconds of asr.sh and of the engine, ratio."""
-    from stock_cases import fotaq
+    from stock_cases import fotaq, run_stages
 
     words = fotaq(top / "new")
     folders = {}
@@ -49,14 +31,14 @@ def compare(top: Path, epochs: int) -> list[list[object]]:
         folders[name] = top / name
         shutil.copytree(top / "new", folders[name], symlinks=True)
     begun = {
-        name: run(folder, words, 1, 13, name == "stock")
+        name: run_stages(folder, words, name == "stock", 1, 13)
         for name, folder in folders.items()
     }
     longer = list(words)
     longer[longer.index("--asr_args") + 1] += f" --max_epoch {epochs}"
     longer += ["--asr_tag", "longer"]
     trained = {
-        name: run(folder, longer, 11, 11, name == "stock")
+        name: run_stages(folder, longer, name == "stock", 11, 11)
         for name, folder in folders.items()
     }
     return [

@@ -1,12 +1,16 @@
 """Each corpus' recipe on a miniature, with options that make the model small.
 
-What is returned are options of ``run.sh``, the same for both engines; the recipe itself
-stays as it is laid out.
+What a case returns are options of ``run.sh``, the same for both engines; the recipe
+itself stays as it is laid out. :func:`run_stages` runs it with either.
 """
 
 import hashlib
 import itertools
+import os
 import re
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -129,3 +133,33 @@ def wordpiece(folder: Path) -> list[str]:
 CASES: dict[str, Callable[[Path], list[str]]] = {
     case.__name__: case for case in (fotaq, aishell, librispeech, wordpiece)
 }
+
+
+def run_stages(
+    folder: Path, options: list[str], checkout: bool, first: int, last: int
+) -> float:
+    """Seconds of stages ``first`` to ``last``; what they said is in ``folder``.log.
+
+    With ``checkout`` they are those of the ESPnet checkout in ``ESPNET_ROOT``.
+    """
+    # Corpora that the environment names are not the miniature.
+    ours = {"ESPNET_ROOT", "AISHELL", "LIBRISPEECH"}
+    environment = {k: v for k, v in os.environ.items() if k not in ours}
+    environment["PYTHON"] = sys.executable
+    if checkout:
+        environment["ESPNET_ROOT"] = os.environ["ESPNET_ROOT"]
+    begun = time.monotonic()
+    words = [*options, "--stage", str(first), "--stop_stage", str(last)]
+    done = subprocess.run(
+        ["bash", "run.sh", *words],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    with folder.with_suffix(".log").open("a") as log:
+        log.write(done.stdout)
+    assert done.returncode == 0, done.stdout[-5000:]
+    return time.monotonic() - begun

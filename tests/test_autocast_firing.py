@@ -2,27 +2,14 @@
 
 import pytest
 import torch
-from tiny_model import FEATURES, tiny_model
-
-ENCODER = {
-    "encoder": "cif_conformer",
-    "encoder_conf": {
-        "input_layer": "linear",
-        "output_size": 8,
-        "attention_heads": 2,
-        "linear_units": 16,
-        "num_blocks": 2,
-        "pooling_layers": [1],
-        "cnn_module_kernel": 3,
-    },
-}
+from tiny_model import CIF_CONFORMER, FEATURES, tiny_model
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["free", "target"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_the_same_encoder_output_fires_the_same_tokens(dtype, known):
     """Utterances so long that 16-bit sums would miss tokens: 600 frames each."""
-    model = tiny_model(**ENCODER).eval()
+    model = tiny_model(**CIF_CONFORMER).eval()
     generator = torch.Generator().manual_seed(0)
     speech = torch.randn(3, 1200, FEATURES, generator=generator)
     lengths = torch.tensor([1200, 1100, 901])
@@ -47,7 +34,7 @@ def test_the_same_encoder_output_fires_the_same_tokens(dtype, known):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_training_fires_the_targets(dtype):
-    model = tiny_model(**ENCODER).train()
+    model = tiny_model(**CIF_CONFORMER).train()
     generator = torch.Generator().manual_seed(0)
     speech = torch.randn(3, 400, FEATURES, generator=generator)
     lengths = torch.tensor([400, 350, 301])

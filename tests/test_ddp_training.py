@@ -9,7 +9,7 @@ from espnet2.train.reporter import Reporter
 from espnet2.train.trainer import Trainer
 from ranks import run_ranks
 from test_ddp_gradients import batch_of, model_of, seeded, train
-from tiny_model import tiny_config
+from tiny_model import CIF_CONFORMER, tiny_config
 
 from espnet_cif_hkd.distill.sharing import gather_over_ranks
 
@@ -83,19 +83,6 @@ CONFORMER = {
         "attention_heads": 2,
         "linear_units": 16,
         "num_blocks": 1,
-        "cnn_module_kernel": 3,
-    },
-}
-
-CIF_CONFORMER = {
-    "encoder": "cif_conformer",
-    "encoder_conf": {
-        "input_layer": "linear",
-        "output_size": 8,
-        "attention_heads": 2,
-        "linear_units": 16,
-        "num_blocks": 2,
-        "pooling_layers": [1],
         "cnn_module_kernel": 3,
     },
 }

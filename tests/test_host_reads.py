@@ -11,22 +11,10 @@ from collections import Counter
 import pytest
 import torch
 from tiny_bert import HIDDEN, build_tiny_bert
-from tiny_model import tiny_batch, tiny_model
+from tiny_model import CIF_CONFORMER, tiny_batch, tiny_model
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-ENCODER = {
-    "encoder": "cif_conformer",
-    "encoder_conf": {
-        "input_layer": "linear",
-        "output_size": 8,
-        "attention_heads": 2,
-        "linear_units": 16,
-        "num_blocks": 2,
-        "pooling_layers": [1],
-        "cnn_module_kernel": 3,
-    },
-}
 # Of the operations below these, sizes of results depend on values.
 BY_VALUE = ("nonzero", "masked_select", "repeat_interleave", "unique", "bincount")
 
@@ -122,7 +110,7 @@ def test_a_step_of_the_model_waits_twice(n_batch):
     - CTC reads all lengths on the host; the model fetches them in one copy, where
       ESPnet's loop would fetch each.
     """
-    found = ours(reads(tiny_model(**ENCODER).train(), tiny_batch(n_batch)))
+    found = ours(reads(tiny_model(**CIF_CONFORMER).train(), tiny_batch(n_batch)))
     assert found == {"encoder.cif_conformer": 1, "model": 1}
 
 
@@ -130,7 +118,7 @@ def test_hkd_waits_once_more(tmp_path):
     """The teacher is asked by token ids: transcripts and lengths, in one copy."""
     conf = {"teacher": build_tiny_bert(tmp_path), "teacher_dim": HIDDEN}
     hkd = {"criterion": "hkd", "criterion_conf": conf}
-    model = tiny_model(**ENCODER, model_conf=hkd).train()
+    model = tiny_model(**CIF_CONFORMER, model_conf=hkd).train()
     batch = tiny_batch(4)
     model(**batch)  # opens the teacher
     assert ours(reads(model, batch)) == {

@@ -1,0 +1,240 @@
+"""What is to be run: the systems, seeds, variants and decodings of one corpus (YAML).
+
+A matrix looks like this; ``options`` everywhere are words of a command line, as a list
+or as one string that is split as the shell does::
+
+    corpus: fotaq
+    title: "FOTAQ: English, 3.9 hours"
+    recipe: egs2/fotaq/asr_hkd
+    baseline: cif                # what all others are compared with
+    words: true                  # false: no word error rate, as for Mandarin
+    seeds: [1, 2, 3]
+    epochs: 20
+    options: []                  # of every run
+    systems:
+      cif: {label: CIF, options: [--system, cif]}
+      att: {label: CTC/attention, options: [], outside: true}
+    variants:                    # side experiments on a system
+      neg100: {label: 100 negatives, system: hkd, options: []}
+    decodes:
+      nolm: {label: without LM, options: []}
+      lm: {label: with LM, options: []}
+"""
+
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from espnet_cif_hkd.errors import UserError
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+_KEYS = {
+    *("corpus", "title", "recipe", "baseline", "words", "seeds", "epochs", "options"),
+    *("systems", "variants", "decodes"),
+}
+
+
+@dataclass(frozen=True)
+class System:
+    """One row of the tables.
+
+    Attributes:
+        name: as in file names; small letters, digits and hyphens.
+        label: as in tables.
+        options: words of the command line beside those of every run.
+        outside: a reference that is not one of the systems of the question.
+    """
+
+    name: str
+    label: str
+    options: tuple[str, ...]
+    outside: bool
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A side experiment: ``system`` with other ``options``."""
+
+    name: str
+    label: str
+    system: str
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Decode:
+    """One way of decoding a trained system."""
+
+    name: str
+    label: str
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The plan of one corpus.
+
+    Attributes:
+        path: the YAML file.
+        corpus, title: its name in file names, and in words.
+        recipe: folder of the recipe, relative to the repository.
+        baseline: name of the system that all others are compared with.
+        words: whether word error rates are told beside character error rates.
+        seeds: at least one, each once.
+        epochs: of every training.
+        options: words of every command line.
+        systems, variants, decodes: by name, in the order of the file.
+    """
+
+    path: Path
+    corpus: str
+    title: str
+    recipe: str
+    baseline: str
+    words: bool
+    seeds: tuple[int, ...]
+    epochs: int
+    options: tuple[str, ...]
+    systems: Mapping[str, System]
+    variants: Mapping[str, Variant]
+    decodes: Mapping[str, Decode]
+
+    @property
+    def results(self) -> Path:
+        """Folder of the scores: ``cells/`` and ``tuning.json`` are in it."""
+        return self.path.parent / "results" / self.corpus
+
+
+class _Reader:
+    """Takes values out of one mapping; errors name the file and the key."""
+
+    def __init__(self, path: Path, where: str, data: object) -> None:
+        self.path, self.where = path, where
+        if not isinstance(data, dict):
+            raise UserError(f"{path}: {where or 'the file'} must be a mapping")
+        self.data: dict[Any, Any] = data
+
+    def fail(self, key: str, wanted: str) -> UserError:
+        name = f"{self.where}.{key}" if self.where else key
+        return UserError(f"{self.path}: {name}: {wanted}")
+
+    def only(self, known: set[str]) -> None:
+        for key in self.data:
+            if key not in known:
+                raise self.fail(str(key), f"unknown; known are {sorted(known)}")
+
+    def text(self, key: str) -> str:
+        value = self.data.get(key)
+        if not isinstance(value, str) or not value.strip():
+            raise self.fail(key, "give a text")
+        return value.strip()
+
+    def count(self, key: str) -> int:
+        value = self.data.get(key)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise self.fail(key, "give a whole number from 1")
+        return value
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self.data.get(key, default)
+        if not isinstance(value, bool):
+            raise self.fail(key, "give true or false")
+        return value
+
+    def words(self, key: str) -> tuple[str, ...]:
+        value = self.data.get(key, [])
+        if isinstance(value, str):
+            try:
+                return tuple(shlex.split(value))
+            except ValueError as error:
+                raise self.fail(key, f"not words of a command ({error})") from None
+        if not isinstance(value, list) or not all(isinstance(w, str) for w in value):
+            raise self.fail(key, "give a list of texts (quote numbers), or one text")
+        return tuple(value)
+
+    def group(self, key: str, known: set[str]) -> "dict[str, _Reader]":
+        """The mappings under ``key``, by name."""
+        data = self.data.get(key) or {}
+        if not isinstance(data, dict):
+            raise self.fail(key, "must be a mapping of names")
+        found = {}
+        for name, value in data.items():
+            if not isinstance(name, str) or not _NAME.fullmatch(name):
+                raise self.fail(
+                    f"{key}.{name}", "names are small letters, digits and hyphens"
+                )
+            found[name] = _Reader(self.path, f"{key}.{name}", value)
+            found[name].only(known)
+        return found
+
+
+def read_matrix(path: Path) -> Matrix:
+    """Read and check a matrix.
+
+    Raises:
+        UserError: naming the file, the key and what it must be.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    top = _Reader(path, "", data)
+    top.only(_KEYS)
+    systems = {
+        name: System(
+            name, one.text("label"), one.words("options"), one.flag("outside", False)
+        )
+        for name, one in top.group("systems", {"label", "options", "outside"}).items()
+    }
+    variants = {
+        name: Variant(name, one.text("label"), one.text("system"), one.words("options"))
+        for name, one in top.group("variants", {"label", "system", "options"}).items()
+    }
+    decodes = {
+        name: Decode(name, one.text("label"), one.words("options"))
+        for name, one in top.group("decodes", {"label", "options"}).items()
+    }
+    baseline = top.text("baseline")
+    if baseline not in systems:
+        raise top.fail("baseline", f"{baseline} is none of {sorted(systems)}")
+    for name, variant in variants.items():
+        if variant.system not in systems:
+            known = sorted(systems)
+            raise top.fail(
+                f"variants.{name}.system", f"{variant.system} is none of {known}"
+            )
+    if not decodes:
+        raise top.fail("decodes", "name at least one way of decoding")
+    return Matrix(
+        path=path,
+        corpus=top.text("corpus"),
+        title=top.text("title"),
+        recipe=top.text("recipe"),
+        baseline=baseline,
+        words=top.flag("words", True),
+        seeds=_seeds(top),
+        epochs=top.count("epochs"),
+        options=top.words("options"),
+        systems=systems,
+        variants=variants,
+        decodes=decodes,
+    )
+
+
+def _seeds(top: _Reader) -> tuple[int, ...]:
+    seeds = top.data.get("seeds")
+    if (
+        not isinstance(seeds, list)
+        or not seeds
+        or not all(isinstance(seed, int) and seed >= 0 for seed in seeds)
+        or len(set(seeds)) != len(seeds)
+    ):
+        raise top.fail("seeds", "give a list of different whole numbers from 0")
+    return tuple(seeds)

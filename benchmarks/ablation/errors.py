@@ -1,0 +1,128 @@
+"""Where errors fall, counted on sclite's alignments: what ``collect.py`` puts in cells.
+
+References and hypotheses are lists of token sequences in the same order. Counts add up
+over utterances, so those of several seeds may be added.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from espnet_cif_hkd.recipe.alignment import Alignment, align, fold_case
+
+Tokens = Sequence[str]
+Counts = dict[str, list[int]]
+
+TENTHS = tuple(f"{10 * i}-{10 * (i + 1)}%" for i in range(10))
+# Lowest number of occurrences in the training text: name of the class.
+FREQUENCIES = {0: "0", 1: "1", 2: "2-4", 5: "5-19", 20: "20-99", 100: "100+"}
+
+
+def analysis(
+    refs: Sequence[Tokens],
+    hyps: Sequence[Tokens],
+    counts: Mapping[str, int],
+    utterances: Sequence[str],
+) -> dict[str, object]:
+    """All that a cell says of one decoded set under ``analysis``.
+
+    Args:
+        refs, hyps: words, or characters where text has no words.
+        counts: how often the training text has each of them.
+        utterances: their ids, by which intervals of the classes can be found.
+    """
+    pairs = zip(utterances, _alignments(refs, hyps), strict=True)
+    single = {utt: _frequencies([found], counts) for utt, found in pairs}
+    return {
+        "by_position": by_position(refs, hyps),
+        "by_frequency": by_frequency(refs, hyps, counts),
+        "by_frequency_utterances": {
+            utt: {name: row for name, row in rows.items() if row[0]}
+            for utt, rows in single.items()
+        },
+    }
+
+
+def by_position(refs: Sequence[Tokens], hyps: Sequence[Tokens]) -> Counts:
+    """Tokens and errors by tenths of the reference.
+
+    Token ``i`` of ``n`` is in the tenth of its middle, ``(i + 1/2) / n``. An insertion
+    counts where it stands: behind ``i`` tokens of ``n`` at ``i / n``, behind all of
+    them in the last tenth, beside an empty reference in the first.
+
+    Returns:
+        For each tenth ``[reference tokens, errors]``.
+
+    Raises:
+        ValueError: the two lists differ in length.
+    """
+    rows: Counts = {name: [0, 0] for name in TENTHS}
+    for found in _alignments(refs, hyps):
+        total = found.correct + found.substituted + found.deleted
+        passed = 0
+        for ref, hyp in found.pairs:
+            if ref is None:
+                place = min(10 * passed // total, 9) if total else 0
+                rows[TENTHS[place]][1] += 1
+                continue
+            row = rows[TENTHS[10 * (2 * passed + 1) // (2 * total)]]
+            row[0] += 1
+            row[1] += _differ(ref, hyp)
+            passed += 1
+    return rows
+
+
+def by_frequency(
+    refs: Sequence[Tokens], hyps: Sequence[Tokens], counts: Mapping[str, int]
+) -> Counts:
+    """Substitutions and deletions by how often the training text has the token.
+
+    Insertions have no reference and are not in it.
+
+    Args:
+        refs, hyps: words, or characters where text has no words.
+        counts: occurrences in the training text; what is not in it has none.
+
+    Returns:
+        For each class ``[reference tokens, errors]``.
+
+    Raises:
+        ValueError: the two lists differ in length.
+    """
+    return _frequencies(_alignments(refs, hyps), counts)
+
+
+def length_errors(lengths: Iterable[tuple[int, int]]) -> dict[int, int]:
+    """How many utterances are too short or too long, by how many tokens.
+
+    Args:
+        lengths: tokens of (reference, hypothesis) of each utterance.
+
+    Returns:
+        ``hypothesis - reference`` to the number of utterances, ascending.
+    """
+    found = Counter(hyp - ref for ref, hyp in lengths)
+    return dict(sorted(found.items()))
+
+
+def _alignments(refs: Sequence[Tokens], hyps: Sequence[Tokens]) -> Iterator[Alignment]:
+    if len(refs) != len(hyps):
+        raise ValueError(f"{len(refs)} references, {len(hyps)} hypotheses")
+    for ref, hyp in zip(refs, hyps):
+        yield align(ref, hyp)
+
+
+def _frequencies(found: Iterable[Alignment], counts: Mapping[str, int]) -> Counts:
+    rows: Counts = {name: [0, 0] for name in FREQUENCIES.values()}
+    for one in found:
+        for ref, hyp in one.pairs:
+            if ref is not None:
+                seen = counts.get(ref, 0)
+                lowest = max(least for least in FREQUENCIES if least <= seen)
+                row = rows[FREQUENCIES[lowest]]
+                row[0] += 1
+                row[1] += _differ(ref, hyp)
+    return rows
+
+
+def _differ(ref: str, hyp: str | None) -> bool:
+    return hyp is None or fold_case(ref) != fold_case(hyp)

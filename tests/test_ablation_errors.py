@@ -74,14 +74,13 @@ def test_insertions_have_no_class_and_case_is_no_error():
 def test_classes_add_up_to_substitutions_and_deletions(pairs, counts):
     refs, hyps = [p[0] for p in pairs], [p[1] for p in pairs]
     names = [f"u{i}" for i in range(len(pairs))]
-    found = errors.analysis(refs, hyps, counts, names)
-    rows = found["by_frequency"]
+    rows = errors.by_frequency(refs, hyps, counts)
     aligned = [align(*pair) for pair in pairs]
     assert sum(row[0] for row in rows.values()) == sum(map(len, refs))
     assert sum(row[1] for row in rows.values()) == sum(
         one.substituted + one.deleted for one in aligned
     )
-    single = found["by_frequency_utterances"]
+    single = errors.by_frequency_utterances(refs, hyps, counts, names)
     assert list(single) == names
     for name, row in rows.items():
         parts = [single[utt].get(name, [0, 0]) for utt in names]

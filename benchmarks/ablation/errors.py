@@ -17,31 +17,6 @@ TENTHS = tuple(f"{10 * i}-{10 * (i + 1)}%" for i in range(10))
 FREQUENCIES = {0: "0", 1: "1", 2: "2-4", 5: "5-19", 20: "20-99", 100: "100+"}
 
 
-def analysis(
-    refs: Sequence[Tokens],
-    hyps: Sequence[Tokens],
-    counts: Mapping[str, int],
-    utterances: Sequence[str],
-) -> dict[str, object]:
-    """All that a cell says of one decoded set under ``analysis``.
-
-    Args:
-        refs, hyps: words, or characters where text has no words.
-        counts: how often the training text has each of them.
-        utterances: their ids, by which intervals of the classes can be found.
-    """
-    pairs = zip(utterances, _alignments(refs, hyps), strict=True)
-    single = {utt: _frequencies([found], counts) for utt, found in pairs}
-    return {
-        "by_position": by_position(refs, hyps),
-        "by_frequency": by_frequency(refs, hyps, counts),
-        "by_frequency_utterances": {
-            utt: {name: row for name, row in rows.items() if row[0]}
-            for utt, rows in single.items()
-        },
-    }
-
-
 def by_position(refs: Sequence[Tokens], hyps: Sequence[Tokens]) -> Counts:
     """Tokens and errors by tenths of the reference.
 
@@ -89,6 +64,31 @@ def by_frequency(
         ValueError: the two lists differ in length.
     """
     return _frequencies(_alignments(refs, hyps), counts)
+
+
+def by_frequency_utterances(
+    refs: Sequence[Tokens],
+    hyps: Sequence[Tokens],
+    counts: Mapping[str, int],
+    utterances: Sequence[str],
+) -> dict[str, Counts]:
+    """:func:`by_frequency` of each utterance, for intervals over utterances.
+
+    Args:
+        refs, hyps, counts: as there.
+        utterances: their ids.
+
+    Returns:
+        By id the classes that the reference has.
+
+    Raises:
+        ValueError: the lists differ in length.
+    """
+    found = {}
+    for utt, one in zip(utterances, _alignments(refs, hyps), strict=True):
+        rows = _frequencies([one], counts)
+        found[utt] = {name: row for name, row in rows.items() if row[0]}
+    return found
 
 
 def length_errors(lengths: Iterable[tuple[int, int]]) -> dict[int, int]:

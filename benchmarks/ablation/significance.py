@@ -1,0 +1,254 @@
+"""How sure a difference between two systems is.
+
+Three things are uncertain: which utterances the test set happens to have, which model a
+seed happens to give, and both. Each has its interval here, all of 95 %:
+
+- over utterances (paired bootstrap): utterances are drawn with replacement, and each
+  brings its errors of all seeds of both systems. It says whether *these trained
+  models* differ on *such utterances*, and ignores that another training would give
+  other models.
+- over utterances and seeds: the seeds of each system are drawn with replacement as
+  well, each system's for itself, because one seed gives two systems neither the same
+  parameters nor the same random stream. Few seeds make it too narrow: of n runs the
+  bootstrap sees (n - 1) / n of the variance.
+- over seeds (Student's t): from the differences of each seed's two models on the whole
+  set, with n - 1 degrees of freedom. With three seeds it is 2.5 standard deviations of
+  these differences wide to each side.
+
+Utterances count as independent, though speakers and some sentences recur.
+
+The name of this module is not ``statistics``: that would hide Python's own from all
+that is started in this folder.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEVEL = 0.95
+RESAMPLES = 10_000
+_SEED = 20261121
+_BLOCK = 500  # resamples at once, to bound memory
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """From ``low`` to ``high``; not a number where nothing can be said."""
+
+    low: float
+    high: float
+
+    @property
+    def side(self) -> int:
+        """-1 if all of it is below 0, 1 if all is above, else 0."""
+        return int(self.low > 0) - int(self.high < 0)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Error rates of two systems with the same seeds, in per cent.
+
+    ``absolute`` is system minus baseline in points, ``relative`` the same in per cent
+    of the baseline; below 0 the system makes fewer errors.
+
+    Attributes:
+        seeds: of both; all others are left out here.
+        baseline, rate: all seeds pooled.
+        absolute_utterances, relative_utterances: over utterances.
+        absolute_both, relative_both: over utterances and seeds; None with one seed.
+        per_seed: absolute difference of each seed.
+        over_seeds: Student's t of them; None with one seed.
+    """
+
+    seeds: tuple[int, ...]
+    baseline: float
+    rate: float
+    absolute_utterances: Interval
+    relative_utterances: Interval
+    absolute_both: Interval | None
+    relative_both: Interval | None
+    per_seed: tuple[float, ...]
+    over_seeds: Interval | None
+
+    @property
+    def absolute(self) -> float:
+        return self.rate - self.baseline
+
+    @property
+    def relative(self) -> float:
+        return 100 * self.absolute / self.baseline if self.baseline else math.nan
+
+
+def mean_and_sd(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean, and sample standard deviation (n - 1), which one value does not have.
+
+    Raises:
+        ValueError: there is no value.
+    """
+    if not values:
+        raise ValueError("no values")
+    mean = math.fsum(values) / len(values)
+    if len(values) == 1:
+        return mean, None
+    squares = math.fsum((value - mean) ** 2 for value in values)
+    return mean, math.sqrt(squares / (len(values) - 1))
+
+
+def compare(
+    references: Ints,
+    baseline: Ints,
+    system: Ints,
+    seeds: Sequence[int],
+    resamples: int = RESAMPLES,
+) -> Difference:
+    """Compare a system with the baseline.
+
+    Args:
+        references: reference length of each utterance; ``(U,)`` for all seeds.
+        baseline, system: errors of each seed's model in each utterance, ``(S, U)``.
+        seeds: S names of the rows.
+        resamples: of each bootstrap.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    expected = len(seeds), len(references)
+    if not seeds or baseline.shape != expected or system.shape != expected:
+        raise ValueError(
+            f"{baseline.shape} and {system.shape} errors for {len(seeds)} seeds and "
+            f"{len(references)} utterances"
+        )
+    total = references.sum()
+    rates = 100 * np.stack([baseline.sum(1), system.sum(1)]) / total
+    pooled = rates.mean(1)
+    drawn = _drawn_utterances(len(references), resamples)
+    sums = _weighted(drawn, np.stack([references, baseline.sum(0), system.sum(0)]))
+    over_utterances = _spread(sums[:, 0] * len(seeds), sums[:, 1], sums[:, 2])
+    both: tuple[Interval | None, Interval | None] = (None, None)
+    over_seeds = None
+    per_seed = rates[1] - rates[0]
+    if len(seeds) > 1:
+        both = _spread(
+            sums[:, 0] * len(seeds),
+            _two_level(drawn, baseline, 1),
+            _two_level(drawn, system, 2),
+        )
+        over_seeds = t_interval(per_seed.tolist())
+    return Difference(
+        seeds=tuple(seeds),
+        baseline=float(pooled[0]),
+        rate=float(pooled[1]),
+        absolute_utterances=over_utterances[0],
+        relative_utterances=over_utterances[1],
+        absolute_both=both[0],
+        relative_both=both[1],
+        per_seed=tuple(per_seed.tolist()),
+        over_seeds=over_seeds,
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def _drawn_utterances(number: int, resamples: int) -> NDArray[np.int32]:
+    """How often each resample has each utterance, ``(resamples, number)``.
+
+    The same for all comparisons of a set, so that their intervals can be compared.
+    """
+    return _draws(np.random.default_rng([_SEED, 0]), number, resamples)
+
+
+def _draws(
+    generator: np.random.Generator, number: int, resamples: int
+) -> NDArray[np.int32]:
+    drawn = np.empty((resamples, number), dtype=np.int32)
+    for start in range(0, resamples, _BLOCK):
+        block = drawn[start : start + _BLOCK]
+        rows = np.arange(len(block))[:, None] * number
+        picked = generator.integers(number, size=block.shape) + rows
+        block[:] = np.bincount(picked.ravel(), minlength=block.size).reshape(
+            block.shape
+        )
+    return drawn
+
+
+def _weighted(drawn: NDArray[np.int32], columns: Ints) -> Floats:
+    """Sums of ``columns (C, U)`` over the drawn utterances, ``(resamples, C)``."""
+    blocks = [
+        drawn[start : start + _BLOCK].astype(np.float64) @ columns.T
+        for start in range(0, len(drawn), _BLOCK)
+    ]
+    return np.concatenate(blocks)
+
+
+def _two_level(drawn: NDArray[np.int32], errors: Ints, stream: int) -> Floats:
+    """Errors over the drawn utterances of drawn seeds, ``(resamples,)``."""
+    generator = np.random.default_rng([_SEED, stream])
+    seeds = _draws(generator, len(errors), len(drawn))
+    return (_weighted(drawn, errors) * seeds).sum(1)
+
+
+def _spread(
+    references: Floats, baseline: Floats, system: Floats
+) -> tuple[Interval, Interval]:
+    """Intervals of the absolute (points) and the relative (per cent) difference."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        absolute = 100 * (system - baseline) / references
+        relative = 100 * (system - baseline) / baseline
+    return _percentiles(absolute), _percentiles(relative)
+
+
+def _percentiles(values: Floats) -> Interval:
+    """Of the finite ones; a rare class may be absent from a resample."""
+    kept = values[np.isfinite(values)]
+    if not len(kept):
+        return Interval(math.nan, math.nan)
+    tail = 50 * (1 - LEVEL)
+    low, high = np.percentile(kept, [tail, 100 - tail])
+    return Interval(float(low), float(high))
+
+
+def t_interval(values: Sequence[float]) -> Interval:
+    """Student's interval of the mean.
+
+    Raises:
+        ValueError: fewer than two values.
+    """
+    mean, deviation = mean_and_sd(values)
+    if deviation is None:
+        raise ValueError("an interval needs two values")
+    half = t_quantile(len(values) - 1) * deviation / math.sqrt(len(values))
+    return Interval(mean - half, mean + half)
+
+
+def t_quantile(degrees: int) -> float:
+    """Where the middle 95 % of Student's distribution end.
+
+    Its distribution function is a finite sum for whole degrees, inverted by bisection.
+    """
+    low, high = 0.0, 1e3
+    for _ in range(80):
+        middle = (low + high) / 2
+        if _t_middle(middle, degrees) < LEVEL:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _t_middle(t: float, degrees: int) -> float:
+    """Probability between -t and t."""
+    angle = math.atan(t / math.sqrt(degrees))
+    sine, cosine = math.sin(angle), math.cos(angle)
+    odd = degrees % 2
+    term = cosine if odd else 1.0
+    total = term if degrees > 1 else 0.0
+    for k in range(2 + odd, degrees, 2):
+        term *= (k - 1) / k * cosine**2
+        total += term
+    return 2 / math.pi * (angle + sine * total) if odd else sine * total

@@ -208,8 +208,11 @@ class CIFASRModel(ESPnetASRModel):
             loss = loss + self.ctc_weight * loss_ctc
             stats.update(loss_ctc=loss_ctc.detach(), cer_ctc=cer_ctc)
         if self.criterion is not None:
+            states = {"joined": output.states, "transformer": output.hidden}
             distilled = self.criterion(
-                output.cif.embeddings, output.states, ys_lens, text, text_lengths
+                output.cif.embeddings,
+                states[self.criterion.decoder_states],
+                *(ys_lens, text, text_lengths),
             )
             for name, loss_sum in distilled.losses.items():
                 term = loss_sum / n_tokens

@@ -1,7 +1,7 @@
 """What ESPnet's ``train.log`` says of each finished epoch."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ _RESULTS = re.compile(r"(\d+)epoch results: (.*)")
 _PHASE = re.compile(r"\[(\w+)\] ")
 # Durations such as "1 hour, 2 minutes" have commas too, so values are looked for.
 _VALUE = re.compile(r"(\w+)=([-+]?(?:\d[\d.]*(?:e[-+]?\d+)?|nan|inf))(?=,|\s|$)")
+_DURATION = re.compile(r"([\d.]+) (day|hour|minute|second|millisecond)s?\b")
+_UNITS = {"day": 86400, "hour": 3600, "minute": 60, "second": 1, "millisecond": 0.001}
 _ROTATED = re.compile(r"train(?:\.(\d+))?\.log")
 
 
@@ -149,17 +151,8 @@ def _read_epochs(log: Path, accum_grad: int) -> list[Epoch]:
     except OSError as error:
         raise UserError(f"{log}: cannot be read ({error.strerror})") from None
     epochs = []
-    for line in text.splitlines():
-        match = _RESULTS.search(line)
-        if match is None:
-            continue
-        parts = _PHASE.split(match[2])[1:]
-        phases = {
-            name: {key: float(value) for key, value in _VALUE.findall(values)}
-            for name, values in zip(parts[::2], parts[1::2], strict=True)
-        }
+    for number, phases in epoch_phases(text):
         train, valid = phases.get("train", {}), phases.get("valid", {})
-        number = int(match[1])
         _check(log, number, train, valid)
         updates = int(train["total_count"]) // accum_grad
         epochs.append(Epoch(number, updates, train, valid))
@@ -169,6 +162,34 @@ def _read_epochs(log: Path, accum_grad: int) -> list[Epoch]:
             "is not the train.log of stage 11"
         )
     return epochs
+
+
+def epoch_phases(text: str) -> Iterator[tuple[int, dict[str, dict[str, float]]]]:
+    """What a log says of each finished epoch, of any model of ESPnet.
+
+    Args:
+        text: of the log.
+
+    Yields:
+        The epoch, from 1, and by phase (``train``, ``valid``) the means that ESPnet
+        reports, with the ``seconds`` that the phase took.
+    """
+    for line in text.splitlines():
+        match = _RESULTS.search(line)
+        if match is None:
+            continue
+        parts = _PHASE.split(match[2])[1:]
+        phases = {}
+        for name, values in zip(parts[::2], parts[1::2], strict=True):
+            phases[name] = {k: float(value) for k, value in _VALUE.findall(values)}
+            phases[name]["seconds"] = _seconds(values)
+        yield int(match[1]), phases
+
+
+def _seconds(values: str) -> float:
+    """The ``time`` of a phase, such as ``1 hour, 2 minutes and 3.4 seconds``."""
+    time = values.partition(", time=")[2]
+    return sum(float(n) * _UNITS[unit] for n, unit in _DURATION.findall(time))
 
 
 def _check(

@@ -44,13 +44,16 @@ class CIFDecoderOutput:
     Attributes:
         logits: ``(B, L, V)``.
         states: Decoder states joined with the fired vectors, before the output
-            layer, ``(B, L, D)``: what LRD compares with the teacher.
+            layer, ``(B, L, D)``.
         cif: Fired vectors, lengths, quantity and firing times.
+        hidden: Decoder states before they join, behind the transformer's last norm,
+            ``(B, L, D)``: as wide as ``states``.
     """
 
     logits: torch.Tensor
     states: torch.Tensor
     cif: CIFOutput
+    hidden: torch.Tensor
 
 
 class CIFDecoder(AbsDecoder, BatchScorerInterface):
@@ -185,16 +188,14 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
     ) -> CIFDecoderOutput:
         """As :meth:`forward`, with fired vectors, quantity and decoder states."""
         fired = self.fire(hs_pad, hlens, ys_in_lens, ys_in_pad.size(1))
-        logits, states = self.decode(fired.embeddings, ys_in_pad)
-        return CIFDecoderOutput(logits, states, fired)
+        hidden = self._transform(fired.embeddings, ys_in_pad)
+        states = self._join(hidden, fired.embeddings)
+        return CIFDecoderOutput(self.output_layer(states), states, fired, hidden)
 
     def decode(
         self, embeddings: torch.Tensor, ys_in_pad: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Run the decoder over fired vectors and known tokens.
-
-        Padding stands behind the tokens and attention looks back only, so no mask of
-        lengths is needed.
 
         Args:
             embeddings: Fired vectors, ``(B, L, D)``.
@@ -203,15 +204,29 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         Returns:
             Logits ``(B, L, V)`` and states ``(B, L, D)``.
         """
+        states = self._join(self._transform(embeddings, ys_in_pad), embeddings)
+        return self.output_layer(states), states
+
+    def _transform(
+        self, embeddings: torch.Tensor, ys_in_pad: torch.Tensor
+    ) -> torch.Tensor:
+        """What the layers make of tokens and of the vectors fired before each.
+
+        Padding stands behind the tokens and attention looks back only, so no mask of
+        lengths is needed.
+        """
         previous = torch.nn.functional.pad(embeddings[:, :-1], (0, 0, 1, 0))
         n_tokens = ys_in_pad.size(1)
         mask = _causal_mask(n_tokens, n_tokens, ys_in_pad.device).unsqueeze(0)
         hidden = self._enter(ys_in_pad, previous, 0)
         for layer in self.layers:
             hidden = layer(hidden, mask)
-        hidden = self.after_norm(hidden)
-        states = self.project_out(torch.cat([hidden, embeddings], dim=-1))
-        return self.output_layer(states), states
+        return self.after_norm(hidden)  # type: ignore[no-any-return]
+
+    def _join(self, hidden: torch.Tensor, fired: torch.Tensor) -> torch.Tensor:
+        """Join states ``(..., D)`` and the vectors fired for the same tokens."""
+        joined = torch.cat([hidden, fired], dim=-1)
+        return self.project_out(joined)  # type: ignore[no-any-return]
 
     def _enter(
         self, tokens: torch.Tensor, previous: torch.Tensor, n_before: int
@@ -261,7 +276,7 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
             hidden = cast(CausalLayer, layer).extend(hidden, keep, mask)
         hidden = self.after_norm(hidden[:, -1])
         current = current.to(hidden.dtype).expand_as(hidden)
-        states = self.project_out(torch.cat([hidden, current], dim=-1))
+        states = self._join(hidden, current)
         return self.output_layer(states)  # type: ignore[no-any-return]
 
     def init_state(self, x: torch.Tensor) -> HypothesisState:

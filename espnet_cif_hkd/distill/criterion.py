@@ -2,9 +2,12 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+DecoderStates = Literal["joined", "transformer"]
 
 
 @dataclass
@@ -25,7 +28,16 @@ class DistillOutput:
 
 
 class AbsDistillCriterion(torch.nn.Module, ABC):
-    """Teaches a CIF model something beside its transcripts; needed in training only."""
+    """Teaches a CIF model something beside its transcripts; needed in training only.
+
+    Attributes:
+        decoder_states: Which ``states`` the model passes to :meth:`forward`:
+            ``joined`` with the vector that fired for the token, as the output layer
+            gets them, or those of the ``transformer`` before that. Both are
+            ``state_size`` wide.
+    """
+
+    decoder_states: DecoderStates = "joined"
 
     @abstractmethod
     def forward(
@@ -40,7 +52,7 @@ class AbsDistillCriterion(torch.nn.Module, ABC):
 
         Args:
             embeddings: (B, L, D) fired vectors.
-            states: (B, L, D2) decoder states that have joined the fired vector.
+            states: (B, L, D2) decoder states, those of ``decoder_states``.
             lengths: (B,) tokens of each utterance with ``<eos>``.
             ys_pad: (B, U) token ids without ``<eos>``, padded with -1.
             ys_pad_lens: (B,) ``lengths - 1``.

@@ -85,6 +85,7 @@ class HKDCriterion(AbsDistillCriterion):
         self.acoustic = level_options("acoustic", acoustic, ACOUSTIC)
         self.linguistic = level_options("linguistic", linguistic, LINGUISTIC)
         check_options(self.acoustic, self.linguistic)
+        self.decoder_states = self.linguistic["states"]
         self.acoustic_projection: torch.nn.Linear | None = None
         self.linguistic_projection: torch.nn.Linear | None = None
         self._teacher: Teacher | None = None

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from espnet_cif_hkd.distill.criterion import DecoderStates
 from espnet_cif_hkd.distill.regression import REDUCTIONS
 from espnet_cif_hkd.errors import UserError
 
@@ -37,10 +38,14 @@ class LinguisticOptions:
         weight: Weight of the loss; 0 leaves the level and its projection out.
         reduction: ``sum`` or ``mean`` of the squared errors over the teacher's
             dimensions.
+        states: Which decoder states: ``joined`` with the vector that fired for the
+            token, or those of the ``transformer`` before that, which know only the
+            tokens and vectors before it.
     """
 
     weight: float = 0.01
     reduction: str = "sum"
+    states: DecoderStates = "joined"
 
 
 ACOUSTIC: dict[str, Any] = asdict(AcousticOptions())
@@ -117,4 +122,10 @@ def check_options(acoustic: Mapping[str, Any], linguistic: Mapping[str, Any]) ->
         raise UserError(
             f"criterion_conf.linguistic.reduction is {linguistic['reduction']!r}; use "
             f"{' or '.join(REDUCTIONS)}"
+        )
+    kinds = get_args(DecoderStates)
+    if linguistic["states"] not in kinds:
+        raise UserError(
+            f"criterion_conf.linguistic.states is {linguistic['states']!r}; use "
+            f"{' or '.join(kinds)}"
         )

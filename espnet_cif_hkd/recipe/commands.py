@@ -41,10 +41,11 @@ class _Echo(logging.Handler):
             message = f"utterance {self.utterances}"
         elif record.module not in _TOLD or record.levelno != logging.INFO:
             return
+        whole = "epoch results" in message  # what they say of dev stands at the end
         now = time.monotonic()
-        if now - self.last >= 10 or "epoch results" in message:
+        if now - self.last >= 10 or whole:
             self.last = now
-            log(f"{self.what}: {message[:300]}")
+            log(f"{self.what}: {message if whole else message[:300]}")
 
 
 @contextlib.contextmanager

@@ -1,0 +1,239 @@
+"""From a finished experiment folder to the JSON file of a cell.
+
+Everything a report needs is taken from the files that the recipe's stages wrote, so
+that a cell can be collected again at any time; no text of the corpus comes along.
+"""
+
+import functools
+import hashlib
+import importlib.metadata
+import platform
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ablation.errors import by_frequency, by_position
+from espnet_cif_hkd.bin.training_log import epoch_phases, group_logs
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.recipe.alignment import Alignment, align
+from espnet_cif_hkd.recipe.kaldi_files import read_table
+
+FORMAT = 1
+_LINE_OF_TRN = re.compile(r"(.*)\t\((.+)\)")
+_ELAPSED = re.compile(r"Total decoding time: ([\d.]+)")
+
+
+def collect(
+    folder: Path, recipe: Path, decodes: dict[str, str], sets: Iterable[str], unit: str
+) -> dict[str, Any]:
+    """Read what is known of one run.
+
+    Args:
+        folder: its experiment folder.
+        recipe: the folder of the recipe, which holds ``dump``.
+        decodes: folder of each way of decoding, by its name.
+        sets: what was decoded.
+        unit: ``word`` or ``char``: whose frequency in training is looked at.
+
+    Raises:
+        UserError: A file is missing.
+    """
+    conf = yaml.safe_load(_read(folder / "config.yaml"))
+    raw = recipe / "dump" / "raw"
+    frequencies = training_counts(raw / "train" / "text", unit)
+    found: dict[str, Any] = {
+        "format": FORMAT,
+        "versions": versions(),
+        "hashes": {
+            **{name: data_hash(raw / name) for name in ("train", *sets)},
+            "teacher": teacher_hash(conf),
+            "config": hashlib.sha256(
+                _read(folder / "config.yaml").encode()
+            ).hexdigest(),
+        },
+        "parameters": count_parameters(folder),
+        "epochs": read_epochs(folder),
+        "decodes": {},
+        "analysis": {},
+    }
+    for name, decoded in decodes.items():
+        scored = {one: read_scores(folder / decoded / one) for one in sets}
+        found["decodes"][name] = {
+            "seconds": sum(decoding_seconds(folder / decoded / one) for one in sets),
+            "sets": {one: {"utterances": counts(scored[one])} for one in sets},
+        }
+        found["analysis"][name] = {
+            one: analysis(scored[one], frequencies, unit) for one in sets
+        }
+    return found
+
+
+Scores = dict[str, dict[str, tuple[list[str], list[str]]]]
+
+
+def read_scores(folder: Path) -> Scores:
+    """Reference and hypothesis by utterance, in characters, words and tokens.
+
+    Args:
+        folder: of a decoded set, after stage 13.
+    """
+    scores: Scores = {}
+    for unit, kind in (("char", "cer"), ("word", "wer"), ("token", "ter")):
+        scored = folder / f"score_{kind}"
+        if unit == "token" and not scored.is_dir():
+            scores[unit] = scores["char"]
+            continue
+        refs, hyps = (_read_trn(scored / f"{side}.trn") for side in ("ref", "hyp"))
+        if list(refs) != list(hyps):
+            raise UserError(f"{scored}: ref.trn and hyp.trn have other utterances")
+        scores[unit] = {utt: (refs[utt], hyps[utt]) for utt in refs}
+    return scores
+
+
+def _read_trn(path: Path) -> dict[str, list[str]]:
+    table = {}
+    for line in _read(path).splitlines():
+        match = _LINE_OF_TRN.fullmatch(line)
+        if match is None:
+            raise UserError(f"{path}: {line!r} does not end with (speaker-utterance)")
+        table[match[2]] = match[1].split()
+    return table
+
+
+def counts(scores: Scores) -> dict[str, dict[str, Any]]:
+    """Errors of each utterance: reference length, inserted, deleted, substituted."""
+    found = {}
+    for utt, (ref, hyp) in scores["token"].items():
+        row: dict[str, Any] = {
+            unit: _row(align(*scores[unit][utt])) for unit in ("char", "word")
+        }
+        found[utt] = {**row, "ref_tokens": len(ref), "hyp_tokens": len(hyp)}
+    return found
+
+
+def _row(alignment: Alignment) -> list[int]:
+    n_ref = alignment.correct + alignment.substituted + alignment.deleted
+    return [n_ref, alignment.inserted, alignment.deleted, alignment.substituted]
+
+
+def analysis(scores: Scores, frequencies: Counter[str], unit: str) -> dict[str, Any]:
+    """Where errors are: by place in the sentence, by frequency in training."""
+    refs, hyps = ([pair[k] for pair in scores["char"].values()] for k in (0, 1))
+    by_place = by_position(refs, hyps)
+    refs, hyps = ([pair[k] for pair in scores[unit].values()] for k in (0, 1))
+    return {
+        "by_position": by_place,
+        "by_frequency": by_frequency(refs, hyps, frequencies),
+    }
+
+
+def training_counts(text: Path, unit: str) -> Counter[str]:
+    """How often the training text has each word or character."""
+    units: Counter[str] = Counter()
+    for sentence in read_table(text, "run stages 1 to 4 first").values():
+        words = sentence.split()
+        units.update(words if unit == "word" else "".join(words))
+    return units
+
+
+def read_epochs(folder: Path) -> list[dict[str, Any]]:
+    """What the log says of each epoch; of one trained twice, the last time counts."""
+    epochs: dict[int, dict[str, Any]] = {}
+    for logs in group_logs(folder.glob("train*.log")).values():
+        for log in logs:
+            for number, phases in epoch_phases(_read(log)):
+                train = phases["train"]
+                epochs[number] = {
+                    "epoch": number,
+                    "updates": round(train["total_count"]),
+                    "seconds": round(sum(p["seconds"] for p in phases.values()), 1),
+                    **{name: _losses(phase) for name, phase in phases.items()},
+                }
+    if not epochs:
+        raise UserError(f"{folder}: no finished epoch in train.log")
+    return [epochs[number] for number in sorted(epochs)]
+
+
+def _losses(phase: dict[str, float]) -> dict[str, float]:
+    kept = ("loss", "nll", "acc", "cer", "wer", "length_error", "negatives")
+    return {name: value for name, value in phase.items() if name.startswith(kept)}
+
+
+def decoding_seconds(folder: Path) -> float:
+    """How long the search took, without loading."""
+    match = _ELAPSED.search(_read(folder / "logdir" / "calculate_rtf.log"))
+    return float(match[1]) if match else 0.0
+
+
+def count_parameters(folder: Path) -> dict[str, int]:
+    """Parameters that inference needs, and those of training."""
+    from espnet2.tasks.asr import ASRTask
+
+    import espnet_cif_hkd
+
+    espnet_cif_hkd.register()
+    model, _ = ASRTask.build_model_from_file(folder / "config.yaml", None, "cpu")
+    sizes = {name: tensor.numel() for name, tensor in model.named_parameters()}
+    needed = {name: n for name, n in sizes.items() if not name.startswith("criterion.")}
+    return {"inference": sum(needed.values()), "training": sum(sizes.values())}
+
+
+@functools.cache
+def data_hash(folder: Path) -> str:
+    """A hash of all transcripts and all samples of a set, whatever its file format."""
+    import soundfile
+
+    digest = hashlib.sha256()
+    texts = read_table(folder / "text", "run stages 1 to 4 first")
+    recordings = read_table(folder / "wav.scp", "run stages 1 to 4 first")
+    for utt in sorted(texts):
+        path = folder.parents[2] / recordings[utt]  # names begin at the recipe's folder
+        samples, rate = soundfile.read(path, dtype="int16")
+        digest.update(f"{utt} {texts[utt]} {rate} ".encode() + samples.tobytes())
+    return digest.hexdigest()
+
+
+@functools.cache
+def _file_hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def teacher_hash(conf: dict[str, Any]) -> str | None:
+    """Of the teacher's weights, if it stands in a folder."""
+    from espnet_cif_hkd.distill.teacher import resolve_teacher
+
+    name = ((conf.get("model_conf") or {}).get("criterion_conf") or {}).get("teacher")
+    if not name or not conf["model_conf"].get("criterion"):
+        return None
+    weights = Path(resolve_teacher(name)) / "model.safetensors"
+    return _file_hash(weights) if weights.is_file() else None
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Of all that computes."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        "espnet_cif_hkd": commit.stdout.strip() or "not in git",
+        "espnet": importlib.metadata.version("espnet"),
+        "torch": importlib.metadata.version("torch"),
+        "python": platform.python_version(),
+    }
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None

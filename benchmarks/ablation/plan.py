@@ -1,0 +1,127 @@
+"""The command lines of a matrix: what prepares it, and what makes each cell."""
+
+import itertools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ablation.matrix import Decode, Matrix
+from espnet_cif_hkd.errors import UserError
+
+EXPERIMENTS = "exp/ablation"  # in the folder of the recipe
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training: a system, perhaps with a variant, and a seed."""
+
+    system: str
+    seed: int
+    variant: str | None = None
+
+    @property
+    def name(self) -> str:
+        """As in file names and on the command line: ``hkd_neg100_seed1``."""
+        middle = f"_{self.variant}" if self.variant else ""
+        return f"{self.system}{middle}_seed{self.seed}"
+
+
+def cells(matrix: Matrix) -> Iterator[Cell]:
+    """All cells: every system with the first seed, with the second, then variants.
+
+    So that a matrix that is cut short compares all systems by the seeds it has.
+    """
+    for seed in matrix.seeds:
+        for system in matrix.systems:
+            yield Cell(system, seed)
+    for variant in matrix.variants.values():
+        yield Cell(variant.system, matrix.seeds[0], variant.name)
+
+
+def result_file(matrix: Matrix, cell: Cell) -> Path:
+    """Where the scores of a cell are kept."""
+    return matrix.results / "cells" / f"{cell.name}.json"
+
+
+def missing(matrix: Matrix, names: list[str]) -> list[Cell]:
+    """Cells without scores, of those named, or of all if none is named.
+
+    Raises:
+        UserError: A name is not one of the matrix.
+    """
+    known = {cell.name: cell for cell in cells(matrix)}
+    for name in names:
+        if name not in known:
+            raise UserError(
+                f"{matrix.path} has no cell {name}; it has {', '.join(known)}"
+            )
+    wanted = [known[name] for name in names] or list(known.values())
+    return [cell for cell in wanted if not result_file(matrix, cell).exists()]
+
+
+def experiment(matrix: Matrix, cell: Cell, top: Path) -> Path:
+    """The folder that stage 11 writes."""
+    return top / matrix.recipe / EXPERIMENTS / f"asr_{cell.name}"
+
+
+def _merge(words: list[str]) -> list[str]:
+    """Join what several ``--asr_args`` say: ``run.sh`` takes the last one alone."""
+    rest, arguments = [], []
+    given = iter(words)
+    for word in given:
+        if word == "--asr_args":
+            arguments.append(next(given, ""))
+        else:
+            rest.append(word)
+    joined = ["--asr_args", " ".join(arguments)] if arguments else []
+    return [rest[0], *joined, *rest[1:]]
+
+
+def _run(matrix: Matrix, *words: str) -> list[str]:
+    # ESPnet's own asr.sh has no such option, and runs every stage that it is told to.
+    reuse = [] if os.environ.get("ESPNET_ROOT") else ["--reuse", "true"]
+    shared = [*matrix.options, "--expdir", EXPERIMENTS, *reuse]
+    return _merge(["./run.sh", *shared, *words])
+
+
+def _stages(first: int, last: int) -> tuple[str, ...]:
+    return "--stage", str(first), "--stop_stage", str(last)
+
+
+def preparation(matrix: Matrix) -> list[list[str]]:
+    """Commands whose outputs all cells share: data, token list, LM, shapes."""
+    first = matrix.systems[matrix.baseline].options
+    commands = [_run(matrix, *first, *_stages(1, 5))]
+    commands += [
+        _run(matrix, *first, *decode.options, *_stages(6, 8))
+        for decode in matrix.decodes.values()
+        if _with_lm(decode)
+    ]
+    return [*commands, _run(matrix, *first, *_stages(10, 10))]
+
+
+def _with_lm(decode: Decode) -> bool:
+    return ("--use_lm", "true") in itertools.pairwise(decode.options)
+
+
+def commands(matrix: Matrix, cell: Cell) -> list[list[str]]:
+    """Train, then decode and score in each way."""
+    options = list(matrix.systems[cell.system].options)
+    if cell.variant:
+        options += matrix.variants[cell.variant].options
+    training = f"--max_epoch {matrix.epochs} --seed {cell.seed} --num_att_plot 0"
+    options += ["--asr_args", training, "--asr_tag", cell.name]
+    return [
+        _run(matrix, *options, *_stages(11, 11)),
+        *(
+            _run(
+                matrix,
+                *options,
+                *decode.options,
+                *("--inference_tag", decode.name, "--inference_nj", "1"),
+                *_stages(12, 13),
+            )
+            for decode in matrix.decodes.values()
+        ),
+    ]

@@ -1,0 +1,151 @@
+"""Fill the missing cells of a matrix: train, decode, score, keep the scores.
+
+    python3 benchmarks/ablation/run.py benchmarks/ablation/fotaq.yaml
+        [--jobs 2] [--list] [--again] [CELL …]
+
+Cells that have a file in ``results/CORPUS/cells`` are done; of the others, those named
+or all are run, ``--jobs`` at a time. Killed and started anew it goes on where it was:
+finished stages are kept, a training resumes after its last whole epoch. What the
+commands say is in ``exp/ablation/CELL.log`` of the recipe.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from ablation.collect import collect
+from ablation.matrix import Matrix, read_matrix
+from ablation.plan import (
+    EXPERIMENTS,
+    Cell,
+    cells,
+    commands,
+    experiment,
+    missing,
+    preparation,
+    result_file,
+)
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.recipe.kaldi_files import write_text
+from espnet_cif_hkd.recipe.lock import locked
+
+TOP = Path(__file__).resolve().parents[2]
+SETS = ("dev", "test")
+
+
+def execute(words: list[str], recipe: Path, log: Path, threads: int) -> None:
+    """Run one command in the recipe's folder.
+
+    The lock on ``log`` is the command's, too: as long as one of its processes lives,
+    also after this one was killed, nobody else begins the same work.
+
+    Raises:
+        UserError: It failed.
+    """
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    packages = [str(TOP), environment.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, packages))
+    refusal = f"{log} is locked: another run.py, or what it left, is at this work"
+    with locked(log, refusal) as stream:
+        stream.write(f"# {time.ctime()}\n{shlex.join(words)}\n".encode())
+        stream.flush()
+        done = subprocess.run(
+            words,
+            cwd=recipe,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            pass_fds=[stream.fileno()],
+            check=False,
+        )
+    if done.returncode != 0:
+        raise UserError(f"{shlex.join(words)} ended with {done.returncode}: see {log}")
+
+
+def fill(matrix: Matrix, cell: Cell, threads: int) -> None:
+    """Run a cell and write its scores."""
+    recipe = TOP / matrix.recipe
+    log = recipe / EXPERIMENTS / f"{cell.name}.log"
+    for words in commands(matrix, cell):
+        execute(words, recipe, log, threads)
+    keep(matrix, cell)
+
+
+def keep(matrix: Matrix, cell: Cell) -> None:
+    """Collect what the folder of a cell has, and write it."""
+    found = collect(
+        experiment(matrix, cell, TOP),
+        TOP / matrix.recipe,
+        {name: name for name in matrix.decodes},
+        SETS,
+        "word" if matrix.words else "char",
+    )
+    known = {"corpus": matrix.corpus, "system": cell.system, "seed": cell.seed}
+    if cell.variant:
+        known["variant"] = cell.variant
+    lines = [shlex.join(words) for words in commands(matrix, cell)]
+    write_text(
+        result_file(matrix, cell),
+        json.dumps({**found, **known, "commands": lines}, sort_keys=True) + "\n",
+    )
+
+
+def work(matrix: Matrix, todo: list[Cell], jobs: int) -> list[str]:
+    """Run cells side by side; returns what went wrong, a line each."""
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    recipe = TOP / matrix.recipe
+    for words in preparation(matrix):
+        log = recipe / EXPERIMENTS / "preparation.log"
+        execute(words, recipe, log, os.cpu_count() or 1)
+    failures = []
+    with ThreadPoolExecutor(jobs) as pool:
+        running = {pool.submit(fill, matrix, cell, threads): cell for cell in todo}
+        for future in as_completed(running):
+            error = future.exception()
+            if error is not None:
+                failures.append(f"{running[future].name}: {error}")
+            print(
+                failures[-1] if error else f"{running[future].name}: done", flush=True
+            )
+    return failures
+
+
+def main() -> None:
+    """Run what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("matrix", type=Path, help="for example fotaq.yaml")
+    parser.add_argument("cells", nargs="*", help="names; all by default")
+    parser.add_argument("--jobs", type=int, default=2, help="cells at a time")
+    parser.add_argument("--list", action="store_true", help="name what is missing")
+    parser.add_argument(
+        "--again", action="store_true", help="collect the scores of finished cells anew"
+    )
+    args = parser.parse_args()
+    try:
+        matrix = read_matrix(args.matrix.resolve())
+        todo = missing(matrix, args.cells)
+        if args.list:
+            print("\n".join(cell.name for cell in todo))
+            return
+        if args.again:
+            for cell in set(cells(matrix)) - set(missing(matrix, [])):
+                keep(matrix, cell)
+            return
+        failures = work(matrix, todo, max(1, args.jobs))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    if failures:
+        sys.exit("error: " + "\n".join(failures))
+
+
+if __name__ == "__main__":
+    main()

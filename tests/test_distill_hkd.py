@@ -269,6 +269,8 @@ def test_choices_tolerate_strings_for_null():
         ({"linguistic": 5}, "linguistic is 5; it must hold options"),
         ({"linguistic": {"weight": "x"}}, "linguistic.weight is 'x'"),
         ({"linguistic": {"reduction": "max"}}, "linguistic.reduction is 'max'"),
+        ({"linguistic": {"states": "before"}}, "'before'; use joined or transformer"),
+        ({"linguistic": {"states": None}}, "linguistic.states is None"),
         ({"acoustic": {"share_negatives": "yes"}}, "share_negatives is 'yes'"),
         ({"teacher_dtype": "int8"}, "teacher_dtype: 'int8'"),
         ({"tacher": "x"}, "tacher"),

@@ -1,10 +1,13 @@
 """docs/configuration.md says what the code says."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
 import yaml
+
+from espnet_cif_hkd.distill import HKDCriterion
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = sorted(ROOT.glob("egs2/*/asr_hkd/conf/train_asr_cif*.yaml"))
@@ -133,3 +136,27 @@ def test_the_tail_has_one_default(keys):
     decoder = CIFDecoder(5, 8, attention_heads=2, linear_units=8, num_blocks=1)
     default = yaml.safe_load(keys["predictor_conf"]["tail_threshold"].default)
     assert decoder.tail_threshold == default
+
+
+def test_values_given_by_their_paths_change_nothing_else():
+    """The lines of the page, read by ESPnet as stage 11 does."""
+    import espnet_cif_hkd
+
+    espnet_cif_hkd.register()
+    from espnet2.bin.asr_train import get_parser
+
+    conf = ROOT / "egs2/fotaq/asr_hkd/conf/train_asr_cif_hkd.yaml"
+    page = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+    lines = re.findall(r'--asr_args "(--model_conf criterion.*)"', page)
+    changes = []
+    for line in lines:
+        args = get_parser().parse_args(["--config", str(conf), *line.split()])
+        expected = yaml.safe_load(conf.read_text())["model_conf"]
+        for change in line.replace("--model_conf", "").split():
+            place, value = change.split("=")
+            _, level, key = place.split(".")
+            expected["criterion_conf"][level][key] = yaml.safe_load(value)
+            changes.append(change)
+        assert args.model_conf == expected
+        HKDCriterion([], 1, 1, **args.model_conf["criterion_conf"])
+    assert len(lines) == 3 and len(changes) == 4

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-CORPORA = ("aishell", "fotaq", "librispeech")
+CORPORA = ("aishell", "fotaq", "hsk", "librispeech")
 BUILD = "import setuptools.build_meta as b; print(b.build_wheel('dist'))"
 
 
@@ -49,7 +49,7 @@ def test_wheel_has_the_package_and_the_recipes(wheel):
     recipe = "espnet_cif_hkd/egs2/fotaq/asr_hkd/"
     for corpus in CORPORA:
         ours = recipe_files(f"egs2/{corpus}/asr_hkd")
-        for name in ("local/data.sh", "cmd.sh", "conf/slurm.conf", "RESULTS.md"):
+        for name in ("local/data.sh", "cmd.sh", "conf/slurm.conf", "README.md"):
             assert f"egs2/{corpus}/asr_hkd/{name}" in ours
         assert {f"espnet_cif_hkd/{name}" for name in ours} <= names
     made = ("data/", "exp/", "downloads/", "path.sh", "utils/")

@@ -1,0 +1,146 @@
+"""The two packages the corpus is made from: fetched by their clients, then checked."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from espnet_cif_hkd.errors import UserError
+
+_TIMEOUT = 600.0
+
+
+@dataclass(frozen=True)
+class Package:
+    """One file of a Debian or Python package.
+
+    Attributes:
+        file: its name.
+        size: in bytes.
+        sha256: in hexadecimal.
+        fetch: what its client is asked for.
+        elsewhere: where to find it without that client.
+    """
+
+    file: str
+    size: int
+    sha256: str
+    fetch: str
+    elsewhere: str
+
+    @property
+    def is_deb(self) -> bool:
+        return self.file.endswith(".deb")
+
+
+VOICE = Package(
+    "gcin-voice_0~20170223-3_all.deb",
+    7_740_240,
+    "6a0353f0294d06f7bd901bada3d5d9eec63b66c2ec029f92da3124d93d45de70",
+    "gcin-voice",
+    "Debian's mirrors have it in pool/main/g/gcin-voice/",
+)
+SENTENCES = Package(
+    "hsk_sentences_audio-1.0.0-py3-none-any.whl",
+    884_413,
+    "9bf16cc7b48a24a10af83d377439d3c6f7571a380937f4645a1cd1590d5d0335",
+    "hsk-sentences-audio==1.0.0",
+    "pypi.org has it among the files of hsk-sentences-audio 1.0.0",
+)
+
+
+def fault(path: Path, package: Package) -> str | None:
+    """Say in what ``path`` differs from the known file; None if in nothing."""
+    size = path.stat().st_size
+    if size != package.size:
+        return f"it is not the file of {package.size:,} bytes that is known"
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != package.sha256:
+        return f"its SHA-256 is {digest[:12]}…, not {package.sha256[:12]}…"
+    return None
+
+
+def obtain(package: Package, folder: Path, timeout: float = _TIMEOUT) -> Path:
+    """Return the path of the checked package in ``folder``, fetching it if need be.
+
+    A file that is there and differs is only replaced by one that is right.
+
+    Args:
+        package: ``VOICE`` or ``SENTENCES``.
+        folder: made if it does not exist.
+        timeout: seconds given to each command.
+
+    Raises:
+        UserError: it cannot be fetched, or another file came.
+    """
+    path = folder / package.file
+    if path.is_file() and fault(path, package) is None:
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    client = "apt-get" if package.is_deb else "pip"
+    cure = f"{package.elsewhere}: put {package.file} into {folder}"
+    # apt hands a root user's download to another account, which needs access.
+    with tempfile.TemporaryDirectory(dir=folder, prefix="fetch.") as name:
+        came_to = Path(name)
+        came_to.chmod(0o755)
+        failure = _fetch(package, came_to, timeout)
+        found = sorted(came_to.iterdir())
+        if failure is not None or not found:
+            raise UserError(
+                f"{client} could not fetch {package.fetch} "
+                f"({failure or 'no file came'}). {cure}"
+            )
+        wrong = fault(found[0], package)
+        if wrong is not None:
+            raise UserError(
+                f"{client} brought {found[0].name}, but {wrong}: "
+                f"another release, or damaged. {cure}"
+            )
+        found[0].replace(path)
+    return path
+
+
+def _fetch(package: Package, folder: Path, timeout: float) -> str | None:
+    """Let the package's client fetch it; return None, or why it could not."""
+    if not package.is_deb:
+        # An environment that uv made has no pip of its own.
+        has_pip = importlib.util.find_spec("pip") is not None
+        pip = [sys.executable, "-m", "pip"] if has_pip else ["pip3"]
+        quiet = ["download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        return _run([*pip, *quiet, package.fetch], folder, timeout)
+    if shutil.which("apt-get") is None:
+        return "there is none on this machine"
+    download = ["apt-get", "download", package.fetch]
+    failure = _run(download, folder, timeout)
+    if failure is not None and _run(["apt-get", "update"], folder, timeout) is None:
+        failure = _run(download, folder, timeout)
+    return failure
+
+
+def _run(command: list[str], folder: Path, timeout: float) -> str | None:
+    """Run a command; return None, or the last line it said when it failed."""
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"no answer within {timeout:.0f} s"
+    except OSError as error:
+        return str(error)
+    if done.returncode == 0:
+        return None
+    lines = done.stdout.strip().splitlines()
+    return lines[-1] if lines else f"exit code {done.returncode}"

@@ -1,0 +1,75 @@
+"""HSK's configurations: four systems that differ in the criterion only."""
+
+import four_systems
+import hsk_fixture as fixture
+import pytest
+import yaml
+from four_systems import SYSTEMS, load, weights
+
+CONF = fixture.RECIPE / "conf"
+# As many as the training text has, and the three that are no characters.
+TOKENS = ["<blank>", "<unk>", *(chr(0x4E00 + n) for n in range(1750)), "<sos/eos>"]
+
+
+def test_the_four_differ_in_the_weights_of_hkd_only() -> None:
+    four_systems.check_values(CONF)
+    four_systems.check_lines(CONF)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_espnet_builds_the_model(name: str) -> None:
+    from espnet2.tasks.asr import ASRTask
+
+    import espnet_cif_hkd
+
+    espnet_cif_hkd.register()
+    args = ASRTask.get_parser().parse_args(
+        ["--config", str(CONF / f"train_asr_{name}.yaml"), "--output_dir", "unused"]
+    )
+    args.token_list = TOKENS
+    args.input_size = None
+    model = ASRTask.build_model(args)
+    needed = sum(
+        tensor.numel()
+        for key, tensor in model.state_dict().items()
+        if not key.startswith("criterion.")
+    )
+    assert 3.0e6 < needed < 5.0e6
+    acoustic, linguistic = weights(load(CONF, name))
+    projections = [
+        key
+        for key in model.state_dict()
+        if key.startswith("criterion.") and key.endswith("weight")
+    ]
+    assert len(projections) == (acoustic > 0) + (linguistic > 0)
+
+
+def test_a_syllable_has_a_frame_of_its_own() -> None:
+    """80 ms a frame: 0.2 s of the fastest syllable hold two."""
+    conf = load(CONF, "cif")
+    frontend, encoder = conf["frontend_conf"], conf["encoder_conf"]
+    assert encoder["input_layer"] == "conv2d_stride2"
+    halvings = 1 + len(encoder["pooling_layers"])
+    frame = frontend["hop_length"] * 2**halvings / frontend["fs"]
+    assert frame == pytest.approx(0.08)
+    masked = conf["specaug_conf"]["time_mask_width_range"][1]
+    assert masked * frontend["hop_length"] / frontend["fs"] <= 0.2
+
+
+def test_espnet_knows_every_option_of_the_language_model() -> None:
+    from espnet2.tasks.lm import LMTask
+
+    args = LMTask.get_parser().parse_args(
+        ["--config", str(CONF / "train_lm.yaml"), "--output_dir", "unused"]
+    )
+    args.token_list = TOKENS
+    model = LMTask.build_model(args)
+    assert sum(p.numel() for p in model.parameters()) < 2.0e6
+
+
+def test_espnet_knows_every_option_of_decoding() -> None:
+    from espnet2.bin.asr_inference import get_parser
+
+    known = {action.dest for action in get_parser()._actions}
+    conf = yaml.safe_load((CONF / "decode_asr.yaml").read_text())
+    assert set(conf) <= known

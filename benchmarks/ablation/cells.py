@@ -316,6 +316,25 @@ def read_cells(matrix: Matrix) -> tuple[Cell, ...]:
     )
 
 
+def read_tuning(matrix: Matrix) -> list[dict[str, Any]]:
+    """Runs that were made to choose settings; none if they were not noted.
+
+    Raises:
+        UserError: an entry lacks its name or its figures of dev, or rates are
+            fractions.
+    """
+    path = matrix.results / "tuning.json"
+    if not path.exists():
+        return []
+    entries = _Json(path, "", load_json(path)).list()
+    for entry in entries:
+        entry.at("name").text()
+        for name, value in entry.at("dev").items():
+            if name.startswith(("cer", "wer")) and 0 < value.number() < 1.5:
+                raise value.wrong("looks like a fraction; error rates are in per cent")
+    return [entry.value for entry in entries]
+
+
 def _same_references(cells: list[Cell]) -> None:
     """Rates are compared, so all must be of the same sentences."""
     first: dict[tuple[str, str], tuple[Cell, Scores]] = {}

@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+"""From the cells of a matrix to RESULTS.md of its recipe, pictures, docs/results.md.
+
+    python3 benchmarks/ablation/report.py benchmarks/ablation/fotaq.yaml
+
+Needs numpy, matplotlib and PyYAML, neither ESPnet nor torch. All numbers and the
+sentences about them come from ``results/CORPUS/``; what is no number may be added in
+``CORPUS_notes.md`` beside the matrix: it is put into RESULTS.md as it is, and what
+stands above its first heading also into docs/results.md. docs/results.md is about all
+matrices of the folder that have cells.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT)]
+
+from ablation import figures, pages  # noqa: E402
+from ablation.cells import read_tuning  # noqa: E402
+from ablation.matrix import read_matrix  # noqa: E402
+from ablation.summary import Summary, summarise  # noqa: E402
+from espnet_cif_hkd.errors import UserError  # noqa: E402
+from espnet_cif_hkd.recipe.kaldi_files import write_text  # noqa: E402
+
+
+def write_results(summary: Summary, root: Path) -> list[Path]:
+    """Write pictures and RESULTS.md of one matrix; returns the files.
+
+    Args:
+        summary: a matrix with its cells.
+        root: of the repository.
+    """
+    pictures = figures.draw_all(summary, root / "docs/ablation")
+    page = root / summary.matrix.recipe / "RESULTS.md"
+    tuned = read_tuning(summary.matrix)
+    links = {name: _relative(path, page) for name, path in pictures.items()}
+    write_text(page, pages.results(summary, tuned, links, notes(summary)))
+    return [page, *pictures.values()]
+
+
+def write_reader_page(summaries: Sequence[Summary], root: Path) -> list[Path]:
+    """Write docs/results.md and its picture; returns the files."""
+    picture, page = root / "docs/ablation/overview.svg", root / "docs/results.md"
+    drawn = figures.draw_overview(summaries, picture)
+    links = {
+        summary.matrix.corpus: _relative(root / summary.matrix.recipe, page)
+        for summary in summaries
+    }
+    above = {one.matrix.corpus: notes(one).partition("\n#")[0] for one in summaries}
+    link = _relative(picture, page) if drawn else None
+    write_text(page, pages.reader(summaries, link, links, above))
+    return [page, *([picture] if drawn else [])]
+
+
+def notes(summary: Summary) -> str:
+    """What is written by hand about a corpus; nothing if there is no such file."""
+    matrix = summary.matrix
+    path = matrix.path.with_name(f"{matrix.corpus}_notes.md")
+    return path.read_text(encoding="utf-8").strip() if path.exists() else ""
+
+
+def _relative(path: Path, page: Path) -> str:
+    """A link from a page to a file of the same repository."""
+    here, there = page.parent.resolve().parts, path.resolve().parts
+    same = 0
+    while same < min(len(here), len(there)) and here[same] == there[same]:
+        same += 1
+    return "/".join([*[".."] * (len(here) - same), *there[same:]])
+
+
+def report(paths: Sequence[Path], root: Path) -> list[Path]:
+    """Write everything about some matrices.
+
+    Raises:
+        UserError: a matrix, a cell or the list of tuning runs cannot be used.
+    """
+    written = []
+    for path in paths:
+        written += write_results(summarise(read_matrix(path)), root)
+    beside = {path for one in paths for path in one.parent.glob("*.yaml")}
+    told = [summarise(read_matrix(path)) for path in sorted(beside)]
+    return written + write_reader_page([one for one in told if one.cells], root)
+
+
+def main(cmd: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("matrices", type=Path, nargs="+", metavar="MATRIX")
+    parser.add_argument(
+        "--root", type=Path, default=ROOT, help="write into another copy (tests)"
+    )
+    args = parser.parse_args(cmd)
+    try:
+        for path in report(args.matrices, args.root):
+            print(path)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

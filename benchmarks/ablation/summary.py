@@ -1,0 +1,233 @@
+"""Numbers of a matrix: rates by seed, comparisons, and what is missing."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ablation import plan
+from ablation.cells import Analysis, Cell, Epoch, Scores, read_cells
+from ablation.matrix import Matrix
+from ablation.significance import Difference, compare, mean_and_sd
+
+SETS = ("dev", "test")
+UNIT_NAMES = {"char": "CER", "word": "WER"}
+
+
+@dataclass
+class Summary:
+    """A matrix with its cells.
+
+    Attributes:
+        matrix: the plan.
+        cells: all that there are, variants too.
+    """
+
+    matrix: Matrix
+    cells: tuple[Cell, ...]
+    _differences: dict[tuple[str, ...], Difference | None] = field(
+        default_factory=dict, repr=False
+    )
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        return ("char", "word") if self.matrix.words else ("char",)
+
+    @property
+    def first_decode(self) -> str:
+        """The way of decoding of the headline and of the analyses."""
+        return next(iter(self.matrix.decodes))
+
+    @property
+    def present(self) -> list[str]:
+        """Systems that have a run, in the order of the matrix."""
+        return [name for name in self.matrix.systems if self.runs(name)]
+
+    @property
+    def contenders(self) -> list[str]:
+        """Systems with a run that are neither the baseline nor outside references."""
+        return [
+            name
+            for name in self.present
+            if name != self.matrix.baseline and not self.matrix.systems[name].outside
+        ]
+
+    def label(self, system: str) -> str:
+        return self.matrix.systems[system].label
+
+    def runs(self, system: str) -> list[Cell]:
+        """Runs of a system as it is, by seed."""
+        return [c for c in self.cells if c.system == system and c.variant is None]
+
+    def variants(self) -> list[Cell]:
+        return [cell for cell in self.cells if cell.variant is not None]
+
+    def scores(self, system: str, decode: str, name: str) -> dict[int, Scores]:
+        """Scores of a decoded set by seed, of the runs that have it."""
+        return {
+            cell.seed: cell.decodes[decode].sets[name]
+            for cell in self.runs(system)
+            if decode in cell.decodes and name in cell.decodes[decode].sets
+        }
+
+    def analyses(self, system: str, decode: str, name: str) -> dict[int, Analysis]:
+        """Analyses of a decoded set by seed, of the runs that have one."""
+        return {
+            cell.seed: cell.decodes[decode].analysis[name]
+            for cell in self.runs(system)
+            if decode in cell.decodes and name in cell.decodes[decode].analysis
+        }
+
+    def rates(self, system: str, decode: str, name: str, unit: str) -> list[float]:
+        """Error rates of all seeds, in per cent."""
+        scores = self.scores(system, decode, name).values()
+        return [one.rate(unit) for one in scores if unit in one.errors]
+
+    def difference(
+        self, system: str, decode: str, name: str, unit: str
+    ) -> Difference | None:
+        """A system against the baseline by the seeds of both; None without any."""
+        key = (system, decode, name, unit)
+        if key not in self._differences:
+            self._differences[key] = score_difference(
+                self.scores(self.matrix.baseline, decode, name),
+                self.scores(system, decode, name),
+                unit,
+            )
+        return self._differences[key]
+
+    def curve(
+        self, system: str, value: "Callable[[Epoch], float | None]"
+    ) -> list[list[tuple[Epoch, float]]]:
+        """A value of the log by epoch, of each run that has it."""
+        curves = []
+        for cell in self.runs(system):
+            points = [(epoch, value(epoch)) for epoch in cell.epochs]
+            kept = [(e, v) for e, v in points if v is not None and np.isfinite(v)]
+            if kept:
+                curves.append(kept)
+        return curves
+
+    def missing(self) -> list[str]:
+        """What the matrix wants and no cell has, in words."""
+        found = {cell.name: cell for cell in self.cells}
+        lines = []
+        for wanted in plan.cells(self.matrix):
+            label = self.label(wanted.system)
+            if wanted.variant:
+                label += f", {self.matrix.variants[wanted.variant].label}"
+                if any(cell.variant == wanted.variant for cell in self.cells):
+                    continue
+            if wanted.name not in found:
+                lines.append(f"{label}, seed {wanted.seed}: no run")
+        for cell in self.cells:
+            lines += self._incomplete(cell)
+        return lines
+
+    def _incomplete(self, cell: Cell) -> list[str]:
+        name = f"{self.label(cell.system)}, seed {cell.seed}"
+        if cell.variant:
+            name += f", {self.matrix.variants[cell.variant].label}"
+        lines = []
+        last = cell.epochs[-1].number
+        if last != self.matrix.epochs:
+            lines.append(f"{name}: {last} epochs, not {self.matrix.epochs}")
+        for decode in self.matrix.decodes.values():
+            decoded = cell.decodes.get(decode.name)
+            lacking = [s for s in SETS if decoded is None or s not in decoded.sets]
+            if lacking:
+                lines.append(
+                    f"{name}: {' and '.join(lacking)} not decoded {decode.label}"
+                )
+        return lines
+
+
+def summarise(matrix: Matrix) -> Summary:
+    """Read the cells of a matrix.
+
+    Raises:
+        UserError: a cell cannot be used.
+    """
+    return Summary(matrix, read_cells(matrix))
+
+
+def score_difference(
+    baseline: Mapping[int, Scores], system: Mapping[int, Scores], unit: str
+) -> Difference | None:
+    """Compare by the seeds that both have; None if they share none."""
+    seeds = [
+        seed
+        for seed in baseline
+        if seed in system
+        and unit in baseline[seed].errors
+        and unit in system[seed].errors
+    ]
+    if not seeds:
+        return None
+    return compare(
+        baseline[seeds[0]].references[unit],
+        np.stack([baseline[seed].errors[unit].sum(1) for seed in seeds]),
+        np.stack([system[seed].errors[unit].sum(1) for seed in seeds]),
+        seeds,
+    )
+
+
+def class_difference(
+    baseline: Mapping[int, Analysis], system: Mapping[int, Analysis], name: str
+) -> Difference | None:
+    """Compare errors in words of one class of frequency, over utterances.
+
+    Returns:
+        None where the class is empty or counts by utterance were not kept.
+    """
+    seeds = [
+        seed
+        for seed in baseline
+        if seed in system and baseline[seed].utterances and system[seed].utterances
+    ]
+    if not seeds:
+        return None
+    utterances = sorted(baseline[seeds[0]].utterances)
+    tables = [
+        np.array(
+            [
+                [side[seed].utterances[utt].get(name, (0, 0)) for utt in utterances]
+                for seed in seeds
+            ]
+        )
+        for side in (baseline, system)
+    ]
+    references = tables[0][0, :, 0]
+    if not references.sum():
+        return None
+    return compare(references, tables[0][:, :, 1], tables[1][:, :, 1], seeds)
+
+
+def pooled(
+    analyses: Sequence[Analysis], kind: str
+) -> dict[str, tuple[int, float | None]]:
+    """Class to (reference tokens of one run, per cent of errors over all runs).
+
+    Args:
+        analyses: one of each seed.
+        kind: ``by_position`` or ``by_frequency``.
+    """
+    table: dict[str, list[int]] = {}
+    for analysis in analyses:
+        for name, (tokens, wrong) in getattr(analysis, kind).items():
+            row = table.setdefault(name, [0, 0])
+            row[0] += tokens
+            row[1] += wrong
+    return {
+        name: (tokens // len(analyses), 100 * wrong / tokens if tokens else None)
+        for name, (tokens, wrong) in table.items()
+    }
+
+
+def shown(values: Sequence[float], digits: int = 1) -> str:
+    """``31.2 ± 0.4``; ``31.2`` and a dash with one value; a dash without any."""
+    if not values:
+        return "missing"
+    mean, deviation = mean_and_sd(values)
+    spread = "–" if deviation is None else f"{deviation:.{digits}f}"
+    return f"{mean:.{digits}f} ± {spread}"

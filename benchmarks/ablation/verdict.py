@@ -1,0 +1,182 @@
+"""What a difference allows to say, in sentences that follow the numbers.
+
+A system counts as better or worse only if all three intervals of ``significance.py``
+lie on one side of 0. What rests on less is told with what it lacks.
+"""
+
+import enum
+import math
+from collections.abc import Sequence
+
+from ablation.significance import Difference, Interval
+
+
+class Finding(enum.Enum):
+    """How much a difference has behind it; ``SHOWN`` is the only claim."""
+
+    SHOWN = "shown"
+    SEEDS_OPEN = "few seeds"
+    TRAINING_OPEN = "only these models"
+    ONE_SEED = "one seed"
+    NOT_SHOWN = "not shown"
+
+
+def find(difference: Difference) -> Finding:
+    """Judge by the absolute difference."""
+    side = difference.absolute_utterances.side
+    if side == 0:
+        return Finding.NOT_SHOWN
+    if difference.absolute_both is None or difference.over_seeds is None:
+        return Finding.ONE_SEED
+    if difference.absolute_both.side != side:
+        return Finding.TRAINING_OPEN
+    if difference.over_seeds.side != side:
+        return Finding.SEEDS_OPEN
+    return Finding.SHOWN
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """With its sign; what rounds to 0 has none."""
+    if math.isnan(value):
+        return "–"
+    text = f"{value:+.{digits}f}"
+    if float(text) == 0:
+        return text[1:]
+    return text.replace("-", "−")
+
+
+def bracket(interval: Interval | None, digits: int = 1) -> str:
+    """``[−1.2, +0.3]``; a dash if there is none."""
+    if interval is None or math.isnan(interval.low):
+        return "–"
+    return f"[{signed(interval.low, digits)}, {signed(interval.high, digits)}]"
+
+
+def in_a_word(difference: Difference) -> str:
+    """For a column of a table."""
+    finding = find(difference)
+    if finding is Finding.NOT_SHOWN:
+        return "no difference shown"
+    way = "lower" if difference.absolute_utterances.side < 0 else "higher"
+    if finding is Finding.SHOWN:
+        return f"**{way}**"
+    return {
+        Finding.SEEDS_OPEN: f"{way}, but seeds too few or too far apart",
+        Finding.TRAINING_OPEN: f"{way} for these models only",
+        Finding.ONE_SEED: f"{way} in the one run",
+    }[finding]
+
+
+def headline(
+    baseline: str, compared: Sequence[tuple[str, Difference]], sought: int
+) -> str:
+    """What was shown of all systems together, in one or two sentences.
+
+    Args:
+        baseline: its label.
+        compared: label and difference of each system that could be compared.
+        sought: how many there should be.
+    """
+    if not compared:
+        return "Nothing can be compared yet."
+    groups: dict[str, list[str]] = {"better": [], "worse": [], "open": []}
+    for label, found in compared:
+        if find(found) is not Finding.SHOWN:
+            groups["open"].append(label)
+        elif found.absolute_utterances.side < 0:
+            groups["better"].append(label)
+        else:
+            groups["worse"].append(label)
+    parts = [
+        f"{_listed(groups[way])} {_is(groups[way])} shown to be {way} than {baseline}"
+        for way in ("better", "worse")
+        if groups[way]
+    ]
+    if groups["open"]:
+        rest = f"neither was shown of {_listed(groups['open'])}"
+        none = f"nothing was shown to be better or worse than {baseline}"
+        parts.append(rest if parts else none)
+    text = "; ".join(parts)
+    text = f"{text[0].upper()}{text[1:]}."
+    if len(compared) < sought:
+        text += f" Only {len(compared)} of {sought} systems have been run."
+    return text
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _is(names: Sequence[str]) -> str:
+    return "was" if len(names) == 1 else "were"
+
+
+def sentence(system: str, baseline: str, rate: str, difference: Difference) -> str:
+    """The comparison in words.
+
+    Args:
+        system, baseline: their labels.
+        rate: what is compared, such as ``test CER without LM``.
+        difference: system against baseline.
+    """
+    finding, side = find(difference), difference.absolute_utterances.side
+    better = "better" if side < 0 else "worse"
+    runs = len(difference.seeds)
+    head = {
+        Finding.SHOWN: f"{system} is {better} than {baseline}",
+        Finding.SEEDS_OPEN: f"{system} was {better} than {baseline} in these runs, "
+        f"but {runs} seeds do not show that it is",
+        Finding.TRAINING_OPEN: f"the trained models of {system} are {better} than "
+        f"those of {baseline}, but that training makes them so was not shown",
+        Finding.ONE_SEED: f"one run of {system} is {better} than one of {baseline}; "
+        "how much runs differ by chance was not measured",
+        Finding.NOT_SHOWN: f"no difference between {system} and {baseline} was shown",
+    }[finding]
+    return (
+        f"**{head[0].upper()}{head[1:]}.** {rate[0].upper()}{rate[1:]} is "
+        f"{difference.rate:.1f} % against {difference.baseline:.1f} %: "
+        f"{_size(difference)}. {_intervals(difference)}{_because(finding, difference)}"
+    )
+
+
+def _size(difference: Difference) -> str:
+    absolute = difference.absolute
+    if float(f"{absolute:.1f}") == 0:
+        return "equal to within 0.05 points"
+    way = "lower" if absolute < 0 else "higher"
+    text = f"{abs(absolute):.1f} points {way}"
+    if not math.isnan(difference.relative):
+        text += f", {abs(difference.relative):.1f} % of the baseline's rate"
+    return text
+
+
+def _intervals(difference: Difference) -> str:
+    parts = [f"{bracket(difference.absolute_utterances)} over utterances"]
+    if difference.absolute_both is not None and difference.over_seeds is not None:
+        parts.append(f"{bracket(difference.absolute_both)} over utterances and seeds")
+        parts.append(f"{bracket(difference.over_seeds)} over seeds alone")
+    return f"95 % intervals of the difference in points: {', '.join(parts)}. "
+
+
+def _because(finding: Finding, difference: Difference) -> str:
+    runs = len(difference.seeds)
+    if finding is Finding.ONE_SEED:
+        return "The interval says nothing of another training."
+    if finding is Finding.SHOWN:
+        return f"None of them contains 0; {_agreement(difference)}."
+    if finding is Finding.SEEDS_OPEN:
+        return f"The last contains 0; {_agreement(difference)}."
+    if finding is Finding.TRAINING_OPEN:
+        return f"The second contains 0; {_agreement(difference)}."
+    which = "It" if runs == 1 else "The first"
+    text = f"{which} contains 0: these utterances cannot tell the two apart"
+    return f"{text}; {_agreement(difference)}." if runs > 1 else f"{text}."
+
+
+def _agreement(difference: Difference) -> str:
+    lower = sum(value < 0 for value in difference.per_seed)
+    higher = sum(value > 0 for value in difference.per_seed)
+    runs = len(difference.per_seed)
+    if lower == runs or higher == runs:
+        return f"all {runs} seeds are {'lower' if lower else 'higher'}"
+    return f"{lower} of {runs} seeds are lower, {higher} higher"

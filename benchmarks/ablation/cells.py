@@ -338,8 +338,19 @@ def read_tuning(matrix: Matrix) -> list[dict[str, Any]]:
 def _same_references(cells: list[Cell]) -> None:
     """Rates are compared, so all must be of the same sentences."""
     first: dict[tuple[str, str], tuple[Cell, Scores]] = {}
+    counted: dict[tuple[str, str], tuple[Cell, dict[str, int]]] = {}
     for cell in cells:
         for decoded in cell.decodes.values():
+            for name, analysis in decoded.analysis.items():
+                for kind in ("by_position", "by_frequency"):
+                    classes = getattr(analysis, kind)
+                    tokens = {key: row[0] for key, row in classes.items()}
+                    whose, sizes = counted.setdefault((name, kind), (cell, tokens))
+                    if tokens != sizes:
+                        raise UserError(
+                            f"{cell.path}: {name}.{kind}: its classes have other sizes "
+                            f"than those of {whose.path}: collect both again"
+                        )
             for name, scores in decoded.sets.items():
                 for unit, lengths in scores.references.items():
                     other, known = first.setdefault((name, unit), (cell, scores))

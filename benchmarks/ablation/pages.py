@@ -1,7 +1,6 @@
 """The two pages: RESULTS.md of a recipe, and docs/results.md for readers."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 
 from ablation import tables
@@ -23,9 +22,9 @@ _ALT = {
 _INTERVALS = f"""\
 Below 0 is fewer errors than the baseline. All intervals are of {100 * LEVEL:.0f} %.
 
-- Over utterances: paired bootstrap, {RESAMPLES:,} resamples; every drawn utterance brings
-  its errors of all seeds of both systems. It tells whether these trained models differ,
-  and is blind to what another training would give.
+- Over utterances: paired bootstrap, {RESAMPLES:,} resamples; every drawn utterance
+  brings its errors of all seeds of both systems. It tells whether these trained models
+  differ, and is blind to what another training would give.
 - Over utterances and seeds: the seeds of each system are drawn as well. Few seeds make
   it too narrow.
 - Over seeds: Student's t of the differences of each seed's two models, n − 1 degrees of
@@ -61,9 +60,9 @@ def results(
         f"<!-- Made by `{command}`; change cells or notes, not this file. -->\n",
         f"# Results: {matrix.title}\n",
         f"Made by `{command}` from `benchmarks/ablation/results/{matrix.corpus}/`, "
-        f"which has {made} of the {wanted} runs planned and "
-        f"{len(summary.variants())} side experiments. Every finished run is in all "
-        "numbers of its system.\n",
+        f"which has {made} of the {wanted} runs planned and side experiments "
+        f"({len(summary.variants())}). Every finished run is in all numbers of its "
+        "system.\n",
         *("## In short\n", in_short(summary)),
         *([f"{notes}\n"] if notes else []),
         *("## Missing\n", _missing(summary)),
@@ -80,9 +79,9 @@ def results(
         *("## Every run\n", tables.runs(summary)),
         *("## Size and time\n", tables.cost(summary)),
         "## Training\n",
-        "Line: mean over seeds; band: from the lowest to the highest. Both rates are of "
-        "the log, after known prefixes, so neither is that of a search; a system "
-        "without the value is not drawn.\n",
+        "Line: mean over seeds; band: from the lowest to the highest. The rates are of "
+        "the log and not of a search: `cer_free` predicts each token after the known "
+        "ones before it. A system without the value is not drawn.\n",
         _picture(pictures, "cer"),
         "The last epoch, mean ± standard deviation over seeds:\n",
         tables.last_epoch(summary),
@@ -107,8 +106,9 @@ def results(
         tables.lengths(summary, decode),
         _picture(pictures, "lengths"),
         "## Side experiments\n",
-        "One run each, against the run of the same system and seed as it is; the "
-        "interval is over utterances and does not know how much two trainings differ.\n",
+        "One run each, against the run of the same system and seed as it is. The "
+        "interval is over utterances and knows nothing of how far two trainings of the "
+        "same system lie apart.\n",
         tables.variants(summary),
         "## Tuning\n",
         "All that was tried, on dev only, error rates in per cent.\n",
@@ -178,9 +178,9 @@ def _published(summary: Summary) -> str:
     head = ["system", "updates", "train nll", "published", "train CTC", "published"]
     head += ["train quantity / ln 2", "published", "dev cer_free %", "published"]
     return (
-        f"The published CIF was trained on {published.corpus}, one run, with batches of "
-        "another size; only the shape can be compared. Losses are in bits per token; "
-        f"published values are those after as many updates.\n\n"
+        f"The published CIF was trained on {published.corpus}, one run, with batches "
+        "of another size; only the shape can be compared. Losses are in bits per token; "
+        "published values are those after as many updates.\n\n"
         f"{tables.markdown(head, rows)}"
     )
 
@@ -237,9 +237,9 @@ def reader(
         "-->\n",
         "# Does distillation help?\n",
         "The paper reports one run of each system on AISHELL-1: CER 4.9 % for CIF, 4.7 "
-        "with the acoustic loss (ACD), 4.5 with the linguistic one (LRD), 4.2 with both "
-        "(HKD). Here the systems are trained on other speech, several times each with "
-        "other random numbers (seeds), and differ in nothing but these losses.\n",
+        "with the acoustic loss (ACD), 4.5 with the linguistic one (LRD), 4.2 with "
+        "both (HKD). Here they are trained on other speech, each with several seeds, "
+        f"and differ in nothing but these losses.{_outside(summaries)}\n",
     ]
     if not summaries:
         return _joined([*parts, "Nothing has been measured yet.\n"])
@@ -250,8 +250,7 @@ def reader(
         own = notes.get(matrix.corpus, "").strip()
         parts += [f"{own}\n"] if own else []
         rows += _reader_rows(summary)
-    head = ["corpus", "system", "runs", "test CER %, first way of decoding"]
-    head[3] = "test CER %"
+    head = ["corpus", "system", "runs", "test CER %"]
     words = any(summary.units == ("char", "word") for summary in summaries)
     head += ["test WER %"] if words else []
     head += ["CER against CIF, %", "over utterances", "and seeds"]
@@ -281,15 +280,27 @@ def reader(
     return _joined(parts)
 
 
+def _outside(summaries: Sequence[Summary]) -> str:
+    names = [
+        summary.label(name)
+        for summary in summaries
+        for name in summary.present
+        if summary.matrix.systems[name].outside
+    ]
+    known = list(dict.fromkeys(names))
+    if not known:
+        return ""
+    return f" Beside them stands, as a reference from outside, {' and '.join(known)}."
+
+
 def _reader_words(summary: Summary) -> str:
     baseline = summary.label(summary.matrix.baseline)
     compared = _compared(summary, summary.contenders)
     text = headline(baseline, compared, _sought(summary))
     rate = f"test CER {summary.matrix.decodes[summary.first_decode].label}"
-    if compared:
-        text += " " + re.sub(
-            r"\*\*", "", sentence(compared[-1][0], baseline, rate, compared[-1][1])
-        )
+    if compared:  # the last system of a matrix is the whole of the method
+        label, found = compared[-1]
+        text += " " + sentence(label, baseline, rate, found).replace("**", "")
     lacking = len(summary.missing())
     if lacking:
         text += f" The matrix is not complete: {lacking} results are missing."

@@ -230,4 +230,4 @@ def shown(values: Sequence[float], digits: int = 1) -> str:
         return "missing"
     mean, deviation = mean_and_sd(values)
     spread = "–" if deviation is None else f"{deviation:.{digits}f}"
-    return f"{mean:.{digits}f} ± {spread}"
+    return f"{mean:.{digits}f} ± {spread}".replace("-", "−")

@@ -65,8 +65,8 @@ def differences(summary: Summary, decode: str) -> str:
     """Every comparison with the baseline, with all intervals."""
     head = [
         *("system", "set", "rate", "points", "over utterances"),
-        *("over utterances and seeds", "over seeds", "% of the baseline"),
-        *("over utterances", "over utterances and seeds", "reads"),
+        *("over utterances and seeds", "over seeds", "relative, %"),
+        *("over utterances, %", "over utterances and seeds, %", "reads"),
     ]
     rows = []
     for system in summary.present:

@@ -93,7 +93,7 @@ def headline(
         if groups[way]
     ]
     if groups["open"]:
-        rest = f"neither was shown of {_listed(groups['open'])}"
+        rest = f"for {_listed(groups['open'])} neither was shown"
         none = f"nothing was shown to be better or worse than {baseline}"
         parts.append(rest if parts else none)
     text = "; ".join(parts)
@@ -146,7 +146,7 @@ def _size(difference: Difference) -> str:
     way = "lower" if absolute < 0 else "higher"
     text = f"{abs(absolute):.1f} points {way}"
     if not math.isnan(difference.relative):
-        text += f", {abs(difference.relative):.1f} % of the baseline's rate"
+        text += f" ({abs(difference.relative):.1f} % relative)"
     return text
 
 

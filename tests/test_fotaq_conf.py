@@ -1,5 +1,7 @@
 """FOTAQ's configurations: four systems that differ in the criterion only."""
 
+from typing import Any
+
 import fotaq_fixture as fixture
 import four_systems
 import pytest
@@ -15,8 +17,8 @@ def test_the_four_differ_in_the_weights_of_hkd_only() -> None:
     four_systems.check_lines(CONF)
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
-def test_espnet_builds_the_model(name: str) -> None:
+def build(name: str) -> Any:
+    """The model of a configuration, made by ESPnet."""
     from espnet2.tasks.asr import ASRTask
 
     import espnet_cif_hkd
@@ -27,19 +29,39 @@ def test_espnet_builds_the_model(name: str) -> None:
     )
     args.token_list = TOKENS
     args.input_size = None
-    model = ASRTask.build_model(args)
+    return ASRTask.build_model(args)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_espnet_builds_the_model(name: str) -> None:
+    model = build(name)
     needed = sum(
         tensor.numel()
         for key, tensor in model.state_dict().items()
         if not key.startswith("criterion.")
     )
-    assert 3.0e6 < needed < 5.0e6
+    assert 2.5e6 < needed < 4.0e6
     projections = [key for key in model.state_dict() if key.startswith("criterion.")]
     acoustic, linguistic = weights(load(CONF, name))
     halves = (acoustic > 0) + (linguistic > 0)
     assert bool(projections) == (halves > 0)
     weight = [k for k in projections if k.endswith("weight")]
     assert len(weight) == halves
+
+
+def test_the_reference_differs_in_decoder_and_model_only() -> None:
+    ours, reference = load(CONF, "cif"), load(CONF, "att")
+    differing = {"decoder", "decoder_conf", "model", "model_conf"}
+    assert {key for key in ours if ours[key] != reference.get(key)} == differing
+    assert set(reference) == set(ours)
+
+
+def test_espnet_builds_the_reference() -> None:
+    model = build("att")
+    assert type(model).__module__.startswith("espnet2.")
+    sizes = [model, build("cif")]
+    needed, other = (sum(p.numel() for p in one.parameters()) for one in sizes)
+    assert abs(needed / other - 1) < 0.1
 
 
 def test_espnet_knows_every_option_of_the_language_model() -> None:

@@ -154,7 +154,7 @@ def test_data_sh_takes_what_asr_sh_gives(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--system", "rnn"], "error: --system rnn: choose cif, acd, lrd or hkd"),
+        (["--system", "rnn"], "error: --system rnn: choose cif, acd, lrd, hkd or att"),
         (["--subset", "few"], "error: --subset few: give a number"),
         (["--system"], "error: --system needs a value"),
         (["--fotaq_archive=a b"], "error: --fotaq_archive: asr.sh cannot pass on"),

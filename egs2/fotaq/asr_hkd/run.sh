@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # FOTAQ: English game dialogue, 3.9 hours for training. One of four systems:
 #   ./run.sh --system cif|acd|lrd|hkd [--subset N] [any option of asr.sh]
+# or ESPnet's own CTC/attention model beside them, --system att.
 
 set -e
 set -u
@@ -28,10 +29,10 @@ while [ $# -gt 0 ]; do
 done
 
 case "${system}" in
-    cif) asr_config=conf/train_asr_cif.yaml ;;
+    cif | att) asr_config=conf/train_asr_${system}.yaml ;;
     acd | lrd | hkd) asr_config=conf/train_asr_cif_${system}.yaml ;;
     *)
-        echo "error: --system ${system}: choose cif, acd, lrd or hkd" >&2
+        echo "error: --system ${system}: choose cif, acd, lrd, hkd or att" >&2
         exit 2 ;;
 esac
 case "${subset}" in

@@ -200,7 +200,7 @@ def test_another_python_would_lose_the_registration(
     assert not Path("called").exists()
 
 
-@pytest.mark.parametrize("corpus", ["fotaq", "aishell", "librispeech"])
+@pytest.mark.parametrize("corpus", ["fotaq", "hsk", "aishell", "librispeech"])
 def test_texts_are_named_that_speed_perturbation_leaves(
     tmp_path: Path, corpus: str
 ) -> None:

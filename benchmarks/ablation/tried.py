@@ -1,0 +1,75 @@
+"""Note a run that was made to choose settings, so that none is left out.
+
+    python3 benchmarks/ablation/tried.py benchmarks/ablation/fotaq.yaml FOLDER
+        --name NAME --question "…" --changed "…" --command "./run.sh …"
+
+FOLDER is the experiment folder, finished or stopped. An entry of the same name is
+replaced. Error rates are those of validation; with ``--decode`` the searched ones of
+dev stand beside them.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ablation.collect import counts, read_epochs, read_scores
+from ablation.matrix import read_matrix
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.recipe.kaldi_files import write_text
+
+_RATES = ("cer", "cer_free", "cer_ctc", "length_error")
+_OTHERS = ("acc", "nll", "acc_acd")
+
+
+def entry(folder: Path, decoded: str | None) -> dict[str, Any]:
+    """What the folder tells: epochs, seconds, and the last figures of dev."""
+    epochs = read_epochs(folder)
+    valid = epochs[-1]["valid"]
+    dev = {name: round(100 * valid[name], 2) for name in _RATES if name in valid}
+    dev.update({name: valid[name] for name in _OTHERS if name in valid})
+    if decoded:
+        rows = counts(read_scores(folder / decoded / "dev")).values()
+        for unit, name in (("char", "CER searched"), ("word", "WER searched")):
+            errors = sum(sum(row[unit][1:]) for row in rows)
+            dev[name] = round(100 * errors / sum(row[unit][0] for row in rows), 2)
+    seconds = sum(epoch["seconds"] for epoch in epochs)
+    return {"epochs": len(epochs), "seconds": round(seconds), "dev": dev}
+
+
+def main() -> None:
+    """Add the entry."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("matrix", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--question", required=True)
+    parser.add_argument("--changed", required=True, help="against the configuration")
+    parser.add_argument("--command", action="append", required=True)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--decode", help="folder of the decoding in FOLDER")
+    args = parser.parse_args()
+    try:
+        path = read_matrix(args.matrix.resolve()).results / "tuning.json"
+        found = entry(args.folder, args.decode)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    said = {
+        "name": args.name,
+        "question": args.question,
+        "changed": args.changed,
+        "seed": args.seed,
+        "commands": args.command,
+    }
+    known = json.loads(path.read_text("utf-8")) if path.exists() else []
+    entries = [one for one in known if one["name"] != args.name]
+    text = json.dumps([*entries, {**said, **found}], indent=1, ensure_ascii=False)
+    write_text(path, text + "\n")
+
+
+if __name__ == "__main__":
+    main()

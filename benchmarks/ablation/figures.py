@@ -1,5 +1,6 @@
 """The pictures of a matrix."""
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ablation.cells import Epoch
 from ablation.errors import FREQUENCIES, TENTHS, length_errors
@@ -135,7 +137,8 @@ def cer_by_epoch(summary: Summary) -> Figure | None:
         return None
     figure, panels = canvas(3.3, 2)
     for axes, (name, title) in zip(panels, columns.items()):
-        _by_epoch(axes, summary, lambda e, n=name: _percent(e.valid, n))
+        value = functools.partial(_of_dev, name)
+        _by_epoch(figure, axes, summary, value, clipped=True)
         axes.set_title(f"dev {name}, %: {title}")
     return figure
 
@@ -146,13 +149,19 @@ def _curves(summary: Summary, name: str) -> bool:
     )
 
 
-def _percent(values: "dict[str, float]", name: str) -> float | None:
-    return 100 * values[name] if name in values else None
+def _of_dev(name: str, epoch: Epoch) -> float | None:
+    """A value of validation in per cent."""
+    return 100 * epoch.valid[name] if name in epoch.valid else None
 
 
 def _by_epoch(
-    axes: Axes, summary: Summary, value: Callable[[Epoch], float | None]
+    figure: Figure,
+    axes: Axes,
+    summary: Summary,
+    value: Callable[[Epoch], float | None],
+    clipped: bool = False,
 ) -> None:
+    """Mean line and band of each system; ``clipped`` leaves the first epochs out."""
     look = looks(summary.matrix)
     highest, ends = [], []
     for system in summary.present:
@@ -178,12 +187,12 @@ def _by_epoch(
         )
         highest.append(max(mean[len(mean) // 6 :]))
         ends.append((epochs[-1], mean[-1], own.label, own.color))
-    if highest:  # the first epochs would press all that matters to the bottom
+    if highest and clipped:  # they would press all that matters to the bottom
         low, high = axes.get_ylim()
         axes.set_ylim(low, min(high, max(highest) * 1.05))
     axes.set_xlabel("epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    label_ends(axes, ends)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    label_ends(figure, axes, ends)
 
 
 def losses(summary: Summary) -> Figure | None:
@@ -195,7 +204,7 @@ def losses(summary: Summary) -> Figure | None:
             "train quantity / ln 2",
             lambda e: _bits(e, "loss_quantity"),
         ),
-        "dev_error": ("dev cer_free, %", lambda e: _percent(e.valid, "cer_free")),
+        "dev_error": ("dev cer_free, %", functools.partial(_of_dev, "cer_free")),
     }
     ours = {
         name: {
@@ -253,7 +262,7 @@ def distillation(summary: Summary) -> Figure | None:
     columns: dict[str, tuple[str, Callable[[Epoch], float | None]]] = {
         "acc_acd": (
             "dev acc_acd, %: own teacher vector nearest",
-            lambda e: _percent(e.valid, "acc_acd"),
+            functools.partial(_of_dev, "acc_acd"),
         ),
         "loss_lrd": ("dev loss_lrd per token", lambda e: e.valid.get("loss_lrd")),
     }
@@ -262,7 +271,7 @@ def distillation(summary: Summary) -> Figure | None:
         return None
     figure, panels = canvas(2.9, len(columns))
     for axes, (title, value) in zip(panels, columns.values()):
-        _by_epoch(axes, summary, value)
+        _by_epoch(figure, axes, summary, value)
         axes.set_title(title)
     return figure
 

@@ -4,13 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 
 from ablation import tables
-from ablation.significance import LEVEL, RESAMPLES
+from ablation.significance import LEVEL, RESAMPLES, Difference
 from ablation.summary import Summary, shown
 from ablation.verdict import bracket, headline, sentence, signed
 from espnet_cif_hkd.bin.learning_curve import read_published
 
 _COMMAND = "python3 benchmarks/ablation/report.py"
-_ALT = {
+ALT = {
     "difference": "Test CER of each system minus that of the baseline, with intervals",
     "cer": "CER on dev by epoch",
     "losses": "Training losses and dev error by updates, beside the published ones",
@@ -135,7 +135,7 @@ def _sought(summary: Summary) -> int:
     return sum(not s.outside and s.name != summary.matrix.baseline for s in systems)
 
 
-def _compared(summary: Summary, systems: Sequence[str]) -> list:
+def _compared(summary: Summary, systems: Sequence[str]) -> list[tuple[str, Difference]]:
     found = [
         (summary.label(s), summary.difference(s, summary.first_decode, "test", "char"))
         for s in systems
@@ -179,8 +179,8 @@ def _published(summary: Summary) -> str:
     head += ["train quantity / ln 2", "published", "dev cer_free %", "published"]
     return (
         f"The published CIF was trained on {published.corpus}, one run, with batches "
-        "of another size; only the shape can be compared. Losses are in bits per token; "
-        "published values are those after as many updates.\n\n"
+        "of another size; only the shape can be compared. Losses are in bits per "
+        "token; published values are those after as many updates.\n\n"
         f"{tables.markdown(head, rows)}"
     )
 
@@ -238,8 +238,9 @@ def reader(
         "# Does distillation help?\n",
         "The paper reports one run of each system on AISHELL-1: CER 4.9 % for CIF, 4.7 "
         "with the acoustic loss (ACD), 4.5 with the linguistic one (LRD), 4.2 with "
-        "both (HKD). Here they are trained on other speech, each with several seeds, "
-        f"and differ in nothing but these losses.{_outside(summaries)}\n",
+        "both (HKD). Here they are trained on other speech"
+        f"{_seeds(summaries)}, and differ in nothing but these losses."
+        f"{_outside(summaries)}\n",
     ]
     if not summaries:
         return _joined([*parts, "Nothing has been measured yet.\n"])
@@ -280,6 +281,15 @@ def reader(
     return _joined(parts)
 
 
+def _seeds(summaries: Sequence[Summary]) -> str:
+    runs = [len(one.runs(name)) for one in summaries for name in one.present]
+    if not runs:
+        return ""
+    if min(runs) < max(runs):
+        return f", each with {min(runs)} to {max(runs)} seeds"
+    return f", each with {runs[0]} seed{'s' if runs[0] > 1 else ''}"
+
+
 def _outside(summaries: Sequence[Summary]) -> str:
     names = [
         summary.label(name)
@@ -298,9 +308,9 @@ def _reader_words(summary: Summary) -> str:
     compared = _compared(summary, summary.contenders)
     text = headline(baseline, compared, _sought(summary))
     rate = f"test CER {summary.matrix.decodes[summary.first_decode].label}"
-    if compared:  # the last system of a matrix is the whole of the method
-        label, found = compared[-1]
-        text += " " + sentence(label, baseline, rate, found).replace("**", "")
+    for label, found in compared:
+        if label == summary.label(summary.question):
+            text += " " + sentence(label, baseline, rate, found).replace("**", "")
     lacking = len(summary.missing())
     if lacking:
         text += f" The matrix is not complete: {lacking} results are missing."
@@ -334,7 +344,7 @@ def _reader_rows(summary: Summary) -> list[list[str]]:
 
 
 def _picture(pictures: Mapping[str, str], name: str) -> str:
-    return f"![{_ALT[name]}]({pictures[name]})\n" if name in pictures else ""
+    return f"![{ALT[name]}]({pictures[name]})\n" if name in pictures else ""
 
 
 def _capital(text: str) -> str:

@@ -5,6 +5,7 @@ Ito, told apart by most eyes; shapes and labels say the same once more.
 """
 
 import io
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,8 +22,8 @@ from espnet_cif_hkd.recipe.kaldi_files import write_text
 WIDTH = 7.2
 INK = "#22303c"
 PALE = "#7a8793"
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#b08a00")
-_MARKERS = ("o", "^", "s", "D", "v", "P")
+_SYSTEMS = {"acd": ("#0072b2", "o"), "lrd": ("#d55e00", "^"), "hkd": ("#009e73", "s")}
+_OTHERS = (("#cc79a7", "D"), ("#56b4e9", "v"), ("#b08a00", "P"))
 _STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -68,19 +69,16 @@ class Look:
 
 
 def looks(matrix: Matrix) -> dict[str, Look]:
-    """Of all systems, whatever has been run: so colours do not change with time."""
-    found, number = {}, 0
+    """Of all systems, the same for all corpora and whatever has been run."""
+    found, others = {}, itertools.cycle(_OTHERS)
     for name, system in matrix.systems.items():
         if name == matrix.baseline:
             found[name] = Look(INK, "x", "-", system.label)
         elif system.outside:
             found[name] = Look(PALE, "+", "--", system.label)
         else:
-            color = _COLOURS[number % len(_COLOURS)]
-            found[name] = Look(
-                color, _MARKERS[number % len(_MARKERS)], "-", system.label
-            )
-            number += 1
+            color, marker = _SYSTEMS[name] if name in _SYSTEMS else next(others)
+            found[name] = Look(color, marker, "-", system.label)
     return found
 
 
@@ -116,16 +114,19 @@ def key(figure: Figure, axes: Iterable[Axes]) -> None:
 
 
 def label_ends(
-    axes: Axes, ends: Sequence[tuple[float, float, str, str]], gap: float = 11
+    figure: Figure,
+    axes: Axes,
+    ends: Sequence[tuple[float, float, str, str]],
+    gap: float = 11,
 ) -> None:
     """Write labels behind the ends of lines, moved apart where they would collide.
 
     Args:
-        axes: with its final limits and scales.
+        figure: the whole.
+        axes: a panel of it with its final limits and scales.
         ends: ``(x, y, label, colour)`` of each line, in data.
         gap: between two labels, in points.
     """
-    figure = axes.figure
     figure.draw_without_rendering()
     points = 72 / figure.dpi
     places = [axes.transData.transform((x, y))[1] * points for x, y, *_ in ends]

@@ -190,7 +190,8 @@ def _two_level(drawn: NDArray[np.int32], errors: Ints, stream: int) -> Floats:
     """Errors over the drawn utterances of drawn seeds, ``(resamples,)``."""
     generator = np.random.default_rng([_SEED, stream])
     seeds = _draws(generator, len(errors), len(drawn))
-    return (_weighted(drawn, errors) * seeds).sum(1)
+    totals: Floats = (_weighted(drawn, errors) * seeds).sum(1)
+    return totals
 
 
 def _spread(

@@ -52,6 +52,11 @@ class Summary:
             if name != self.matrix.baseline and not self.matrix.systems[name].outside
         ]
 
+    @property
+    def question(self) -> str:
+        """The system that readers ask about: ``hkd``, else the last of the matrix."""
+        return "hkd" if "hkd" in self.matrix.systems else list(self.matrix.systems)[-1]
+
     def label(self, system: str) -> str:
         return self.matrix.systems[system].label
 

@@ -1,0 +1,298 @@
+"""Pages and pictures: from whole, partial and empty matrices; the committed ones."""
+
+import json
+import re
+import subprocess
+import sys
+
+import ablation_cells
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib", reason="pictures need matplotlib")
+
+from ablation import figures, pages, panels
+from ablation import report as command
+from ablation.matrix import read_matrix
+from ablation.summary import class_difference, pooled, shown, summarise
+
+ROOT = ablation_cells.ROOT
+FOLDER = ROOT / "benchmarks/ablation"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A whole matrix, and the folder its report was written into."""
+    folder = tmp_path_factory.mktemp("whole")
+    path = ablation_cells.write_all(folder)
+    (folder / "fotaq_notes.md").write_text("Short.\n\n## Why\n\nLong.\n", "utf-8")
+    command.report([path], folder / "root")
+    return path, folder / "root"
+
+
+def page(root):
+    return (root / "egs2/fotaq/asr_hkd/RESULTS.md").read_text(encoding="utf-8")
+
+
+def section(text, title):
+    return text.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def rows(text, first):
+    """Cells of the table rows that begin with a cell."""
+    lines = [line for line in text.splitlines() if line.startswith(f"| {first} |")]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+
+
+def build(folder, cells, seeds=(1, 2, 3), words=True):
+    """Both pages, without pictures."""
+    path = ablation_cells.write_matrix(folder, seeds, words)
+    for found in cells:
+        ablation_cells.write_cell(path, found)
+    summary = summarise(read_matrix(path))
+    folders = {"fotaq": "../egs2/fotaq/asr_hkd"}
+    return (
+        pages.results(summary, [], {}, ""),
+        pages.reader([summary], None, folders, {}),
+    )
+
+
+def test_the_table_has_mean_and_deviation_of_all_runs(whole):
+    path, root = whole
+    rates = []
+    for seed in (1, 2, 3):
+        file = path.parent / f"results/fotaq/cells/hkd_seed{seed}.json"
+        sets = json.loads(file.read_text())["decodes"]["nolm"]["sets"]
+        counted = [row["char"] for row in sets["test"]["utterances"].values()]
+        wrong = sum(sum(row[1:]) for row in counted)
+        rates.append(100 * wrong / sum(row[0] for row in counted))
+    expected = f"{np.mean(rates):.1f} ± {np.std(rates, ddof=1):.1f}"
+    without, with_lm = rows(section(page(root), "Error rates"), "CIF + HKD")
+    assert without[3] == expected
+    assert float(with_lm[3].split()[0]) < float(without[3].split()[0])
+    runs = rows(section(page(root), "Every run"), "CIF + HKD")
+    assert [row[4] for row in runs] == [f"{rate:.2f}" for rate in rates]
+
+
+def test_every_part_is_there(whole):
+    _, root = whole
+    text = page(root)
+    assert text.startswith("<!-- Made by `python3 benchmarks/ablation/report.py ")
+    titles = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert titles == [
+        *("In short", "Why", "Missing", "Error rates", "How sure", "Every run"),
+        *("Size and time", "Training", "Beside the published training"),
+        *("What the distillation losses learn", "Where the errors are"),
+        *("Side experiments", "Tuning", "Versions, data, commands"),
+    ]
+    assert "Nothing: every planned run" in section(text, "Missing")
+    assert "100 negatives" in section(text, "Side experiments")
+    assert text.count("./run.sh --system hkd") == 4  # three seeds and the variant
+
+
+def test_pictures_are_linked_and_exist(whole):
+    _, root = whole
+    for file in (root / "egs2/fotaq/asr_hkd/RESULTS.md", root / "docs/results.md"):
+        links = re.findall(r"!\[[^]]+\]\(([^)]+)\)", file.read_text(encoding="utf-8"))
+        assert links
+        for link in links:
+            assert (file.parent / link).is_file(), link
+    assert "![" in page(root) and len(list((root / "docs/ablation").iterdir())) == 8
+
+
+def test_the_same_cells_make_the_same_bytes(whole, tmp_path):
+    path, root = whole
+    summary = summarise(read_matrix(path))
+    figures.draw_overview([summary], tmp_path / "overview.svg")
+    with panels.style():
+        panels.save(figures.cer_by_epoch(summary), tmp_path / "fotaq_cer.svg")
+    for file in tmp_path.iterdir():
+        assert file.read_bytes() == (root / "docs/ablation" / file.name).read_bytes()
+    names = [file.stem for file in (root / "docs/ablation").iterdir()]
+    links = {
+        name: f"../../../docs/ablation/fotaq_{name}.svg"
+        for name in pages.ALT
+        if f"fotaq_{name}" in names
+    }
+    assert pages.results(summary, [], links, command.notes(summary)) == page(root)
+
+
+def test_the_page_for_readers_is_short(whole):
+    _, root = whole
+    text = (root / "docs/results.md").read_text(encoding="utf-8")
+    assert text.count("\n|---") == 1 and text.count("![") == 1
+    assert "Short." in text and "Long." not in text
+    assert len(text.split()) < 500
+    assert "CTC/attention" in text.partition("|")[0]
+
+
+def test_missing_cells_are_named_and_not_filled(tmp_path):
+    cells = [
+        ablation_cells.cell("cif", 1),
+        ablation_cells.cell("cif", 2, decodes=("nolm",)),
+        ablation_cells.cell("hkd", 2, epochs=7),
+    ]
+    text, reader = build(tmp_path, cells)
+    missing = section(text, "Missing")
+    assert "- CIF, seed 3: no run" in missing
+    assert "- CIF, seed 2: dev and test not decoded with LM" in missing
+    assert "- CIF + HKD, seed 2: 7 epochs, not 12" in missing
+    assert "- CIF + HKD, 100 negatives, seed 1: no run" in missing
+    assert "which has 3 of the 15 runs planned" in text
+    run = rows(section(text, "Every run"), "CIF")
+    assert run[2][2:] == ["missing"] * 9 and run[1][-4:] == ["missing"] * 4
+    rates = section(text, "Error rates")
+    assert rows(rates, "CIF + ACD")[0][1:6] == ["0", *["missing"] * 4]
+    # One seed in common: a difference of one run, never one of unequal seeds.
+    assert "**One run of CIF + HKD is " in text
+    assert "Only 1 of 3 systems have been run." in text
+    assert "results are missing" in reader and "each with 1 to 2 seeds" in reader
+
+
+def test_one_seed_has_no_deviation_and_no_interval_of_seeds(tmp_path):
+    cells = [ablation_cells.cell(system, 1) for system in ("cif", "hkd")]
+    text, _ = build(tmp_path, cells, seeds=(1,))
+    row = rows(section(text, "Error rates"), "CIF + HKD")[0]
+    assert row[3].endswith("± –") and row[-1].endswith(" –")
+    assert rows(section(text, "How sure"), "CIF + HKD")[0][5:7] == ["–", "–"]
+
+
+def test_without_any_cell(tmp_path):
+    command.report([ablation_cells.write_matrix(tmp_path)], tmp_path / "root")
+    text = page(tmp_path / "root")
+    assert "By test CER without LM: nothing can be compared yet." in text
+    assert "which has 0 of the 15 runs planned" in text
+    reader = (tmp_path / "root/docs/results.md").read_text(encoding="utf-8")
+    assert "Nothing has been measured yet." in reader
+    assert not list((tmp_path / "root").rglob("*.svg"))
+
+
+def test_pictures_show_what_there_is_and_vanish_with_it(tmp_path):
+    path = ablation_cells.write_matrix(tmp_path)
+    for system in ("att", "acd"):
+        cell = ablation_cells.cell(system, 1, decodes=(), epochs=2)
+        ablation_cells.write_cell(path, cell)
+    drawn = figures.draw_all(summarise(read_matrix(path)), tmp_path)
+    assert list(drawn) == ["cer", "losses", "distillation"]
+    (tmp_path / "results/fotaq/cells/acd_seed1.json").unlink()
+    drawn = figures.draw_all(summarise(read_matrix(path)), tmp_path)
+    assert list(drawn) == ["cer"]
+    assert [file.name for file in tmp_path.glob("*.svg")] == ["fotaq_cer.svg"]
+
+
+def test_characters_need_no_words(tmp_path):
+    cells = [ablation_cells.cell(s, seed) for s in ("cif", "hkd") for seed in (1, 2)]
+    text, reader = build(tmp_path, cells, words=False)
+    assert "WER" not in text and "Characters substituted or deleted" in text
+    assert "WER" not in reader
+
+
+def test_tuning_is_listed_whole(tmp_path):
+    path = ablation_cells.write_matrix(tmp_path)
+    file = tmp_path / "results/fotaq/tuning.json"
+    file.parent.mkdir(parents=True)
+    entries = [
+        {"name": "lr1", "question": "lr|rate", "changed": {"lr": 0.001}, "epochs": 5}
+        | {
+            "seed": 1,
+            "seconds": 900.5,
+            "dev": {"cer": 41.25},
+            "commands": ["./run.sh"],
+        },
+        {"name": "w", "question": "weight", "changed": "acd 0.1", "dev": {"wer": 80.0}},
+    ]
+    file.write_text(json.dumps(entries))
+    command.report([path], tmp_path / "root")
+    tuned = section(page(tmp_path / "root"), "Tuning")
+    assert "| lr1 | lr\\|rate | lr 0.001 | 5 | 1 | 900.5 | 41.25 | – |" in tuned
+    assert "| w | weight | acd 0.1 | – | – | – | – | 80 |" in tuned
+    entries[0]["dev"]["cer"] = 0.4125
+    file.write_text(json.dumps(entries))
+    assert command.main([str(path), "--root", str(tmp_path / "root")]) == 1
+
+
+def test_classes_without_counts_by_utterance_have_an_interval_over_seeds(tmp_path):
+    cells = [ablation_cells.cell(s, seed) for s in ("cif", "hkd") for seed in (1, 2)]
+    for found in cells:
+        for kept in found["analysis"].values():
+            for one in kept.values():
+                del one["by_frequency_utterances"]
+    text = section(build(tmp_path, cells, seeds=(1, 2))[0], "Where the errors are")
+    assert text.count("(seeds)") == 6
+
+
+def test_a_class_is_compared_by_its_own_words(whole):
+    summary = summarise(read_matrix(whole[0]))
+    base, own = (summary.analyses(s, "nolm", "test") for s in ("cif", "hkd"))
+    found = class_difference(base, own, "2-4")
+    rates = [pooled(list(a.values()), "by_frequency")["2-4"][1] for a in (base, own)]
+    assert found.absolute == pytest.approx(rates[1] - rates[0])
+    assert (
+        found.absolute_utterances.low < found.absolute < found.absolute_utterances.high
+    )
+
+
+def test_what_is_shown_of_few_values():
+    assert shown([]) == "missing"
+    assert shown([2.04]) == "2.0 ± –"
+    assert shown([-1.0, -2.0], 2) == "−1.50 ± 0.71"
+
+
+def test_labels_are_moved_apart_and_stay_in_order():
+    moved = panels._apart([0.0, 1.0, 2.0, 50.0], 10)
+    assert moved == [-9.0, 1.0, 11.0, 50.0]
+    assert panels._apart([], 10) == []
+
+
+def test_the_command_names_a_fault(tmp_path, capsys):
+    assert command.main([str(tmp_path / "none.yaml")]) == 1
+    assert "none.yaml: cannot be read" in capsys.readouterr().err
+
+
+def test_it_runs_as_a_script_without_espnet_and_torch(tmp_path):
+    path = ablation_cells.write_matrix(tmp_path)
+    ablation_cells.write_cell(path, ablation_cells.cell("cif", 1, epochs=2))
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    for name in ("torch", "espnet", "espnet2"):
+        (blocked / f"{name}.py").write_text("raise ImportError(__name__)\n")
+    script = [sys.executable, str(FOLDER / "report.py"), str(path)]
+    done = subprocess.run(
+        [*script, "--root", str(tmp_path / "root")],
+        env={"PYTHONPATH": str(blocked), "PATH": "", "MPLCONFIGDIR": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path / "root/docs/results.md") in done.stdout.splitlines()
+
+
+def words(path):
+    """The texts of a picture; releases of matplotlib may place them otherwise."""
+    svg = path.read_text(encoding="utf-8")
+    return re.findall(r"<text[^>]*>(.*?)</text>", svg, re.DOTALL)
+
+
+def measured():
+    """Matrices of the repository that have cells."""
+    folders = (FOLDER / "results").glob("*/cells/*.json")
+    return sorted({FOLDER / f"{path.parts[-3]}.yaml" for path in folders})
+
+
+def test_the_committed_pages_are_what_the_command_makes(tmp_path):
+    again = (
+        "out of date: python3 benchmarks/ablation/report.py benchmarks/ablation/*.yaml"
+    )
+    if measured():
+        made = command.report(measured(), tmp_path)
+    else:
+        made = command.write_reader_page([], tmp_path)
+    for file in made:
+        committed = ROOT / file.relative_to(tmp_path)
+        assert committed.exists(), f"{committed} is missing, or {again}"
+        if file.suffix == ".md":
+            same = file.read_text("utf-8") == committed.read_text("utf-8")
+        else:
+            same = words(file) == words(committed)
+        assert same, f"{committed} is {again}"

@@ -221,6 +221,18 @@ def test_classes_without_counts_by_utterance_have_an_interval_over_seeds(tmp_pat
     assert text.count("(seeds)") == 6
 
 
+def test_systems_are_told_in_one_order_however_they_are_run(tmp_path):
+    path = ablation_cells.write_matrix(tmp_path)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    first = lines.index("systems:") + 1
+    own = sorted(lines[first : first + 5])  # acd, att, cif, hkd, lrd
+    path.write_text("\n".join([*lines[:first], *own, *lines[first + 5 :]]) + "\n")
+    summary = summarise(read_matrix(path))
+    assert list(summary.matrix.systems)[:2] == ["acd", "att"]
+    assert summary.systems == ["cif", "acd", "lrd", "hkd", "att"]
+    assert summary.question == "hkd"
+
+
 def test_a_class_is_compared_by_its_own_words(whole):
     summary = summarise(read_matrix(whole[0]))
     base, own = (summary.analyses(s, "nolm", "test") for s in ("cif", "hkd"))

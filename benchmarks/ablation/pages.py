@@ -83,13 +83,14 @@ def results(
         "the log and not of a search: `cer_free` predicts each token after the known "
         "ones before it. A system without the value is not drawn.\n",
         _picture(pictures, "cer"),
-        "The last epoch, mean ± standard deviation over seeds:\n",
+        "The last epoch, mean ± standard deviation over seeds; losses of CIF models "
+        "only, because ESPnet's own models divide them by utterances, not by tokens:\n",
         tables.last_epoch(summary),
         *("## Beside the published training\n", _published(summary)),
         _picture(pictures, "losses"),
         *(
             "## What the distillation losses learn\n",
-            _picture(pictures, "distillation"),
+            _distillation(pictures),
         ),
         f"## Where the errors are\n\nTest, {label}, all seeds pooled.\n",
         "CER by the place in the reference, %:\n",
@@ -341,6 +342,16 @@ def _reader_rows(summary: Summary) -> list[list[str]]:
             ]
         )
     return rows
+
+
+def _distillation(pictures: Mapping[str, str]) -> str:
+    if "distillation" not in pictures:
+        return "No run has logged a distillation loss on dev.\n"
+    return (
+        "`acc_acd`: how often a fired vector is nearer to its own teacher vector than "
+        "to all negatives of its batch, so by chance one in their number plus one.\n\n"
+        + _picture(pictures, "distillation")
+    )
 
 
 def _picture(pictures: Mapping[str, str], name: str) -> str:

@@ -39,13 +39,31 @@ class Summary:
         return next(iter(self.matrix.decodes))
 
     @property
+    def systems(self) -> list[str]:
+        """All systems as they are told; the matrix has them as they are run.
+
+        The baseline is first, the question last but for references from outside.
+        """
+        systems = self.matrix.systems
+
+        def rank(name: str) -> int:
+            known = ["acd", "lrd", "hkd"]
+            if name == self.matrix.baseline:
+                return -2
+            if systems[name].outside:
+                return len(known)
+            return known.index(name) if name in known else -1
+
+        return sorted(systems, key=rank)
+
+    @property
     def present(self) -> list[str]:
-        """Systems that have a run, in the order of the matrix."""
-        return [name for name in self.matrix.systems if self.runs(name)]
+        """Systems that have a run."""
+        return [name for name in self.systems if self.runs(name)]
 
     @property
     def contenders(self) -> list[str]:
-        """Systems with a run that are neither the baseline nor outside references."""
+        """Those of them that are neither the baseline nor from outside."""
         return [
             name
             for name in self.present
@@ -54,8 +72,9 @@ class Summary:
 
     @property
     def question(self) -> str:
-        """The system that readers ask about: ``hkd``, else the last of the matrix."""
-        return "hkd" if "hkd" in self.matrix.systems else list(self.matrix.systems)[-1]
+        """The system that readers ask about."""
+        inside = [s for s in self.systems if not self.matrix.systems[s].outside]
+        return inside[-1]
 
     def label(self, system: str) -> str:
         return self.matrix.systems[system].label

@@ -28,6 +28,7 @@ _LOGGED = {  # of the last epoch: phase, name, factor, digits, heading
     ("valid", "cer_ctc"): (100, 1, "dev cer_ctc %"),
     ("valid", "length_error"): (100, 1, "dev length_error %"),
     ("valid", "acc_acd"): (100, 1, "dev acc_acd %"),
+    ("valid", "negatives_acd"): (1, 0, "dev negatives_acd"),
 }
 
 
@@ -46,7 +47,7 @@ def rates(summary: Summary, decode: str) -> str:
     head = ["system", "seeds", *(f"{name} {UNIT_NAMES[u]} %" for name, u in columns)]
     head.append(f"test CER against {summary.label(summary.matrix.baseline)}, %")
     rows = []
-    for system in summary.matrix.systems:
+    for system in summary.systems:
         cells = [shown(summary.rates(system, decode, *column)) for column in columns]
         count = len(summary.scores(system, decode, "test"))
         found = summary.difference(system, decode, "test", "char")
@@ -105,7 +106,7 @@ def runs(summary: Summary) -> str:
         for decode, name, unit in columns
     ]
     rows = []
-    for system in summary.matrix.systems:
+    for system in summary.systems:
         found = {cell.seed: cell for cell in summary.runs(system)}
         for seed in summary.matrix.seeds:
             row = [summary.label(system), str(seed)]
@@ -163,7 +164,10 @@ def _distinct(values: Sequence[int]) -> list[str]:
 
 
 def last_epoch(summary: Summary) -> str:
-    """What the log says of the last epoch, mean and deviation over seeds."""
+    """What the log says of the last epoch, mean and deviation over seeds.
+
+    ESPnet's own models divide losses by utterances, ours by tokens: only ours are told.
+    """
     columns = [
         key
         for key in _LOGGED
@@ -174,7 +178,11 @@ def last_epoch(summary: Summary) -> str:
         row = [summary.label(system)]
         for phase, name in columns:
             factor, digits, _ = _LOGGED[phase, name]
-            last = [getattr(cell.epochs[-1], phase) for cell in summary.runs(system)]
+            last = [
+                getattr(cell.epochs[-1], phase)
+                for cell in summary.runs(system)
+                if name != "loss" or "loss_quantity" in cell.epochs[-1].train
+            ]
             values = [
                 factor * v[name] for v in last if np.isfinite(v.get(name, np.nan))
             ]

@@ -128,7 +128,7 @@ def in_short(summary: Summary) -> str:
     outside = [name for name in summary.present if matrix.systems[name].outside]
     for label, found in [*compared, *_compared(summary, outside)]:
         text += f"\n- {sentence(label, baseline, rate, found)}"
-    return text + "\n"
+    return text.rstrip("\n") + "\n"
 
 
 def _sought(summary: Summary) -> int:

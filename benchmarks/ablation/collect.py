@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from ablation.errors import by_frequency, by_position
+from ablation.errors import by_frequency, by_frequency_utterances, by_position
 from espnet_cif_hkd.bin.training_log import epoch_phases, group_logs
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.recipe.alignment import Alignment, align
@@ -129,6 +129,9 @@ def analysis(scores: Scores, frequencies: Counter[str], unit: str) -> dict[str, 
     return {
         "by_position": by_place,
         "by_frequency": by_frequency(refs, hyps, frequencies),
+        "by_frequency_utterances": by_frequency_utterances(
+            refs, hyps, frequencies, list(scores[unit])
+        ),
     }
 
 

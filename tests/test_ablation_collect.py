@@ -96,7 +96,7 @@ def test_cells_are_run_side_by_side_and_one_that_fails_stops_no_other(
         result_file(matrix, cell).touch()
 
     monkeypatch.setattr(run, "keep", keep)
-    (failure,) = run.work(matrix, missing(matrix, []), jobs=2)
+    (failure,) = run.work(matrix, missing(matrix, []), jobs=2, threads=1)
     assert failure.startswith("cif_seed1: ./run.sh ")
     assert failure.endswith(f"ended with 3: see {recipe}/exp/ablation/cif_seed1.log")
     assert missing(matrix, []) == [Cell("cif", 1)]

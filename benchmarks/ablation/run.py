@@ -1,7 +1,7 @@
 """Fill the missing cells of a matrix: train, decode, score, keep the scores.
 
     python3 benchmarks/ablation/run.py benchmarks/ablation/fotaq.yaml
-        [--jobs 2] [--list] [--again] [CELL …]
+        [--jobs 2] [--threads 1] [--list] [--again] [CELL …]
 
 Cells that have a file in ``results/CORPUS/cells`` are done; of the others, those named
 or all are run, ``--jobs`` at a time. Killed and started anew it goes on where it was:
@@ -100,9 +100,8 @@ def keep(matrix: Matrix, cell: Cell) -> None:
     )
 
 
-def work(matrix: Matrix, todo: list[Cell], jobs: int) -> list[str]:
-    """Run cells side by side; returns what went wrong, a line each."""
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+def work(matrix: Matrix, todo: list[Cell], jobs: int, threads: int) -> list[str]:
+    """Run cells side by side, of so many threads each; returns a line an error."""
     recipe = TOP / matrix.recipe
     for words in preparation(matrix):
         log = recipe / EXPERIMENTS / "preparation.log"
@@ -126,11 +125,16 @@ def main() -> None:
     parser.add_argument("matrix", type=Path, help="for example fotaq.yaml")
     parser.add_argument("cells", nargs="*", help="names; all by default")
     parser.add_argument("--jobs", type=int, default=2, help="cells at a time")
+    parser.add_argument(
+        "--threads", type=int, help="of each; by default what the cores allow"
+    )
     parser.add_argument("--list", action="store_true", help="name what is missing")
     parser.add_argument(
         "--again", action="store_true", help="collect the scores of finished cells anew"
     )
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
+    if args.jobs < 1:
+        parser.error("--jobs must be 1 at least")
     try:
         matrix = read_matrix(args.matrix.resolve())
         todo = missing(matrix, args.cells)
@@ -141,7 +145,8 @@ def main() -> None:
             for cell in set(cells(matrix)) - set(missing(matrix, [])):
                 keep(matrix, cell)
             return
-        failures = work(matrix, todo, max(1, args.jobs))
+        threads = args.threads or max(1, (os.cpu_count() or 1) // args.jobs)
+        failures = work(matrix, todo, args.jobs, threads)
     except UserError as error:
         sys.exit(f"error: {error}")
     if failures:

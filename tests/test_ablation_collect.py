@@ -14,7 +14,7 @@ sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 
 from ablation import run
 from ablation.cells import read_cells
-from ablation.collect import collect
+from ablation.collect import collect, unfiltered
 from ablation.matrix import Matrix, read_matrix
 from ablation.plan import Cell, missing, result_file
 
@@ -82,6 +82,13 @@ def test_a_finished_experiment_becomes_a_cell(finished: Path, matrix: Matrix) ->
     file.write_text(json.dumps(whole))
     (cell,) = read_cells(matrix)
     assert cell.seed == 1
+
+
+def test_a_set_that_validates_too_is_read_where_all_of_it_is(tmp_path: Path) -> None:
+    assert unfiltered(tmp_path, "dev") == tmp_path / "dev"
+    (tmp_path / "org/dev").mkdir(parents=True)
+    assert unfiltered(tmp_path, "dev") == tmp_path / "org/dev"
+    assert unfiltered(tmp_path, "test") == tmp_path / "test"
 
 
 def test_cells_are_run_side_by_side_and_one_that_fails_stops_no_other(

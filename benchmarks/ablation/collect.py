@@ -44,7 +44,8 @@ def collect(
     Raises:
         UserError: A file is missing.
     """
-    conf = yaml.safe_load(_read(folder / "config.yaml"))
+    config = _read(folder / "config.yaml")
+    conf = yaml.safe_load(config)
     raw = recipe / "dump" / "raw"
     frequencies = training_counts(raw / "train" / "text", unit)
     found: dict[str, Any] = {
@@ -54,11 +55,9 @@ def collect(
             "train": data_hash(raw / "train", recipe),
             **{name: data_hash(unfiltered(raw, name), recipe) for name in sets},
             "teacher": teacher_hash(conf),
-            "config": hashlib.sha256(
-                _read(folder / "config.yaml").encode()
-            ).hexdigest(),
+            "config": hashlib.sha256(config.encode()).hexdigest(),
         },
-        "parameters": count_parameters(folder),
+        "parameters": count_parameters(conf),
         "epochs": read_epochs(folder),
         "decodes": {},
         "analysis": {},
@@ -186,14 +185,13 @@ def decoding_seconds(folder: Path) -> float:
     return float(match[1]) if match else 0.0
 
 
-def count_parameters(folder: Path) -> dict[str, int]:
+def count_parameters(conf: dict[str, Any]) -> dict[str, int]:
     """Parameters that inference needs, and those of training."""
     from espnet2.tasks.asr import ASRTask
 
     import espnet_cif_hkd
 
     espnet_cif_hkd.register()
-    conf = yaml.safe_load(_read(folder / "config.yaml"))
     # It has no parameters, and the statistics it reads are named from another folder.
     model = ASRTask.build_model(argparse.Namespace(**{**conf, "normalize": None}))
     sizes = {name: tensor.numel() for name, tensor in model.named_parameters()}

@@ -4,6 +4,7 @@ import fcntl
 import json
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 
 from ablation import run
 from ablation.cells import read_cells
-from ablation.collect import collect, unfiltered
+from ablation.collect import analysis, collect, read_sounds, unfiltered
 from ablation.matrix import Matrix, read_matrix
 from ablation.plan import Cell, missing, result_file
 
@@ -91,6 +92,42 @@ def test_a_set_that_validates_too_is_read_where_all_of_it_is(tmp_path: Path) -> 
     assert unfiltered(tmp_path, "test") == tmp_path / "test"
 
 
+def _mandarin(recipe: Path, pinyin: str) -> None:
+    files = {
+        "dump/raw/train/text": "a 她 好\n",
+        "data/train/pinyin": "a ta1 hao3\n",
+        "dump/raw/test/text": "b 他好\n",
+        "data/test/pinyin": pinyin,
+        "dump/raw/train/utt2spk": "a s\n",
+        "dump/raw/test/utt2spk": "b s\n",
+    }
+    for name, text in files.items():
+        (recipe / name).parent.mkdir(parents=True, exist_ok=True)
+        (recipe / name).write_text(text, encoding="utf-8")
+
+
+def test_readings_tell_homophones_from_other_errors(tmp_path: Path) -> None:
+    _mandarin(tmp_path, "b ta1 , hao3 .\n")
+    sounds = read_sounds(tmp_path, "data/{set}/pinyin", ("train", "test"))
+    pair = {"s-b": (["他", "好"], ["她", "她"])}
+    scores = {"char": pair, "word": pair, "token": pair}
+    found = analysis(scores, Counter("她好"), "char", sounds)
+    assert found["by_sound"] == found["by_sound_utterances"]["s-b"]
+    assert {name: row[1] for name, row in found["by_sound"].items()} == {
+        "homophone": 1,
+        "tone": 0,
+        "sound": 1,
+        "deleted": 0,
+    }
+    assert "by_sound" not in analysis(scores, Counter(), "char", None)
+
+
+def test_a_sentence_with_too_few_readings_is_named(tmp_path: Path) -> None:
+    _mandarin(tmp_path, "b ta1\n")
+    with pytest.raises(UserError, match="data/test/pinyin: b has 1 readings of 2 char"):
+        read_sounds(tmp_path, "data/{set}/pinyin", ("train", "test"))
+
+
 def test_cells_are_run_side_by_side_and_one_that_fails_stops_no_other(
     matrix: Matrix, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +148,19 @@ def test_cells_are_run_side_by_side_and_one_that_fails_stops_no_other(
     assert calls.count("--stage 1 --stop_stage 5") == 1
     assert calls.count("--stage 11 --stop_stage 11") == 2
     assert calls.count("--stage 12 --stop_stage 13") == 1
+
+
+def test_collecting_anew_keeps_the_versions_of_the_run(
+    matrix: Matrix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = [{"torch": "2.13"}, {"torch": "3"}]
+    monkeypatch.setattr(run, "collect", lambda *_: {"versions": versions.pop(0)})
+    file = result_file(matrix, Cell("cif", 1))
+    file.parent.mkdir(parents=True)
+    for _ in range(2):
+        run.keep(matrix, Cell("cif", 1))
+        assert json.loads(file.read_text())["versions"] == {"torch": "2.13"}
+    assert not versions
 
 
 def test_what_still_runs_is_not_begun_a_second_time(matrix: Matrix) -> None:

@@ -87,6 +87,53 @@ def test_classes_add_up_to_substitutions_and_deletions(pairs, counts):
         assert row == [sum(part[0] for part in parts), sum(part[1] for part in parts)]
 
 
+READINGS = {"他": {"ta1"}, "她": {"ta1"}, "打": {"da3"}, "大": {"da4", "dai4"}}
+
+
+@pytest.mark.parametrize(
+    ("hyp", "kind"),
+    [
+        *(("她", "homophone"), ("打", "sound"), ("", "deleted"), ("新", "sound")),
+        ("他", None),
+    ],
+)
+def test_what_is_written_instead_is_classed_by_its_sound(hyp, kind):
+    rows = errors.by_sound_utterances([["他"]], [list(hyp)], [["ta1"]], READINGS, "u")
+    assert rows == {"u": {name: [1, int(name == kind)] for name in errors.SOUNDS}}
+
+
+def test_one_of_several_readings_in_another_tone_is_a_wrong_tone():
+    rows = errors.by_sound_utterances(
+        [["打", "他"]], [["大", "他", "大"]], [["da3", "ta1"]], READINGS, ["u"]
+    )
+    assert rows["u"] == {
+        "homophone": [2, 0],
+        "tone": [2, 1],
+        "sound": [2, 0],
+        "deleted": [2, 0],
+    }
+
+
+def test_a_character_without_a_reading_is_refused_by_the_name_of_its_sentence():
+    with pytest.raises(ValueError, match="u7: 2 characters, 1 read"):
+        errors.by_sound_utterances([["他", "大"]], [["他"]], [["ta1"]], {}, ["u7"])
+
+
+@given(PAIRS)
+def test_sounds_add_up_to_substitutions_and_deletions(pairs):
+    refs, hyps = [p[0] for p in pairs], [p[1] for p in pairs]
+    spoken = [[f"{c}1" for c in ref] for ref in refs]
+    readings = {"a": {"a1", "b1"}, "b": {"b2"}}
+    names = [f"u{i}" for i in range(len(pairs))]
+    rows = errors.by_sound_utterances(refs, hyps, spoken, readings, names)
+    total = errors.summed(rows.values())
+    aligned = [align(*pair) for pair in pairs]
+    assert sum(row[1] for row in total.values()) == sum(
+        one.substituted + one.deleted for one in aligned
+    )
+    assert {row[0] for row in total.values()} <= {sum(map(len, refs))}
+
+
 def test_lists_of_different_length_are_refused():
     with pytest.raises(ValueError, match="2 references, 1 hypotheses"):
         errors.by_position([["a"], ["b"]], [["a"]])

@@ -13,6 +13,7 @@ pytest.importorskip("matplotlib", reason="pictures need matplotlib")
 
 from ablation import figures, pages, panels
 from ablation import report as command
+from ablation.errors import SOUNDS, summed
 from ablation.matrix import read_matrix
 from ablation.summary import class_difference, pooled, shown, summarise
 
@@ -221,6 +222,27 @@ def test_classes_without_counts_by_utterance_have_an_interval_over_seeds(tmp_pat
     assert text.count("(seeds)") == 6
 
 
+def test_sounds_are_told_where_readings_are_known(tmp_path):
+    cells = [ablation_cells.cell(s, seed) for s in ("cif", "hkd") for seed in (1, 2)]
+    for found in cells:
+        wrong = {"homophone": 3 if found["system"] == "cif" else 2, "sound": 4}
+        for kept in found["analysis"].values():
+            for one in kept.values():
+                utterances = one["by_frequency_utterances"]
+                row = {name: [50, wrong.get(name, 0)] for name in SOUNDS}
+                one["by_sound_utterances"] = dict.fromkeys(utterances, row)
+                one["by_sound"] = summed(one["by_sound_utterances"].values())
+    text = section(build(tmp_path, cells, seeds=(1, 2))[0], "Where the errors are")
+    assert "syllable" not in text
+    path = tmp_path / "fotaq.yaml"
+    path.write_text(path.read_text() + "readings: data/{set}/pinyin\n")
+    command.report([path], tmp_path / "root")
+    text = section(page(tmp_path / "root"), "Where the errors are")
+    assert "| a character of the same syllable and tone | 5,000 | 6.0 | 4.0 |" in text
+    assert "| one of another syllable | 5,000 | 8.0 | 8.0 |" in text
+    assert "| a character of the same syllable and tone | −2.0 [−2.0, −2.0] |" in text
+
+
 def test_systems_are_told_in_one_order_however_they_are_run(tmp_path):
     path = ablation_cells.write_matrix(tmp_path)
     lines = path.read_text(encoding="utf-8").splitlines()
@@ -236,7 +258,7 @@ def test_systems_are_told_in_one_order_however_they_are_run(tmp_path):
 def test_a_class_is_compared_by_its_own_words(whole):
     summary = summarise(read_matrix(whole[0]))
     base, own = (summary.analyses(s, "nolm", "test") for s in ("cif", "hkd"))
-    found = class_difference(base, own, "2-4")
+    found = class_difference(base, own, "by_frequency", "2-4")
     rates = [pooled(list(a.values()), "by_frequency")["2-4"][1] for a in (base, own)]
     assert found.absolute == pytest.approx(rates[1] - rates[0])
     assert (

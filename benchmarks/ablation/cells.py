@@ -14,12 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ablation.errors import FREQUENCIES, TENTHS
+from ablation.errors import FREQUENCIES, SOUNDS, TENTHS
 from ablation.matrix import Matrix
 from espnet_cif_hkd.errors import UserError
 
 FORMAT = 1
 UNITS = ("char", "word")
+_KINDS = {
+    "by_position": TENTHS,
+    "by_frequency": tuple(FREQUENCIES.values()),
+    "by_sound": tuple(SOUNDS),
+}
 Counts = Mapping[str, tuple[int, int]]
 
 
@@ -49,13 +54,16 @@ class Analysis:
     """Where the errors of a decoded set are.
 
     Attributes:
-        by_position, by_frequency: class to (reference tokens, errors).
-        utterances: by_frequency of each utterance; empty if it was not kept.
+        by_position, by_frequency, by_sound: class to (reference tokens, errors); the
+            last is empty where readings are not known.
+        utterances: of each utterance, by the name of such a table; those not kept are
+            absent.
     """
 
     by_position: Counts
     by_frequency: Counts
-    utterances: Mapping[str, Counts]
+    by_sound: Counts
+    utterances: Mapping[str, Mapping[str, Counts]]
 
 
 @dataclass(frozen=True)
@@ -255,17 +263,16 @@ def _classes(item: _Json, known: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
 
 
 def _analysis(item: _Json) -> Analysis:
-    classes = tuple(FREQUENCIES.values())
-    single = {}
-    if item.has("by_frequency_utterances"):
-        single = item.at("by_frequency_utterances").mapped(
-            lambda one: _classes(one, classes)
-        )
-    return Analysis(
-        by_position=_classes(item.at("by_position"), TENTHS),  # type: ignore[arg-type]
-        by_frequency=_classes(item.at("by_frequency"), classes),  # type: ignore[arg-type]
-        utterances=single,
-    )
+    tables, single = {}, {}
+    for kind, classes in _KINDS.items():
+        if kind == "by_sound" and not item.has(kind):
+            tables[kind] = {}
+            continue
+        tables[kind] = _classes(item.at(kind), classes)
+        if item.has(f"{kind}_utterances"):
+            rows = item.at(f"{kind}_utterances").items()
+            single[kind] = {utt: _classes(row, classes) for utt, row in rows}
+    return Analysis(**tables, utterances=single)  # type: ignore[arg-type]
 
 
 def _epoch(item: _Json) -> Epoch:
@@ -342,7 +349,7 @@ def _same_references(cells: list[Cell]) -> None:
     for cell in cells:
         for decoded in cell.decodes.values():
             for name, analysis in decoded.analysis.items():
-                for kind in ("by_position", "by_frequency"):
+                for kind in _KINDS:
                     classes = getattr(analysis, kind)
                     tokens = {key: row[0] for key, row in classes.items()}
                     whose, sizes = counted.setdefault((name, kind), (cell, tokens))

@@ -12,13 +12,20 @@ import platform
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ablation.errors import by_frequency, by_frequency_utterances, by_position
+from ablation.errors import (
+    by_frequency,
+    by_frequency_utterances,
+    by_position,
+    by_sound_utterances,
+    summed,
+)
 from espnet_cif_hkd.bin.training_log import epoch_phases, group_logs
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.recipe.alignment import Alignment, align
@@ -26,11 +33,17 @@ from espnet_cif_hkd.recipe.kaldi_files import read_table
 
 FORMAT = 1
 _LINE_OF_TRN = re.compile(r"(.*)\t\((.+)\)")
+_SYLLABLE = re.compile(r"[^\W\d_]+[1-5]")
 _ELAPSED = re.compile(r"Total decoding time: ([\d.]+)")
 
 
 def collect(
-    folder: Path, recipe: Path, decodes: dict[str, str], sets: Iterable[str], unit: str
+    folder: Path,
+    recipe: Path,
+    decodes: dict[str, str],
+    sets: Iterable[str],
+    unit: str,
+    spoken: str | None = None,
 ) -> dict[str, Any]:
     """Read what is known of one run.
 
@@ -40,14 +53,17 @@ def collect(
         decodes: folder of each way of decoding, by its name.
         sets: what was decoded.
         unit: ``word`` or ``char``: whose frequency in training is looked at.
+        spoken: the recipe's file with a reading of each character, ``{set}`` in its
+            place; None if there is none.
 
     Raises:
-        UserError: A file is missing.
+        UserError: A file is missing, or has not one reading a character.
     """
     config = _read(folder / "config.yaml")
     conf = yaml.safe_load(config)
     raw = recipe / "dump" / "raw"
     frequencies = training_counts(raw / "train" / "text", unit)
+    sounds = read_sounds(recipe, spoken, ("train", *sets)) if spoken else None
     found: dict[str, Any] = {
         "format": FORMAT,
         "versions": versions(),
@@ -70,7 +86,7 @@ def collect(
             "sets": {one: {"utterances": counts(scored[one])} for one in sets},
         }
         found["analysis"][name] = {
-            one: analysis(scored[one], frequencies, unit) for one in sets
+            one: analysis(scored[one], frequencies, unit, sounds) for one in sets
         }
     return found
 
@@ -133,12 +149,62 @@ def _row(alignment: Alignment) -> list[int]:
     return [n_ref, alignment.inserted, alignment.deleted, alignment.substituted]
 
 
-def analysis(scores: Scores, frequencies: Counter[str], unit: str) -> dict[str, Any]:
-    """Where errors are: by place in the sentence, by frequency in training."""
+@dataclass(frozen=True)
+class Sounds:
+    """How sentences are read.
+
+    Attributes:
+        spoken: by speaker-utterance, the reading of each character.
+        readings: by character, all its readings in the corpus.
+    """
+
+    spoken: Mapping[str, list[str]]
+    readings: Mapping[str, set[str]]
+
+
+def read_sounds(recipe: Path, pattern: str, sets: Iterable[str]) -> Sounds:
+    """The readings of all sets; what is not ``hao3`` or the like is punctuation.
+
+    Raises:
+        UserError: a file is missing, or has not one reading a character.
+    """
+    spoken: dict[str, list[str]] = {}
+    readings: dict[str, set[str]] = {}
+    for name in sets:
+        path = recipe / pattern.format(set=name)
+        data = unfiltered(recipe / "dump/raw", name)
+        texts, speakers = read_table(data / "text"), read_table(data / "utt2spk")
+        table = read_table(path, "run stage 1 again")
+        for utt, sentence in texts.items():
+            syllables = _SYLLABLE.findall(table.get(utt, ""))
+            characters = "".join(sentence.split())
+            if len(characters) != len(syllables):
+                raise UserError(
+                    f"{path}: {utt} has {len(syllables)} readings of "
+                    f"{len(characters)} characters; run stage 1 again"
+                )
+            spoken[f"{speakers[utt]}-{utt}"] = syllables  # as trn files name it
+            for character, syllable in zip(characters, syllables):
+                readings.setdefault(character, set()).add(syllable)
+    return Sounds(spoken, readings)
+
+
+def analysis(
+    scores: Scores, frequencies: Counter[str], unit: str, sounds: Sounds | None
+) -> dict[str, Any]:
+    """Where errors are: by place, by frequency in training, by sound if it is known."""
     refs, hyps = ([pair[k] for pair in scores["char"].values()] for k in (0, 1))
     by_place = by_position(refs, hyps)
+    by_sound: dict[str, Any] = {}
+    if sounds is not None:
+        spoken = [sounds.spoken[utt] for utt in scores["char"]]
+        rows = by_sound_utterances(
+            refs, hyps, spoken, sounds.readings, list(scores["char"])
+        )
+        by_sound = {"by_sound": summed(rows.values()), "by_sound_utterances": rows}
     refs, hyps = ([pair[k] for pair in scores[unit].values()] for k in (0, 1))
     return {
+        **by_sound,
         "by_position": by_place,
         "by_frequency": by_frequency(refs, hyps, frequencies),
         "by_frequency_utterances": by_frequency_utterances(

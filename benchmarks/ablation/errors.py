@@ -5,7 +5,7 @@ over utterances, so those of several seeds may be added.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from espnet_cif_hkd.recipe.alignment import Alignment, align, fold_case
 
@@ -14,6 +14,14 @@ Counts = dict[str, list[int]]
 
 TENTHS = tuple(f"{10 * i}-{10 * (i + 1)}%" for i in range(10))
 # Lowest number of occurrences in the training text: name of the class.
+# What stands instead of a character, where the readings of characters are known.
+SOUNDS = {
+    "homophone": "a character of the same syllable and tone",
+    "tone": "one of the same syllable in another tone",
+    "sound": "one of another syllable",
+    "deleted": "nothing",
+}
+_TONE = "12345"
 FREQUENCIES = {0: "0", 1: "1", 2: "2-4", 5: "5-19", 20: "20-99", 100: "100+"}
 
 
@@ -89,6 +97,66 @@ def by_frequency_utterances(
         rows = _frequencies([one], counts)
         found[utt] = {name: row for name, row in rows.items() if row[0]}
     return found
+
+
+def by_sound_utterances(
+    refs: Sequence[Tokens],
+    hyps: Sequence[Tokens],
+    spoken: Sequence[Tokens],
+    readings: Mapping[str, Collection[str]],
+    utterances: Sequence[str],
+) -> dict[str, Counts]:
+    """Substitutions and deletions by whether what is written sounds the same.
+
+    Args:
+        refs, hyps: characters.
+        spoken: the reading of each character of ``refs``, tone last: ``hao3``.
+        readings: all known readings of each character.
+        utterances: their ids.
+
+    Returns:
+        By id, for each class of ``SOUNDS`` ``[all reference characters, errors]``.
+
+    Raises:
+        ValueError: lists differ in length, or a sentence has other than one reading a
+            character; it names the utterance.
+    """
+    found = {}
+    rows = zip(utterances, _alignments(refs, hyps), spoken, strict=True)
+    for utt, one, syllables in rows:
+        written = [pair for pair in one.pairs if pair[0] is not None]
+        if len(written) != len(syllables):
+            raise ValueError(f"{utt}: {len(written)} characters, {len(syllables)} read")
+        errors = Counter(
+            _sound(hyp, syllable, readings)
+            for (ref, hyp), syllable in zip(written, syllables)
+            if _differ(ref or "", hyp)
+        )
+        found[utt] = {kind: [len(written), errors[kind]] for kind in SOUNDS}
+    return found
+
+
+def _sound(
+    hyp: str | None, syllable: str, readings: Mapping[str, Collection[str]]
+) -> str:
+    if hyp is None:
+        return "deleted"
+    others = readings.get(hyp, ())
+    if syllable in others:
+        return "homophone"
+    without = {other.rstrip(_TONE) for other in others}
+    return "tone" if syllable.rstrip(_TONE) in without else "sound"
+
+
+def summed(rows: Iterable[Counts]) -> Counts:
+    """Counts of many utterances as one."""
+    total: Counts = {}
+    for row in rows:
+        for name, (tokens, wrong) in row.items():
+            have = total.setdefault(name, [0, 0])
+            have[0] += tokens
+            have[1] += wrong
+    return total
 
 
 def length_errors(lengths: Iterable[tuple[int, int]]) -> dict[int, int]:

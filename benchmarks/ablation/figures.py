@@ -333,7 +333,7 @@ def frequencies(summary: Summary) -> Figure | None:
     for number, system in enumerate(others):
         shift = 0.16 * (number - (len(others) - 1) / 2)
         own = summary.analyses(system, summary.first_decode, _TEST)
-        found = [class_difference(base, own, name) for name in classes]
+        found = [class_difference(base, own, "by_frequency", name) for name in classes]
         kept = [(p, f) for p, f in zip(places, found) if f is not None]
         panels[1].plot(
             [place + shift for place, _ in kept],

@@ -8,6 +8,7 @@ or as one string that is split as the shell does::
     recipe: egs2/fotaq/asr_hkd
     baseline: cif                # what all others are compared with
     words: true                  # false: no word error rate, as for Mandarin
+    readings: data/{set}/pinyin  # if there is one: the syllable of each character
     seeds: [1, 2, 3]
     epochs: 20
     options: []                  # of every run
@@ -34,8 +35,8 @@ from espnet_cif_hkd.errors import UserError
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _KEYS = {
-    *("corpus", "title", "recipe", "baseline", "words", "seeds", "epochs", "options"),
-    *("systems", "variants", "decodes"),
+    *("corpus", "title", "recipe", "baseline", "words", "readings", "seeds", "epochs"),
+    *("options", "systems", "variants", "decodes"),
 }
 
 
@@ -85,6 +86,7 @@ class Matrix:
         recipe: folder of the recipe, relative to the repository.
         baseline: name of the system that all others are compared with.
         words: whether word error rates are told beside character error rates.
+        readings: a file of the recipe, ``{set}`` in its place, or None.
         seeds: at least one, each once.
         epochs: of every training.
         options: words of every command line.
@@ -97,6 +99,7 @@ class Matrix:
     recipe: str
     baseline: str
     words: bool
+    readings: str | None
     seeds: tuple[int, ...]
     epochs: int
     options: tuple[str, ...]
@@ -219,6 +222,7 @@ def read_matrix(path: Path) -> Matrix:
         recipe=top.text("recipe"),
         baseline=baseline,
         words=top.flag("words", True),
+        readings=top.text("readings") if "readings" in top.data else None,
         seeds=_seeds(top),
         epochs=top.count("epochs"),
         options=top.words("options"),

@@ -103,6 +103,7 @@ def results(
         "seeds where it says so):\n",
         tables.frequency_differences(summary, decode),
         _picture(pictures, "frequency"),
+        *_by_sound(summary, decode),
         "Length of the hypothesis against the reference, in tokens, by utterance:\n",
         tables.lengths(summary, decode),
         _picture(pictures, "lengths"),
@@ -356,6 +357,17 @@ def _distillation(pictures: Mapping[str, str]) -> str:
 
 def _picture(pictures: Mapping[str, str], name: str) -> str:
     return f"![{ALT[name]}]({pictures[name]})\n" if name in pictures else ""
+
+
+def _by_sound(summary: Summary, decode: str) -> list[str]:
+    if summary.matrix.readings is None:
+        return []
+    return [
+        "What stands instead of a character, % of all characters of the reference:\n",
+        tables.sounds(summary, decode),
+        "The same minus the baseline, points, with the interval over utterances:\n",
+        tables.sound_differences(summary, decode),
+    ]
 
 
 def _capital(text: str) -> str:

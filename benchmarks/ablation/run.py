@@ -22,6 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from ablation.cells import load_json
 from ablation.collect import collect
 from ablation.matrix import Matrix, read_matrix
 from ablation.plan import (
@@ -89,18 +90,18 @@ def keep(matrix: Matrix, cell: Cell) -> None:
         {name: name for name in matrix.decodes},
         SETS,
         "word" if matrix.words else "char",
+        matrix.readings,
     )
     known = {"corpus": matrix.corpus, "system": cell.system, "seed": cell.seed}
     if cell.variant:
         known["variant"] = cell.variant
-    lines = [shlex.join(words) for words in commands(matrix, cell)]
-    write_text(
-        result_file(matrix, cell),
-        json.dumps(
-            {**found, **known, "commands": lines}, sort_keys=True, separators=(",", ":")
-        )
-        + "\n",
-    )
+    found |= {**known, "commands": [shlex.join(w) for w in commands(matrix, cell)]}
+    file = result_file(matrix, cell)
+    if file.exists():
+        # What trained and decoded it is not what collects it anew.
+        found["versions"] = load_json(file)["versions"]
+    text = json.dumps(found, sort_keys=True, separators=(",", ":"))
+    write_text(file, text + "\n")
 
 
 def work(matrix: Matrix, todo: list[Cell], jobs: int, threads: int) -> list[str]:

@@ -197,9 +197,12 @@ def score_difference(
 
 
 def class_difference(
-    baseline: Mapping[int, Analysis], system: Mapping[int, Analysis], name: str
+    baseline: Mapping[int, Analysis],
+    system: Mapping[int, Analysis],
+    kind: str,
+    name: str,
 ) -> Difference | None:
-    """Compare errors in words of one class of frequency, over utterances.
+    """Compare errors of one class, ``name`` of the table ``kind``, over utterances.
 
     Returns:
         None where the class is empty or counts by utterance were not kept.
@@ -207,15 +210,17 @@ def class_difference(
     seeds = [
         seed
         for seed in baseline
-        if seed in system and baseline[seed].utterances and system[seed].utterances
+        if seed in system
+        and kind in baseline[seed].utterances
+        and kind in system[seed].utterances
     ]
     if not seeds:
         return None
-    utterances = sorted(baseline[seeds[0]].utterances)
+    utterances = sorted(baseline[seeds[0]].utterances[kind])
     tables = [
         np.array(
             [
-                [side[seed].utterances[utt].get(name, (0, 0)) for utt in utterances]
+                [side[seed].utterances[kind][u].get(name, (0, 0)) for u in utterances]
                 for seed in seeds
             ]
         )
@@ -234,7 +239,7 @@ def pooled(
 
     Args:
         analyses: one of each seed.
-        kind: ``by_position`` or ``by_frequency``.
+        kind: ``by_position``, ``by_frequency`` or ``by_sound``.
     """
     table: dict[str, list[int]] = {}
     for analysis in analyses:

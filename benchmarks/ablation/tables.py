@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ablation.cells import Scores
-from ablation.errors import FREQUENCIES
+from ablation.errors import FREQUENCIES, SOUNDS
 from ablation.significance import t_interval
 from ablation.summary import (
     SETS,
@@ -197,16 +197,25 @@ def positions(summary: Summary, decode: str) -> str:
 
 
 def frequencies(summary: Summary, decode: str) -> str:
-    """Errors by frequency in training, then the differences with intervals."""
+    """Errors by frequency in training."""
     return _classes(summary, decode, "by_frequency", "times in the training text")
+
+
+def sounds(summary: Summary, decode: str) -> str:
+    """Errors by what stands instead of the character."""
+    table = _classes(summary, decode, "by_sound", "instead of the character stands")
+    for name, words in SOUNDS.items():
+        table = table.replace(f"| {name} |", f"| {words} |")
+    return table
 
 
 def _classes(summary: Summary, decode: str, kind: str, title: str) -> str:
     tables = {}
     for system in summary.present:
         analyses = list(summary.analyses(system, decode, "test").values())
-        if analyses:
-            tables[system] = pooled(analyses, kind)
+        table = pooled(analyses, kind)
+        if table:
+            tables[system] = table
     if not tables:
         return "Not analysed yet.\n"
     rows = []
@@ -220,7 +229,22 @@ def _classes(summary: Summary, decode: str, kind: str, title: str) -> str:
 
 
 def frequency_differences(summary: Summary, decode: str) -> str:
-    """Difference from the baseline in points by frequency, with intervals.
+    """Differences by frequency in training."""
+    classes = {name: name for name in FREQUENCIES.values()}
+    title = "times in the training text"
+    return _class_differences(summary, decode, "by_frequency", title, classes)
+
+
+def sound_differences(summary: Summary, decode: str) -> str:
+    """Differences by what stands instead of the character."""
+    title = "instead of the character stands"
+    return _class_differences(summary, decode, "by_sound", title, SOUNDS)
+
+
+def _class_differences(
+    summary: Summary, decode: str, kind: str, title: str, classes: Mapping[str, str]
+) -> str:
+    """Difference from the baseline in points by class, with intervals.
 
     Over utterances where cells keep counts by utterance; else over seeds.
     """
@@ -234,29 +258,27 @@ def frequency_differences(summary: Summary, decode: str) -> str:
     if not columns:
         return "Nothing to compare yet.\n"
     rows = []
-    for name in FREQUENCIES.values():
-        row = [name]
+    for name, words in classes.items():
+        row = [words]
         for _, found in columns:
-            difference = class_difference(base, found, name)
+            difference = class_difference(base, found, kind, name)
             if difference is not None:
                 interval = bracket(difference.absolute_utterances)
                 row.append(f"{signed(difference.absolute)} {interval}")
                 continue
-            values = [
-                100
-                * (found[s].by_frequency[name][1] - base[s].by_frequency[name][1])
-                / base[s].by_frequency[name][0]
+            pairs = [
+                (getattr(base[s], kind)[name], getattr(found[s], kind)[name])
                 for s in base
-                if s in found and base[s].by_frequency.get(name, (0, 0))[0]
+                if s in found and getattr(base[s], kind).get(name, (0, 0))[0]
             ]
+            values = [100 * (own[1] - old[1]) / old[0] for old, own in pairs]
             if not values:
                 row.append("–")
                 continue
             over = t_interval(values) if len(values) > 1 else None
             row.append(f"{signed(sum(values) / len(values))} {bracket(over)} (seeds)")
         rows.append(row)
-    head = ["times in the training text"]
-    return markdown([*head, *(summary.label(system) for system, _ in columns)], rows)
+    return markdown([title, *(summary.label(system) for system, _ in columns)], rows)
 
 
 def lengths(summary: Summary, decode: str) -> str:

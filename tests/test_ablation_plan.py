@@ -1,5 +1,6 @@
 """The command lines of an ablation: what is run, in which order, what is left."""
 
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -71,6 +72,15 @@ def test_a_cell_is_trained_once_and_decoded_in_each_way(matrix: Matrix) -> None:
         assert words[words.index("--use_lm") + 1] == use
         assert words[words.index("--asr_tag") + 1] == "hkd_seed2"
         assert words[-4:] == ["--stage", "12", "--stop_stage", "13"]
+
+
+def test_what_a_system_needs_is_made_before_its_training(matrix: Matrix) -> None:
+    systems = dict(matrix.systems)
+    systems["hkd"] = dataclasses.replace(systems["hkd"], before=("make", "it"))
+    needy = dataclasses.replace(matrix, systems=systems)
+    plain = commands(matrix, Cell("hkd", 1, "few"))
+    assert commands(needy, Cell("hkd", 1, "few")) == [["make", "it"], *plain]
+    assert commands(needy, Cell("cif", 1)) == commands(matrix, Cell("cif", 1))
 
 
 def test_options_of_a_variant_join_those_of_all(matrix: Matrix) -> None:

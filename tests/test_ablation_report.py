@@ -243,6 +243,20 @@ def test_sounds_are_told_where_readings_are_known(tmp_path):
     assert "| a character of the same syllable and tone | −2.0 [−2.0, −2.0] |" in text
 
 
+def test_the_question_is_compared_with_a_control_too(tmp_path):
+    systems = ("cif", "lrd", "hkd")
+    cells = [ablation_cells.cell(s, seed) for s in systems for seed in (1, 2, 3)]
+    build(tmp_path, cells)
+    path = tmp_path / "fotaq.yaml"
+    path.write_text(path.read_text() + "control: lrd\n")
+    command.report([path], tmp_path / "root")
+    lines = section(page(tmp_path / "root"), "In short").splitlines()
+    (line,) = (line for line in lines if "against" in line and "CIF + LRD." in line)
+    assert "**CIF + HKD is better than CIF + LRD.**" in line
+    reader = (tmp_path / "root/docs/results.md").read_text(encoding="utf-8")
+    assert "CIF + HKD is better than CIF + LRD." in reader
+
+
 def test_systems_are_told_in_one_order_however_they_are_run(tmp_path):
     path = ablation_cells.write_matrix(tmp_path)
     lines = path.read_text(encoding="utf-8").splitlines()

@@ -13,6 +13,7 @@ from random_teacher import make
 
 from espnet_cif_hkd.distill.online import OnlineTeacher
 from espnet_cif_hkd.distill.teacher import TeacherConfig
+from espnet_cif_hkd.errors import UserError
 
 TOKENS = ["<blank>", "<unk>", *CHINESE, "<sos/eos>"]
 
@@ -37,6 +38,18 @@ def test_characters_differ_and_have_the_length_asked_for(vectors: torch.Tensor) 
     assert lengths.tolist() == pytest.approx([9.0] * len(vectors), rel=1e-3)
     cosines = vectors[: len(CHINESE)] @ vectors[: len(CHINESE)].T / 9
     assert (cosines - torch.eye(len(CHINESE))).max() < 0.9
+
+
+def test_what_is_there_is_kept_if_it_is_the_same(tmp_path: Path) -> None:
+    tiny = build_tiny_bert(tmp_path / "tiny")
+    made = tmp_path / "deep/random"
+    make(tiny, made, variance=9.0, seed=1)
+    before = (made / "model.safetensors").stat().st_mtime_ns
+    make(tiny, made, variance=9.0, seed=1)
+    assert (made / "model.safetensors").stat().st_mtime_ns == before
+    assert [file.name for file in made.parent.iterdir()] == ["random"]
+    with pytest.raises(UserError, match=r"random is there, but is not .*'seed': 2"):
+        make(tiny, made, variance=9.0, seed=2)
 
 
 def test_a_seed_makes_the_same_teacher_again(tmp_path: Path) -> None:

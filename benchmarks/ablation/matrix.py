@@ -7,6 +7,7 @@ or as one string that is split as the shell does::
     title: "FOTAQ: English, 3.9 hours"
     recipe: egs2/fotaq/asr_hkd
     baseline: cif                # what all others are compared with
+    control: random              # if there is one: compared with the question, too
     words: true                  # false: no word error rate, as for Mandarin
     readings: data/{set}/pinyin  # if there is one: the syllable of each character
     seeds: [1, 2, 3]
@@ -15,6 +16,7 @@ or as one string that is split as the shell does::
     systems:
       cif: {label: CIF, options: [--system, cif]}
       att: {label: CTC/attention, options: [], outside: true}
+      random: {label: random teacher, options: [], before: python3 make_teacher.py}
     variants:                    # side experiments on a system
       neg100: {label: 100 negatives, system: hkd, options: []}
     decodes:
@@ -35,8 +37,8 @@ from espnet_cif_hkd.errors import UserError
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _KEYS = {
-    *("corpus", "title", "recipe", "baseline", "words", "readings", "seeds", "epochs"),
-    *("options", "systems", "variants", "decodes"),
+    *("corpus", "title", "recipe", "baseline", "control", "words", "readings", "seeds"),
+    *("epochs", "options", "systems", "variants", "decodes"),
 }
 
 
@@ -49,12 +51,14 @@ class System:
         label: as in tables.
         options: words of the command line beside those of every run.
         outside: a reference that is not one of the systems of the question.
+        before: a command that is run first, in the folder of the recipe.
     """
 
     name: str
     label: str
     options: tuple[str, ...]
     outside: bool
+    before: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,8 @@ class Matrix:
         corpus, title: its name in file names, and in words.
         recipe: folder of the recipe, relative to the repository.
         baseline: name of the system that all others are compared with.
+        control: name of a system that does what the question's does for another
+            reason, or None.
         words: whether word error rates are told beside character error rates.
         readings: a file of the recipe, ``{set}`` in its place, or None.
         seeds: at least one, each once.
@@ -98,6 +104,7 @@ class Matrix:
     title: str
     recipe: str
     baseline: str
+    control: str | None
     words: bool
     readings: str | None
     seeds: tuple[int, ...]
@@ -192,9 +199,15 @@ def read_matrix(path: Path) -> Matrix:
     top.only(_KEYS)
     systems = {
         name: System(
-            name, one.text("label"), one.words("options"), one.flag("outside", False)
+            name=name,
+            label=one.text("label"),
+            options=one.words("options"),
+            outside=one.flag("outside", False),
+            before=one.words("before"),
         )
-        for name, one in top.group("systems", {"label", "options", "outside"}).items()
+        for name, one in top.group(
+            "systems", {"label", "options", "outside", "before"}
+        ).items()
     }
     variants = {
         name: Variant(name, one.text("label"), one.text("system"), one.words("options"))
@@ -207,6 +220,9 @@ def read_matrix(path: Path) -> Matrix:
     baseline = top.text("baseline")
     if baseline not in systems:
         raise top.fail("baseline", f"{baseline} is none of {sorted(systems)}")
+    control = top.text("control") if "control" in top.data else None
+    if control is not None and control not in systems:
+        raise top.fail("control", f"{control} is none of {sorted(systems)}")
     for name, variant in variants.items():
         if variant.system not in systems:
             known = sorted(systems)
@@ -221,6 +237,7 @@ def read_matrix(path: Path) -> Matrix:
         title=top.text("title"),
         recipe=top.text("recipe"),
         baseline=baseline,
+        control=control,
         words=top.flag("words", True),
         readings=top.text("readings") if "readings" in top.data else None,
         seeds=_seeds(top),

@@ -129,7 +129,18 @@ def in_short(summary: Summary) -> str:
     outside = [name for name in summary.present if matrix.systems[name].outside]
     for label, found in [*compared, *_compared(summary, outside)]:
         text += f"\n- {sentence(label, baseline, rate, found)}"
+    control = _against_control(summary, rate)
+    text += f"\n- {control}" if control else ""
     return text.rstrip("\n") + "\n"
+
+
+def _against_control(summary: Summary, rate: str) -> str | None:
+    control = summary.matrix.control
+    found = summary.against_control(summary.first_decode, "test")
+    if control is None or found is None:
+        return None
+    question, other = map(summary.label, (summary.question, control))
+    return sentence(question, other, rate, found)
 
 
 def _sought(summary: Summary) -> int:
@@ -313,6 +324,8 @@ def _reader_words(summary: Summary) -> str:
     for label, found in compared:
         if label == summary.label(summary.question):
             text += " " + sentence(label, baseline, rate, found).replace("**", "")
+    control = _against_control(summary, rate)
+    text += f" {control.replace('**', '')}" if control else ""
     lacking = len(summary.missing())
     if lacking:
         text += f" The matrix is not complete: {lacking} results are missing."

@@ -107,12 +107,14 @@ def _with_lm(decode: Decode) -> bool:
 
 def commands(matrix: Matrix, cell: Cell) -> list[list[str]]:
     """Train, then decode and score in each way."""
-    options = list(matrix.systems[cell.system].options)
+    system = matrix.systems[cell.system]
+    options = list(system.options)
     if cell.variant:
         options += matrix.variants[cell.variant].options
     training = f"--max_epoch {matrix.epochs} --seed {cell.seed} --num_att_plot 0"
     options += ["--asr_args", training, "--asr_tag", cell.name]
     return [
+        *([list(system.before)] if system.before else []),
         _run(matrix, *options, *_stages(11, 11)),
         *(
             _run(

@@ -120,6 +120,16 @@ class Summary:
             )
         return self._differences[key]
 
+    def against_control(self, decode: str, name: str) -> Difference | None:
+        """The system asked about against the control, CER; None if one has no run."""
+        if self.matrix.control is None:
+            return None
+        return score_difference(
+            self.scores(self.matrix.control, decode, name),
+            self.scores(self.question, decode, name),
+            "char",
+        )
+
     def curve(
         self, system: str, value: "Callable[[Epoch], float | None]"
     ) -> list[list[tuple[Epoch, float]]]:

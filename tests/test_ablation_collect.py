@@ -1,6 +1,7 @@
 """Cells of an ablation: taken from a finished experiment, and how they are run."""
 
 import fcntl
+import hashlib
 import json
 import re
 import sys
@@ -15,7 +16,13 @@ sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 
 from ablation import run
 from ablation.cells import read_cells
-from ablation.collect import analysis, collect, read_sounds, unfiltered
+from ablation.collect import (
+    analysis,
+    collect,
+    read_sounds,
+    teacher_hash,
+    unfiltered,
+)
 from ablation.matrix import Matrix, read_matrix
 from ablation.plan import Cell, missing, result_file
 
@@ -126,6 +133,15 @@ def test_a_sentence_with_too_few_readings_is_named(tmp_path: Path) -> None:
     _mandarin(tmp_path, "b ta1\n")
     with pytest.raises(UserError, match="data/test/pinyin: b has 1 readings of 2 char"):
         read_sounds(tmp_path, "data/{set}/pinyin", ("train", "test"))
+
+
+def test_a_teacher_of_the_recipe_is_hashed_from_anywhere(tmp_path: Path) -> None:
+    (tmp_path / "downloads/mine").mkdir(parents=True)
+    (tmp_path / "downloads/mine/model.safetensors").write_bytes(b"weights")
+    criterion = {"criterion_conf": {"teacher": "downloads/mine"}, "criterion": "hkd"}
+    found = teacher_hash({"model_conf": criterion}, tmp_path)
+    assert found == hashlib.sha256(b"weights").hexdigest()
+    assert teacher_hash({"model_conf": {"criterion": None}}, tmp_path) is None
 
 
 def test_cells_are_run_side_by_side_and_one_that_fails_stops_no_other(

@@ -255,6 +255,8 @@ def test_the_question_is_compared_with_a_control_too(tmp_path):
     assert "**CIF + HKD is better than CIF + LRD.**" in line
     reader = (tmp_path / "root/docs/results.md").read_text(encoding="utf-8")
     assert "CIF + HKD is better than CIF + LRD." in reader
+    where = section(page(tmp_path / "root"), "Where the errors are")
+    assert "| CIF + HKD | CIF + HKD minus CIF + LRD |" in where
 
 
 def test_systems_are_told_in_one_order_however_they_are_run(tmp_path):

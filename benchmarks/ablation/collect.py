@@ -70,7 +70,7 @@ def collect(
         "hashes": {
             "train": data_hash(raw / "train", recipe),
             **{name: data_hash(unfiltered(raw, name), recipe) for name in sets},
-            "teacher": teacher_hash(conf),
+            "teacher": teacher_hash(conf, recipe),
             "config": hashlib.sha256(config.encode()).hexdigest(),
         },
         "parameters": count_parameters(conf),
@@ -284,14 +284,16 @@ def _file_hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def teacher_hash(conf: dict[str, Any]) -> str | None:
-    """Of the teacher's weights, if it stands in a folder."""
+def teacher_hash(conf: dict[str, Any], recipe: Path) -> str | None:
+    """Of the teacher's weights, if it stands in a folder, perhaps the recipe's."""
     from espnet_cif_hkd.distill.teacher import resolve_teacher
 
     name = ((conf.get("model_conf") or {}).get("criterion_conf") or {}).get("teacher")
     if not name or not conf["model_conf"].get("criterion"):
         return None
-    weights = Path(resolve_teacher(name)) / "model.safetensors"
+    own = recipe / name
+    folder = own if own.is_dir() else Path(resolve_teacher(name))
+    weights = folder / "model.safetensors"
     return _file_hash(weights) if weights.is_file() else None
 
 

@@ -248,37 +248,45 @@ def _class_differences(
 
     Over utterances where cells keep counts by utterance; else over seeds.
     """
-    base = summary.analyses(summary.matrix.baseline, decode, "test")
-    columns = [
-        (system, summary.analyses(system, decode, "test"))
+    pairs = [
+        (system, summary.matrix.baseline)
         for system in summary.present
         if system != summary.matrix.baseline
     ]
-    columns = [(system, found) for system, found in columns if set(found) & set(base)]
+    if summary.matrix.control is not None:
+        pairs.append((summary.question, summary.matrix.control))
+    columns = []
+    for system, other in pairs:
+        found, base = (summary.analyses(s, decode, "test") for s in (system, other))
+        head = summary.label(system)
+        if other != summary.matrix.baseline:
+            head += f" minus {summary.label(other)}"
+        if set(found) & set(base):
+            columns.append((head, found, base))
     if not columns:
         return "Nothing to compare yet.\n"
     rows = []
     for name, words in classes.items():
         row = [words]
-        for _, found in columns:
+        for _, found, base in columns:
             difference = class_difference(base, found, kind, name)
             if difference is not None:
                 interval = bracket(difference.absolute_utterances)
                 row.append(f"{signed(difference.absolute)} {interval}")
                 continue
-            pairs = [
+            counts = [
                 (getattr(base[s], kind)[name], getattr(found[s], kind)[name])
                 for s in base
                 if s in found and getattr(base[s], kind).get(name, (0, 0))[0]
             ]
-            values = [100 * (own[1] - old[1]) / old[0] for old, own in pairs]
+            values = [100 * (own[1] - old[1]) / old[0] for old, own in counts]
             if not values:
                 row.append("–")
                 continue
             over = t_interval(values) if len(values) > 1 else None
             row.append(f"{signed(sum(values) / len(values))} {bracket(over)} (seeds)")
         rows.append(row)
-    return markdown([title, *(summary.label(system) for system, _ in columns)], rows)
+    return markdown([title, *(head for head, _, _ in columns)], rows)
 
 
 def lengths(summary: Summary, decode: str) -> str:

@@ -135,9 +135,12 @@ def test_a_sentence_with_too_few_readings_is_named(tmp_path: Path) -> None:
         read_sounds(tmp_path, "data/{set}/pinyin", ("train", "test"))
 
 
-def test_a_teacher_of_the_recipe_is_hashed_from_anywhere(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_a_teacher_of_the_recipe_is_hashed_from_anywhere(
+    tmp_path: Path, name: str
+) -> None:
     (tmp_path / "downloads/mine").mkdir(parents=True)
-    (tmp_path / "downloads/mine/model.safetensors").write_bytes(b"weights")
+    (tmp_path / "downloads/mine" / name).write_bytes(b"weights")
     criterion = {"criterion_conf": {"teacher": "downloads/mine"}, "criterion": "hkd"}
     found = teacher_hash({"model_conf": criterion}, tmp_path)
     assert found == hashlib.sha256(b"weights").hexdigest()

@@ -293,8 +293,8 @@ def teacher_hash(conf: dict[str, Any], recipe: Path) -> str | None:
         return None
     own = recipe / name
     folder = own if own.is_dir() else Path(resolve_teacher(name))
-    weights = folder / "model.safetensors"
-    return _file_hash(weights) if weights.is_file() else None
+    files = (folder / one for one in ("model.safetensors", "pytorch_model.bin"))
+    return next((_file_hash(file) for file in files if file.is_file()), None)
 
 
 @functools.cache

@@ -61,14 +61,13 @@ def make(teacher: str, folder: Path, variance: float, seed: int) -> None:
         embeddings.LayerNorm.weight.fill_((variance / config.hidden_size) ** 0.5)
     tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as made:
-        model.save_pretrained(made)
-        tokenizer.save_pretrained(made)
-        (Path(made) / NOTE).write_text(json.dumps(asked), encoding="utf-8")
+    with tempfile.TemporaryDirectory(dir=folder.parent) as name:
+        part = Path(name) / folder.name
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+        (part / NOTE).write_text(json.dumps(asked), encoding="utf-8")
         # Whole or not at all: another run may be waiting for it.
-        Path(made).chmod(0o755)
-        Path(made).rename(folder)
-        Path(made).mkdir()
+        part.rename(folder)
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ Tokens = Sequence[str]
 Counts = dict[str, list[int]]
 
 TENTHS = tuple(f"{10 * i}-{10 * (i + 1)}%" for i in range(10))
-# Lowest number of occurrences in the training text: name of the class.
 # What stands instead of a character, where the readings of characters are known.
 SOUNDS = {
     "homophone": "a character of the same syllable and tone",
@@ -22,6 +21,7 @@ SOUNDS = {
     "deleted": "nothing",
 }
 _TONE = "12345"
+# Lowest number of occurrences in the training text: name of the class.
 FREQUENCIES = {0: "0", 1: "1", 2: "2-4", 5: "5-19", 20: "20-99", 100: "100+"}
 
 

@@ -203,13 +203,18 @@ def frequencies(summary: Summary, decode: str) -> str:
 
 def sounds(summary: Summary, decode: str) -> str:
     """Errors by what stands instead of the character."""
-    table = _classes(summary, decode, "by_sound", "instead of the character stands")
-    for name, words in SOUNDS.items():
-        table = table.replace(f"| {name} |", f"| {words} |")
-    return table
+    title = "instead of the character stands"
+    return _classes(summary, decode, "by_sound", title, SOUNDS)
 
 
-def _classes(summary: Summary, decode: str, kind: str, title: str) -> str:
+def _classes(
+    summary: Summary,
+    decode: str,
+    kind: str,
+    title: str,
+    words: Mapping[str, str] | None = None,
+) -> str:
+    """Errors by class; ``words`` say what a class is where its name does not."""
     tables = {}
     for system in summary.present:
         analyses = list(summary.analyses(system, decode, "test").values())
@@ -220,7 +225,7 @@ def _classes(summary: Summary, decode: str, kind: str, title: str) -> str:
         return "Not analysed yet.\n"
     rows = []
     for name, (tokens, _) in next(iter(tables.values())).items():
-        row = [name, f"{tokens:,}"]
+        row = [words[name] if words else name, f"{tokens:,}"]
         for table in tables.values():
             rate = table[name][1] if name in table else None
             row.append("–" if rate is None else f"{rate:.1f}")

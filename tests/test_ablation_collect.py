@@ -27,6 +27,7 @@ from ablation.matrix import Matrix, read_matrix
 from ablation.plan import Cell, missing, result_file
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.recipe.alignment import align
 
 __all__ = ["finished"]
 
@@ -116,9 +117,8 @@ def _mandarin(recipe: Path, pinyin: str) -> None:
 def test_readings_tell_homophones_from_other_errors(tmp_path: Path) -> None:
     _mandarin(tmp_path, "b ta1 , hao3 .\n")
     sounds = read_sounds(tmp_path, "data/{set}/pinyin", ("train", "test"))
-    pair = {"s-b": (["他", "好"], ["她", "她"])}
-    scores = {"char": pair, "word": pair, "token": pair}
-    found = analysis(scores, Counter("她好"), "char", sounds)
+    aligned = {"char": {"s-b": align("他好", "她她")}}
+    found = analysis(aligned, Counter("她好"), "char", sounds)
     assert found["by_sound"] == found["by_sound_utterances"]["s-b"]
     assert {name: row[1] for name, row in found["by_sound"].items()} == {
         "homophone": 1,
@@ -126,7 +126,7 @@ def test_readings_tell_homophones_from_other_errors(tmp_path: Path) -> None:
         "sound": 1,
         "deleted": 0,
     }
-    assert "by_sound" not in analysis(scores, Counter(), "char", None)
+    assert "by_sound" not in analysis(aligned, Counter(), "char", None)
 
 
 def test_a_sentence_with_too_few_readings_is_named(tmp_path: Path) -> None:

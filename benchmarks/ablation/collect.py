@@ -81,12 +81,15 @@ def collect(
     for name, decoded in decodes.items():
         places = {one: unfiltered(folder / decoded, one) for one in sets}
         scored = {one: read_scores(place) for one, place in places.items()}
+        aligned = {one: align_all(scored[one]) for one in sets}
         found["decodes"][name] = {
             "seconds": sum(map(decoding_seconds, places.values())),
-            "sets": {one: {"utterances": counts(scored[one])} for one in sets},
+            "sets": {
+                one: {"utterances": counts(scored[one], aligned[one])} for one in sets
+            },
         }
         found["analysis"][name] = {
-            one: analysis(scored[one], frequencies, unit, sounds) for one in sets
+            one: analysis(aligned[one], frequencies, unit, sounds) for one in sets
         }
     return found
 
@@ -133,20 +136,29 @@ def _read_trn(path: Path) -> dict[str, list[str]]:
     return table
 
 
-def counts(scores: Scores) -> dict[str, dict[str, Any]]:
+Aligned = dict[str, dict[str, Alignment]]
+
+
+def align_all(scores: Scores) -> Aligned:
+    """Characters and words of each utterance, aligned as sclite does."""
+    return {
+        unit: {utt: align(*pair) for utt, pair in scores[unit].items()}
+        for unit in ("char", "word")
+    }
+
+
+def counts(scores: Scores, aligned: Aligned) -> dict[str, dict[str, Any]]:
     """Errors of each utterance: reference length, inserted, deleted, substituted."""
     found = {}
     for utt, (ref, hyp) in scores["token"].items():
-        row: dict[str, Any] = {
-            unit: _row(align(*scores[unit][utt])) for unit in ("char", "word")
-        }
+        row: dict[str, Any] = {unit: _row(aligned[unit][utt]) for unit in aligned}
         found[utt] = {**row, "ref_tokens": len(ref), "hyp_tokens": len(hyp)}
     return found
 
 
 def _row(alignment: Alignment) -> list[int]:
-    n_ref = alignment.correct + alignment.substituted + alignment.deleted
-    return [n_ref, alignment.inserted, alignment.deleted, alignment.substituted]
+    errors = [alignment.inserted, alignment.deleted, alignment.substituted]
+    return [alignment.n_ref, *errors]
 
 
 @dataclass(frozen=True)
@@ -190,26 +202,18 @@ def read_sounds(recipe: Path, pattern: str, sets: Iterable[str]) -> Sounds:
 
 
 def analysis(
-    scores: Scores, frequencies: Counter[str], unit: str, sounds: Sounds | None
+    aligned: Aligned, frequencies: Counter[str], unit: str, sounds: Sounds | None
 ) -> dict[str, Any]:
     """Where errors are: by place, by frequency in training, by sound if it is known."""
-    refs, hyps = ([pair[k] for pair in scores["char"].values()] for k in (0, 1))
-    by_place = by_position(refs, hyps)
     by_sound: dict[str, Any] = {}
     if sounds is not None:
-        spoken = [sounds.spoken[utt] for utt in scores["char"]]
-        rows = by_sound_utterances(
-            refs, hyps, spoken, sounds.readings, list(scores["char"])
-        )
+        rows = by_sound_utterances(aligned["char"], sounds.spoken, sounds.readings)
         by_sound = {"by_sound": summed(rows.values()), "by_sound_utterances": rows}
-    refs, hyps = ([pair[k] for pair in scores[unit].values()] for k in (0, 1))
     return {
         **by_sound,
-        "by_position": by_place,
-        "by_frequency": by_frequency(refs, hyps, frequencies),
-        "by_frequency_utterances": by_frequency_utterances(
-            refs, hyps, frequencies, list(scores[unit])
-        ),
+        "by_position": by_position(aligned["char"].values()),
+        "by_frequency": by_frequency(aligned[unit].values(), frequencies),
+        "by_frequency_utterances": by_frequency_utterances(aligned[unit], frequencies),
     }
 
 

@@ -1,15 +1,13 @@
 """Where errors fall, counted on sclite's alignments: what ``collect.py`` puts in cells.
 
-References and hypotheses are lists of token sequences in the same order. Counts add up
-over utterances, so those of several seeds may be added.
+Counts add up over utterances, so those of several seeds may be added.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from espnet_cif_hkd.recipe.alignment import Alignment, align, fold_case
+from espnet_cif_hkd.recipe.alignment import Alignment, fold_case
 
-Tokens = Sequence[str]
 Counts = dict[str, list[int]]
 
 TENTHS = tuple(f"{10 * i}-{10 * (i + 1)}%" for i in range(10))
@@ -25,7 +23,7 @@ _TONE = "12345"
 FREQUENCIES = {0: "0", 1: "1", 2: "2-4", 5: "5-19", 20: "20-99", 100: "100+"}
 
 
-def by_position(refs: Sequence[Tokens], hyps: Sequence[Tokens]) -> Counts:
+def by_position(alignments: Iterable[Alignment]) -> Counts:
     """Tokens and errors by tenths of the reference.
 
     Token ``i`` of ``n`` is in the tenth of its middle, ``(i + 1/2) / n``. An insertion
@@ -34,96 +32,84 @@ def by_position(refs: Sequence[Tokens], hyps: Sequence[Tokens]) -> Counts:
 
     Returns:
         For each tenth ``[reference tokens, errors]``.
-
-    Raises:
-        ValueError: the two lists differ in length.
     """
     rows: Counts = {name: [0, 0] for name in TENTHS}
-    for found in _alignments(refs, hyps):
-        total = found.correct + found.substituted + found.deleted
+    for found in alignments:
         passed = 0
         for ref, hyp in found.pairs:
             if ref is None:
-                place = min(10 * passed // total, 9) if total else 0
+                place = min(10 * passed // found.n_ref, 9) if found.n_ref else 0
                 rows[TENTHS[place]][1] += 1
                 continue
-            row = rows[TENTHS[10 * (2 * passed + 1) // (2 * total)]]
+            row = rows[TENTHS[10 * (2 * passed + 1) // (2 * found.n_ref)]]
             row[0] += 1
             row[1] += _differ(ref, hyp)
             passed += 1
     return rows
 
 
-def by_frequency(
-    refs: Sequence[Tokens], hyps: Sequence[Tokens], counts: Mapping[str, int]
-) -> Counts:
+def by_frequency(alignments: Iterable[Alignment], counts: Mapping[str, int]) -> Counts:
     """Substitutions and deletions by how often the training text has the token.
 
     Insertions have no reference and are not in it.
 
     Args:
-        refs, hyps: words, or characters where text has no words.
+        alignments: of words, or of characters where text has no words.
         counts: occurrences in the training text; what is not in it has none.
 
     Returns:
         For each class ``[reference tokens, errors]``.
-
-    Raises:
-        ValueError: the two lists differ in length.
     """
-    return _frequencies(_alignments(refs, hyps), counts)
+    rows: Counts = {name: [0, 0] for name in FREQUENCIES.values()}
+    for one in alignments:
+        for ref, hyp in one.pairs:
+            if ref is not None:
+                seen = counts.get(ref, 0)
+                lowest = max(least for least in FREQUENCIES if least <= seen)
+                row = rows[FREQUENCIES[lowest]]
+                row[0] += 1
+                row[1] += _differ(ref, hyp)
+    return rows
 
 
 def by_frequency_utterances(
-    refs: Sequence[Tokens],
-    hyps: Sequence[Tokens],
-    counts: Mapping[str, int],
-    utterances: Sequence[str],
+    alignments: Mapping[str, Alignment], counts: Mapping[str, int]
 ) -> dict[str, Counts]:
     """:func:`by_frequency` of each utterance, for intervals over utterances.
 
-    Args:
-        refs, hyps, counts: as there.
-        utterances: their ids.
-
     Returns:
         By id the classes that the reference has.
-
-    Raises:
-        ValueError: the lists differ in length.
     """
     found = {}
-    for utt, one in zip(utterances, _alignments(refs, hyps), strict=True):
-        rows = _frequencies([one], counts)
+    for utt, one in alignments.items():
+        rows = by_frequency([one], counts)
         found[utt] = {name: row for name, row in rows.items() if row[0]}
     return found
 
 
 def by_sound_utterances(
-    refs: Sequence[Tokens],
-    hyps: Sequence[Tokens],
-    spoken: Sequence[Tokens],
+    alignments: Mapping[str, Alignment],
+    spoken: Mapping[str, Sequence[str]],
     readings: Mapping[str, Collection[str]],
-    utterances: Sequence[str],
 ) -> dict[str, Counts]:
     """Substitutions and deletions by whether what is written sounds the same.
 
     Args:
-        refs, hyps: characters.
-        spoken: the reading of each character of ``refs``, tone last: ``hao3``.
+        alignments: of characters, by id.
+        spoken: by id the reading of each character of the reference, tone last:
+            ``hao3``.
         readings: all known readings of each character.
-        utterances: their ids.
 
     Returns:
         By id, for each class of ``SOUNDS`` ``[all reference characters, errors]``.
 
     Raises:
-        ValueError: lists differ in length, or a sentence has other than one reading a
-            character; it names the utterance.
+        ValueError: a sentence has other than one reading a character; it names the
+            utterance.
     """
     found = {}
-    rows = zip(utterances, _alignments(refs, hyps), spoken, strict=True)
-    for utt, one, syllables in rows:
+    for utt, one in alignments.items():
+        syllables = spoken[utt]
         written = [pair for pair in one.pairs if pair[0] is not None]
         if len(written) != len(syllables):
             raise ValueError(f"{utt}: {len(written)} characters, {len(syllables)} read")
@@ -170,26 +156,6 @@ def length_errors(lengths: Iterable[tuple[int, int]]) -> dict[int, int]:
     """
     found = Counter(hyp - ref for ref, hyp in lengths)
     return dict(sorted(found.items()))
-
-
-def _alignments(refs: Sequence[Tokens], hyps: Sequence[Tokens]) -> Iterator[Alignment]:
-    if len(refs) != len(hyps):
-        raise ValueError(f"{len(refs)} references, {len(hyps)} hypotheses")
-    for ref, hyp in zip(refs, hyps):
-        yield align(ref, hyp)
-
-
-def _frequencies(found: Iterable[Alignment], counts: Mapping[str, int]) -> Counts:
-    rows: Counts = {name: [0, 0] for name in FREQUENCIES.values()}
-    for one in found:
-        for ref, hyp in one.pairs:
-            if ref is not None:
-                seen = counts.get(ref, 0)
-                lowest = max(least for least in FREQUENCIES if least <= seen)
-                row = rows[FREQUENCIES[lowest]]
-                row[0] += 1
-                row[1] += _differ(ref, hyp)
-    return rows
 
 
 def _differ(ref: str, hyp: str | None) -> bool:

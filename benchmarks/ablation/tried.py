@@ -17,7 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ablation.collect import counts, read_epochs, read_scores, unfiltered
+from ablation.collect import align_all, read_epochs, read_scores, unfiltered
 from ablation.matrix import read_matrix
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.recipe.kaldi_files import write_text
@@ -33,10 +33,11 @@ def entry(folder: Path, decoded: str | None) -> dict[str, Any]:
     dev = {name: round(100 * valid[name], 2) for name in _RATES if name in valid}
     dev.update({name: valid[name] for name in _OTHERS if name in valid})
     if decoded:
-        rows = counts(read_scores(unfiltered(folder / decoded, "dev"))).values()
+        aligned = align_all(read_scores(unfiltered(folder / decoded, "dev")))
         for unit, name in (("char", "CER searched"), ("word", "WER searched")):
-            errors = sum(sum(row[unit][1:]) for row in rows)
-            dev[name] = round(100 * errors / sum(row[unit][0] for row in rows), 2)
+            rows = aligned[unit].values()
+            errors, n_ref = sum(row.errors for row in rows), sum(r.n_ref for r in rows)
+            dev[name] = round(100 * errors / n_ref, 2)
     seconds = sum(epoch["seconds"] for epoch in epochs)
     return {"epochs": len(epochs), "seconds": round(seconds), "dev": dev}
 

@@ -33,6 +33,11 @@ class Alignment:
     def errors(self) -> int:
         return self.substituted + self.deleted + self.inserted
 
+    @property
+    def n_ref(self) -> int:
+        """Tokens of the reference."""
+        return self.correct + self.substituted + self.deleted
+
 
 def fold_case(token: str) -> str:
     """Letters A to Z in lower case: sclite compares bytes, so only those."""

@@ -49,7 +49,7 @@ def sums(utterances: Sequence[ScoredUtterance]) -> Sums:
     found = [item.alignment for item in utterances]
     return Sums(
         len(found),
-        sum(one.correct + one.substituted + one.deleted for one in found),
+        sum(one.n_ref for one in found),
         (
             sum(one.correct for one in found),
             sum(one.substituted for one in found),

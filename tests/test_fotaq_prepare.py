@@ -1,7 +1,5 @@
-"""FOTAQ's stage 1 from a made archive: the folders, repeats, and the shell around."""
+"""FOTAQ's stage 1 from a made archive: the folders, and repeats."""
 
-import os
-import subprocess
 from pathlib import Path
 
 import fotaq_fixture as fixture
@@ -125,42 +123,3 @@ def test_a_clip_that_is_no_audio_is_named(archive: Path) -> None:
     broken = data[:start] + b"\0" * size + data[start + size :]
     with pytest.raises(fotaq_archive.ArchiveError, match="clip C1___051"):
         fotaq_prepare.decode_clips(fotaq_archive.Archive(broken), Path("flac"))
-
-
-def _shell(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(fixture.RECIPE / script), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHON": "false"},
-    )
-
-
-def test_data_sh_takes_what_asr_sh_gives(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    done = _shell("local/data.sh", "--asr_data_dir", "dump/raw/train")
-    assert done.returncode == 0
-    assert "nothing to do for dump/raw/train" in done.stdout
-    done = _shell("local/data.sh", "--subset=5")
-    assert done.returncode == 1  # PYTHON fails, and the script says so
-    done = _shell("local/data.sh", "--sub", "5")
-    assert done.returncode == 2
-    assert done.stderr.strip().endswith("has no option --sub")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--system", "rnn"], "error: --system rnn: choose cif, acd, lrd, hkd or att"),
-        (["--subset", "few"], "error: --subset few: give a number"),
-        (["--system"], "error: --system needs a value"),
-        (["--fotaq_archive=a b"], "error: --fotaq_archive: asr.sh cannot pass on"),
-    ],
-)
-def test_run_sh_refuses(arguments: list[str], message: str) -> None:
-    done = _shell("run.sh", *arguments)
-    assert done.returncode == 2
-    assert done.stderr.startswith(message)

@@ -1,7 +1,5 @@
-"""HSK's stage 1 from made-up packages: the folders, repeats, and the shell around."""
+"""HSK's stage 1 from made-up packages: the folders, and repeats."""
 
-import os
-import subprocess
 from pathlib import Path
 
 import hsk_fixture as fixture
@@ -115,41 +113,3 @@ def test_a_package_that_cannot_be_had_is_one_line(
     assert error.startswith("error: apt-get could not fetch gcin-voice")
     assert error.count("\n") == 1
     assert not Path("data").exists()
-
-
-def _shell(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(fixture.RECIPE / script), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHON": "false"},
-    )
-
-
-def test_data_sh_takes_what_asr_sh_gives(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    done = _shell("local/data.sh", "--asr_data_dir", "dump/raw/train")
-    assert done.returncode == 0
-    assert "nothing to do for dump/raw/train" in done.stdout
-    done = _shell("local/data.sh", "--subset=5")
-    assert done.returncode == 1  # PYTHON fails, and the script says so
-    done = _shell("local/data.sh", "--sub", "5")
-    assert done.returncode == 2
-    assert done.stderr.strip().endswith("has no option --sub")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--system", "rnn"], "error: --system rnn: choose cif, acd, lrd or hkd"),
-        (["--subset", "few"], "error: --subset few: give a number"),
-        (["--system"], "error: --system needs a value"),
-    ],
-)
-def test_run_sh_refuses(arguments: list[str], message: str) -> None:
-    done = _shell("run.sh", *arguments)
-    assert done.returncode == 2
-    assert done.stderr.startswith(message)

@@ -40,7 +40,7 @@ def test_espnet_builds_the_model(name: str) -> None:
         for key, tensor in model.state_dict().items()
         if not key.startswith("criterion.")
     )
-    assert 2.5e6 < needed < 4.0e6
+    assert 1.8e6 < needed < 2.5e6
     projections = [key for key in model.state_dict() if key.startswith("criterion.")]
     acoustic, linguistic = weights(load(CONF, name))
     halves = (acoustic > 0) + (linguistic > 0)

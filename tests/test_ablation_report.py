@@ -294,6 +294,17 @@ def test_labels_are_moved_apart_and_stay_in_order():
     assert panels._apart([], 10) == []
 
 
+@pytest.mark.parametrize("number", [1, 3, 9])
+def test_the_key_is_no_wider_than_its_figure(number):
+    figure, axes = panels.canvas(2.0)
+    for count in range(number):
+        axes[0].plot([0, 1], [0, 1], label=f"a system with a name, the {count}th")
+    panels.key(figure, axes)
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == number
+    assert legend.get_window_extent().width <= figure.bbox.width
+
+
 def test_the_command_names_a_fault(tmp_path, capsys):
     assert command.main([str(tmp_path / "none.yaml")]) == 1
     assert "none.yaml: cannot be read" in capsys.readouterr().err

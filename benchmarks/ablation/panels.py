@@ -97,20 +97,25 @@ def canvas(height: float, columns: int = 1, rows: int = 1) -> tuple[Figure, list
 
 
 def key(figure: Figure, axes: Iterable[Axes]) -> None:
-    """One key above all panels, of what any of them has."""
+    """One key above all panels, of what any of them has, as wide as the figure."""
     handles: dict[str, Any] = {}
     for one in axes:
         for handle, label in zip(*one.get_legend_handles_labels()):
             handles.setdefault(label, handle)
-    figure.legend(
-        handles.values(),
-        handles.keys(),
-        loc="outside upper left",
-        ncols=len(handles),
-        frameon=False,
-        handlelength=1.8,
-        columnspacing=1.4,
-    )
+    for columns in range(len(handles), 0, -1):
+        legend = figure.legend(
+            handles.values(),
+            handles.keys(),
+            loc="outside upper left",
+            ncols=columns,
+            frameon=False,
+            handlelength=1.8,
+            columnspacing=1.4,
+        )
+        if legend.get_window_extent().width <= figure.bbox.width:
+            return
+        if columns > 1:
+            legend.remove()
 
 
 def label_ends(

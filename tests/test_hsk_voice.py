@@ -158,3 +158,19 @@ def test_without_dpkg_deb_the_error_says_what_to_install(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="install the package dpkg"):
         hsk_voice.Recordings(tmp_path / "voice.deb")
+
+
+def test_spans_are_where_the_syllables_are(recordings) -> None:
+    spans: list[tuple[int, int]] = []
+    wave = hsk_voice.voice_sentence(
+        recordings, _sentence("ma1 ma1 ma1", (0, 1, 2)), variation=PLAIN, spans=spans
+    )
+    assert len(spans) == 3
+    assert all(end - begin == spans[0][1] - spans[0][0] for begin, end in spans)
+    margin, fade = hsk_voice._MARGIN, hsk_voice._FADE
+    assert margin[0] - fade <= spans[0][0] / RATE <= margin[1]
+    assert spans[0][1] - spans[1][0] == int(fade * RATE)
+    assert spans[2][0] > spans[1][1] and spans[2][1] <= len(wave)
+    loud = [np.abs(wave[begin:end]).mean() for begin, end in spans]
+    pause = wave[spans[1][1] : spans[2][0]]
+    assert min(loud) > 20 * np.abs(pause).mean()

@@ -189,8 +189,17 @@ def voice_sentence(
     sentence: Sentence,
     voice: str = VOICE,
     variation: Variation | None = None,
+    spans: list[tuple[int, int]] | None = None,
 ) -> np.ndarray | str:
     """Speak a sentence, the same way whenever it is asked for.
+
+    Args:
+        recordings: of all syllables.
+        sentence: what is said.
+        voice: "3" or "5".
+        variation: how much utterances differ.
+        spans: gets the first sample of each syllable and the one behind its last;
+            neighbours overlap where they are cross-faded.
 
     Returns:
         ``(samples,)`` float64 at ``RATE``, within ±1; or the first syllable that this
@@ -217,6 +226,8 @@ def voice_sentence(
         speed = tempo * (1 + vary.syllable_tempo * rng.uniform(-1, 1))
         wave = stretched(wave, round(len(wave) / speed))
         speech = _joined(speech, wave * _gain(decibel))
+        if spans is not None:
+            spans.append((len(speech) - len(wave), len(speech)))
         if stop and at + 1 < len(sentence.pinyin):
             speech = _joined(speech, _silence(_PAUSES[stop], rng))
     speech = _joined(speech, _silence(_MARGIN, rng))

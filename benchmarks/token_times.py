@@ -87,7 +87,6 @@ class Found:
         speech, lengths = torch.from_numpy(samples)[None], torch.tensor([len(samples)])
         with torch.no_grad():
             hidden, n_frames = model.encode(speech, lengths)
-            hidden = hidden[0] if isinstance(hidden, tuple) else hidden
             fired = model.decoder.fire(hidden, n_frames)
             best = model.ctc.argmax(hidden)[0].tolist()
         shift = len(samples) / hsk_voice.RATE / int(n_frames[0])

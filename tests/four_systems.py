@@ -25,7 +25,7 @@ def weights(conf: dict[str, Any]) -> tuple[float, float]:
 
 
 def check_values(conf: Path, acoustic: float = 1.0, linguistic: float = 0.01) -> None:
-    """The four differ in the weights of HKD only, and have these, the paper's."""
+    """The four differ in the weights of HKD only: by default the paper's."""
     assert {name: weights(load(conf, name)) for name in SYSTEMS} == {
         "cif": (0.0, 0.0),
         "cif_acd": (acoustic, 0.0),

@@ -29,8 +29,6 @@ echo "$(date '+%Y-%m-%dT%H:%M:%S') (demo.sh) CIF with HKD on ${subset} utterance
     "real speech, ${epochs} passes: about 10 minutes on two cores"
 cd egs2/fotaq/asr_hkd
 # The teacher's vectors are stored once instead of computed in every pass.
-# The acoustic level has a tenth of the paper's weight: with its full weight (and half
-# the batch size) CTC stayed at blanks and alpha at its ceiling in so few updates.
 ./run.sh \
     --system hkd \
     --subset "${subset}" \
@@ -39,7 +37,7 @@ cd egs2/fotaq/asr_hkd
     --reuse true \
     --asr_tag "${tag}" \
     --inference_tag "${tag}" \
-    --asr_args "--max_epoch ${epochs} --keep_nbest_models 2 --num_att_plot 0 --model_conf criterion_conf.teacher_store=${dump}/teacher --model_conf criterion_conf.acoustic.weight=0.1" \
+    --asr_args "--max_epoch ${epochs} --keep_nbest_models 2 --num_att_plot 0 --model_conf criterion_conf.teacher_store=${dump}/teacher" \
     --inference_args "--beam_size 5" \
     "$@"
 "${PYTHON}" ../../../tools/demo_report.py \

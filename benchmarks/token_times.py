@@ -1,4 +1,4 @@
-"""When CIF fires, against when the syllables were spoken; HSK, whose joints are known.
+"""Over how many frames CIF spreads a token; for HSK, when it fires and when it should.
 
     cd egs2/hsk/asr_hkd; ./run.sh --system cif   # or any other training
     python3 ../../../benchmarks/token_times.py exp/asr_train_asr_cif_raw_zh_char …
@@ -6,10 +6,13 @@
 Of utterances of dev, each encoded alone. ``frames a token``: over how many encoder
 frames the weight of a fired vector is spread, (Σ w)² / Σ w², mean over tokens: 1 if one
 frame alone makes it, n if n frames share it alike. ``fired right``: share of utterances
-that fire as many tokens as they have characters (and ``<eos>``); of these ``fires``,
-when a token fires after the end of its syllable. ``CTC right`` and ``CTC peak``: the
-same of CTC's best path, whose first frame of a token is taken from the middle of its
-syllable. Milliseconds: median, and the range from the 5th to the 95th hundredth.
+that fire as many tokens as they have units (and ``<eos>``); ``CTC right``: that have as
+many on CTC's best path.
+
+HSK's sentences are joined from recordings of syllables, so that their times are known.
+There ``fires`` tells when a token fires after the end of its syllable, ``CTC peak``
+when CTC's first frame of it comes after the middle, of the utterances counted right.
+Milliseconds: median, and the range from the 5th to the 95th hundredth.
 """
 
 import argparse
@@ -33,12 +36,12 @@ from hsk_sentences import read_sentences  # noqa: E402
 from espnet_cif_hkd.cif import integrate_and_fire  # noqa: E402
 from espnet_cif_hkd.recipe.kaldi_files import read_table  # noqa: E402
 
-HEAD = ["run", "frames a token", "fired right, %", "fires, ms", "5 % to 95 %"]
-HEAD += ["CTC right, %", "CTC peak, ms", "5 % to 95 %"]
-Spans = dict[str, tuple[np.ndarray, np.ndarray]]
+COUNTS = ["run", "frames a token", "fired right, %", "CTC right, %"]
+TIMES = ["fires, ms", "5 % to 95 %", "CTC peak, ms", "5 % to 95 %"]
+Span = tuple[np.ndarray, np.ndarray]
 
 
-def spans(downloads: Path, names: Sequence[str]) -> Spans:
+def spans(downloads: Path, names: Sequence[str]) -> dict[str, Span]:
     """Beginning and end of each syllable, seconds, by the name of the sentence."""
     recordings = hsk_voice.Recordings(downloads / hsk_packages.VOICE.file)
     sentences, _ = read_sentences(downloads / hsk_packages.SENTENCES.file)
@@ -71,39 +74,47 @@ class Found:
 
     def __init__(self) -> None:
         self.spread: list[float] = []
+        self.right = [0, 0]
         self.fires: list[np.ndarray] = []
         self.peaks: list[np.ndarray] = []
         self.utterances = 0
 
-    def add(self, model: Any, samples: np.ndarray, spoken: Any) -> None:
+    def add(
+        self, model: Any, samples: np.ndarray, n_units: int, spoken: Span | None
+    ) -> None:
         """Look at one utterance.
 
         Args:
             model: in evaluation mode.
             samples: ``(S,)`` float32.
-            spoken: beginning and end of its syllables, seconds.
+            n_units: of its text, without ``<eos>``.
+            spoken: beginning and end of each, seconds.
         """
-        begins, ends = spoken
         speech, lengths = torch.from_numpy(samples)[None], torch.tensor([len(samples)])
         with torch.no_grad():
             hidden, n_frames = model.encode(speech, lengths)
             fired = model.decoder.fire(hidden, n_frames)
-            best = model.ctc.argmax(hidden)[0].tolist()
-        shift = len(samples) / hsk_voice.RATE / int(n_frames[0])
+            first = peaks(model.ctc.argmax(hidden)[0].tolist())
         self.utterances += 1
         self.spread += spread(fired.alpha[0])
-        if int(fired.lengths[0]) == len(ends) + 1:
+        right = int(fired.lengths[0]) == n_units + 1, len(first) == n_units
+        for n, one in enumerate(right):
+            self.right[n] += one
+        if spoken is None:
+            return
+        begins, ends = spoken
+        shift = len(samples) / hsk_voice.RATE / int(n_frames[0])
+        if right[0]:
             self.fires.append(fired.firing_times[0, :-1].numpy() * shift - ends)
-        first = peaks(best)
-        if len(first) == len(ends):
+        if right[1]:
             middle = (begins + ends) / 2
             self.peaks.append((np.array(first) + 0.5) * shift - middle)
 
-    def row(self) -> list[Any]:
-        """Of the table."""
+    def row(self, times: bool) -> list[Any]:
+        """Of the table, with the times or without."""
         cells: list[Any] = [round(float(np.mean(self.spread)), 2)]
-        for errors in (self.fires, self.peaks):
-            cells.append(round(100 * len(errors) / self.utterances))
+        cells += [round(100 * right / self.utterances) for right in self.right]
+        for errors in (self.fires, self.peaks) if times else ():
             if not errors:
                 cells += ["–", "–"]
                 continue
@@ -122,27 +133,34 @@ def main() -> None:
 
     import soundfile
     from espnet2.tasks.asr import ASRTask
+    from espnet2.text.build_tokenizer import build_tokenizer
 
     import espnet_cif_hkd
 
     espnet_cif_hkd.register()
     recordings = read_table(Path("data/dev/wav.scp"))
+    texts = read_table(Path("data/dev/text"))
     chosen = list(recordings)[: args.utterances]
-    names = {utt: Path(recordings[utt]).stem for utt in chosen}
-    spoken = spans(Path("downloads"), list(names.values()))
+    spoken: dict[str, Span] = {}
+    if Path("downloads", hsk_packages.VOICE.file).exists():
+        names = {utt: Path(recordings[utt]).stem for utt in chosen}
+        known = spans(Path("downloads"), list(names.values()))
+        spoken = {utt: known[name] for utt, name in names.items()}
     print(describe("espnet", threads=torch.get_num_threads()) + "\n", flush=True)
     rows = []
     for run in args.runs:
-        model, _ = ASRTask.build_model_from_file(
+        model, conf = ASRTask.build_model_from_file(
             str(run / "config.yaml"), str(run / args.model), "cpu"
         )
         model.eval()
+        tokenizer = build_tokenizer(conf.token_type, conf.bpemodel)
         found = Found()
         for utt in chosen:
             samples, _ = soundfile.read(recordings[utt], dtype="float32")
-            found.add(model, samples, spoken[names[utt]])
-        rows.append([run.name, *found.row()])
-    print(table(HEAD, rows))
+            n_units = len(tokenizer.text2tokens(texts[utt]))
+            found.add(model, samples, n_units, spoken.get(utt))
+        rows.append([run.name, *found.row(times=bool(spoken))])
+    print(table(COUNTS + (TIMES if spoken else []), rows))
 
 
 if __name__ == "__main__":

@@ -317,15 +317,6 @@ def test_too_small_a_disk_is_refused_beforehand(tmp_path, online, monkeypatch):
     assert not (tmp_path / "header.json").exists() and online._opened is None
 
 
-def test_two_dumps_at_once_are_refused(tmp_path, online):
-    with (
-        dump._locked(tmp_path),
-        pytest.raises(UserError, match="another process is dumping"),
-    ):
-        fill(tmp_path, online)
-    assert fill(tmp_path, online).n_sentences == 5
-
-
 def test_vectors_beyond_float16_are_refused(tmp_path, online, monkeypatch):
     monkeypatch.setattr(
         online,

@@ -60,7 +60,8 @@ def dump_store(
 ) -> DumpReport:
     """Add the sentences that a store lacks; make the store if there is none.
 
-    A store that lacks nothing is left alone, and the PLM is not opened.
+    A store that lacks nothing is left alone, and the PLM is not opened. While another
+    process writes into the store this one waits.
 
     Args:
         folder: the store.
@@ -70,8 +71,8 @@ def dump_store(
         shard_bytes: about the size of one shard.
 
     Raises:
-        UserError: the store is another teacher's or damaged, another dump is writing
-            to it, or the disk is too small or full.
+        UserError: the store is another teacher's or damaged, or the disk is too small
+            or full.
     """
     config = teacher.config
     token_list, token_type = teacher.token_list, teacher.token_type
@@ -273,11 +274,11 @@ def _locked(folder: Path) -> Iterator[None]:
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            raise UserError(
-                f"teacher_store {folder}: another process is dumping into it; wait "
-                "for its end"
-            ) from e
+        except BlockingIOError:
+            # Trainings that share a store begin together; to the second there may be
+            # nothing left to do.
+            logging.info("waiting for another process, which writes into %s", folder)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         for leftover in folder.glob(".*.tmp"):
             leftover.unlink()
         yield

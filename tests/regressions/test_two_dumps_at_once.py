@@ -1,0 +1,41 @@
+"""Two trainings that began together shared a store of vectors: one of them ended there.
+
+While the first looked for what its store lacked, the second was refused, even if
+nothing was lacking. Now it waits.
+"""
+
+import logging
+import threading
+import time
+
+import torch
+from tiny_bert import HIDDEN, build_tiny_bert
+
+from espnet_cif_hkd.distill import dump
+from espnet_cif_hkd.distill.online import OnlineTeacher
+from espnet_cif_hkd.distill.teacher import TeacherConfig
+
+
+def test_the_second_waits_and_finds_nothing_to_do(tmp_path, caplog):
+    plm = build_tiny_bert(tmp_path / "plm")
+    tokens = ["<blank>", "<unk>", *"abcdefghijklmnop", "<sos/eos>"]
+    store, sentences = tmp_path / "store", [[2, 3, 4], [5, 6]]
+
+    def fill() -> int:
+        teacher = OnlineTeacher(TeacherConfig(str(plm), HIDDEN), tokens)
+        found = dump.dump_store(store, lambda: sentences, teacher, torch.device("cpu"))
+        return found.n_sentences
+
+    assert fill() == len(sentences)
+    counts: list[int] = []
+    second = threading.Thread(target=lambda: counts.append(fill()), daemon=True)
+    with caplog.at_level(logging.INFO), dump._locked(store):
+        second.start()
+        deadline = time.monotonic() + 60
+        while "waiting for another process" not in caplog.text:
+            assert second.is_alive(), "it did not wait"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert not counts
+    second.join(60)
+    assert counts == [0]

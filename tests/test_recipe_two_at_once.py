@@ -10,10 +10,10 @@ from typing import IO
 import pytest
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.lock import locked
 from espnet_cif_hkd.recipe import fetch as fetching
-from espnet_cif_hkd.recipe import lock, unpack
+from espnet_cif_hkd.recipe import unpack
 from espnet_cif_hkd.recipe.fetch import fetch
-from espnet_cif_hkd.recipe.lock import locked
 from espnet_cif_hkd.recipe.unpack import extract_tar
 
 URL = "http://127.0.0.1:9/c"
@@ -24,7 +24,7 @@ CONTENT = b"a corpus"
 def waiting(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Set once somebody waits for a lock."""
     event = threading.Event()
-    monkeypatch.setattr(lock, "log", lambda line: event.set())
+    monkeypatch.setattr(unpack, "log", lambda line: event.set())
     return event
 
 
@@ -71,12 +71,12 @@ def test_who_waited_does_not_write_into_a_file_that_is_finished(
     path, done = tmp_path / "c.part", tmp_path / "c"
 
     def other() -> None:
-        with locked(path) as stream:
+        with locked(path, lambda line: waiting.set()) as stream:
             stream.write(b"other")
             stream.flush()
 
     thread = threading.Thread(target=other)
-    with locked(path) as stream:
+    with locked(path, print) as stream:
         thread.start()
         assert waiting.wait(30)
         stream.write(CONTENT)

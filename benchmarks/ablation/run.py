@@ -36,8 +36,8 @@ from ablation.plan import (
     result_file,
 )
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.lock import locked
 from espnet_cif_hkd.recipe.kaldi_files import write_text
-from espnet_cif_hkd.recipe.lock import locked
 
 TOP = Path(__file__).resolve().parents[2]
 SETS = ("dev", "test")
@@ -56,7 +56,7 @@ def execute(words: list[str], recipe: Path, log: Path, threads: int) -> None:
     packages = [str(TOP), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, packages))
     refusal = f"{log} is locked: another run.py, or what it left, is at this work"
-    with locked(log, refusal) as stream:
+    with locked(log, print, refusal) as stream:
         stream.write(f"# {time.ctime()}\n{shlex.join(words)}\n".encode())
         stream.flush()
         done = subprocess.run(

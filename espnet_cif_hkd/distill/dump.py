@@ -7,10 +7,8 @@ the store, 12 bytes for each sentence.
 """
 
 import errno
-import fcntl
 import hashlib
 import logging
-import os
 import shutil
 import sys
 import time
@@ -29,6 +27,7 @@ from espnet_cif_hkd.distill.online import OnlineTeacher
 from espnet_cif_hkd.distill.store import Shard, StoreReader, sequence_key, shard_paths
 from espnet_cif_hkd.distill.teacher import Teacher
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.lock import locked
 
 SHARD_BYTES = 64 << 20
 SPARE_BYTES = 64 << 20
@@ -268,22 +267,12 @@ def _next_shard(folder: Path) -> Path:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """One writer at a time; the system frees the lock of a killed one."""
-    with _told_disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            # Trainings that share a store begin together; to the second there may be
-            # nothing left to do.
-            logging.info("waiting for another process, which writes into %s", folder)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+    # Trainings that share a store begin together; to the second, which waits, there may
+    # be nothing left to do.
+    with locked(folder / ".lock", logging.warning):
         for leftover in folder.glob(".*.tmp"):
             leftover.unlink()
         yield
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import IO
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.lock import locked
 from espnet_cif_hkd.recipe.disk import require_space
 from espnet_cif_hkd.recipe.kaldi_files import write_text
-from espnet_cif_hkd.recipe.lock import locked
 from espnet_cif_hkd.recipe.log import log
 from espnet_cif_hkd.recipe.unpack import extract_tar, forget_extracted, is_extracted
 
@@ -149,7 +149,8 @@ def _mebibytes(count: int) -> str:
 
 def _only_one(part: Path) -> AbstractContextManager[IO[bytes]]:
     """Open ``part`` to append; refuse if another process does so."""
-    return locked(part, f"{part} is being fetched by another process: wait for it")
+    refusal = f"{part} is being fetched by another process: wait for it"
+    return locked(part, log, refusal)
 
 
 def _download(url: str, stream: IO[bytes], path: Path, size: int | None) -> None:

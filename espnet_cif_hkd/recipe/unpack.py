@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.lock import alone
 from espnet_cif_hkd.recipe.disk import remove
 from espnet_cif_hkd.recipe.kaldi_files import write_text
-from espnet_cif_hkd.recipe.lock import alone
 from espnet_cif_hkd.recipe.log import log
 
 _BLOCK = 1 << 20
@@ -73,7 +73,7 @@ def extract_tar(archive: Path, folder: Path) -> None:
         raise UserError(f"{archive} is missing: fetch it again")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with alone(folder / f".{archive.name}.lock"):
+        with alone(folder / f".{archive.name}.lock", log):
             if not is_extracted(archive, folder):
                 _extract(archive, folder)
                 write_text(_marker(archive, folder), f"{archive.stat().st_size}\n")

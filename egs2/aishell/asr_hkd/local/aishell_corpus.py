@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.lock import alone
 from espnet_cif_hkd.recipe.disk import remove, require_space
 from espnet_cif_hkd.recipe.fetch import (
     extract_tar,
@@ -15,7 +16,6 @@ from espnet_cif_hkd.recipe.fetch import (
     forget_extracted,
     is_extracted,
 )
-from espnet_cif_hkd.recipe.lock import alone
 from espnet_cif_hkd.recipe.log import log, progress
 
 DATA_URL = "https://www.openslr.org/resources/33"
@@ -119,7 +119,7 @@ def _unpack_speakers(wav: Path, ours: bool) -> None:
     if not os.access(wav, os.W_OK):
         log(f"{wav} cannot be written: its archives are taken as unpacked")
         return
-    with alone(wav / ".speakers.lock"):
+    with alone(wav / ".speakers.lock", log):
         archives = sorted(wav.glob("*.tar.gz"))
         told = progress(archives, len(archives), f"unpacking speakers in {wav}")
         for archive in told:

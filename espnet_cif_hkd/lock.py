@@ -2,24 +2,27 @@
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.recipe.log import log
+
+Tell = Callable[[str], object]
 
 
 @contextmanager
-def locked(path: Path, refusal: str | None = None) -> Iterator[IO[bytes]]:
+def locked(path: Path, tell: Tell, refusal: str | None = None) -> Iterator[IO[bytes]]:
     """Open ``path`` to append, and lock it until the end.
 
     Whoever has the lock may rename or remove the file: what another process then gets
-    is a new one. Where a file system has no locks, a line of the log says so.
+    is a new one. Where a file system has no locks, a line says so, and
+    nothing is locked.
 
     Args:
         path: the file, made with its folder if it is not there.
+        tell: prints or logs a line, when it must wait for instance.
         refusal: what to say if another process has the lock; None waits for it.
 
     Yields:
@@ -35,7 +38,7 @@ def locked(path: Path, refusal: str | None = None) -> Iterator[IO[bytes]]:
         except OSError as error:
             raise UserError(f"{path} cannot be written: {error.strerror}") from error
         try:
-            _lock(stream, path, refusal)
+            _lock(stream, path, tell, refusal)
             if _is_at(stream, path):
                 yield stream
                 return
@@ -46,29 +49,32 @@ def locked(path: Path, refusal: str | None = None) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
+def alone(path: Path, tell: Tell) -> Iterator[None]:
     """Hold a lock by a file at ``path`` that exists only as long as it is needed.
+
+    Args:
+        path, tell: see :func:`locked`.
 
     Raises:
         UserError: the file cannot be written.
     """
-    with locked(path):
+    with locked(path, tell):
         try:
             yield
         finally:
             path.unlink(missing_ok=True)
 
 
-def _lock(stream: IO[bytes], path: Path, refusal: str | None) -> None:
+def _lock(stream: IO[bytes], path: Path, tell: Tell, refusal: str | None) -> None:
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         if refusal is not None:
             raise UserError(refusal) from error
-        log(f"waiting for another process, which has locked {path}")
+        tell(f"waiting for another process, which has locked {path}")
         fcntl.flock(stream, fcntl.LOCK_EX)
     except OSError:
-        log(f"{path} cannot be locked here: do not run this twice at once")
+        tell(f"{path} cannot be locked here: do not run this twice at once")
 
 
 def _is_at(stream: IO[bytes], path: Path) -> bool:

@@ -1,0 +1,26 @@
+"""Lustre may be mounted without file locks: a store there ended in a traceback."""
+
+import errno
+import fcntl
+import logging
+
+import torch
+from tiny_bert import HIDDEN, build_tiny_bert
+
+from espnet_cif_hkd.distill import dump
+from espnet_cif_hkd.distill.online import OnlineTeacher
+from espnet_cif_hkd.distill.teacher import TeacherConfig
+
+
+def test_a_store_is_filled_where_nothing_can_be_locked(tmp_path, monkeypatch, caplog):
+    def unknown(*args):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", unknown)
+    plm = str(build_tiny_bert(tmp_path / "plm"))
+    teacher = OnlineTeacher(TeacherConfig(plm, HIDDEN), ["<blank>", "<unk>", *"abcd"])
+    store = tmp_path / "store"
+    with caplog.at_level(logging.WARNING):
+        done = dump.dump_store(store, lambda: [[2, 3]], teacher, torch.device("cpu"))
+    assert done.n_sentences == 1
+    assert f"{store / '.lock'} cannot be locked here" in caplog.text

@@ -59,6 +59,8 @@ def test_the_matrices_of_the_repository_are_sound():
         ("system: hkd", "system: kd", r"variants.neg100.system: kd is none of"),
         ("  att:", "  a_t:", r"systems.a_t: names are small letters"),
         ("options: []", "options: [1]", r"variants.neg100.options: give a list"),
+        ("options: []", "epochs: 0", r"variants.neg100.epochs: give a whole number"),
+        ("options: []", "against: cif", r"neg100.against: cif is none of \['neg100'\]"),
         ("options: []", 'options: "a \'b"', r"options: not words of a command"),
         ("outside: true", "outside: 3", r"systems.att.outside: give true or false"),
         ("words: true", "words: [", r"not YAML"),

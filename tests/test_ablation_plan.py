@@ -27,6 +27,7 @@ systems:
   hkd: {label: HKD, options: --system hkd}
 variants:
   few: {label: few, system: hkd, options: --asr_args "--batch_bins 9"}
+  long: {label: long, system: cif, epochs: 9}
 decodes:
   nolm: {label: without, options: --use_lm false}
   lm: {label: with, options: --use_lm true}
@@ -49,6 +50,7 @@ def test_each_seed_compares_all_systems_before_the_next_begins(matrix: Matrix) -
         "cif_seed2",
         "hkd_seed2",
         "hkd_few_seed1",
+        "cif_long_seed1",
     ]
 
 
@@ -57,7 +59,7 @@ def test_what_has_scores_is_not_run_again(matrix: Matrix) -> None:
     done.parent.mkdir(parents=True)
     done.touch()
     assert Cell("hkd", 1) not in missing(matrix, [])
-    assert len(missing(matrix, [])) == 4
+    assert len(missing(matrix, [])) == 5
     assert missing(matrix, ["hkd_seed1", "hkd_seed2"]) == [Cell("hkd", 2)]
     with pytest.raises(UserError, match="no cell hkd_seed3; it has cif_seed1"):
         missing(matrix, ["hkd_seed3"])
@@ -90,6 +92,12 @@ def test_options_of_a_variant_join_those_of_all(matrix: Matrix) -> None:
         assert given.split()[:2] == ["--lr", "1"]
         assert "--batch_bins 9" in given
         assert "--seed 1" in given
+
+
+def test_a_variant_may_be_trained_longer(matrix: Matrix) -> None:
+    for words in commands(matrix, Cell("cif", 1, "long")):
+        assert "--max_epoch 9 --seed 1" in words[words.index("--asr_args") + 1]
+    assert matrix.variants["few"].epochs == matrix.epochs
 
 
 def test_the_language_model_is_made_for_who_decodes_with_it(

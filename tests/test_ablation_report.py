@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="pictures need matplotlib")
 
-from ablation import figures, pages, panels
+from ablation import figures, pages, panels, tables
 from ablation import report as command
 from ablation.errors import SOUNDS, summed
 from ablation.matrix import read_matrix
@@ -186,6 +186,37 @@ def test_characters_need_no_words(tmp_path):
     text, reader = build(tmp_path, cells, words=False)
     assert "WER" not in text and "Characters substituted or deleted" in text
     assert "WER" not in reader
+
+
+def test_a_variant_is_compared_with_another_or_its_system_as_it_is(tmp_path):
+    path = ablation_cells.write_matrix(tmp_path)
+    text = path.read_text(encoding="utf-8").replace(
+        "decodes:",
+        "  long: {label: 24 epochs, system: cif, epochs: 24}\n"
+        "  both: {label: 24 epochs, system: hkd, epochs: 24, against: long}\ndecodes:",
+    )
+    path.write_text(text, encoding="utf-8")
+    found = {
+        name: ablation_cells.cell(name, 1, variant, decodes=("nolm",), epochs=epochs)
+        for name, variant, epochs in (("cif", "long", 24), ("hkd", "both", 24))
+    }
+    for cell in (*found.values(), ablation_cells.cell("cif", 1, decodes=("nolm",))):
+        ablation_cells.write_cell(path, cell)
+    summary = summarise(read_matrix(path))
+    assert not [line for line in summary.missing() if "epochs, not" in line]
+    table = tables.variants(summary)
+    (plain,), (both,) = (
+        [row for row in rows(table, "24 epochs") if row[1] == label]
+        for label in ("CIF", "CIF + HKD")
+    )
+    assert plain[7] == "CIF as it is" and both[7] == "CIF, 24 epochs"
+    assert both[8] == plain[6]
+    points = float(both[9].replace("\N{MINUS SIGN}", "-"))
+    assert points == pytest.approx(float(both[6]) - float(both[8]), abs=0.011)
+    long = ablation_cells.cell("hkd", 1, "both", epochs=25)
+    ablation_cells.write_cell(path, long)
+    lines = summarise(read_matrix(path)).missing()
+    assert "CIF + HKD, seed 1, 24 epochs: 25 epochs, not 24" in lines
 
 
 def test_tuning_is_listed_whole(tmp_path):

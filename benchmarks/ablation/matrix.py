@@ -19,6 +19,8 @@ or as one string that is split as the shell does::
       random: {label: random teacher, options: [], before: python3 make_teacher.py}
     variants:                    # side experiments on a system
       neg100: {label: 100 negatives, system: hkd, options: []}
+      long: {label: 40 epochs, system: cif, epochs: 40}
+      long-hkd: {label: 40 epochs, system: hkd, epochs: 40, against: long}
     decodes:
       nolm: {label: without LM, options: []}
       lm: {label: with LM, options: []}
@@ -63,12 +65,23 @@ class System:
 
 @dataclass(frozen=True)
 class Variant:
-    """A side experiment: ``system`` with other ``options``."""
+    """A side experiment: ``system`` with other ``options``.
+
+    Attributes:
+        name, label: as of a system.
+        system: name of the system that it varies.
+        options: words of the command line beside those of the system.
+        epochs: of its training.
+        against: name of the variant that it is compared with; None is its system as
+            it is.
+    """
 
     name: str
     label: str
     system: str
     options: tuple[str, ...]
+    epochs: int
+    against: str | None
 
 
 @dataclass(frozen=True)
@@ -94,7 +107,7 @@ class Matrix:
         words: whether word error rates are told beside character error rates.
         readings: a file of the recipe, ``{set}`` in its place, or None.
         seeds: at least one, each once.
-        epochs: of every training.
+        epochs: of every training, but of variants that have their own.
         options: words of every command line.
         systems, variants, decodes: by name, in the order of the file.
     """
@@ -209,9 +222,19 @@ def read_matrix(path: Path) -> Matrix:
             "systems", {"label", "options", "outside", "before"}
         ).items()
     }
+    epochs = top.count("epochs")
     variants = {
-        name: Variant(name, one.text("label"), one.text("system"), one.words("options"))
-        for name, one in top.group("variants", {"label", "system", "options"}).items()
+        name: Variant(
+            name=name,
+            label=one.text("label"),
+            system=one.text("system"),
+            options=one.words("options"),
+            epochs=one.count("epochs") if "epochs" in one.data else epochs,
+            against=one.text("against") if "against" in one.data else None,
+        )
+        for name, one in top.group(
+            "variants", {"label", "system", "options", "epochs", "against"}
+        ).items()
     }
     decodes = {
         name: Decode(name, one.text("label"), one.words("options"))
@@ -229,6 +252,11 @@ def read_matrix(path: Path) -> Matrix:
             raise top.fail(
                 f"variants.{name}.system", f"{variant.system} is none of {known}"
             )
+        if variant.against is not None and variant.against not in variants:
+            raise top.fail(
+                f"variants.{name}.against",
+                f"{variant.against} is none of {sorted(variants)}",
+            )
     if not decodes:
         raise top.fail("decodes", "name at least one way of decoding")
     return Matrix(
@@ -241,7 +269,7 @@ def read_matrix(path: Path) -> Matrix:
         words=top.flag("words", True),
         readings=top.text("readings") if "readings" in top.data else None,
         seeds=_seeds(top),
-        epochs=top.count("epochs"),
+        epochs=epochs,
         options=top.words("options"),
         systems=systems,
         variants=variants,

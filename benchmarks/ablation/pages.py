@@ -108,9 +108,9 @@ def results(
         tables.lengths(summary, decode),
         _picture(pictures, "lengths"),
         "## Side experiments\n",
-        "One run each, against the run of the same system and seed as it is. The "
-        "interval is over utterances and knows nothing of how far two trainings of the "
-        "same system lie apart.\n",
+        "One run each, against one other run of the same seed. The interval is over "
+        "utterances and knows nothing of how far two trainings of the same system lie "
+        "apart.\n",
         tables.variants(summary),
         "## Tuning\n",
         "All that was tried, on dev only, error rates in per cent.\n",

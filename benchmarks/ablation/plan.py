@@ -108,10 +108,11 @@ def _with_lm(decode: Decode) -> bool:
 def commands(matrix: Matrix, cell: Cell) -> list[list[str]]:
     """Train, then decode and score in each way."""
     system = matrix.systems[cell.system]
-    options = list(system.options)
+    options, epochs = list(system.options), matrix.epochs
     if cell.variant:
-        options += matrix.variants[cell.variant].options
-    training = f"--max_epoch {matrix.epochs} --seed {cell.seed} --num_att_plot 0"
+        variant = matrix.variants[cell.variant]
+        options, epochs = [*options, *variant.options], variant.epochs
+    training = f"--max_epoch {epochs} --seed {cell.seed} --num_att_plot 0"
     options += ["--asr_args", training, "--asr_tag", cell.name]
     return [
         *([list(system.before)] if system.before else []),

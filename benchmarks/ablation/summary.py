@@ -1,6 +1,6 @@
 """Numbers of a matrix: rates by seed, comparisons, and what is missing."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -86,13 +86,17 @@ class Summary:
     def variants(self) -> list[Cell]:
         return [cell for cell in self.cells if cell.variant is not None]
 
+    def compared(self, cell: Cell) -> list[Cell]:
+        """What a variant is compared with: another variant, or its system as it is."""
+        assert cell.variant is not None
+        against = self.matrix.variants[cell.variant].against
+        if against is None:
+            return self.runs(cell.system)
+        return [other for other in self.cells if other.variant == against]
+
     def scores(self, system: str, decode: str, name: str) -> dict[int, Scores]:
         """Scores of a decoded set by seed, of the runs that have it."""
-        return {
-            cell.seed: cell.decodes[decode].sets[name]
-            for cell in self.runs(system)
-            if decode in cell.decodes and name in cell.decodes[decode].sets
-        }
+        return scores_of(self.runs(system), decode, name)
 
     def analyses(self, system: str, decode: str, name: str) -> dict[int, Analysis]:
         """Analyses of a decoded set by seed, of the runs that have one."""
@@ -160,12 +164,14 @@ class Summary:
 
     def _incomplete(self, cell: Cell) -> list[str]:
         name = f"{self.label(cell.system)}, seed {cell.seed}"
+        planned = self.matrix.epochs
         if cell.variant:
-            name += f", {self.matrix.variants[cell.variant].label}"
+            variant = self.matrix.variants[cell.variant]
+            name, planned = f"{name}, {variant.label}", variant.epochs
         lines = []
         last = cell.epochs[-1].number
-        if last != self.matrix.epochs:
-            lines.append(f"{name}: {last} epochs, not {self.matrix.epochs}")
+        if last != planned:
+            lines.append(f"{name}: {last} epochs, not {planned}")
         for decode in self.matrix.decodes.values():
             decoded = cell.decodes.get(decode.name)
             lacking = [s for s in SETS if decoded is None or s not in decoded.sets]
@@ -174,6 +180,15 @@ class Summary:
                     f"{name}: {' and '.join(lacking)} not decoded {decode.label}"
                 )
         return lines
+
+
+def scores_of(cells: Iterable[Cell], decode: str, name: str) -> dict[int, Scores]:
+    """Scores of a decoded set by seed, of the cells that have it."""
+    return {
+        cell.seed: cell.decodes[decode].sets[name]
+        for cell in cells
+        if decode in cell.decodes and name in cell.decodes[decode].sets
+    }
 
 
 def summarise(matrix: Matrix) -> Summary:

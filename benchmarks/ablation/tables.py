@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ablation.cells import Scores
+from ablation.cells import Cell, Scores
 from ablation.errors import FREQUENCIES, SOUNDS
 from ablation.significance import t_interval
 from ablation.summary import (
@@ -14,6 +14,7 @@ from ablation.summary import (
     class_difference,
     pooled,
     score_difference,
+    scores_of,
     shown,
 )
 from ablation.verdict import bracket, in_a_word, signed
@@ -322,19 +323,20 @@ def _sides(off: "np.ndarray") -> tuple["np.ndarray", ...]:
 
 
 def variants(summary: Summary) -> str:
-    """Side experiments, each against the same seed's run of its system as it is."""
+    """Side experiments, each against what it is compared with, of the same seed."""
     head = ["what", "system", "seed", "epochs", "decoding", "dev CER %", "test CER %"]
-    head += ["as it is, test CER %", "points", "over utterances", "dev acc_acd %"]
+    head += ["against", "its test CER %", "points", "over utterances", "dev acc_acd %"]
     rows = []
     for cell in summary.variants():
         assert cell.variant is not None
         accuracy = cell.epochs[-1].valid.get("acc_acd")
+        other = summary.compared(cell)
         for decode, decoded in cell.decodes.items():
-            plain = summary.scores(cell.system, decode, "test")
-            own = {}
-            if "test" in decoded.sets:
-                own[cell.seed] = decoded.sets["test"]
-            difference = score_difference(plain, own, "char")
+            difference = score_difference(
+                scores_of(other, decode, "test"),
+                scores_of([cell], decode, "test"),
+                "char",
+            )
             rows.append(
                 [
                     summary.matrix.variants[cell.variant].label,
@@ -343,6 +345,7 @@ def variants(summary: Summary) -> str:
                     str(cell.epochs[-1].number),
                     summary.matrix.decodes[decode].label,
                     *(_rate(decoded.sets.get(name), "char") for name in SETS),
+                    _against(summary, cell),
                     *(
                         ("–", "–", "–")
                         if difference is None
@@ -356,6 +359,15 @@ def variants(summary: Summary) -> str:
                 ]
             )
     return markdown(head, rows) if rows else "None was run.\n"
+
+
+def _against(summary: Summary, cell: Cell) -> str:
+    assert cell.variant is not None
+    other = summary.matrix.variants[cell.variant].against
+    if other is None:
+        return f"{summary.label(cell.system)} as it is"
+    known = summary.matrix.variants[other]
+    return f"{summary.label(known.system)}, {known.label}"
 
 
 def tuning(entries: Sequence[Mapping[str, object]]) -> str:

@@ -72,8 +72,7 @@ class Variant:
         system: name of the system that it varies.
         options: words of the command line beside those of the system.
         epochs: of its training.
-        against: name of the variant that it is compared with; None is its system as
-            it is.
+        against: name of the variant or system that it is compared with.
     """
 
     name: str
@@ -81,7 +80,7 @@ class Variant:
     system: str
     options: tuple[str, ...]
     epochs: int
-    against: str | None
+    against: str
 
 
 @dataclass(frozen=True)
@@ -230,7 +229,7 @@ def read_matrix(path: Path) -> Matrix:
             system=one.text("system"),
             options=one.words("options"),
             epochs=one.count("epochs") if "epochs" in one.data else epochs,
-            against=one.text("against") if "against" in one.data else None,
+            against=one.text("against" if "against" in one.data else "system"),
         )
         for name, one in top.group(
             "variants", {"label", "system", "options", "epochs", "against"}
@@ -252,10 +251,12 @@ def read_matrix(path: Path) -> Matrix:
             raise top.fail(
                 f"variants.{name}.system", f"{variant.system} is none of {known}"
             )
-        if variant.against is not None and variant.against not in variants:
+        if name in systems:
+            raise top.fail(f"variants.{name}", "a system has this name")
+        if variant.against not in {**variants, **systems}:
             raise top.fail(
                 f"variants.{name}.against",
-                f"{variant.against} is none of {sorted(variants)}",
+                f"{variant.against} is none of {sorted({**variants, **systems})}",
             )
     if not decodes:
         raise top.fail("decodes", "name at least one way of decoding")

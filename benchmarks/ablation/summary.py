@@ -87,12 +87,11 @@ class Summary:
         return [cell for cell in self.cells if cell.variant is not None]
 
     def compared(self, cell: Cell) -> list[Cell]:
-        """What a variant is compared with: another variant, or its system as it is."""
+        """What a variant is compared with: another one, or runs of a system."""
         assert cell.variant is not None
         against = self.matrix.variants[cell.variant].against
-        if against is None:
-            return self.runs(cell.system)
-        return [other for other in self.cells if other.variant == against]
+        others = [other for other in self.cells if other.variant == against]
+        return others or self.runs(against)
 
     def scores(self, system: str, decode: str, name: str) -> dict[int, Scores]:
         """Scores of a decoded set by seed, of the runs that have it."""

@@ -363,11 +363,12 @@ def variants(summary: Summary) -> str:
 
 def _against(summary: Summary, cell: Cell) -> str:
     assert cell.variant is not None
-    other = summary.matrix.variants[cell.variant].against
-    if other is None:
-        return f"{summary.label(cell.system)} as it is"
-    known = summary.matrix.variants[other]
-    return f"{summary.label(known.system)}, {known.label}"
+    matrix = summary.matrix
+    against = matrix.variants[cell.variant].against
+    if against in matrix.systems:
+        return matrix.systems[against].label
+    other = matrix.variants[against]
+    return f"{matrix.systems[other.system].label}, {other.label}"
 
 
 def tuning(entries: Sequence[Mapping[str, object]]) -> str:

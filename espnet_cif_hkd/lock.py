@@ -17,8 +17,8 @@ def locked(path: Path, tell: Tell, refusal: str | None = None) -> Iterator[IO[by
     """Open ``path`` to append, and lock it until the end.
 
     Whoever has the lock may rename or remove the file: what another process then gets
-    is a new one. Where a file system has no locks, a line says so, and
-    nothing is locked.
+    is a new one. Where a file system has no locks, a line says so and nothing is
+    locked.
 
     Args:
         path: the file, made with its folder if it is not there.

@@ -126,6 +126,10 @@ class Matrix:
     variants: Mapping[str, Variant]
     decodes: Mapping[str, Decode]
 
+    def epochs_of(self, variant: str | None) -> int:
+        """Of the training of a variant, or of a system as it is."""
+        return self.variants[variant].epochs if variant else self.epochs
+
     @property
     def results(self) -> Path:
         """Folder of the scores: ``cells/`` and ``tuning.json`` are in it."""

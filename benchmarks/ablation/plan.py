@@ -108,10 +108,10 @@ def _with_lm(decode: Decode) -> bool:
 def commands(matrix: Matrix, cell: Cell) -> list[list[str]]:
     """Train, then decode and score in each way."""
     system = matrix.systems[cell.system]
-    options, epochs = list(system.options), matrix.epochs
+    options = list(system.options)
     if cell.variant:
-        variant = matrix.variants[cell.variant]
-        options, epochs = [*options, *variant.options], variant.epochs
+        options += matrix.variants[cell.variant].options
+    epochs = matrix.epochs_of(cell.variant)
     training = f"--max_epoch {epochs} --seed {cell.seed} --num_att_plot 0"
     options += ["--asr_args", training, "--asr_tag", cell.name]
     return [

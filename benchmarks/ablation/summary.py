@@ -90,8 +90,8 @@ class Summary:
         """What a variant is compared with: another one, or runs of a system."""
         assert cell.variant is not None
         against = self.matrix.variants[cell.variant].against
-        others = [other for other in self.cells if other.variant == against]
-        return others or self.runs(against)
+        # No variant has the name of a system.
+        return [c for c in self.cells if (c.variant or c.system) == against]
 
     def scores(self, system: str, decode: str, name: str) -> dict[int, Scores]:
         """Scores of a decoded set by seed, of the runs that have it."""
@@ -163,12 +163,10 @@ class Summary:
 
     def _incomplete(self, cell: Cell) -> list[str]:
         name = f"{self.label(cell.system)}, seed {cell.seed}"
-        planned = self.matrix.epochs
         if cell.variant:
-            variant = self.matrix.variants[cell.variant]
-            name, planned = f"{name}, {variant.label}", variant.epochs
+            name += f", {self.matrix.variants[cell.variant].label}"
         lines = []
-        last = cell.epochs[-1].number
+        last, planned = cell.epochs[-1].number, self.matrix.epochs_of(cell.variant)
         if last != planned:
             lines.append(f"{name}: {last} epochs, not {planned}")
         for decode in self.matrix.decodes.values():

@@ -267,6 +267,9 @@ def _next_shard(folder: Path) -> Path:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """One writer at a time; the system frees the lock of a killed one."""
+    with _told_disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".lock").touch()
     # Trainings that share a store begin together; to the second, which waits, there may
     # be nothing left to do.
     with locked(folder / ".lock", logging.warning):

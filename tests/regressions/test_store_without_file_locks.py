@@ -4,12 +4,14 @@ import errno
 import fcntl
 import logging
 
+import pytest
 import torch
 from tiny_bert import HIDDEN, build_tiny_bert
 
 from espnet_cif_hkd.distill import dump
 from espnet_cif_hkd.distill.online import OnlineTeacher
 from espnet_cif_hkd.distill.teacher import TeacherConfig
+from espnet_cif_hkd.errors import UserError
 
 
 def test_a_store_is_filled_where_nothing_can_be_locked(tmp_path, monkeypatch, caplog):
@@ -24,3 +26,12 @@ def test_a_store_is_filled_where_nothing_can_be_locked(tmp_path, monkeypatch, ca
         done = dump.dump_store(store, lambda: [[2, 3]], teacher, torch.device("cpu"))
     assert done.n_sentences == 1
     assert f"{store / '.lock'} cannot be locked here" in caplog.text
+
+
+def test_a_store_that_cannot_be_made_is_named_by_its_option(tmp_path):
+    (tmp_path / "file").touch()
+    teacher = OnlineTeacher(TeacherConfig("unused", HIDDEN), ["<blank>", "a"])
+    with pytest.raises(UserError, match=r"teacher_store .*/store: cannot write to it"):
+        dump.dump_store(
+            tmp_path / "file/store", lambda: [[1]], teacher, torch.device("cpu")
+        )

@@ -28,6 +28,7 @@ systems:
 variants:
   few: {label: few, system: hkd, options: --asr_args "--batch_bins 9"}
   long: {label: long, system: cif, epochs: 9}
+  small: {label: small, system: hkd, subset: 7}
 decodes:
   nolm: {label: without, options: --use_lm false}
   lm: {label: with, options: --use_lm true}
@@ -51,6 +52,7 @@ def test_each_seed_compares_all_systems_before_the_next_begins(matrix: Matrix) -
         "hkd_seed2",
         "hkd_few_seed1",
         "cif_long_seed1",
+        "hkd_small_seed1",
     ]
 
 
@@ -59,7 +61,7 @@ def test_what_has_scores_is_not_run_again(matrix: Matrix) -> None:
     done.parent.mkdir(parents=True)
     done.touch()
     assert Cell("hkd", 1) not in missing(matrix, [])
-    assert len(missing(matrix, [])) == 5
+    assert len(missing(matrix, [])) == 6
     assert missing(matrix, ["hkd_seed1", "hkd_seed2"]) == [Cell("hkd", 2)]
     with pytest.raises(UserError, match="no cell hkd_seed3; it has cif_seed1"):
         missing(matrix, ["hkd_seed3"])
@@ -100,10 +102,26 @@ def test_a_variant_may_be_trained_longer(matrix: Matrix) -> None:
     assert matrix.variants["few"].epochs == matrix.epochs
 
 
+def test_a_variant_may_be_trained_on_less(matrix: Matrix) -> None:
+    made, *prepared = preparation(matrix)[-3:]
+    assert made == ["bash", "local/data.sh", "--subset", "7"]
+    assert [words[-4:] for words in prepared] == [
+        ["--stage", "3", "--stop_stage", "4"],
+        ["--stage", "10", "--stop_stage", "10"],
+    ]
+    for words in (*prepared, *commands(matrix, Cell("hkd", 1, "small"))):
+        assert words[words.index("--train_set") + 1] == "train_7"
+        # The statistics of the whole set stay.
+        assert "train_7" in words[words.index("--asr_stats_dir") + 1]
+    for words in commands(matrix, Cell("hkd", 1, "few")):
+        assert "--train_set" not in words
+
+
 def test_the_language_model_is_made_for_who_decodes_with_it(
     matrix: Matrix,
 ) -> None:
-    stages = [words[words.index("--stage") + 1] for words in preparation(matrix)]
+    whole = [words for words in preparation(matrix) if "--train_set" not in words]
+    stages = [w[w.index("--stage") + 1] for w in whole if "--stage" in w]
     assert stages == ["1", "6", "10"]
     assert "true" in preparation(matrix)[1]
 

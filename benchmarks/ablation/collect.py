@@ -26,6 +26,7 @@ from ablation.errors import (
     by_sound_utterances,
     summed,
 )
+from ablation.matrix import TRAIN_SET
 from espnet_cif_hkd.bin.training_log import epoch_phases, group_logs
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.recipe.alignment import Alignment, align
@@ -44,6 +45,7 @@ def collect(
     sets: Iterable[str],
     unit: str,
     spoken: str | None = None,
+    train_set: str = TRAIN_SET,
 ) -> dict[str, Any]:
     """Read what is known of one run.
 
@@ -55,6 +57,7 @@ def collect(
         unit: ``word`` or ``char``: whose frequency in training is looked at.
         spoken: the recipe's file with a reading of each character, ``{set}`` in its
             place; None if there is none.
+        train_set: name of the data that it was trained on.
 
     Raises:
         UserError: A file is missing, or has not one reading a character.
@@ -62,13 +65,13 @@ def collect(
     config = _read(folder / "config.yaml")
     conf = yaml.safe_load(config)
     raw = recipe / "dump" / "raw"
-    frequencies = training_counts(raw / "train" / "text", unit)
-    sounds = read_sounds(recipe, spoken, ("train", *sets)) if spoken else None
+    frequencies = training_counts(raw / train_set / "text", unit)
+    sounds = read_sounds(recipe, spoken, (TRAIN_SET, *sets)) if spoken else None
     found: dict[str, Any] = {
         "format": FORMAT,
         "versions": versions(),
         "hashes": {
-            "train": data_hash(raw / "train", recipe),
+            "train": data_hash(raw / train_set, recipe),
             **{name: data_hash(unfiltered(raw, name), recipe) for name in sets},
             "teacher": teacher_hash(conf, recipe),
             "config": hashlib.sha256(config.encode()).hexdigest(),

@@ -19,8 +19,9 @@ or as one string that is split as the shell does::
       random: {label: random teacher, options: [], before: python3 make_teacher.py}
     variants:                    # side experiments on a system
       neg100: {label: 100 negatives, system: hkd, options: []}
-      long: {label: 40 epochs, system: cif, epochs: 40}
-      long-hkd: {label: 40 epochs, system: hkd, epochs: 40, against: long}
+      small: {label: 500 utterances, system: cif, epochs: 90, subset: 500}
+      small-hkd:
+        {label: 500 utterances, system: hkd, epochs: 90, subset: 500, against: small}
     decodes:
       nolm: {label: without LM, options: []}
       lm: {label: with LM, options: []}
@@ -37,6 +38,7 @@ import yaml
 
 from espnet_cif_hkd.errors import UserError
 
+TRAIN_SET = "train"  # in all recipes of this repository
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _KEYS = {
     *("corpus", "title", "recipe", "baseline", "control", "words", "readings", "seeds"),
@@ -72,6 +74,8 @@ class Variant:
         system: name of the system that it varies.
         options: words of the command line beside those of the system.
         epochs: of its training.
+        subset: it is trained on so many utterances, those of the recipe's
+            ``local/data.sh --subset``; 0: on all.
         against: name of the variant or system that it is compared with.
     """
 
@@ -80,7 +84,13 @@ class Variant:
     system: str
     options: tuple[str, ...]
     epochs: int
+    subset: int
     against: str
+
+    @property
+    def train_set(self) -> str:
+        """Name of the data that it is trained on."""
+        return f"{TRAIN_SET}_{self.subset}" if self.subset else TRAIN_SET
 
 
 @dataclass(frozen=True)
@@ -129,6 +139,10 @@ class Matrix:
     def epochs_of(self, variant: str | None) -> int:
         """Of the training of a variant, or of a system as it is."""
         return self.variants[variant].epochs if variant else self.epochs
+
+    def train_set_of(self, variant: str | None) -> str:
+        """Name of the data that a variant, or a system as it is, is trained on."""
+        return self.variants[variant].train_set if variant else TRAIN_SET
 
     @property
     def results(self) -> Path:
@@ -233,10 +247,11 @@ def read_matrix(path: Path) -> Matrix:
             system=one.text("system"),
             options=one.words("options"),
             epochs=one.count("epochs") if "epochs" in one.data else epochs,
+            subset=one.count("subset") if "subset" in one.data else 0,
             against=one.text("against" if "against" in one.data else "system"),
         )
         for name, one in top.group(
-            "variants", {"label", "system", "options", "epochs", "against"}
+            "variants", {"label", "system", "options", "epochs", "subset", "against"}
         ).items()
     }
     decodes = {

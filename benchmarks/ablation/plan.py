@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablation.matrix import Decode, Matrix
+from ablation.matrix import TRAIN_SET, Decode, Matrix
 from espnet_cif_hkd.errors import UserError
 
 EXPERIMENTS = "exp/ablation"  # in the folder of the recipe
@@ -98,7 +98,22 @@ def preparation(matrix: Matrix) -> list[list[str]]:
         for decode in matrix.decodes.values()
         if _with_lm(decode)
     ]
-    return [*commands, _run(matrix, *first, *_stages(10, 10))]
+    commands.append(_run(matrix, *first, *_stages(10, 10)))
+    subsets = {one.subset: one.train_set for one in matrix.variants.values()}
+    for size, train_set in subsets.items():
+        if size:
+            commands.append(["bash", "local/data.sh", "--subset", str(size)])
+            # Token list and LM are those of the whole set.
+            commands.append(_run(matrix, *first, *_data(train_set), *_stages(3, 4)))
+            commands.append(_run(matrix, *first, *_data(train_set), *_stages(10, 10)))
+    return commands
+
+
+def _data(train_set: str) -> list[str]:
+    if train_set == TRAIN_SET:
+        return []
+    stats = f"{EXPERIMENTS}/asr_stats_{train_set}"
+    return ["--train_set", train_set, "--asr_stats_dir", stats]
 
 
 def _with_lm(decode: Decode) -> bool:
@@ -111,6 +126,7 @@ def commands(matrix: Matrix, cell: Cell) -> list[list[str]]:
     options = list(system.options)
     if cell.variant:
         options += matrix.variants[cell.variant].options
+    options += _data(matrix.train_set_of(cell.variant))
     epochs = matrix.epochs_of(cell.variant)
     training = f"--max_epoch {epochs} --seed {cell.seed} --num_att_plot 0"
     options += ["--asr_args", training, "--asr_tag", cell.name]

@@ -91,6 +91,7 @@ def keep(matrix: Matrix, cell: Cell) -> None:
         SETS,
         "word" if matrix.words else "char",
         matrix.readings,
+        matrix.train_set_of(cell.variant),
     )
     known = {"corpus": matrix.corpus, "system": cell.system, "seed": cell.seed}
     if cell.variant:

@@ -182,6 +182,23 @@ def test_collecting_anew_keeps_the_versions_of_the_run(
     assert not versions
 
 
+def test_scores_are_collected_anew_of_the_cells_named(
+    matrix: Matrix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in (1, 2):
+        file = result_file(matrix, Cell("cif", seed))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    kept: list[Cell] = []
+    monkeypatch.setattr(run, "keep", lambda _, cell: kept.append(cell))
+    for names in (["cif_seed2"], []):
+        monkeypatch.setattr(
+            sys, "argv", ["run.py", str(matrix.path), "--again", *names]
+        )
+        run.main()
+    assert kept == [Cell("cif", 2), Cell("cif", 1), Cell("cif", 2)]
+
+
 def test_what_still_runs_is_not_begun_a_second_time(matrix: Matrix) -> None:
     log = run.TOP / matrix.recipe / "cell.log"
     with log.open("ab") as held:

@@ -65,7 +65,8 @@ def collect(
     config = _read(folder / "config.yaml")
     conf = yaml.safe_load(config)
     raw = recipe / "dump" / "raw"
-    frequencies = training_counts(raw / train_set / "text", unit)
+    # Of the whole training set, so that all cells of a corpus have the same classes.
+    frequencies = training_counts(raw / TRAIN_SET / "text", unit)
     sounds = read_sounds(recipe, spoken, (TRAIN_SET, *sets)) if spoken else None
     found: dict[str, Any] = {
         "format": FORMAT,

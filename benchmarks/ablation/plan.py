@@ -44,8 +44,8 @@ def result_file(matrix: Matrix, cell: Cell) -> Path:
     return matrix.results / "cells" / f"{cell.name}.json"
 
 
-def missing(matrix: Matrix, names: list[str]) -> list[Cell]:
-    """Cells without scores, of those named, or of all if none is named.
+def named(matrix: Matrix, names: list[str]) -> list[Cell]:
+    """The cells of these names, or all if none is given.
 
     Raises:
         UserError: A name is not one of the matrix.
@@ -56,8 +56,17 @@ def missing(matrix: Matrix, names: list[str]) -> list[Cell]:
             raise UserError(
                 f"{matrix.path} has no cell {name}; it has {', '.join(known)}"
             )
-    wanted = [known[name] for name in names] or list(known.values())
-    return [cell for cell in wanted if not result_file(matrix, cell).exists()]
+    return [known[name] for name in names] or list(known.values())
+
+
+def missing(matrix: Matrix, names: list[str]) -> list[Cell]:
+    """Those of ``named`` that have no scores.
+
+    Raises:
+        UserError: A name is not one of the matrix.
+    """
+    cells = named(matrix, names)
+    return [cell for cell in cells if not result_file(matrix, cell).exists()]
 
 
 def experiment(matrix: Matrix, cell: Cell, top: Path) -> Path:

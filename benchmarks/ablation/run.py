@@ -6,7 +6,8 @@
 Cells that have a file in ``results/CORPUS/cells`` are done; of the others, those named
 or all are run, ``--jobs`` at a time. Killed and started anew it goes on where it was:
 finished stages are kept, a training resumes after its last whole epoch. What the
-commands say is in ``exp/ablation/CELL.log`` of the recipe.
+commands say is in ``exp/ablation/CELL.log`` of the recipe. ``--again`` takes the scores
+anew from the folders of finished cells, of those named or of all.
 """
 
 import argparse
@@ -28,10 +29,10 @@ from ablation.matrix import Matrix, read_matrix
 from ablation.plan import (
     EXPERIMENTS,
     Cell,
-    cells,
     commands,
     experiment,
     missing,
+    named,
     preparation,
     result_file,
 )
@@ -147,8 +148,9 @@ def main() -> None:
             print("\n".join(cell.name for cell in todo))
             return
         if args.again:
-            for cell in set(cells(matrix)) - set(missing(matrix, [])):
-                keep(matrix, cell)
+            for cell in named(matrix, args.cells):
+                if cell not in todo:
+                    keep(matrix, cell)
             return
         threads = args.threads or max(1, (os.cpu_count() or 1) // args.jobs)
         failures = work(matrix, todo, args.jobs, threads)

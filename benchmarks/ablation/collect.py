@@ -45,7 +45,6 @@ def collect(
     sets: Iterable[str],
     unit: str,
     spoken: str | None = None,
-    train_set: str = TRAIN_SET,
 ) -> dict[str, Any]:
     """Read what is known of one run.
 
@@ -57,7 +56,6 @@ def collect(
         unit: ``word`` or ``char``: whose frequency in training is looked at.
         spoken: the recipe's file with a reading of each character, ``{set}`` in its
             place; None if there is none.
-        train_set: name of the data that it was trained on.
 
     Raises:
         UserError: A file is missing, or has not one reading a character.
@@ -72,7 +70,7 @@ def collect(
         "format": FORMAT,
         "versions": versions(),
         "hashes": {
-            "train": data_hash(raw / train_set, recipe),
+            "train": data_hash(recipe / trained_on(conf), recipe),
             **{name: data_hash(unfiltered(raw, name), recipe) for name in sets},
             "teacher": teacher_hash(conf, recipe),
             "config": hashlib.sha256(config.encode()).hexdigest(),
@@ -271,6 +269,12 @@ def count_parameters(conf: dict[str, Any]) -> dict[str, int]:
     sizes = {name: tensor.numel() for name, tensor in model.named_parameters()}
     needed = {name: n for name, n in sizes.items() if not name.startswith("criterion.")}
     return {"inference": sum(needed.values()), "training": sum(sizes.values())}
+
+
+def trained_on(conf: dict[str, Any]) -> Path:
+    """Folder of the training data, relative to the recipe's."""
+    file, _, _ = conf["train_data_path_and_name_and_type"][0]
+    return Path(file).parent
 
 
 @functools.cache

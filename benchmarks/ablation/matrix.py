@@ -87,11 +87,6 @@ class Variant:
     subset: int
     against: str
 
-    @property
-    def train_set(self) -> str:
-        """Name of the data that it is trained on."""
-        return f"{TRAIN_SET}_{self.subset}" if self.subset else TRAIN_SET
-
 
 @dataclass(frozen=True)
 class Decode:
@@ -140,9 +135,9 @@ class Matrix:
         """Of the training of a variant, or of a system as it is."""
         return self.variants[variant].epochs if variant else self.epochs
 
-    def train_set_of(self, variant: str | None) -> str:
-        """Name of the data that a variant, or a system as it is, is trained on."""
-        return self.variants[variant].train_set if variant else TRAIN_SET
+    def subset_of(self, variant: str | None) -> int:
+        """Utterances that it is trained on; 0: all, as a system is as it is."""
+        return self.variants[variant].subset if variant else 0
 
     @property
     def results(self) -> Path:

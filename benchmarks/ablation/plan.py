@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,8 +98,11 @@ def _stages(first: int, last: int) -> tuple[str, ...]:
     return "--stage", str(first), "--stop_stage", str(last)
 
 
-def preparation(matrix: Matrix) -> list[list[str]]:
-    """Commands whose outputs all cells share: data, token list, LM, shapes."""
+def preparation(matrix: Matrix, todo: Iterable[Cell]) -> list[list[str]]:
+    """Commands whose outputs cells share: data, token list, LM, shapes.
+
+    Subsets of the data are made for those of ``todo`` only.
+    """
     first = matrix.systems[matrix.baseline].options
     commands = [_run(matrix, *first, *_stages(1, 5))]
     commands += [
@@ -108,19 +111,18 @@ def preparation(matrix: Matrix) -> list[list[str]]:
         if _with_lm(decode)
     ]
     commands.append(_run(matrix, *first, *_stages(10, 10)))
-    subsets = {one.subset: one.train_set for one in matrix.variants.values()}
-    for size, train_set in subsets.items():
-        if size:
-            commands.append(["bash", "local/data.sh", "--subset", str(size)])
-            # Token list and LM are those of the whole set.
-            commands.append(_run(matrix, *first, *_data(train_set), *_stages(3, 4)))
-            commands.append(_run(matrix, *first, *_data(train_set), *_stages(10, 10)))
+    for size in sorted({matrix.subset_of(cell.variant) for cell in todo} - {0}):
+        commands.append(["bash", "local/data.sh", "--subset", str(size)])
+        # Token list and LM are those of the whole set.
+        for stages in (_stages(3, 4), _stages(10, 10)):
+            commands.append(_run(matrix, *first, *_subset(size), *stages))
     return commands
 
 
-def _data(train_set: str) -> list[str]:
-    if train_set == TRAIN_SET:
+def _subset(size: int) -> list[str]:
+    if not size:
         return []
+    train_set = f"{TRAIN_SET}_{size}"
     stats = f"{EXPERIMENTS}/asr_stats_{train_set}"
     return ["--train_set", train_set, "--asr_stats_dir", stats]
 
@@ -135,7 +137,7 @@ def commands(matrix: Matrix, cell: Cell) -> list[list[str]]:
     options = list(system.options)
     if cell.variant:
         options += matrix.variants[cell.variant].options
-    options += _data(matrix.train_set_of(cell.variant))
+    options += _subset(matrix.subset_of(cell.variant))
     epochs = matrix.epochs_of(cell.variant)
     training = f"--max_epoch {epochs} --seed {cell.seed} --num_att_plot 0"
     options += ["--asr_args", training, "--asr_tag", cell.name]

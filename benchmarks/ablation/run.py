@@ -92,7 +92,6 @@ def keep(matrix: Matrix, cell: Cell) -> None:
         SETS,
         "word" if matrix.words else "char",
         matrix.readings,
-        matrix.train_set_of(cell.variant),
     )
     known = {"corpus": matrix.corpus, "system": cell.system, "seed": cell.seed}
     if cell.variant:
@@ -109,7 +108,7 @@ def keep(matrix: Matrix, cell: Cell) -> None:
 def work(matrix: Matrix, todo: list[Cell], jobs: int, threads: int) -> list[str]:
     """Run cells side by side, of so many threads each; returns a line an error."""
     recipe = TOP / matrix.recipe
-    for words in preparation(matrix):
+    for words in preparation(matrix, todo):
         log = recipe / EXPERIMENTS / "preparation.log"
         execute(words, recipe, log, os.cpu_count() or 1)
     failures = []

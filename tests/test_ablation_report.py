@@ -285,7 +285,9 @@ def test_the_question_is_compared_with_a_control_too(tmp_path):
     (line,) = (line for line in lines if "against" in line and "CIF + LRD." in line)
     assert "**CIF + HKD is better than CIF + LRD.**" in line
     reader = (tmp_path / "root/docs/results.md").read_text(encoding="utf-8")
-    assert "CIF + HKD is better than CIF + LRD." in reader
+    answer = reader.index("CIF + HKD is better than CIF.")
+    controlled = reader.index("CIF + HKD is better than CIF + LRD.")
+    assert answer < controlled < reader.index("shown to be better than CIF")
     where = section(page(tmp_path / "root"), "Where the errors are")
     assert "| CIF + HKD | CIF + HKD minus CIF + LRD |" in where
 

@@ -317,19 +317,21 @@ def _outside(summaries: Sequence[Summary]) -> str:
 
 
 def _reader_words(summary: Summary) -> str:
+    """The answer first, then its control, then the other systems."""
     baseline = summary.label(summary.matrix.baseline)
     compared = _compared(summary, summary.contenders)
-    text = headline(baseline, compared, _sought(summary))
     rate = f"test CER {summary.matrix.decodes[summary.first_decode].label}"
-    for label, found in compared:
-        if label == summary.label(summary.question):
-            text += " " + sentence(label, baseline, rate, found).replace("**", "")
-    control = _against_control(summary, rate)
-    text += f" {control.replace('**', '')}" if control else ""
+    parts = [
+        sentence(label, baseline, rate, found)
+        for label, found in compared
+        if label == summary.label(summary.question)
+    ]
+    parts.append(_against_control(summary, rate) or "")
+    parts.append(headline(baseline, compared, _sought(summary)))
     lacking = len(summary.missing())
     if lacking:
-        text += f" The matrix is not complete: {lacking} results are missing."
-    return text
+        parts.append(f"The matrix is not complete: {lacking} results are missing.")
+    return " ".join(filter(None, parts)).replace("**", "")
 
 
 def _reader_rows(summary: Summary) -> list[list[str]]:

@@ -178,5 +178,6 @@ def _agreement(difference: Difference) -> str:
     higher = sum(value > 0 for value in difference.per_seed)
     runs = len(difference.per_seed)
     if lower == runs or higher == runs:
-        return f"all {runs} seeds are {'lower' if lower else 'higher'}"
+        all_ = "both" if runs == 2 else f"all {runs}"
+        return f"{all_} seeds are {'lower' if lower else 'higher'}"
     return f"{lower} of {runs} seeds are lower, {higher} higher"

@@ -13,7 +13,9 @@ Tell = Callable[[str], object]
 
 
 @contextmanager
-def locked(path: Path, tell: Tell, refusal: str | None = None) -> Iterator[IO[bytes]]:
+def locked(
+    path: Path, tell: Tell, refusal: str | None = None, unwritable: str | None = None
+) -> Iterator[IO[bytes]]:
     """Open ``path`` to append, and lock it until the end.
 
     Whoever has the lock may rename or remove the file: what another process then gets
@@ -24,6 +26,8 @@ def locked(path: Path, tell: Tell, refusal: str | None = None) -> Iterator[IO[by
         path: the file, made with its folder if it is not there.
         tell: prints or logs a line, when it must wait for instance.
         refusal: what to say if another process has the lock; None waits for it.
+        unwritable: what to say, before the reason, if the file cannot be written;
+            None names ``path``.
 
     Yields:
         The stream; flush it, an error of closing it is not told.
@@ -36,7 +40,8 @@ def locked(path: Path, tell: Tell, refusal: str | None = None) -> Iterator[IO[by
             path.parent.mkdir(parents=True, exist_ok=True)
             stream = path.open("ab")
         except OSError as error:
-            raise UserError(f"{path} cannot be written: {error.strerror}") from error
+            said = unwritable or f"{path} cannot be written"
+            raise UserError(f"{said}: {error.strerror}") from error
         try:
             _lock(stream, path, tell, refusal)
             if _is_at(stream, path):

@@ -267,12 +267,10 @@ def _next_shard(folder: Path) -> Path:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """One writer at a time; the system frees the lock of a killed one."""
-    with _told_disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".lock").touch()
+    unwritable = f"teacher_store {folder}: cannot write to it"
     # Trainings that share a store begin together; to the second, which waits, there may
     # be nothing left to do.
-    with locked(folder / ".lock", logging.warning):
+    with locked(folder / ".lock", logging.warning, unwritable=unwritable):
         for leftover in folder.glob(".*.tmp"):
             leftover.unlink()
         yield

@@ -14,7 +14,10 @@ Tell = Callable[[str], object]
 
 @contextmanager
 def locked(
-    path: Path, tell: Tell, refusal: str | None = None, unwritable: str | None = None
+    path: Path,
+    tell: Tell,
+    refusal: str | None = None,
+    unwritable: Callable[[OSError], UserError] | None = None,
 ) -> Iterator[IO[bytes]]:
     """Open ``path`` to append, and lock it until the end.
 
@@ -26,8 +29,7 @@ def locked(
         path: the file, made with its folder if it is not there.
         tell: prints or logs a line, when it must wait for instance.
         refusal: what to say if another process has the lock; None waits for it.
-        unwritable: what to say, before the reason, if the file cannot be written;
-            None names ``path``.
+        unwritable: what to raise if the file cannot be written; None names ``path``.
 
     Yields:
         The stream; flush it, an error of closing it is not told.
@@ -40,8 +42,9 @@ def locked(
             path.parent.mkdir(parents=True, exist_ok=True)
             stream = path.open("ab")
         except OSError as error:
-            said = unwritable or f"{path} cannot be written"
-            raise UserError(f"{said}: {error.strerror}") from error
+            if unwritable is not None:
+                raise unwritable(error) from error
+            raise UserError(f"{path} cannot be written: {error.strerror}") from error
         try:
             _lock(stream, path, tell, refusal)
             if _is_at(stream, path):

@@ -7,6 +7,7 @@ the store, 12 bytes for each sentence.
 """
 
 import errno
+import functools
 import hashlib
 import logging
 import shutil
@@ -267,7 +268,7 @@ def _next_shard(folder: Path) -> Path:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """One writer at a time; the system frees the lock of a killed one."""
-    unwritable = f"teacher_store {folder}: cannot write to it"
+    unwritable = functools.partial(_disk_error, folder)
     # Trainings that share a store begin together; to the second, which waits, there may
     # be nothing left to do.
     with locked(folder / ".lock", logging.warning, unwritable=unwritable):
@@ -281,12 +282,16 @@ def _told_disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"teacher_store {folder}: the disk is full; what is written is kept: "
-                "make room and run the same command again"
-            ) from e
-        raise UserError(f"teacher_store {folder}: cannot write to it ({e})") from e
+        raise _disk_error(folder, e) from e
+
+
+def _disk_error(folder: Path, error: OSError) -> UserError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError(
+            f"teacher_store {folder}: the disk is full; what is written is kept: "
+            "make room and run the same command again"
+        )
+    return UserError(f"teacher_store {folder}: cannot write to it ({error})")
 
 
 class _Progress:

@@ -178,6 +178,6 @@ def _agreement(difference: Difference) -> str:
     higher = sum(value > 0 for value in difference.per_seed)
     runs = len(difference.per_seed)
     if lower == runs or higher == runs:
-        all_ = "both" if runs == 2 else f"all {runs}"
-        return f"{all_} seeds are {'lower' if lower else 'higher'}"
+        which = "both" if runs == 2 else f"all {runs}"
+        return f"{which} seeds are {'lower' if lower else 'higher'}"
     return f"{lower} of {runs} seeds are lower, {higher} higher"

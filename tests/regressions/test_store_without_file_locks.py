@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import logging
+from pathlib import Path
 
 import pytest
 import torch
@@ -35,3 +36,15 @@ def test_a_store_that_cannot_be_made_is_named_by_its_option(tmp_path):
         dump.dump_store(
             tmp_path / "file/store", lambda: [[1]], teacher, torch.device("cpu")
         )
+
+
+def test_a_full_disk_is_told_as_such_where_the_lock_cannot_be_made(
+    tmp_path, monkeypatch
+):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    teacher = OnlineTeacher(TeacherConfig("unused", HIDDEN), ["<blank>", "a"])
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(UserError, match=r"teacher_store .*/store: the disk is full"):
+        dump.dump_store(tmp_path / "store", lambda: [[1]], teacher, torch.device("cpu"))

@@ -57,6 +57,7 @@ def test_it_hurts():
     text = told(difference(ABOVE, ABOVE, ABOVE, (1.0, 2.0, 3.0)))
     assert text.startswith("**HKD is worse than CIF.**")
     assert "2.2 points higher" in text and "all 3 seeds are higher" in text
+    assert "both seeds are higher" in told(difference(ABOVE, ABOVE, ABOVE, (1.0, 2.0)))
 
 
 def test_nothing_is_shown_by_an_interval_around_0():

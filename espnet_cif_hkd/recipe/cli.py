@@ -41,7 +41,7 @@ def run_recipe(arguments: Sequence[str]) -> None:
     """
     parsed = options.parse(arguments)
     # The stage modules import numpy and soundfile: after the options are known good.
-    from espnet_cif_hkd.recipe import stages
+    from espnet_cif_hkd.recipe import plan as stages
 
     paths.sampling_rate(parsed.fs)
     run = Run(parsed, paths.derive(parsed), arguments, stages.selected(parsed))

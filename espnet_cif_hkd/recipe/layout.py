@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.recipe.log import log
+from espnet_cif_hkd.io.log import log
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 # Made by running a recipe, in its own folder; not a part of it.

@@ -4,8 +4,8 @@ The registration also reaches processes that multiprocessing spawns. Such a chil
 imports, under the name ``__mp_main__``, the module that
 ``sys.modules["__main__"].__spec__`` of its parent names, but never a ``*.__main__``:
 it would skip the launcher, and the registration would be lost. So the target runs in a
-``__main__`` whose spec names :mod:`espnet_cif_hkd.plugin.spawned`. That module registers
-our classes and runs the target again, as multiprocessing does.
+``__main__`` whose spec names :mod:`espnet_cif_hkd.plugin.spawned`. That module
+registers our classes and runs the target again, as multiprocessing does.
 """
 
 import importlib.abc

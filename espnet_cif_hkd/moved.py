@@ -76,7 +76,11 @@ MOVED = {
 
 
 class MovedFinder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
-    """Finds modules by their old names; asked only after all other finders."""
+    """Finds modules by their old names.
+
+    It is the first finder: ``espnet_cif_hkd.bin`` has the path of ``cli``, where the
+    usual finders would load a second copy of each module.
+    """
 
     def find_spec(
         self,
@@ -134,4 +138,4 @@ def _warned(fullname: str) -> str:
 def install() -> None:
     """Let old names import. May be called any number of times."""
     if not any(isinstance(finder, MovedFinder) for finder in sys.meta_path):
-        sys.meta_path.append(MovedFinder())
+        sys.meta_path.insert(0, MovedFinder())

@@ -88,10 +88,15 @@ class MovedFinder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         path: Sequence[str] | None,
         target: ModuleType | None = None,
     ) -> importlib.machinery.ModuleSpec | None:
-        if _new_name(fullname) is None:
+        new = _new_name(fullname)
+        spec = None if new is None else importlib.util.find_spec(new)
+        if spec is None:
             return None
         return importlib.machinery.ModuleSpec(
-            fullname, self, is_package=fullname == "espnet_cif_hkd.bin"
+            fullname,
+            self,
+            origin=spec.origin,  # `python3 -m` puts it into sys.argv
+            is_package=spec.submodule_search_locations is not None,
         )
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:

@@ -3,11 +3,11 @@
 import errno
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from unprivileged import open_folder, unprivileged
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.recipe import layout
@@ -19,11 +19,8 @@ MADE = {"path.sh", "data/d", "exp/e", "local/__pycache__/f", ".queue/g"}
 
 @pytest.fixture
 def here() -> Iterator[Path]:
-    """A folder that every user can enter; those of pytest are root's alone."""
-    folder = Path(tempfile.mkdtemp())
-    folder.chmod(0o777)
-    yield folder
-    shutil.rmtree(folder)
+    with open_folder() as folder:
+        yield folder
 
 
 @pytest.fixture
@@ -50,29 +47,6 @@ def files(folder: Path) -> set[str]:
     return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
 
 
-def unprivileged(call: Callable[[], object]) -> str:
-    """What ``call`` raises in a process without root's rights; "" for nothing."""
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        message = ""
-        try:
-            if os.getuid() == 0:
-                os.setgroups([])
-                os.setgid(65534)
-                os.setuid(65534)
-            call()
-        except BaseException as error:
-            message = f"{type(error).__name__}: {error}"
-        os.write(write, message.encode())
-        os._exit(0)
-    os.close(write)
-    with os.fdopen(read) as stream:
-        message = stream.read()
-    os.waitpid(child, 0)
-    return message
-
-
 def test_the_parts_of_a_recipe_are_copied_and_nothing_else(
     shelf: Path, here: Path
 ) -> None:
@@ -88,7 +62,7 @@ def test_an_installation_that_cannot_be_written(shelf: Path, here: Path) -> None
         if not path.is_symlink():
             path.chmod(0o555 if path.is_dir() else 0o444)
     target = here / "mine"
-    assert unprivileged(lambda: layout.init(["x", str(target)])) == ""
+    assert unprivileged(lambda: layout.init(["x", str(target)])) == "None"
     assert files(target) == KEPT | {"cmd.sh"}
     umask = os.umask(0)
     os.umask(umask)

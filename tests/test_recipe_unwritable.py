@@ -1,10 +1,10 @@
 """Folders that a run cannot write to: one line before anything is computed."""
 
-import os
 from pathlib import Path
 
 import pytest
 import tiny_recipe
+from unprivileged import open_folder, unprivileged
 
 from espnet_cif_hkd.recipe import cli, disk
 from espnet_cif_hkd.recipe.cli import main
@@ -45,26 +45,24 @@ def test_a_file_where_a_folder_should_be(
 
 
 def test_a_folder_without_permission(
-    recipe: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    Path("dump").mkdir(mode=0o555)
-    if os.access("dump", os.W_OK):  # root may write everywhere
-        access = os.access
-        monkeypatch.setattr(
-            disk.os,
-            "access",
-            lambda path, mode: Path(path) != recipe / "dump" and access(path, mode),
-        )
-    assert main(tiny_recipe.options(stop_stage="3")) == 1
+    words = tiny_recipe.options(stop_stage="3")
+    with open_folder() as folder:
+        tiny_recipe.make(folder)
+        monkeypatch.chdir(folder)
+        Path("dump").mkdir(mode=0o555)
+        assert unprivileged(lambda: main(words)) == "1"
+        assert not Path("data").exists()
+        place = Path("dump").absolute()
     told = capfd.readouterr().err
-    assert told.startswith(f"error: dump cannot be written: no permission for {recipe}")
-    assert not Path("data").exists()
+    assert told.startswith(f"error: dump cannot be written: no permission for {place}")
+    assert told.count("\n") == 1
 
 
-def test_a_folder_that_the_system_keeps_from_us(
+def test_an_obstacle_that_shows_only_when_it_is_reached(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """Found only when it is used: /proc looks writable to root."""
     assert main(tiny_recipe.options(stop_stage="1")) == 0
     words = tiny_recipe.options(stage="3", stop_stage="3", dumpdir="dump")
     Path("dump/raw").mkdir(parents=True)

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Where ESPnet's asr.sh starts its jobs. Only asr.sh reads this file: without ESPNET_ROOT
-# every job runs on this machine.
+# Where ESPnet's asr.sh starts its jobs. Only asr.sh reads this file: without
+# ESPNET_ROOT every job runs on this machine.
 #
 #   local   this machine, one log file per job
 #   stdout  this machine, also on the terminal
@@ -10,8 +10,8 @@
 #   ssh     the machines listed in .queue/machines, one per line
 #   jhu     Grid Engine with the settings of the CLSP cluster
 #
-# Each job reads path.sh again, and with it local/path.sh: exports such as HF_HOME belong
-# there. docs/scaling.md describes training on several GPUs and machines.
+# Each job reads path.sh again, and with it local/path.sh: exports such as HF_HOME
+# belong there. docs/scaling.md describes training on several GPUs and machines.
 cmd_backend='local'
 
 # train_cmd: data preparation and statistics. cuda_cmd: training, and decoding on a GPU.

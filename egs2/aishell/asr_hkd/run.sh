@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# AISHELL-1: read Mandarin, 151 hours for training. One of four systems of the paper:
+# AISHELL-1: read Mandarin, 151 hours for training. The four systems of the paper:
 #   ./run.sh --system cif|acd|lrd|hkd [--use_lm true] [--asr_config FILE]
 #            [any other option of asr.sh]
 
@@ -27,8 +27,8 @@ if [ "${use_lm}" = true ]; then
 fi
 local_data_opts="--remove_archive ${remove_archive}${data_url:+ --data_url ${data_url}}"
 
-# Two GPUs as in the paper; with another number the batches stay the same, see the
-# configuration. train.total_count.ave.pth is the average of the last ten epochs.
+# Two GPUs as in the paper. Another number of GPUs does not change the batches (see the
+# configuration). train.total_count.ave.pth is the average of the last ten epochs.
 ./asr.sh \
     --lang zh \
     --ngpu 2 \

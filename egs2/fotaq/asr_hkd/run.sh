@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# FOTAQ: English game dialogue, 3.9 hours for training. One of four systems:
-#   ./run.sh --system cif|acd|lrd|hkd [--subset N] [any option of asr.sh]
-# or ESPnet's own CTC/attention model beside them, --system att.
+# FOTAQ: English game dialogue, 3.9 hours for training. The paper's four systems, and
+# ESPnet's CTC/attention model for comparison (att):
+#   ./run.sh --system cif|acd|lrd|hkd|att [--subset N] [any option of asr.sh]
 
 set -e
 set -u
@@ -22,12 +22,12 @@ lang=en
 name_subset
 case "${fotaq_archive}" in
     "") ;;
-    *[[:space:]]*) refuse "--fotaq_archive: asr.sh cannot pass on a path with a blank" ;;
+    *[[:space:]]*) refuse "--fotaq_archive: asr.sh cannot pass a path with a blank" ;;
     *) local_data_opts+=" --fotaq_archive ${fotaq_archive}" ;;
 esac
 
-# The recordings are at 11,025 Hz and stay so. Speed perturbation is left out because
-# the settings known to learn fastest on two cores did without it.
+# The recordings have 11,025 Hz and are not resampled. There is no speed perturbation:
+# the settings that learn fastest on two cores do without it.
 ./asr.sh \
     --lang "${lang}" \
     --ngpu 0 \

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# HSK: Mandarin sentences, voiced by joining recorded syllables. One of four systems:
+# HSK: synthetic Mandarin sentences, joined from recorded syllables. The four systems:
 #   ./run.sh --system cif|acd|lrd|hkd [--subset N] [any option of asr.sh]
 
 set -e
@@ -19,7 +19,7 @@ find_system_config
 lang=zh
 name_subset
 
-# No speed perturbation: stage 1 varies tempo and pitch already.
+# No speed perturbation: stage 1 already varies tempo and pitch.
 ./asr.sh \
     --lang "${lang}" \
     --ngpu 0 \

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# LibriSpeech: English audiobooks, 960 or 100 hours for training. One of four systems:
+# LibriSpeech: English audiobooks, 960 or 100 hours for training. The four systems:
 #   ./run.sh --system cif|acd|lrd|hkd [--hours 960|100] [--units bpe|wordpiece]
 #            [--asr_config FILE] [any other option of asr.sh]
 
@@ -40,8 +40,8 @@ else
     lang=en_100
     dumpdir=dump/100h
     expdir=exp/100h
-    # A third of the updates: 250 passes over the data. asr.sh names the experiment after
-    # these arguments.
+    # A third of the updates: 250 passes over the data. asr.sh names the experiment
+    # after these arguments.
     asr_args="--max_epoch 248 --scheduler_conf max_steps=80000 ${asr_args}"
 fi
 
@@ -53,12 +53,12 @@ if [ "${units}" = bpe ]; then
     unit_options=(--token_type bpe --nbpe 5000)
 else
     if [ "${system}" != hkd ] && [ -z "${asr_config}" ]; then
-        refuse "--units wordpiece --system ${system}: there is a configuration for hkd" \
-            "only; name yours with --asr_config"
+        refuse "--units wordpiece --system ${system}: there is a configuration for" \
+            "hkd only; name yours with --asr_config"
     fi
     if [ "${use_lm}" = true ]; then
-        refuse "--units wordpiece --use_lm true: ESPnet trains no language model on such" \
-            "tokens; use --units bpe"
+        refuse "--units wordpiece --use_lm true: ESPnet trains no language model on" \
+            "such tokens; use --units bpe"
     fi
     asr_config=${asr_config:-conf/train_asr_cif_hkd_wordpiece.yaml}
     local_data_opts+=" --wordpiece ${asr_config}"
@@ -68,7 +68,7 @@ else
     )
 fi
 
-# The text for language models is fetched only for those who train one.
+# The text for language models is downloaded only for --use_lm true.
 lm_train_text=data/${train_set}/text
 inference_config=conf/decode_asr.yaml
 if [ "${use_lm}" = true ]; then

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Stage 1: write data/{train,dev,test} of your corpus. Works with ESPnet's own asr.sh and
-# without an ESPnet checkout.
+# Stage 1: write data/{train,dev,test} of your corpus. Works with ESPnet's own asr.sh
+# and without an ESPnet checkout.
 #
 # Set CORPUS in db.sh and write list_utterances below; the rest can stay as it is.
 
@@ -17,8 +17,8 @@ set -o pipefail
 #   utterance   a unique name without blanks that begins with the speaker: ann-0001
 #   speaker     ann. If speakers are unknown, the name of the utterance again.
 #   audio       the absolute path of a file, or a command that ends with "|"
-#   text        the transcript in the form that the model should write: one case, numbers
-#               as words, no punctuation unless the model should learn it
+#   text        the transcript as the model should write it: one case, numbers as words,
+#               no punctuation unless the model should learn it
 #
 # No sentence should be in two sets. The order of lines is free. For example, if
 # ${CORPUS}/transcripts.tsv has the columns utterance, speaker, set, file and text:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Stage 1: find or download AISHELL-1 and write data/{train,dev,test}. Works with ESPnet's
-# own asr.sh and without an ESPnet checkout.
+# Stage 1: find or download AISHELL-1 and write data/{train,dev,test}. Works with
+# ESPnet's own asr.sh and without an ESPnet checkout.
 
 set -e
 set -u

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Stage 1: download FOTAQ and write data/{train,dev,test}. Works with ESPnet's own asr.sh
-# and without an ESPnet checkout.
+# Stage 1: download FOTAQ and write data/{train,dev,test}. Works with ESPnet's own
+# asr.sh and without an ESPnet checkout.
 
 set -e
 set -u

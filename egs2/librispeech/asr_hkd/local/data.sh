@@ -19,7 +19,7 @@ begin_data "Usage: $0 [--hours 960|100] [--lm_text true|false] [--wordpiece CONF
           [--incomplete true|false] [--data_url URL] [--remove_archive true|false]
   --hours           960: data/train_960, 100: data/train_clean_100
   --lm_text         true: also data/local/other_text/text for language models (1.5 GB)
-  --wordpiece       a training configuration: also data/wordpiece, its teacher's WordPieces
+  --wordpiece       a configuration: also data/wordpiece, the WordPieces of its teacher
   --incomplete      true: accept a part with fewer utterances than LibriSpeech has
   --data_url        where missing parts are downloaded from (not the text of --lm_text)
   --remove_archive  true: delete the archive of each part once it is unpacked

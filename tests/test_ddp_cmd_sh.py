@@ -73,7 +73,7 @@ def test_the_commands_are_espnets(backend, tmp_path):
     assert theirs.stdout.splitlines() == BACKENDS[backend], theirs.stderr
 
 
-def test_an_unknown_backend_is_told(tmp_path):
+def test_an_unknown_backend_is_reported(tmp_path):
     sourced = source(TEMPLATE / "cmd.sh", "lsf", tmp_path)
     assert sourced.returncode != 0 and sourced.stdout == ""
     assert sourced.stderr.startswith("error: cmd.sh: cmd_backend='lsf': choose local")

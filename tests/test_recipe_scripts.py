@@ -46,7 +46,11 @@ def test_data_sh_takes_what_asr_sh_gives(
         ),
         ("fotaq", ["--subset", "few"], "--subset few: give a number"),
         ("fotaq", ["--system"], "--system needs a value"),
-        ("fotaq", ["--fotaq_archive=a b"], "--fotaq_archive: asr.sh cannot pass on"),
+        (
+            "fotaq",
+            ["--fotaq_archive=a b"],
+            "--fotaq_archive: asr.sh cannot pass a path",
+        ),
         ("hsk", ["--system", "rnn"], "--system rnn: choose cif, acd, lrd or hkd"),
         ("hsk", ["--subset", "few"], "--subset few: give a number"),
         ("hsk", ["--system"], "--system needs a value"),

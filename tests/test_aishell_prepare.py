@@ -208,7 +208,7 @@ def test_a_corpus_that_was_removed_as_the_message_says_comes_back(
     _check(made, "downloads/data_aishell")
     Path("downloads/data_aishell", corpus.TRANSCRIPT).unlink()
     capfd.readouterr()
-    assert "is missing: remove downloads/data_aishell to" in _error(capfd, *more)
+    assert "is missing: remove downloads/data_aishell, then" in _error(capfd, *more)
 
 
 def test_a_corpus_of_others_is_not_written(

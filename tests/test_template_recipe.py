@@ -122,6 +122,7 @@ def test_the_two_configurations_differ_in_the_criterion_only() -> None:
     assert hkd["model_conf"].pop("criterion") == "hkd"
     assert hkd["model_conf"].pop("criterion_conf")["teacher"] is None
     assert cif == hkd
+    four_systems.check_decoding(conf)
 
 
 def tiny_corpus(recipe: Path) -> list[str]:

@@ -13,7 +13,7 @@ pytest.importorskip("matplotlib", reason="pictures need matplotlib")
 
 from ablation import figures, pages, panels, tables
 from ablation import report as command
-from ablation.errors import SOUNDS, summed
+from ablation.errors import SOUNDS
 from ablation.matrix import read_matrix
 from ablation.summary import class_difference, pooled, shown, summarise
 
@@ -59,14 +59,16 @@ def build(folder, cells, seeds=(1, 2, 3), words=True):
 
 
 def test_the_table_has_mean_and_deviation_of_all_runs(whole):
-    path, root = whole
+    _, root = whole
     rates = []
     for seed in (1, 2, 3):
-        file = path.parent / f"results/fotaq/cells/hkd_seed{seed}.json"
-        sets = json.loads(file.read_text())["decodes"]["nolm"]["sets"]
-        counted = [row["char"] for row in sets["test"]["utterances"].values()]
-        wrong = sum(sum(row[1:]) for row in counted)
-        rates.append(100 * wrong / sum(row[0] for row in counted))
+        counted = [
+            row
+            for row in ablation_cells.cell("hkd", seed)["rows"]
+            if (row["decode"], row["set"]) == ("nolm", "test")
+        ]
+        wrong = sum(row[f"char_{k}"] for row in counted for k in ("ins", "del", "sub"))
+        rates.append(100 * wrong / sum(row["char_ref"] for row in counted))
     expected = f"{np.mean(rates):.1f} ± {np.std(rates, ddof=1):.1f}"
     without, with_lm = rows(section(page(root), "Error rates"), "CIF + HKD")
     assert without[3] == expected
@@ -243,26 +245,15 @@ def test_tuning_is_listed_whole(tmp_path):
     assert command.main([str(path), "--root", str(tmp_path / "root")]) == 1
 
 
-def test_classes_without_counts_by_utterance_have_an_interval_over_seeds(tmp_path):
-    cells = [ablation_cells.cell(s, seed) for s in ("cif", "hkd") for seed in (1, 2)]
-    for found in cells:
-        for kept in found["analysis"].values():
-            for one in kept.values():
-                del one["by_frequency_utterances"]
-    text = section(build(tmp_path, cells, seeds=(1, 2))[0], "Where the errors are")
-    assert text.count("(seeds)") == 6
-
-
-def test_sounds_are_told_where_readings_are_known(tmp_path):
+def test_sounds_are_listed_where_readings_are_known(tmp_path):
     cells = [ablation_cells.cell(s, seed) for s in ("cif", "hkd") for seed in (1, 2)]
     for found in cells:
         wrong = {"homophone": 3 if found["system"] == "cif" else 2, "sound": 4}
-        for kept in found["analysis"].values():
-            for one in kept.values():
-                utterances = one["by_frequency_utterances"]
-                row = {name: [50, wrong.get(name, 0)] for name in SOUNDS}
-                one["by_sound_utterances"] = dict.fromkeys(utterances, row)
-                one["by_sound"] = summed(one["by_sound_utterances"].values())
+        found["rows"] = [
+            {**row, "char_ref": 50}
+            | {f"sound_{name}": wrong.get(name, 0) for name in SOUNDS}
+            for row in found["rows"]
+        ]
     text = section(build(tmp_path, cells, seeds=(1, 2))[0], "Where the errors are")
     assert "syllable" not in text
     path = tmp_path / "fotaq.yaml"
@@ -306,7 +297,7 @@ def test_systems_are_told_in_one_order_however_they_are_run(tmp_path):
 
 def test_a_class_is_compared_by_its_own_words(whole):
     summary = summarise(read_matrix(whole[0]))
-    base, own = (summary.analyses(s, "nolm", "test") for s in ("cif", "hkd"))
+    base, own = (summary.scores(s, "nolm", "test") for s in ("cif", "hkd"))
     found = class_difference(base, own, "by_frequency", "2-4")
     rates = [pooled(list(a.values()), "by_frequency")["2-4"][1] for a in (base, own)]
     assert found.absolute == pytest.approx(rates[1] - rates[0])

@@ -72,54 +72,31 @@ def by_frequency(alignments: Iterable[Alignment], counts: Mapping[str, int]) -> 
     return rows
 
 
-def by_frequency_utterances(
-    alignments: Mapping[str, Alignment], counts: Mapping[str, int]
-) -> dict[str, Counts]:
-    """:func:`by_frequency` of each utterance, for intervals over utterances.
-
-    Returns:
-        By id the classes that the reference has.
-    """
-    found = {}
-    for utt, one in alignments.items():
-        rows = by_frequency([one], counts)
-        found[utt] = {name: row for name, row in rows.items() if row[0]}
-    return found
-
-
-def by_sound_utterances(
-    alignments: Mapping[str, Alignment],
-    spoken: Mapping[str, Sequence[str]],
+def by_sound(
+    alignment: Alignment,
+    spoken: Sequence[str],
     readings: Mapping[str, Collection[str]],
-) -> dict[str, Counts]:
-    """Substitutions and deletions by whether what is written sounds the same.
+) -> dict[str, int]:
+    """Substitutions and deletions by whether the written character sounds the same.
 
     Args:
-        alignments: of characters, by id.
-        spoken: by id the reading of each character of the reference, tone last:
-            ``hao3``.
+        alignment: of characters.
+        spoken: the reading of each character of the reference, tone last: ``hao3``.
         readings: all known readings of each character.
 
     Returns:
-        By id, for each class of ``SOUNDS`` ``[all reference characters, errors]``.
+        Errors of each class of ``SOUNDS``.
 
     Raises:
-        ValueError: a sentence has other than one reading a character; it names the
-            utterance.
+        ValueError: the number of readings is not that of the characters.
     """
-    found = {}
-    for utt, one in alignments.items():
-        syllables = spoken[utt]
-        written = [pair for pair in one.pairs if pair[0] is not None]
-        if len(written) != len(syllables):
-            raise ValueError(f"{utt}: {len(written)} characters, {len(syllables)} read")
-        errors = Counter(
-            _sound(hyp, syllable, readings)
-            for (ref, hyp), syllable in zip(written, syllables)
-            if _differ(ref or "", hyp)
-        )
-        found[utt] = {kind: [len(written), errors[kind]] for kind in SOUNDS}
-    return found
+    written = [(ref, hyp) for ref, hyp in alignment.pairs if ref is not None]
+    errors = Counter(
+        _sound(hyp, syllable, readings)
+        for (ref, hyp), syllable in zip(written, spoken, strict=True)
+        if _differ(ref, hyp)
+    )
+    return {kind: errors[kind] for kind in SOUNDS}
 
 
 def _sound(
@@ -132,17 +109,6 @@ def _sound(
         return "homophone"
     without = {other.rstrip(_TONE) for other in others}
     return "tone" if syllable.rstrip(_TONE) in without else "sound"
-
-
-def summed(rows: Iterable[Counts]) -> Counts:
-    """Counts of many utterances as one."""
-    total: Counts = {}
-    for row in rows:
-        for name, (tokens, wrong) in row.items():
-            have = total.setdefault(name, [0, 0])
-            have[0] += tokens
-            have[1] += wrong
-    return total
 
 
 def length_errors(lengths: Iterable[tuple[int, int]]) -> dict[int, int]:

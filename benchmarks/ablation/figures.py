@@ -306,7 +306,7 @@ def _pooled(summary: Summary, kind: str) -> dict[str, dict[str, float]]:
     """Class to rate of each system that has an analysis."""
     tables = {}
     for system in summary.present:
-        found = list(summary.analyses(system, summary.first_decode, _TEST).values())
+        found = list(summary.scores(system, summary.first_decode, _TEST).values())
         if found:
             tables[system] = {
                 name: rate
@@ -325,14 +325,14 @@ def frequencies(summary: Summary) -> Figure | None:
     figure, panels = canvas(3.1, 2)
     classes = list(FREQUENCIES.values())
     places = np.arange(len(classes))
-    base = summary.analyses(summary.matrix.baseline, summary.first_decode, _TEST)
+    base = summary.scores(summary.matrix.baseline, summary.first_decode, _TEST)
     others = [name for name in tables if name != summary.matrix.baseline]
     for system, table in tables.items():
         rates = [table.get(name, math.nan) for name in classes]
         panels[0].plot(places, rates, **look[system].line)
     for number, system in enumerate(others):
         shift = 0.16 * (number - (len(others) - 1) / 2)
-        own = summary.analyses(system, summary.first_decode, _TEST)
+        own = summary.scores(system, summary.first_decode, _TEST)
         found = [class_difference(base, own, "by_frequency", name) for name in classes]
         kept = [(p, f) for p, f in zip(places, found) if f is not None]
         panels[1].plot(

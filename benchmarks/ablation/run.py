@@ -11,7 +11,6 @@ anew from the folders of finished cells, of those named or of all.
 """
 
 import argparse
-import json
 import os
 import shlex
 import subprocess
@@ -23,7 +22,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ablation.cells import load_json
+from ablation.cells import write_cell
+from ablation.checked import load_json
 from ablation.collect import collect
 from ablation.matrix import Matrix, read_matrix
 from ablation.plan import (
@@ -38,7 +38,6 @@ from ablation.plan import (
 )
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.lock import locked
-from espnet_cif_hkd.recipe.kaldi_files import write_text
 
 TOP = Path(__file__).resolve().parents[2]
 SETS = ("dev", "test")
@@ -85,7 +84,7 @@ def fill(matrix: Matrix, cell: Cell, threads: int) -> None:
 
 def keep(matrix: Matrix, cell: Cell) -> None:
     """Collect what the folder of a cell has, and write it."""
-    found = collect(
+    found, rows = collect(
         experiment(matrix, cell, TOP),
         TOP / matrix.recipe,
         {name: name for name in matrix.decodes},
@@ -101,8 +100,7 @@ def keep(matrix: Matrix, cell: Cell) -> None:
     if file.exists():
         # What trained and decoded it is not what collects it anew.
         found["versions"] = load_json(file)["versions"]
-    text = json.dumps(found, sort_keys=True, separators=(",", ":"))
-    write_text(file, text + "\n")
+    write_cell(file, found, rows)
 
 
 def work(matrix: Matrix, todo: list[Cell], jobs: int, threads: int) -> list[str]:

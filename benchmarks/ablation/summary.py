@@ -1,12 +1,12 @@
 """Numbers of a matrix: rates by seed, comparisons, and what is missing."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ablation import plan
-from ablation.cells import Analysis, Cell, Epoch, Scores, read_cells
+from ablation.cells import Cell, Epoch, Scores, read_cells
 from ablation.matrix import Matrix
 from ablation.significance import Difference, compare, mean_and_sd
 
@@ -35,7 +35,7 @@ class Summary:
 
     @property
     def first_decode(self) -> str:
-        """The way of decoding of the headline and of the analyses."""
+        """The way of decoding of the headline and of the error classes."""
         return next(iter(self.matrix.decodes))
 
     @property
@@ -96,14 +96,6 @@ class Summary:
     def scores(self, system: str, decode: str, name: str) -> dict[int, Scores]:
         """Scores of a decoded set by seed, of the runs that have it."""
         return scores_of(self.runs(system), decode, name)
-
-    def analyses(self, system: str, decode: str, name: str) -> dict[int, Analysis]:
-        """Analyses of a decoded set by seed, of the runs that have one."""
-        return {
-            cell.seed: cell.decodes[decode].analysis[name]
-            for cell in self.runs(system)
-            if decode in cell.decodes and name in cell.decodes[decode].analysis
-        }
 
     def rates(self, system: str, decode: str, name: str, unit: str) -> list[float]:
         """Error rates of all seeds, in per cent."""
@@ -219,58 +211,51 @@ def score_difference(
 
 
 def class_difference(
-    baseline: Mapping[int, Analysis],
-    system: Mapping[int, Analysis],
+    baseline: Mapping[int, Scores],
+    system: Mapping[int, Scores],
     kind: str,
     name: str,
 ) -> Difference | None:
-    """Compare errors of one class, ``name`` of the table ``kind``, over utterances.
+    """Compare errors of one class, ``name`` of ``Scores.classes[kind]``.
 
     Returns:
-        None where the class is empty or counts by utterance were not kept.
+        None where no reference has the class, or no seed is common to both.
     """
     seeds = [
         seed
         for seed in baseline
         if seed in system
-        and kind in baseline[seed].utterances
-        and kind in system[seed].utterances
+        and kind in baseline[seed].classes
+        and kind in system[seed].classes
     ]
     if not seeds:
         return None
-    utterances = sorted(baseline[seeds[0]].utterances[kind])
-    tables = [
-        np.array(
-            [
-                [side[seed].utterances[kind][u].get(name, (0, 0)) for u in utterances]
-                for seed in seeds
-            ]
-        )
+    old, new = (
+        np.stack([side[seed].classes[kind][name] for seed in seeds])  # (S, U, 2)
         for side in (baseline, system)
-    ]
-    references = tables[0][0, :, 0]
-    if not references.sum():
+    )
+    if not old[..., 0].any():
         return None
-    return compare(references, tables[0][:, :, 1], tables[1][:, :, 1], seeds)
+    return compare(old[0, :, 0], old[..., 1], new[..., 1], seeds)
 
 
 def pooled(
-    analyses: Sequence[Analysis], kind: str
+    scores: Collection[Scores], kind: str
 ) -> dict[str, tuple[int, float | None]]:
     """Class to (reference tokens of one run, per cent of errors over all runs).
 
     Args:
-        analyses: one of each seed.
+        scores: one of each seed.
         kind: ``by_position``, ``by_frequency`` or ``by_sound``.
     """
     table: dict[str, list[int]] = {}
-    for analysis in analyses:
-        for name, (tokens, wrong) in getattr(analysis, kind).items():
+    for one in scores:
+        for name, (tokens, wrong) in one.counts(kind).items():
             row = table.setdefault(name, [0, 0])
             row[0] += tokens
             row[1] += wrong
     return {
-        name: (tokens // len(analyses), 100 * wrong / tokens if tokens else None)
+        name: (tokens // len(scores), 100 * wrong / tokens if tokens else None)
         for name, (tokens, wrong) in table.items()
     }
 

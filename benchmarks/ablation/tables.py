@@ -6,7 +6,6 @@ import numpy as np
 
 from ablation.cells import Cell, Scores
 from ablation.errors import FREQUENCIES, SOUNDS
-from ablation.significance import t_interval
 from ablation.summary import (
     SETS,
     UNIT_NAMES,
@@ -218,8 +217,7 @@ def _classes(
     """Errors by class; ``words`` say what a class is where its name does not."""
     tables = {}
     for system in summary.present:
-        analyses = list(summary.analyses(system, decode, "test").values())
-        table = pooled(analyses, kind)
+        table = pooled(summary.scores(system, decode, "test").values(), kind)
         if table:
             tables[system] = table
     if not tables:
@@ -250,10 +248,7 @@ def sound_differences(summary: Summary, decode: str) -> str:
 def _class_differences(
     summary: Summary, decode: str, kind: str, title: str, classes: Mapping[str, str]
 ) -> str:
-    """Difference from the baseline in points by class, with intervals.
-
-    Over utterances where cells keep counts by utterance; else over seeds.
-    """
+    """Difference from the baseline in points by class, with intervals."""
     pairs = [
         (system, summary.matrix.baseline)
         for system in summary.present
@@ -263,7 +258,7 @@ def _class_differences(
         pairs.append((summary.question, summary.matrix.control))
     columns = []
     for system, other in pairs:
-        found, base = (summary.analyses(s, decode, "test") for s in (system, other))
+        found, base = (summary.scores(s, decode, "test") for s in (system, other))
         head = summary.label(system)
         if other != summary.matrix.baseline:
             head += f" minus {summary.label(other)}"
@@ -276,21 +271,11 @@ def _class_differences(
         row = [words]
         for _, found, base in columns:
             difference = class_difference(base, found, kind, name)
-            if difference is not None:
-                interval = bracket(difference.absolute_utterances)
-                row.append(f"{signed(difference.absolute)} {interval}")
-                continue
-            counts = [
-                (getattr(base[s], kind)[name], getattr(found[s], kind)[name])
-                for s in base
-                if s in found and getattr(base[s], kind).get(name, (0, 0))[0]
-            ]
-            values = [100 * (own[1] - old[1]) / old[0] for old, own in counts]
-            if not values:
+            if difference is None:
                 row.append("–")
                 continue
-            over = t_interval(values) if len(values) > 1 else None
-            row.append(f"{signed(sum(values) / len(values))} {bracket(over)} (seeds)")
+            interval = bracket(difference.absolute_utterances)
+            row.append(f"{signed(difference.absolute)} {interval}")
         rows.append(row)
     return markdown([title, *(head for head, _, _ in columns)], rows)
 

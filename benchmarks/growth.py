@@ -62,7 +62,10 @@ def draw(points: Points, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    plt.rcParams["svg.hashsalt"] = "growth"
+    sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))
+    from compact_svg import compact_file
+
+    plt.rcParams |= {"svg.hashsalt": "growth", "svg.fonttype": "none"}
     figure, axes = plt.subplots(1, 2, figsize=(8, 3.4), layout="constrained")
     names = {"T": "frames", "L": "tokens", "B": "utterances"}
     for place, (axis, title) in enumerate(
@@ -79,6 +82,7 @@ def draw(points: Points, path: Path) -> None:
         axis.grid(alpha=0.3)
     axes[0].legend(frameon=False)
     figure.savefig(path, metadata={"Date": None})
+    compact_file(path)
 
 
 def main() -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-if str(ROOT / "benchmarks") not in sys.path:
-    sys.path.append(str(ROOT / "benchmarks"))
+for _folder in ("benchmarks", "tools"):
+    if str(ROOT / _folder) not in sys.path:
+        sys.path.append(str(ROOT / _folder))
 
 from ablation import cells  # noqa: E402
 from ablation.errors import FREQUENCIES, TENTHS  # noqa: E402

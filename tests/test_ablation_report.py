@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("matplotlib", reason="pictures need matplotlib")
+pytest.importorskip("scour", reason="pictures need scour")
 
 from ablation import figures, pages, panels, tables
 from ablation import report as command

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+from compact_svg import compact
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -182,6 +183,4 @@ def save(figure: Figure, path: Path) -> None:
     """Write an SVG, the same bytes for the same numbers."""
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-    text = "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, text + "\n")
+    write_text(path, compact(stream.getvalue()))

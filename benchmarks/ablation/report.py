@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT)]
+sys.path[:0] = [str(ROOT / name) for name in ("benchmarks", "tools", "")]
 
 from ablation import figures, pages  # noqa: E402
 from ablation.cells import read_tuning  # noqa: E402

@@ -56,8 +56,8 @@ class Interval:
 class Difference:
     """Error rates of two systems with the same seeds, in per cent.
 
-    ``absolute`` is system minus baseline in points, ``relative`` the same in per cent of
-    the baseline. Below 0 the system makes fewer errors.
+    ``absolute`` is system minus baseline in points, ``relative`` is the same in per
+    cent of the baseline. Below 0 the system makes fewer errors.
 
     Attributes:
         seeds: common to both systems; runs with other seeds are not used.

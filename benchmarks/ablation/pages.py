@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from ablation import tables
+from ablation import error_tables, tables
 from ablation.significance import LEVEL, RESAMPLES, Difference
 from ablation.summary import Summary, shown
 from ablation.verdict import bracket, headline, sentence, signed
@@ -94,18 +94,18 @@ def results(
         ),
         f"## Where the errors are\n\nTest, {label}, all seeds pooled.\n",
         "CER by the place in the reference, %:\n",
-        tables.positions(summary, decode),
+        error_tables.positions(summary, decode),
         _picture(pictures, "position"),
         f"{'Words' if matrix.words else 'Characters'} substituted or deleted, by how "
         "often the training text has them, %:\n",
-        tables.frequencies(summary, decode),
+        error_tables.frequencies(summary, decode),
         "The same minus the baseline, points, with the interval over utterances (over "
         "seeds where it says so):\n",
-        tables.frequency_differences(summary, decode),
+        error_tables.frequency_differences(summary, decode),
         _picture(pictures, "frequency"),
         *_by_sound(summary, decode),
         "Length of the hypothesis against the reference, in tokens, by utterance:\n",
-        tables.lengths(summary, decode),
+        error_tables.lengths(summary, decode),
         _picture(pictures, "lengths"),
         "## Side experiments\n",
         "One run each, against one other run of the same seed. The interval is over "
@@ -379,9 +379,9 @@ def _by_sound(summary: Summary, decode: str) -> list[str]:
         return []
     return [
         "What stands instead of a character, % of all characters of the reference:\n",
-        tables.sounds(summary, decode),
+        error_tables.sounds(summary, decode),
         "The same minus the baseline, points, with the interval over utterances:\n",
-        tables.sound_differences(summary, decode),
+        error_tables.sound_differences(summary, decode),
     ]
 
 

@@ -17,12 +17,12 @@ def positions(summary: Summary, decode: str) -> str:
 
 def frequencies(summary: Summary, decode: str) -> str:
     """Errors by frequency in training."""
-    return _classes(summary, decode, "by_frequency", "times in the training text")
+    return _classes(summary, decode, "by_frequency", "occurrences in the training text")
 
 
 def sounds(summary: Summary, decode: str) -> str:
-    """Errors by what stands instead of the character."""
-    title = "instead of the character stands"
+    """Errors by what replaces the character."""
+    title = "replaced by"
     return _classes(summary, decode, "by_sound", title, SOUNDS)
 
 
@@ -33,7 +33,7 @@ def _classes(
     title: str,
     words: Mapping[str, str] | None = None,
 ) -> str:
-    """Errors by class; ``words`` say what a class is where its name does not."""
+    """Errors by class; ``words`` describe a class whose name is too short."""
     tables = {}
     for system in summary.present:
         table = pooled(summary.scores(system, decode, "test").values(), kind)
@@ -54,13 +54,13 @@ def _classes(
 def frequency_differences(summary: Summary, decode: str) -> str:
     """Differences by frequency in training."""
     classes = {name: name for name in FREQUENCIES.values()}
-    title = "times in the training text"
+    title = "occurrences in the training text"
     return _class_differences(summary, decode, "by_frequency", title, classes)
 
 
 def sound_differences(summary: Summary, decode: str) -> str:
-    """Differences by what stands instead of the character."""
-    title = "instead of the character stands"
+    """Differences by what replaces the character."""
+    title = "replaced by"
     return _class_differences(summary, decode, "by_sound", title, SOUNDS)
 
 

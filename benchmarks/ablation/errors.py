@@ -1,6 +1,6 @@
-"""Where errors fall, counted on sclite's alignments: what ``collect.py`` puts in cells.
+"""Counts of where errors are, from sclite's alignments.
 
-Counts add up over utterances, so those of several seeds may be added.
+Counts are sums over utterances, so those of several seeds may be added.
 """
 
 from collections import Counter
@@ -11,24 +11,24 @@ from espnet_cif_hkd.recipe.alignment import Alignment, fold_case
 Counts = dict[str, list[int]]
 
 TENTHS = tuple(f"{10 * i}-{10 * (i + 1)}%" for i in range(10))
-# What stands instead of a character, where the readings of characters are known.
+# What replaces a character; needs the readings of the characters.
 SOUNDS = {
-    "homophone": "a character of the same syllable and tone",
-    "tone": "one of the same syllable in another tone",
-    "sound": "one of another syllable",
-    "deleted": "nothing",
+    "homophone": "a homophone: same syllable and tone",
+    "tone": "same syllable, another tone",
+    "sound": "another syllable",
+    "deleted": "nothing (deletion)",
 }
 _TONE = "12345"
-# Lowest number of occurrences in the training text: name of the class.
+# Smallest number of occurrences in the training text: name of the class.
 FREQUENCIES = {0: "0", 1: "1", 2: "2-4", 5: "5-19", 20: "20-99", 100: "100+"}
 
 
 def by_position(alignments: Iterable[Alignment]) -> Counts:
     """Tokens and errors by tenths of the reference.
 
-    Token ``i`` of ``n`` is in the tenth of its middle, ``(i + 1/2) / n``. An insertion
-    counts where it stands: behind ``i`` tokens of ``n`` at ``i / n``, behind all of
-    them in the last tenth, beside an empty reference in the first.
+    Token ``i`` of ``n`` counts in the tenth of its middle, ``(i + 1/2) / n``. An
+    insertion after ``i`` of ``n`` tokens counts at ``i / n``, after the last token in
+    the last tenth, and for an empty reference in the first.
 
     Returns:
         For each tenth ``[reference tokens, errors]``.
@@ -49,13 +49,13 @@ def by_position(alignments: Iterable[Alignment]) -> Counts:
 
 
 def by_frequency(alignments: Iterable[Alignment], counts: Mapping[str, int]) -> Counts:
-    """Substitutions and deletions by how often the training text has the token.
+    """Substitutions and deletions by the token's frequency in the training text.
 
-    Insertions have no reference and are not in it.
+    Insertions have no reference token and are not counted.
 
     Args:
-        alignments: of words, or of characters where text has no words.
-        counts: occurrences in the training text; what is not in it has none.
+        alignments: of words, or of characters where the text has no words.
+        counts: occurrences in the training text; 0 for missing tokens.
 
     Returns:
         For each class ``[reference tokens, errors]``.
@@ -112,7 +112,7 @@ def _sound(
 
 
 def length_errors(lengths: Iterable[tuple[int, int]]) -> dict[int, int]:
-    """How many utterances are too short or too long, by how many tokens.
+    """Number of utterances by length error in tokens.
 
     Args:
         lengths: tokens of (reference, hypothesis) of each utterance.

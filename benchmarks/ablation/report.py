@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / name) for name in ("benchmarks", "tools", "")]
 
-from ablation import figures, pages  # noqa: E402
+from ablation import figures, pages, reader_page  # noqa: E402
 from ablation.cells import read_tuning  # noqa: E402
 from ablation.matrix import read_matrix  # noqa: E402
 from ablation.summary import Summary, summarise  # noqa: E402
@@ -51,7 +51,7 @@ def write_reader_page(summaries: Sequence[Summary], root: Path) -> list[Path]:
     }
     above = {one.matrix.corpus: notes(one).partition("\n#")[0] for one in summaries}
     link = _relative(picture, page) if drawn else None
-    write_text(page, pages.reader(summaries, link, links, above))
+    write_text(page, reader_page.reader(summaries, link, links, above))
     return [page, *([picture] if drawn else [])]
 
 

@@ -55,7 +55,7 @@ def test_the_matrices_of_the_repository_are_sound():
         ("[1, 2, 3]", "[1, 1]", r"seeds: give a list of different"),
         ("[1, 2, 3]", "[]", r"seeds: give a list of different"),
         ("system: hkd", "system: kd", r"variants.neg100.system: kd is none of"),
-        ("  att:", "  a_t:", r"systems.a_t: names are small letters"),
+        ("  att:", "  a_t:", r"systems.a_t: names are lower-case letters"),
         ("options: []", "options: [1]", r"variants.neg100.options: give a list"),
         ("options: []", "epochs: 0", r"variants.neg100.epochs: give a whole number"),
         ("options: []", "against: ciff", r"neg100.against: ciff is none of \['acd'"),

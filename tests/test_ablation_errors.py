@@ -39,7 +39,7 @@ def test_a_short_reference_lies_in_the_middle_of_its_parts():
     ("hyp", "tenth"),
     [("Xabcd", "0-10%"), ("abXcd", "50-60%"), ("abcdX", "90-100%")],
 )
-def test_an_insertion_counts_where_it_stands(hyp, tenth):
+def test_an_insertion_counts_at_its_position(hyp, tenth):
     rows = errors.by_position([align("abcd", hyp)])
     assert {name: row[1] for name, row in rows.items() if row[1]} == {tenth: 1}
 

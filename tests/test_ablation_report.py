@@ -1,4 +1,4 @@
-"""Pages and pictures: from whole, partial and empty matrices; the committed ones."""
+"""Pages and pictures from complete, partial and empty matrices; the committed ones."""
 
 import json
 import re
@@ -23,9 +23,9 @@ FOLDER = ROOT / "benchmarks/ablation"
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A whole matrix, and the folder its report was written into."""
-    folder = tmp_path_factory.mktemp("whole")
+def complete(tmp_path_factory):
+    """A complete matrix, and the folder its report was written into."""
+    folder = tmp_path_factory.mktemp("complete")
     path = ablation_cells.write_all(folder)
     (folder / "fotaq_notes.md").write_text("Short.\n\n## Why\n\nLong.\n", "utf-8")
     command.report([path], folder / "root")
@@ -59,8 +59,8 @@ def build(folder, cells, seeds=(1, 2, 3), words=True):
     )
 
 
-def test_the_table_has_mean_and_deviation_of_all_runs(whole):
-    _, root = whole
+def test_the_table_has_mean_and_deviation_of_all_runs(complete):
+    _, root = complete
     rates = []
     for seed in (1, 2, 3):
         counted = [
@@ -78,8 +78,8 @@ def test_the_table_has_mean_and_deviation_of_all_runs(whole):
     assert [row[4] for row in runs] == [f"{rate:.2f}" for rate in rates]
 
 
-def test_the_page_has_all_runs_notes_and_commands(whole):
-    _, root = whole
+def test_the_page_has_all_runs_notes_and_commands(complete):
+    _, root = complete
     text = page(root)
     assert text.startswith("<!-- Made by `python3 benchmarks/ablation/report.py ")
     assert "\nShort.\n\n## Why\n\nLong.\n" in text
@@ -92,8 +92,8 @@ def test_the_page_has_all_runs_notes_and_commands(whole):
         assert commands.count(f"./run.sh --system {system} ") == runs
 
 
-def test_pictures_are_linked_and_exist(whole):
-    _, root = whole
+def test_pictures_are_linked_and_exist(complete):
+    _, root = complete
     for file in (root / "egs2/fotaq/asr_hkd/RESULTS.md", root / "docs/results.md"):
         links = re.findall(r"!\[[^]]+\]\(([^)]+)\)", file.read_text(encoding="utf-8"))
         assert links
@@ -102,8 +102,8 @@ def test_pictures_are_linked_and_exist(whole):
     assert "![" in page(root) and len(list((root / "docs/ablation").iterdir())) == 8
 
 
-def test_the_same_cells_make_the_same_bytes(whole, tmp_path):
-    path, root = whole
+def test_the_same_cells_make_the_same_bytes(complete, tmp_path):
+    path, root = complete
     summary = summarise(read_matrix(path))
     figures.draw_overview([summary], tmp_path / "overview.svg")
     with panels.style():
@@ -119,8 +119,8 @@ def test_the_same_cells_make_the_same_bytes(whole, tmp_path):
     assert pages.results(summary, [], links, command.notes(summary)) == page(root)
 
 
-def test_the_page_for_readers_has_one_table_one_picture_and_the_short_notes(whole):
-    _, root = whole
+def test_the_page_for_readers_has_one_table_one_picture_and_the_short_notes(complete):
+    _, root = complete
     text = (root / "docs/results.md").read_text(encoding="utf-8")
     assert text.count("\n|---") == 1 and text.count("![") == 1
     assert "Short." in text and "Long." not in text
@@ -222,7 +222,7 @@ def test_a_variant_is_compared_with_its_system_or_what_is_named(tmp_path):
     assert "CIF + HKD, seed 1, 24 epochs: 25 epochs, not 24" in lines
 
 
-def test_tuning_is_listed_whole(tmp_path):
+def test_all_tuning_runs_are_listed(tmp_path):
     path = ablation_cells.write_matrix(tmp_path)
     file = tmp_path / "results/fotaq/tuning.json"
     file.parent.mkdir(parents=True)
@@ -284,7 +284,7 @@ def test_the_question_is_compared_with_a_control_too(tmp_path):
     assert "| CIF + HKD | CIF + HKD minus CIF + LRD |" in where
 
 
-def test_systems_are_told_in_one_order_however_they_are_run(tmp_path):
+def test_tables_have_one_order_of_systems_for_any_order_of_runs(tmp_path):
     path = ablation_cells.write_matrix(tmp_path)
     lines = path.read_text(encoding="utf-8").splitlines()
     first = lines.index("systems:") + 1
@@ -296,8 +296,8 @@ def test_systems_are_told_in_one_order_however_they_are_run(tmp_path):
     assert summary.question == "hkd"
 
 
-def test_a_class_is_compared_by_its_own_words(whole):
-    summary = summarise(read_matrix(whole[0]))
+def test_a_class_is_compared_by_its_own_words(complete):
+    summary = summarise(read_matrix(complete[0]))
     base, own = (summary.scores(s, "nolm", "test") for s in ("cif", "hkd"))
     found = class_difference(base, own, "by_frequency", "2-4")
     rates = [pooled(list(a.values()), "by_frequency")["2-4"][1] for a in (base, own)]

@@ -1,12 +1,13 @@
 """The table of single utterances: equal bytes, several writers, damaged files."""
 
 import gzip
+import json
 import multiprocessing
 import os
 
 import ablation_cells
 import pytest
-from ablation import cells, utterances
+from ablation import cells, tried, utterances
 
 from espnet_cif_hkd.errors import UserError
 
@@ -29,6 +30,7 @@ def test_the_order_of_writing_does_not_change_the_bytes(table, tmp_path):
     for name, rows in (("c", ROWS), ("b", ROWS[:5]), ("a", ROWS[::-1]), ("b", ROWS)):
         add(other, name, rows)
     assert table.read_bytes() == other.read_bytes()
+    assert table.read_bytes()[4:8] == bytes(4)  # no time stamp in the gzip header
 
 
 def test_a_repeated_write_leaves_the_file_alone(table):
@@ -62,6 +64,23 @@ def test_cells_that_finish_at_once_are_all_kept(table):
     assert {cell for cell, _, _ in utterances.read(table)} == set(names)
     assert {file.stem for file in (table.parent / "cells").iterdir()} == set(names)
     assert not list(table.parent.glob("*.part"))
+
+
+def test_tuning_runs_that_are_recorded_at_once_are_all_kept(tmp_path):
+    path = tmp_path / "tuning.json"
+    context = multiprocessing.get_context("fork")
+    writers = [
+        context.Process(target=tried.add, args=(path, {"name": name, "value": number}))
+        for number, name in enumerate("abcdef")
+    ]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+        assert writer.exitcode == 0
+    tried.add(path, {"name": "c", "value": 9})
+    found = {one["name"]: one["value"] for one in json.loads(path.read_text())}
+    assert found == {"a": 0, "b": 1, "c": 9, "d": 3, "e": 4, "f": 5}
 
 
 def test_a_failed_write_keeps_the_old_table_and_no_cell(table, monkeypatch):
@@ -117,11 +136,11 @@ def test_faults_are_named_with_their_line(table, change, message):
 @pytest.mark.parametrize("size", [0, 5, 100, 2000, -1])
 def test_a_cut_or_foreign_file_is_refused(table, size):
     add(table, "a")
-    whole = table.read_bytes()
-    table.write_bytes(whole[:size])
+    complete = table.read_bytes()
+    table.write_bytes(complete[:size])
     with pytest.raises(UserError, match="not a gzip table"):
         utterances.read(table)
-    table.write_bytes(whole[:50] + bytes(99) + whole[149:])
+    table.write_bytes(complete[:50] + bytes(99) + complete[149:])
     with pytest.raises(UserError, match="not a gzip table"):
         utterances.read(table)
 

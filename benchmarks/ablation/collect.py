@@ -61,7 +61,7 @@ def collect(
     config = _read(folder / "config.yaml")
     conf = yaml.safe_load(config)
     raw = recipe / "dump" / "raw"
-    # Of the whole training set, so that all cells of a corpus have the same classes.
+    # Of the complete training set, so all cells of a corpus have the same classes.
     frequencies = training_counts(raw / TRAIN_SET / "text", unit)
     sounds = read_sounds(recipe, spoken, (TRAIN_SET, *sets)) if spoken else None
     found: dict[str, Any] = {
@@ -143,7 +143,7 @@ Aligned = dict[str, dict[str, Alignment]]
 
 
 def align_all(scores: Scores) -> Aligned:
-    """Characters and words of each utterance, aligned as sclite does."""
+    """Characters and words of each utterance, aligned like sclite."""
     return {
         unit: {utt: align(*pair) for utt, pair in scores[unit].items()}
         for unit in ("char", "word")
@@ -187,7 +187,7 @@ def counts(
 
 @dataclass(frozen=True)
 class Sounds:
-    """How sentences are read.
+    """How sentences are pronounced.
 
     Attributes:
         spoken: by speaker-utterance, the reading of each character.
@@ -199,10 +199,10 @@ class Sounds:
 
 
 def read_sounds(recipe: Path, pattern: str, sets: Iterable[str]) -> Sounds:
-    """The readings of all sets; what is not ``hao3`` or the like is punctuation.
+    """The readings of all sets; words that are not like ``hao3`` are punctuation.
 
     Raises:
-        UserError: a file is missing, or has not one reading a character.
+        UserError: a file is missing, or has not one reading for each character.
     """
     spoken: dict[str, list[str]] = {}
     readings: dict[str, set[str]] = {}
@@ -219,14 +219,14 @@ def read_sounds(recipe: Path, pattern: str, sets: Iterable[str]) -> Sounds:
                     f"{path}: {utt} has {len(syllables)} readings of "
                     f"{len(characters)} characters; run stage 1 again"
                 )
-            spoken[f"{speakers[utt]}-{utt}"] = syllables  # as trn files name it
+            spoken[f"{speakers[utt]}-{utt}"] = syllables  # the name in trn files
             for character, syllable in zip(characters, syllables):
                 readings.setdefault(character, set()).add(syllable)
     return Sounds(spoken, readings)
 
 
 def training_counts(text: Path, unit: str) -> Counter[str]:
-    """How often the training text has each word or character."""
+    """Occurrences of each word or character in the training text."""
     units: Counter[str] = Counter()
     for sentence in read_table(text, "run stages 1 to 4 first").values():
         words = sentence.split()
@@ -235,7 +235,7 @@ def training_counts(text: Path, unit: str) -> Counter[str]:
 
 
 def read_epochs(folder: Path) -> list[dict[str, Any]]:
-    """What the log says of each epoch; of one trained twice, the last time counts."""
+    """The log of each epoch; the last one if an epoch was trained twice."""
     epochs: dict[int, dict[str, Any]] = {}
     for logs in group_logs(folder.glob("train*.log")).values():
         for log in logs:
@@ -258,19 +258,19 @@ def _losses(phase: dict[str, float]) -> dict[str, float]:
 
 
 def decoding_seconds(folder: Path) -> float:
-    """How long the search took, without loading."""
+    """Seconds of the search, without loading the model."""
     match = _ELAPSED.search(_read(folder / "logdir" / "calculate_rtf.log"))
     return float(match[1]) if match else 0.0
 
 
 def count_parameters(conf: dict[str, Any]) -> dict[str, int]:
-    """Parameters that inference needs, and those of training."""
+    """Number of parameters in inference and in training."""
     from espnet2.tasks.asr import ASRTask
 
     import espnet_cif_hkd
 
     espnet_cif_hkd.register()
-    # It has no parameters, and the statistics it reads are named from another folder.
+    # It has no parameters, and the path of its statistics is relative to the recipe.
     model = ASRTask.build_model(argparse.Namespace(**{**conf, "normalize": None}))
     sizes = {name: tensor.numel() for name, tensor in model.named_parameters()}
     needed = {name: n for name, n in sizes.items() if not name.startswith("criterion.")}
@@ -285,7 +285,7 @@ def trained_on(conf: dict[str, Any]) -> Path:
 
 @functools.cache
 def data_hash(folder: Path, recipe: Path) -> str:
-    """A hash of all transcripts and all samples of a set, whatever its file format."""
+    """Hash of all transcripts and samples of a set, for any audio format."""
     import soundfile
 
     digest = hashlib.sha256()
@@ -303,7 +303,7 @@ def _file_hash(path: Path) -> str:
 
 
 def teacher_hash(conf: dict[str, Any], recipe: Path) -> str | None:
-    """Of the teacher's weights, if it stands in a folder, perhaps the recipe's."""
+    """Hash of the teacher's weights, if it is in a folder; relative to the recipe."""
     from espnet_cif_hkd.distill.teacher import resolve_teacher
 
     name = ((conf.get("model_conf") or {}).get("criterion_conf") or {}).get("teacher")
@@ -317,7 +317,7 @@ def teacher_hash(conf: dict[str, Any], recipe: Path) -> str | None:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Of all that computes."""
+    """Versions of this package, ESPnet, torch and Python."""
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
         cwd=Path(__file__).parent,

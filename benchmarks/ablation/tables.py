@@ -30,7 +30,7 @@ _LOGGED = {  # of the last epoch: phase, name, factor, digits, heading
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; a bar inside a cell would end the cell."""
+    """A table; bars inside cells are escaped."""
     lines = [head, *rows]
     text = [
         "| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines
@@ -90,7 +90,7 @@ def differences(summary: Summary, decode: str) -> str:
 
 
 def runs(summary: Summary) -> str:
-    """Every run by itself."""
+    """A row for every run."""
     columns = [
         (decode, name, unit)
         for decode in summary.matrix.decodes
@@ -161,9 +161,10 @@ def _distinct(values: Sequence[int]) -> list[str]:
 
 
 def last_epoch(summary: Summary) -> str:
-    """What the log says of the last epoch, mean and deviation over seeds.
+    """The log of the last epoch, mean and deviation over seeds.
 
-    ESPnet's own models divide losses by utterances, ours by tokens: only ours are told.
+    ESPnet's own models divide losses by utterances, ours by tokens; only the losses of
+    ours are listed.
     """
     columns = [
         key
@@ -189,7 +190,7 @@ def last_epoch(summary: Summary) -> str:
 
 
 def variants(summary: Summary) -> str:
-    """Side experiments, each against what it is compared with, of the same seed."""
+    """Side experiments, each with the run it is compared with."""
     head = ["what", "system", "seed", "epochs", "decoding", "dev CER %", "test CER %"]
     head += ["against", "its test CER %", "points", "over utterances", "dev acc_acd %"]
     rows = []
@@ -238,9 +239,9 @@ def _against(summary: Summary, cell: Cell) -> str:
 
 
 def tuning(entries: Sequence[Mapping[str, object]]) -> str:
-    """All that was tried, in the order of the file."""
+    """All settings that were tried, in the order of the file."""
     if not entries:
-        return "Nothing was tuned, or it was not noted.\n"
+        return "No tuning runs are recorded.\n"
     names: list[str] = []
     for entry in entries:
         dev = entry["dev"]

@@ -186,7 +186,7 @@ def main() -> None:
     print("\nforward + backward, float32, milliseconds")
     rows = [speed(shape, others) for shape in SHAPES]
     print(table([*head.split("|"), "loop / ours"], rows), flush=True)
-    print("\npeak memory beyond inputs, outputs and gradients, in sizes of hs")
+    print("\npeak memory above inputs, outputs and gradients, in multiples of hs")
     names = ["sum", "ours", *others]
     rows = [
         [str(shape), *(float(alone(__file__, str(i), name)) for name in names)]

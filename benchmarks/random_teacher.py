@@ -48,7 +48,7 @@ def make(teacher: str, folder: Path, variance: float, seed: int) -> None:
         note = folder / NOTE
         if note.exists() and json.loads(note.read_text(encoding="utf-8")) == asked:
             return
-        raise UserError(f"{folder} is there, but is not {asked}; remove it")
+        raise UserError(f"{folder} exists but is not {asked}; remove it")
     place = resolve_teacher(teacher)
     config = AutoConfig.from_pretrained(place, trust_remote_code=False)
     torch.manual_seed(seed)

@@ -1,12 +1,12 @@
 """ACD, forward and backward: one matrix of cosines against N x K gathered negatives.
 
-``gather`` is how the paper's own code does it (spec A 3.4): K ids for each of N tokens
-from ``torch.multinomial``, their teacher vectors gathered into (N, K, C), normalised,
-multiplied with the token's own. ``gather, bmm`` is the most that a gather can give:
-vectors normalised before they are copied, one batched product. Ours masks an (N, N)
-matrix of cosines, in blocks of rows. ``products`` are the two products of matrices
-without which neither cosines nor gradients can be had, the limit. All draw 700
-negatives anew in every run; widths are 768, numbers float32.
+``gather`` is the algorithm of the authors' code: ``torch.multinomial`` draws K ids for
+each of N tokens, and their teacher vectors are gathered into (N, K, C), normalised and
+multiplied with the token's own vector. ``gather, bmm`` is the fastest form of a gather:
+vectors are normalised before they are copied, and one batched product follows. Ours
+masks an (N, N) matrix of cosines in blocks of rows. ``products`` are the two matrix
+products that cosines and gradients need in any case, the lower limit. Every run draws
+700 new negatives; vectors are 768 wide, in float32.
 
     python3 benchmarks/contrastive.py
 """
@@ -83,12 +83,12 @@ def one_run(name: str, n_tokens: int) -> Callable[[], object]:
 
 
 def memory(name: str, n_tokens: int) -> float:
-    """MiB beyond the two inputs at the worst moment, the gradient counted."""
+    """Peak MiB in addition to the two inputs, with the gradient."""
     return int(alone(__file__, name, str(n_tokens))) / 2**20
 
 
 def main() -> None:
-    """Print the table; with arguments, the peak of one way in bytes."""
+    """Print the table; with arguments, the peak of one alternative in bytes."""
     if len(sys.argv) > 1:
         describe()
         print(peak_bytes(one_run(sys.argv[1], int(sys.argv[2]))))

@@ -1,13 +1,14 @@
-"""Forward and backward of integrate-and-fire: seconds, memory, exactness.
+"""Forward and backward of integrate-and-fire: time, memory, exactness.
 
     python3 benchmarks/integrate_and_fire.py
 
-Every row is a shape, every column a way; ways take turns in one run. The limit is the
-weighted sum ``(h * a[..., None]).sum(1)``, which reads and writes what any integration
-must. Peers are torch-cif and FunASR, told as absent where they are not installed
-(``pip install --no-deps torch-cif==0.2.0 'funasr>=1.4,<1.5'``), the loop over frames,
-which is the original's algorithm, and ``dense``, the product with the whole (L, T)
-matrix of overlaps. All but the weighted sum scale alpha to the target length first.
+A row is a shape, a column an implementation; implementations take turns in one run. The
+lower limit is the weighted sum ``(h * a[..., None]).sum(1)``, which reads and writes
+what any integration must. Peers are torch-cif and FunASR (``pip install --no-deps
+torch-cif==0.2.0 'funasr>=1.4,<1.5'``; left out with a message if they are not
+installed), the loop over frames of the authors' code, and ``dense``, the product with
+the complete (L, T) matrix of overlaps. All but the weighted sum scale alpha to the
+target length first.
 """
 
 import sys
@@ -28,8 +29,10 @@ SHAPES = [  # B, T, D, L
 ]
 Shape = tuple[int, int, int, int]
 Way = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
-_LOOP_FRAMES = 10_000  # frames of a batch up to which the loop over frames is timed
-_DENSE_WEIGHTS = 10_000_000  # likewise B * L * T for the matrix of overlaps
+_LOOP_FRAMES = 10_000  # largest B * T for which the loop over frames is timed
+_DENSE_WEIGHTS = (
+    10_000_000  # largest B * L * T for which the matrix of overlaps is timed
+)
 _REPEATS = 15
 
 
@@ -87,7 +90,7 @@ def inputs(shape: Shape) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def runner(way: Way, shape: Shape) -> Callable[[], None]:
-    """One forward and backward, with a gradient that is different everywhere."""
+    """One forward and backward, with different gradients for all elements."""
     hs, alpha = inputs(shape)
     grads: dict[torch.Size, torch.Tensor] = {}
 
@@ -97,14 +100,14 @@ def runner(way: Way, shape: Shape) -> Callable[[], None]:
             generator = torch.Generator().manual_seed(1)
             grads[out.shape] = torch.randn(out.shape, generator=generator).to(device())
         out.backward(grads[out.shape])
-        # So that the next run's peak holds them, and what stands before does not.
+        # So the peak of the next run includes them and earlier memory does not.
         hs.grad = alpha.grad = None
 
     return run
 
 
 def peers() -> dict[str, Way]:
-    """The ways that others install."""
+    """The implementations of other packages."""
     found: dict[str, Way] = {}
     for name, way in (("torch-cif", torch_cif), ("FunASR", funasr)):
         try:
@@ -122,7 +125,7 @@ def speed(shape: Shape, others: dict[str, Way]) -> list[object]:
     ways: dict[str, Way] = {"sum": weighted_sum, "ours": ours, **others}
     if n_batch * n_frames * target <= _DENSE_WEIGHTS:
         ways["dense"] = dense
-    # Two rounds to warm up: the first runs of a shape pay for fresh memory.
+    # Two warm-up rounds: the first runs of a shape allocate memory.
     runners = {name: runner(way, shape) for name, way in ways.items()}
     found = medians(in_turns(runners, _REPEATS, warm_up=2))
     if n_batch * n_frames <= _LOOP_FRAMES:
@@ -139,18 +142,18 @@ def speed(shape: Shape, others: dict[str, Way]) -> list[object]:
 
 
 def memory(shape: Shape, name: str) -> float:
-    """Peak beyond inputs, outputs and their gradients, in sizes of ``hs``."""
+    """Peak above inputs, outputs and their gradients, in multiples of ``hs``."""
     way = {"sum": weighted_sum, "ours": ours, "torch-cif": torch_cif, "FunASR": funasr}
     n_batch, n_frames, n_dim, target = shape
     peak = peak_bytes(runner(way[name], shape))
     n_tokens = 1 if name == "sum" else target
-    # The output and the gradients of both inputs; that of the output stands already.
+    # The output and the gradients of both inputs; that of the output exists.
     own = n_batch * (n_tokens * n_dim + n_frames * n_dim + n_frames) * 4
     return (peak - own) / (n_batch * n_frames * n_dim * 4)
 
 
 def exactness(shape: Shape, others: dict[str, Way]) -> list[object]:
-    """Largest error of the vectors that fired, and how many did not."""
+    """Largest error of the fired vectors, and the number of missing ones."""
     hs, alpha = inputs(shape)
     hs, alpha = hs.detach(), alpha.detach()
     target = shape[3]
@@ -183,7 +186,7 @@ def main() -> None:
     print("\nforward + backward, float32, milliseconds")
     rows = [speed(shape, others) for shape in SHAPES]
     print(table([*head.split("|"), "loop / ours"], rows), flush=True)
-    print("\npeak memory beyond inputs, outputs and gradients, in sizes of hs")
+    print("\npeak memory above inputs, outputs and gradients, in multiples of hs")
     names = ["sum", "ours", *others]
     rows = [
         [str(shape), *(float(alone(__file__, str(i), name)) for name in names)]

@@ -1,7 +1,7 @@
-"""Seconds, bytes and tables: what every benchmark here needs.
+"""Time, memory and tables, shared by all benchmarks.
 
-Machines are noisy, so ways that are compared take turns, run by run, and figures are
-medians of one process' runs, to be read as ratios.
+Alternatives take turns, run by run, because machines are noisy. Figures are medians
+over the runs of one process and should be read as ratios.
 """
 
 import os
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-_SMALL_ALLOCATIONS = 1 << 16  # bytes up to which glibc may keep what is freed
+_SMALL_ALLOCATIONS = 1 << 16  # bytes: glibc may keep smaller freed blocks
 
 
 def device() -> torch.device:
@@ -25,7 +25,7 @@ def device() -> torch.device:
 
 
 def describe(*distributions: str, threads: int = 2) -> str:
-    """Set the number of threads; return the line that says what has been measured."""
+    """Set the number of threads; return a line that describes the machine."""
     torch.set_num_threads(threads)
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
     versions = [f"{d} {_version(d)}" for d in ("torch", *distributions)]
@@ -53,7 +53,7 @@ def _version(distribution: str) -> str:
 def in_turns(
     ways: Mapping[str, Callable[[], object]], repeats: int, warm_up: int = 1
 ) -> dict[str, list[float]]:
-    """Seconds of each run; every way runs once before the next round begins."""
+    """Seconds of each run; every alternative runs once in each round."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(warm_up + repeats):
         for name, way in ways.items():
@@ -76,19 +76,18 @@ def _wait() -> None:
 
 
 def peak_bytes(way: Callable[[], object]) -> int:
-    """Most memory that one run holds beyond what stood before it.
+    """Peak memory of one run in addition to the memory before it.
 
-    On the CPU, call it in a process of :func:`alone`, where freed tensors go back to
-    the system at once; the resident set is counted, in which a page not touched has
-    no part.
+    On the CPU, call it in a process of :func:`alone`, where freed tensors return to
+    the system at once. The resident set is counted, without untouched pages.
     """
-    way()  # what stays from a first run, thread pools and caches, is not counted
+    way()  # thread pools and caches of the first run are not counted
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         way()
         return torch.cuda.max_memory_allocated() - before
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = _status("VmRSS")
     way()
     return _status("VmHWM") - before

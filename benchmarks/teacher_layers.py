@@ -26,8 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from units import read_units
 
-from espnet_cif_hkd.distill.online import OnlineTeacher
-from espnet_cif_hkd.distill.teacher import TeacherConfig
+from espnet_cif_hkd.teachers.text.online import OnlineTeacher
+from espnet_cif_hkd.teachers.text.plm import TeacherConfig
 
 HEAD = ["layer", "variance", "unit", "sentence"]
 HEAD += ["cosine: same unit", "same sentence", "neither"]

@@ -34,7 +34,7 @@ import hsk_voice  # noqa: E402
 from hsk_sentences import read_sentences  # noqa: E402
 
 from espnet_cif_hkd.cif import integrate_and_fire  # noqa: E402
-from espnet_cif_hkd.recipe.kaldi_files import read_table  # noqa: E402
+from espnet_cif_hkd.io.tables import read_table  # noqa: E402
 
 COUNTS = ["run", "frames a token", "fired right, %", "CTC right, %"]
 TIMES = ["fires, ms", "5 % to 95 %", "CTC peak, ms", "5 % to 95 %"]

@@ -41,9 +41,9 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from espnet_cif_hkd.distill.header import header_for
-from espnet_cif_hkd.distill.store import Shard, sequence_key
-from espnet_cif_hkd.distill.teacher import TeacherConfig
+from espnet_cif_hkd.teachers.store.header import header_for
+from espnet_cif_hkd.teachers.store.reader import Shard, sequence_key
+from espnet_cif_hkd.teachers.text.plm import TeacherConfig
 
 RATE = 16_000
 FRAME = 160

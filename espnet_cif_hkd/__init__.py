@@ -14,12 +14,16 @@ Public names:
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from espnet_cif_hkd import moved
+
 if TYPE_CHECKING:
     from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
     from espnet_cif_hkd.errors import UserError
-    from espnet_cif_hkd.model import CIFASRModel
+    from espnet_cif_hkd.inference.speech2text import Speech2Text
+    from espnet_cif_hkd.models.cif import CIFASRModel
     from espnet_cif_hkd.plugin import register
-    from espnet_cif_hkd.speech2text import Speech2Text
+
+moved.install()
 
 __version__ = "0.2.0"
 
@@ -33,9 +37,9 @@ __all__ = [
 ]
 
 _HOME = {
-    "CIFASRModel": "model",
+    "CIFASRModel": "models.cif",
     "CIFDecoder": "decoder.cif_decoder",
-    "Speech2Text": "speech2text",
+    "Speech2Text": "inference.speech2text",
     "UserError": "errors",
     "register": "plugin",
 }

@@ -9,10 +9,10 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from espnet_cif_hkd.bin import plot_alignment
-from espnet_cif_hkd.bin.plot_alignment import read_table
+from espnet_cif_hkd.cli import plot_alignment
+from espnet_cif_hkd.cli.plot_alignment import read_table
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.recipe.alignment import align
+from espnet_cif_hkd.recipe.stages.sclite import align
 
 MODEL = "valid.acc.ave.pth"
 _FEWEST_LETTERS = 15

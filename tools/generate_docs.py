@@ -145,7 +145,7 @@ def sections() -> dict[str, list[Key]]:
     from espnet_cif_hkd.distill.hkd import HKDCriterion
     from espnet_cif_hkd.distill.options import AcousticOptions, LinguisticOptions
     from espnet_cif_hkd.encoder.cif_conformer import CIFConformerEncoder
-    from espnet_cif_hkd.model import CIFASRModel
+    from espnet_cif_hkd.models.cif import CIFASRModel
 
     tail = keys_of(integrate_and_fire, only="tail_threshold")
     return {

@@ -27,10 +27,10 @@ from ablation.errors import (
     summed,
 )
 from ablation.matrix import TRAIN_SET
-from espnet_cif_hkd.bin.training_log import epoch_phases, group_logs
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.recipe.alignment import Alignment, align
-from espnet_cif_hkd.recipe.kaldi_files import read_table
+from espnet_cif_hkd.io.tables import read_table
+from espnet_cif_hkd.recipe.stages.sclite import Alignment, align
+from espnet_cif_hkd.recipe.training_log import epoch_phases, group_logs
 
 FORMAT = 1
 _LINE_OF_TRN = re.compile(r"(.*)\t\((.+)\)")
@@ -298,7 +298,7 @@ def _file_hash(path: Path) -> str:
 
 def teacher_hash(conf: dict[str, Any], recipe: Path) -> str | None:
     """Of the teacher's weights, if it stands in a folder, perhaps the recipe's."""
-    from espnet_cif_hkd.distill.teacher import resolve_teacher
+    from espnet_cif_hkd.teachers.text.plm import resolve_teacher
 
     name = ((conf.get("model_conf") or {}).get("criterion_conf") or {}).get("teacher")
     if not name or not conf["model_conf"].get("criterion"):

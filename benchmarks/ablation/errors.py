@@ -6,7 +6,7 @@ Counts add up over utterances, so those of several seeds may be added.
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from espnet_cif_hkd.recipe.alignment import Alignment, fold_case
+from espnet_cif_hkd.recipe.stages.sclite import Alignment, fold_case
 
 Counts = dict[str, list[int]]
 

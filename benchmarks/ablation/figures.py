@@ -16,7 +16,7 @@ from ablation.errors import FREQUENCIES, TENTHS, length_errors
 from ablation.panels import INK, PALE, canvas, key, label_ends, looks, save, style
 from ablation.significance import Difference
 from ablation.summary import Summary, class_difference, pooled
-from espnet_cif_hkd.bin.learning_curve import read_published
+from espnet_cif_hkd.cli.learning_curve import read_published
 
 _BITS = 1 / math.log(2)
 _TEST = "test"

@@ -7,7 +7,7 @@ from ablation import tables
 from ablation.significance import LEVEL, RESAMPLES, Difference
 from ablation.summary import Summary, shown
 from ablation.verdict import bracket, headline, sentence, signed
-from espnet_cif_hkd.bin.learning_curve import read_published
+from espnet_cif_hkd.cli.learning_curve import read_published
 
 _COMMAND = "python3 benchmarks/ablation/report.py"
 ALT = {

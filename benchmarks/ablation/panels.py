@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ablation.matrix import Matrix
-from espnet_cif_hkd.recipe.kaldi_files import write_text
+from espnet_cif_hkd.io.tables import write_text
 
 WIDTH = 7.2
 INK = "#22303c"

@@ -23,7 +23,7 @@ from ablation.cells import read_tuning  # noqa: E402
 from ablation.matrix import read_matrix  # noqa: E402
 from ablation.summary import Summary, summarise  # noqa: E402
 from espnet_cif_hkd.errors import UserError  # noqa: E402
-from espnet_cif_hkd.recipe.kaldi_files import write_text  # noqa: E402
+from espnet_cif_hkd.io.tables import write_text  # noqa: E402
 
 
 def write_results(summary: Summary, root: Path) -> list[Path]:

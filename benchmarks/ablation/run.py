@@ -37,8 +37,8 @@ from ablation.plan import (
     result_file,
 )
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.lock import locked
-from espnet_cif_hkd.recipe.kaldi_files import write_text
+from espnet_cif_hkd.io.lock import locked
+from espnet_cif_hkd.io.tables import write_text
 
 TOP = Path(__file__).resolve().parents[2]
 SETS = ("dev", "test")

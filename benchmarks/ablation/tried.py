@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from ablation.collect import align_all, read_epochs, read_scores, unfiltered
 from ablation.matrix import read_matrix
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.recipe.kaldi_files import write_text
+from espnet_cif_hkd.io.tables import write_text
 
 _RATES = ("cer", "cer_free", "cer_ctc", "length_error")
 _OTHERS = ("acc", "nll", "acc_acd")

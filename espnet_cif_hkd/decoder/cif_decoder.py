@@ -24,7 +24,6 @@ import torch
 from espnet2.asr.decoder.abs_decoder import AbsDecoder
 
 from espnet_cif_hkd.cif import CIFOutput, CIFPredictor, integrate_and_fire
-from espnet_cif_hkd.compat import BatchScorerInterface, LayerNorm, PositionalEncoding
 from espnet_cif_hkd.decoder.ending import mask_by_fired_length
 from espnet_cif_hkd.decoder.layer import CausalLayer
 from espnet_cif_hkd.decoder.search_state import (
@@ -35,6 +34,11 @@ from espnet_cif_hkd.decoder.search_state import (
     gathered,
 )
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.plugin.compat import (
+    BatchScorerInterface,
+    LayerNorm,
+    PositionalEncoding,
+)
 
 
 @dataclass

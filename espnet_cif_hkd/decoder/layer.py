@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from espnet_cif_hkd.compat import (
+from espnet_cif_hkd.plugin.compat import (
     LayerNorm,
     MultiHeadedAttention,
     PositionwiseFeedForward,

@@ -2,10 +2,10 @@
 
 from espnet2.train.class_choices import ClassChoices
 
-from espnet_cif_hkd.distill.contrastive import contrastive_loss
 from espnet_cif_hkd.distill.criterion import AbsDistillCriterion, DistillOutput
 from espnet_cif_hkd.distill.hkd import HKDCriterion
-from espnet_cif_hkd.distill.regression import regression_loss
+from espnet_cif_hkd.losses.contrastive import contrastive_loss
+from espnet_cif_hkd.losses.regression import regression_loss
 
 __all__ = [
     "AbsDistillCriterion",

@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from espnet_cif_hkd.distill.alignment import closing_token
-from espnet_cif_hkd.distill.header import StoreHeader, check_header
 from espnet_cif_hkd.distill.hkd import HKDCriterion, teacher_config
-from espnet_cif_hkd.distill.store import StoreReader
-from espnet_cif_hkd.distill.teacher import (
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.teachers.store.header import StoreHeader, check_header
+from espnet_cif_hkd.teachers.store.reader import StoreReader
+from espnet_cif_hkd.teachers.text.alignment import closing_token
+from espnet_cif_hkd.teachers.text.plm import (
     TeacherConfig,
     open_config,
     open_tokenizer,
     resolve_teacher,
     unknown_text,
 )
-from espnet_cif_hkd.distill.units import TokenSpeller
-from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.teachers.text.spelling import TokenSpeller
 
 
 @dataclass(frozen=True)

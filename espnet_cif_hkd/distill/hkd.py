@@ -12,24 +12,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from espnet_cif_hkd.distill.contrastive import (
-    negatives_per_token,
-    token_contrastive_loss,
-)
 from espnet_cif_hkd.distill.criterion import AbsDistillCriterion, DistillOutput
-from espnet_cif_hkd.distill.online import OnlineTeacher
 from espnet_cif_hkd.distill.options import (
     ACOUSTIC,
     LINGUISTIC,
     check_options,
     level_options,
 )
-from espnet_cif_hkd.distill.regression import token_regression_loss
 from espnet_cif_hkd.distill.sharing import gather_over_ranks
-from espnet_cif_hkd.distill.store import StoredTeacher
-from espnet_cif_hkd.distill.teacher import Teacher, TeacherConfig
-from espnet_cif_hkd.distill.transfer import TokenPlaces
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.device import TokenPlaces
+from espnet_cif_hkd.losses.contrastive import (
+    negatives_per_token,
+    token_contrastive_loss,
+)
+from espnet_cif_hkd.losses.regression import token_regression_loss
+from espnet_cif_hkd.teachers.store.reader import StoredTeacher
+from espnet_cif_hkd.teachers.text.online import OnlineTeacher
+from espnet_cif_hkd.teachers.text.plm import Teacher, TeacherConfig
 
 _VALIDATION_SEED = 0
 
@@ -47,7 +47,7 @@ class HKDCriterion(AbsDistillCriterion):
         teacher_dim: Width C of its vectors, ``hidden_size`` in its config.json.
             Required with ``teacher``.
         teacher_store: Folder of stored vectors, made by ``python3 -m
-            espnet_cif_hkd.bin.dump_teacher``, which recipes run before stage 10; then
+            espnet_cif_hkd.cli.dump_teacher``, which recipes run before stage 10; then
             training opens no language model.
         acoustic: Options of ACD (:class:`AcousticOptions`); null leaves the level out.
         linguistic: Options of LRD (:class:`LinguisticOptions`); null leaves the level

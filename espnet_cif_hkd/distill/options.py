@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from espnet_cif_hkd.distill.criterion import DecoderStates
-from espnet_cif_hkd.distill.regression import REDUCTIONS
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.losses.regression import REDUCTIONS
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 
 import torch
 
-from espnet_cif_hkd.compat import (
+from espnet_cif_hkd.encoder.convolution import MaskedConvolutionModule
+from espnet_cif_hkd.plugin.compat import (
     EncoderLayer,
     PositionwiseFeedForward,
     RelPositionMultiHeadedAttention,
     get_activation,
 )
-from espnet_cif_hkd.encoder.convolution import MaskedConvolutionModule
 
 
 class ConformerBlock(EncoderLayer):  # type: ignore[misc]

@@ -16,12 +16,6 @@ from typing import Any
 import torch
 from espnet2.asr.encoder.abs_encoder import AbsEncoder
 
-from espnet_cif_hkd.compat import (
-    LayerNorm,
-    RelPositionalEncoding,
-    TooShortUttError,
-    get_activation,
-)
 from espnet_cif_hkd.encoder.block import ConformerBlock
 from espnet_cif_hkd.encoder.frames import (
     INPUT_WINDOWS,
@@ -42,6 +36,12 @@ from espnet_cif_hkd.encoder.options import (
     check_pooling,
 )
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.plugin.compat import (
+    LayerNorm,
+    RelPositionalEncoding,
+    TooShortUttError,
+    get_activation,
+)
 
 
 class CIFConformerEncoder(AbsEncoder):

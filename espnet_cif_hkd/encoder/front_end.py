@@ -9,15 +9,15 @@ from typing import Any
 
 import torch
 
-from espnet_cif_hkd.compat import (
+from espnet_cif_hkd.encoder.frames import INPUT_WINDOWS, PAPER_INPUT, frames_after
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.plugin.compat import (
     Conv2dSubsampling,
     Conv2dSubsampling1,
     Conv2dSubsampling2,
     Conv2dSubsampling6,
     Conv2dSubsampling8,
 )
-from espnet_cif_hkd.encoder.frames import INPUT_WINDOWS, PAPER_INPUT, frames_after
-from espnet_cif_hkd.errors import UserError
 
 _SUBSAMPLING: dict[str, Any] = {
     "conv2d": Conv2dSubsampling,

@@ -57,7 +57,7 @@ def run_recipe(arguments: Sequence[str]) -> None:
     """
     parsed = options.parse(arguments)
     # The stage modules import numpy and soundfile: after the options are known good.
-    from espnet_cif_hkd.recipe import stages
+    from espnet_cif_hkd.recipe import plan as stages
 
     paths.sampling_rate(parsed.fs)
     run = Run(parsed, paths.derive(parsed), arguments, stages.selected(parsed))
@@ -70,7 +70,7 @@ def _require_writable(run: Run) -> None:
 
     With ``--reuse true`` stages may have nothing to write.
     """
-    from espnet_cif_hkd.recipe.disk import require_writable
+    from espnet_cif_hkd.io.disk import require_writable
 
     if run.options.reuse:
         return

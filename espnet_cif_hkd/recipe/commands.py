@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.recipe.log import log
+from espnet_cif_hkd.io.log import log
 
 _LOG_FORMAT = "%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s"
 _HOST = f"[{os.uname()[1].split('.')[0]}] "

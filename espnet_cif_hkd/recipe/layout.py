@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.recipe.log import log
+from espnet_cif_hkd.io.log import log
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 # What running a recipe makes in its folder.

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.log import log
 from espnet_cif_hkd.recipe import options, paths
 from espnet_cif_hkd.recipe.context import Run
-from espnet_cif_hkd.recipe.log import log
 
 _STAGE = 10
 
@@ -47,7 +47,7 @@ def split_engine_options(
 
 def engine_run(arguments: Sequence[str]) -> Run | None:
     """The run as the engine sees it, or None if only ``asr.sh`` understands it."""
-    from espnet_cif_hkd.recipe import stages
+    from espnet_cif_hkd.recipe import plan as stages
 
     try:
         parsed = options.parse(arguments)
@@ -63,7 +63,7 @@ def check(run: Run) -> None:
     Raises:
         UserError: one line that names the fault and its fix.
     """
-    from espnet_cif_hkd.recipe.stages import Checks
+    from espnet_cif_hkd.recipe.plan import Checks
 
     checks = Checks(run)
     checks.config()

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.lock import alone
-from espnet_cif_hkd.recipe.disk import remove, require_space
-from espnet_cif_hkd.recipe.fetch import (
+from espnet_cif_hkd.io.disk import remove, require_space
+from espnet_cif_hkd.io.fetch import (
     extract_tar,
     fetch,
     forget_extracted,
     is_extracted,
 )
-from espnet_cif_hkd.recipe.log import log, progress
+from espnet_cif_hkd.io.lock import alone
+from espnet_cif_hkd.io.log import log, progress
 
 DATA_URL = "https://www.openslr.org/resources/33"
 TRANSCRIPT = Path("transcript/aishell_transcript_v0.8.txt")

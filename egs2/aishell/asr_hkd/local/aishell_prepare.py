@@ -10,13 +10,13 @@ from pathlib import Path
 from aishell_corpus import DATA_URL, TRANSCRIPT, obtain
 
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.recipe.kaldi_files import (
+from espnet_cif_hkd.io.log import log
+from espnet_cif_hkd.io.tables import (
     first_few,
     read_table,
     spk2utt,
     write_table,
 )
-from espnet_cif_hkd.recipe.log import log
 
 # Utterances with audio and transcript, as in ESPnet and Kaldi, and speakers.
 KNOWN = {"train": (120_098, 340), "dev": (14_326, 40), "test": (7_176, 20)}

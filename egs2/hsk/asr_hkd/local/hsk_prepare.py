@@ -20,8 +20,8 @@ import hsk_voice
 from hsk_sentences import SETS, Sentence
 
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.recipe.kaldi_files import spk2utt, write_table, write_text
-from espnet_cif_hkd.recipe.log import log, progress
+from espnet_cif_hkd.io.log import log, progress
+from espnet_cif_hkd.io.tables import spk2utt, write_table, write_text
 
 SPEAKER = "gcin3"
 HELD_OUT_OF_SUBSET = 100

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.recipe.disk import require_space
-from espnet_cif_hkd.recipe.fetch import extract_tar, fetch, forget_extracted
-from espnet_cif_hkd.recipe.log import log
+from espnet_cif_hkd.io.disk import require_space
+from espnet_cif_hkd.io.fetch import extract_tar, fetch, forget_extracted
+from espnet_cif_hkd.io.log import log
 
 DATA_URL = "https://www.openslr.org/resources/12"
 LM_URL = "https://www.openslr.org/resources/11/librispeech-lm-norm.txt.gz"

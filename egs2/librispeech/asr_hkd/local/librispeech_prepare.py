@@ -29,9 +29,9 @@ from librispeech_parts import (
 from librispeech_tables import Tables, check_audio, genders, read_part
 
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.recipe.disk import remove, require_space
-from espnet_cif_hkd.recipe.fetch import fetch
-from espnet_cif_hkd.recipe.log import log
+from espnet_cif_hkd.io.disk import remove, require_space
+from espnet_cif_hkd.io.fetch import fetch
+from espnet_cif_hkd.io.log import log
 
 _BOOLEANS = {"true": True, "false": False}
 

@@ -15,14 +15,14 @@ from pathlib import Path
 import soundfile
 
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.recipe.kaldi_files import (
+from espnet_cif_hkd.io.log import progress
+from espnet_cif_hkd.io.tables import (
     first_few,
     read_lines,
     read_table,
     spk2utt,
     write_table,
 )
-from espnet_cif_hkd.recipe.log import progress
 
 SAMPLE_RATE = 16_000
 _NUMBER = re.compile(r"[0-9]+")

@@ -1,1 +1,0 @@
-"""Commands: each module here runs with ``python3 -m``."""

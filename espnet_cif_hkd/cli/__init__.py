@@ -1,0 +1,1 @@
+"""Commands, each a thin argument parser over one function of the package."""

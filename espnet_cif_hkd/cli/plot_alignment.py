@@ -1,0 +1,183 @@
+"""Plot where a CIF model fires: ``python3 -m espnet_cif_hkd.cli.plot_alignment``."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.inference.figure import Alignment, FloatArray, draw
+from espnet_cif_hkd.io.tables import read_table
+
+
+def look_up(path: Path, utt_id: str) -> str:
+    """Return one utterance's entry of a Kaldi table.
+
+    Raises:
+        UserError: it has none.
+    """
+    table = read_table(path)
+    if utt_id not in table:
+        raise UserError(f"{path}: no utterance {utt_id}; choose another by --utt_id")
+    return table[utt_id]
+
+
+def read_audio(path: str, rate: int) -> FloatArray:
+    """Read one channel of audio at ``rate`` Hz, resampled if need be, as ``(S,)``.
+
+    Raises:
+        UserError: it is missing, empty or no audio.
+    """
+    import soundfile
+
+    try:
+        samples, found = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise UserError(f"{path}: cannot be read as audio ({error})") from None
+    if len(samples) == 0:
+        raise UserError(f"{path}: the audio is empty")
+    channel: FloatArray = samples[:, 0]
+    if found != rate:
+        from scipy.signal import resample_poly
+
+        divisor = int(np.gcd(found, rate))
+        channel = resample_poly(channel, rate // divisor, found // divisor)
+    return np.asarray(channel, dtype=np.float32)
+
+
+def sampling_rate(train_args: argparse.Namespace) -> int:
+    """Return the rate in Hz that a model was trained at."""
+    import humanfriendly
+
+    frontend_conf: dict[str, Any] = getattr(train_args, "frontend_conf", None) or {}
+    return int(humanfriendly.parse_size(str(frontend_conf.get("fs", "16k"))))
+
+
+def fire(
+    model: Any, samples: FloatArray, rate: int
+) -> tuple[FloatArray, FloatArray, float]:
+    """Run encoder and predictor on one utterance.
+
+    Args:
+        model: a CIFASRModel in evaluation mode.
+        samples: audio, ``(S,)``.
+        rate: its sampling rate in Hz.
+
+    Returns:
+        alpha ``(T,)``, firing times in seconds ``(L,)``, seconds per encoder frame.
+
+    Raises:
+        UserError: the model has no CIF decoder, or the audio is too short for it.
+    """
+    import torch
+
+    from espnet_cif_hkd.plugin.compat import TooShortUttError
+
+    decoder = getattr(model, "decoder", None)
+    if decoder is None or not hasattr(decoder, "fire"):
+        raise UserError("this checkpoint has no CIF decoder: train with decoder: cif")
+    device = next(model.parameters()).device
+    speech = torch.from_numpy(samples).unsqueeze(0).to(device)
+    lengths = torch.tensor([speech.size(1)], device=device)
+    with torch.no_grad():
+        try:
+            encoded, n_frames = model.encode(speech, lengths)
+        except TooShortUttError as error:
+            raise UserError(f"the audio is too short for this model: {error}") from None
+        hidden = encoded[0] if isinstance(encoded, tuple) else encoded
+        fired = decoder.fire(hidden, n_frames)
+    frame_shift = len(samples) / rate / int(n_frames[0])
+    alpha = fired.alpha[0, : int(n_frames[0])].cpu().numpy()
+    times = fired.firing_times[0, : int(fired.lengths[0])].cpu().numpy()
+    return alpha, times * frame_shift, frame_shift
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model_file", type=Path, required=True)
+    parser.add_argument("--train_config", type=Path, required=True)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--audio", help="one audio file")
+    source.add_argument("--wav_scp", type=Path, help="Kaldi table of audio files")
+    parser.add_argument("--utt_id", help="which utterance (default: the first)")
+    parser.add_argument("--text", type=Path, help="Kaldi table of references")
+    parser.add_argument(
+        "--hyp_dir",
+        type=Path,
+        help="folder with the text and token of stage 12 (default: decode here)",
+    )
+    parser.add_argument("--beam_size", type=int, default=5)
+    parser.add_argument("--ctc_weight", type=float, default=0.3)
+    parser.add_argument("--out", type=Path, required=True, help="the PNG to write")
+    return parser
+
+
+def plot(args: argparse.Namespace) -> None:
+    """Make the picture that the command line asks for.
+
+    Raises:
+        UserError: a file is missing or does not fit.
+    """
+    audio, utt_id = args.audio, args.utt_id
+    if args.wav_scp is not None:
+        table = read_table(args.wav_scp)
+        if not table:
+            raise UserError(f"{args.wav_scp}: no utterances in it")
+        utt_id = utt_id or next(iter(table))
+        audio = look_up(args.wav_scp, utt_id)
+    if utt_id is None and (args.text is not None or args.hyp_dir is not None):
+        raise UserError("--text and --hyp_dir need --utt_id when --audio is given")
+    for path in (args.model_file, args.train_config):
+        if not path.is_file():
+            raise UserError(f"{path}: no such file")
+    reference = None if args.text is None else look_up(args.text, utt_id)
+
+    import espnet_cif_hkd
+
+    recogniser = espnet_cif_hkd.Speech2Text(
+        asr_train_config=str(args.train_config),
+        asr_model_file=str(args.model_file),
+        beam_size=args.beam_size,
+        ctc_weight=args.ctc_weight,
+    )
+    rate = sampling_rate(recogniser.asr_train_args)
+    samples = read_audio(audio, rate)
+    if args.hyp_dir is not None:
+        hypothesis = look_up(args.hyp_dir / "text", utt_id)
+        tokens = look_up(args.hyp_dir / "token", utt_id).split()
+    else:
+        text, tokens, *_ = recogniser(samples)[0]
+        hypothesis = text or ""
+    alpha, firing_times, frame_shift = fire(recogniser.asr_model, samples, rate)
+    draw(
+        Alignment(
+            samples=samples,
+            rate=rate,
+            alpha=alpha,
+            frame_shift=frame_shift,
+            firing_times=firing_times,
+            tokens=tokens,
+            hypothesis=hypothesis,
+            reference=reference,
+        ),
+        args.out,
+    )
+
+
+def main(cmd: list[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    args = get_parser().parse_args(cmd)
+    try:
+        plot(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(args.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

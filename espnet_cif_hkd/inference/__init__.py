@@ -1,0 +1,1 @@
+"""Recognition: Speech2Text and what is drawn from its results."""

@@ -1,0 +1,1 @@
+"""Files and devices: Kaldi tables, audio, locks, downloads, archives, logs."""

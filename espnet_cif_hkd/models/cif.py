@@ -1,0 +1,317 @@
+"""The CIF recogniser as an ESPnet model: encoder, CTC, CIF decoder, distillation."""
+
+import copy
+import logging
+from typing import Any
+
+import torch
+from espnet2.asr.ctc import CTC
+from espnet2.asr.decoder.abs_decoder import AbsDecoder
+from espnet2.asr.encoder.abs_encoder import AbsEncoder
+from espnet2.asr.espnet_model import ESPnetASRModel
+from espnet2.asr.frontend.abs_frontend import AbsFrontend
+from espnet2.asr.postencoder.abs_postencoder import AbsPostEncoder
+from espnet2.asr.preencoder.abs_preencoder import AbsPreEncoder
+from espnet2.asr.specaug.abs_specaug import AbsSpecAug
+from espnet2.layers.abs_normalize import AbsNormalize
+from espnet2.torch_utils.device_funcs import force_gatherable
+
+from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
+from espnet_cif_hkd.distill import AbsDistillCriterion, criterion_choices
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.losses.token import score_tokens, shift_targets
+from espnet_cif_hkd.models.checkpoint import (
+    VERSION_KEY,
+    check_state_dict,
+    token_list_digest,
+    version_tensor,
+    warn_of_other_version,
+)
+from espnet_cif_hkd.plugin.compat import TooShortUttError
+
+
+class CIFASRModel(ESPnetASRModel):
+    """CTC and CIF on one encoder, with an optional teacher while training.
+
+    The loss is the paper's: every term is a sum over the batch, divided by the number
+    N of target tokens, ``<eos>`` included; the terms are added, not interpolated. N is
+    also returned as the weight of the batch, so that ESPnet's trainer normalises over
+    all processes.
+
+    Args:
+        vocab_size: V.
+        token_list: Names of the V tokens.
+        frontend, specaug, normalize, preencoder, encoder, postencoder, ctc: As in
+            ESPnet.
+        decoder: Must be :class:`CIFDecoder`.
+        joint_network: Must be None.
+        ctc_weight: Weight of CTC on the encoder's output, ``0 <= w < 1``; added to the
+            other losses, where ESPnet would trade it against attention.
+        quantity_weight: Weight of ``|sum of alpha - tokens|``, ``<eos>`` counted.
+        criterion: What to distil with: null, or a name such as ``hkd``.
+        criterion_conf: Options of the criterion; ignored without one.
+        ignore_id: Token id that pads transcripts.
+        lsm_weight: Label smoothing of the decoder's cross-entropy.
+        report_cer: Whether validation computes character error rates.
+        report_wer: Whether validation computes the word error rate.
+        sym_space: The token that stands for a space.
+        sym_blank: The blank token of CTC.
+        sym_sos: The token that begins a sentence in the decoder's input.
+        sym_eos: The token that ends a sentence; it fires as any other.
+        autocast_frontend: Whether mixed precision reaches the frontend, too, as in
+            ESPnet.
+        extract_feats_in_collect_stats: Whether stage 10 computes statistics of
+            features, as in ESPnet.
+
+    Raises:
+        UserError: If an option does not fit a CIF model.
+
+    Source: spec A 3 (losses), A 3.6 (weights and normalisation).
+    """
+
+    decoder: CIFDecoder
+
+    def __init__(
+        self,
+        vocab_size: int,
+        token_list: tuple[str, ...] | list[str],
+        frontend: AbsFrontend | None,
+        specaug: AbsSpecAug | None,
+        normalize: AbsNormalize | None,
+        preencoder: AbsPreEncoder | None,
+        encoder: AbsEncoder | None,
+        postencoder: AbsPostEncoder | None,
+        decoder: AbsDecoder | None,
+        ctc: CTC,
+        joint_network: torch.nn.Module | None,
+        ctc_weight: float = 0.5,
+        quantity_weight: float = 1.0,
+        criterion: str | None = None,
+        criterion_conf: dict[str, Any] | None = None,
+        ignore_id: int = -1,
+        lsm_weight: float = 0.1,
+        report_cer: bool = True,
+        report_wer: bool = True,
+        sym_space: str = "<space>",
+        sym_blank: str = "<blank>",
+        sym_sos: str = "<sos/eos>",
+        sym_eos: str = "<sos/eos>",
+        autocast_frontend: bool = False,
+        extract_feats_in_collect_stats: bool = True,
+    ) -> None:
+        if not isinstance(decoder, CIFDecoder):
+            raise UserError(
+                f"model: cif needs decoder: cif, got {type(decoder).__name__}; "
+                "set 'decoder: cif' in the training configuration"
+            )
+        if joint_network is not None:
+            raise UserError("model: cif has no transducer; remove joint_net_conf")
+        if not 0.0 <= ctc_weight < 1.0:
+            raise UserError(
+                f"model_conf: ctc_weight {ctc_weight} must be at least 0 and less than "
+                "1: it is added to the CIF loss (the paper's 0.5), and ESPnet drops "
+                "the decoder at 1"
+            )
+        super().__init__(
+            vocab_size=vocab_size,
+            token_list=list(token_list),
+            frontend=frontend,
+            specaug=specaug,
+            normalize=normalize,
+            preencoder=preencoder,
+            encoder=encoder,
+            postencoder=postencoder,
+            decoder=decoder,
+            ctc=ctc,
+            joint_network=None,
+            ctc_weight=ctc_weight,
+            ignore_id=ignore_id,
+            lsm_weight=lsm_weight,
+            length_normalized_loss=False,  # forward below normalises by itself
+            report_cer=report_cer,
+            report_wer=report_wer,
+            sym_space=sym_space,
+            sym_blank=sym_blank,
+            sym_sos=sym_sos,
+            sym_eos=sym_eos,
+            autocast_frontend=autocast_frontend,
+            extract_feats_in_collect_stats=extract_feats_in_collect_stats,
+        )
+        self.decoder.eos = self.eos
+        self.quantity_weight = quantity_weight
+        self.lsm_weight = lsm_weight
+        self.register_buffer("token_list_digest", token_list_digest(self.token_list))
+        self.register_buffer(VERSION_KEY, version_tensor())
+
+        self.criterion: AbsDistillCriterion | None = None
+        criterion_class = criterion_choices.get_class(criterion)
+        if criterion_class is not None:
+            self.criterion = criterion_class(
+                token_list=self.token_list,
+                embed_size=self.decoder.output_layer.in_features,
+                state_size=self.decoder.output_layer.in_features,
+                **(criterion_conf or {}),
+            )
+
+    def forward(
+        self,
+        speech: torch.Tensor,
+        speech_lengths: torch.Tensor,
+        text: torch.Tensor,
+        text_lengths: torch.Tensor,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
+        """Compute the loss per target token.
+
+        Args:
+            speech: Samples ``(B, S)`` or features ``(B, F, C)``.
+            speech_lengths: Valid samples or frames, ``(B,)``.
+            text: Token ids, ``(B, U)`` int64, padded with -1, without ``<eos>``.
+            text_lengths: Tokens, ``(B,)``.
+            kwargs: ``utt_id`` comes along; not used.
+
+        Returns:
+            Loss per token, statistics for the log, and the weight N = tokens with
+            ``<eos>``.
+        """
+        text = torch.where(text == -1, self.ignore_id, text)
+        hs_pad, hlens = self.encode(speech, speech_lengths)
+        if isinstance(hs_pad, tuple):  # intermediate outputs are not used
+            hs_pad = hs_pad[0]
+
+        ys_in_pad, ys_out_pad = shift_targets(
+            text, text_lengths, self.sos, self.eos, self.ignore_id
+        )
+        ys_lens = text_lengths + 1  # with <eos>
+        n_tokens = ys_lens.sum()
+        output = self.decoder.forward_with_states(hs_pad, hlens, ys_in_pad, ys_lens)
+
+        scores = score_tokens(
+            output.logits, ys_out_pad, self.ignore_id, self.lsm_weight
+        )
+        loss_att = scores.loss / n_tokens
+        loss_quantity = (output.cif.quantity - ys_lens).abs().sum() / n_tokens
+        loss = loss_att + self.quantity_weight * loss_quantity
+        stats: dict[str, Any] = {
+            "loss_att": loss_att.detach(),
+            "loss_quantity": loss_quantity.detach(),
+            "nll": scores.nll / n_tokens,
+            "acc": scores.n_correct / n_tokens,
+        }
+        if self.ctc is not None:
+            frames, tokens = hlens, text_lengths
+            if self.ctc.ctc_type == "builtin":  # reads them, one by one, on the host
+                frames, tokens = torch.stack([hlens.to(tokens), tokens]).cpu()
+            loss_ctc, cer_ctc = self._calc_ctc_loss(hs_pad, frames, text, tokens)
+            # ESPnet's is a mean over the batch; the paper's is a sum over tokens.
+            loss_ctc = loss_ctc.float() * text.size(0) / n_tokens
+            loss = loss + self.ctc_weight * loss_ctc
+            stats.update(loss_ctc=loss_ctc.detach(), cer_ctc=cer_ctc)
+        if self.criterion is not None:
+            states = {"joined": output.states, "transformer": output.hidden}
+            distilled = self.criterion(
+                output.cif.embeddings,
+                states[self.criterion.decoder_states],
+                *(ys_lens, text, text_lengths),
+            )
+            for name, loss_sum in distilled.losses.items():
+                term = loss_sum / n_tokens
+                loss = loss + distilled.weights[name] * term
+                stats[name] = term.detach()
+            stats.update(distilled.stats)
+
+        stats["loss"] = loss.detach()
+        if not self.training:
+            if self.error_calculator is not None:
+                cer, wer = self.error_calculator(scores.likeliest.cpu(), text.cpu())
+                stats.update(cer=cer, wer=wer)
+            stats.update(self._free_stats(hs_pad, hlens, ys_in_pad, ys_lens, text))
+        return force_gatherable((loss, stats, n_tokens), loss.device)
+
+    def encode(
+        self, speech: torch.Tensor, speech_lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Frontend and encoder, as in ESPnet.
+
+        Args:
+            speech: Samples ``(B, S)`` or features ``(B, F, C)``.
+            speech_lengths: Valid samples or frames, ``(B,)``.
+
+        Returns:
+            Encoder frames, ``(B, T, D)``, and how many are valid, ``(B,)``.
+
+        Raises:
+            TooShortUttError: Also if the samples do not fill half a window of the
+                frontend, where ESPnet's own fails with an error that
+                ``asr_inference`` does not turn into an empty hypothesis.
+        """
+        n_fft = getattr(getattr(self.frontend, "stft", None), "n_fft", 0)
+        if speech.dim() == 2 and speech.size(1) <= n_fft // 2:
+            raise TooShortUttError(
+                f"has {speech.size(1)} samples and is too short for the frontend (it "
+                f"needs more than {n_fft // 2}), return empty results",
+                speech.size(1),
+                n_fft // 2,
+            )
+        return super().encode(speech, speech_lengths)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def _free_stats(
+        self,
+        hs_pad: torch.Tensor,
+        hlens: torch.Tensor,
+        ys_in_pad: torch.Tensor,
+        ys_lens: torch.Tensor,
+        text: torch.Tensor,
+    ) -> dict[str, Any]:
+        """What the unscaled alpha would give: length error and ``cer_free``.
+
+        ``length_error`` is ``sum |fired - target| / sum target`` over the batch.
+        ``cer_free`` decodes known prefixes by argmax over freely fired vectors, as
+        the original's validation "wer" does (spec A 6.3): ``<eos>`` is dropped
+        wherever it stands, what did not fire is deleted, a token in the place of
+        ``<eos>`` is inserted. Vectors past that place are not looked at, for there
+        is no known prefix; the original goes on to the longest target of the batch.
+        """
+        fired = self.decoder.fire(hs_pad, hlens)
+        length_error = (fired.lengths - ys_lens).abs().sum() / ys_lens.sum()
+        stats: dict[str, Any] = {"length_error": length_error}
+        if self.error_calculator is None or not self.error_calculator.report_cer:
+            return stats
+        n_tokens = ys_in_pad.size(1)
+        missing = max(0, n_tokens - fired.embeddings.size(1))
+        embeddings = torch.nn.functional.pad(fired.embeddings, (0, 0, 0, missing))
+        logits, _ = self.decoder.decode(embeddings[:, :n_tokens], ys_in_pad)
+        ys_hat = logits.argmax(dim=-1)  # (B, L)
+        steps = torch.arange(n_tokens, device=ys_hat.device)
+        n_fired = torch.minimum(fired.lengths, ys_lens)
+        dropped = (ys_hat == self.eos) | (steps[None, :] >= n_fired[:, None])
+        # The calculator drops blanks. It would cut a hypothesis at the length of its
+        # reference, so each has its turn as the reference.
+        ys_hat = ys_hat.masked_fill(dropped, self.blank_id).cpu()
+        hyps, _ = self.error_calculator.convert_to_char(ys_hat, ys_hat)
+        _, refs = self.error_calculator.convert_to_char(text.cpu(), text.cpu())
+        stats["cer_free"] = self.error_calculator.calculate_cer(hyps, refs)
+        return stats
+
+    def load_state_dict(  # type: ignore[override]
+        self, state_dict: dict[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load parameters; what inference needs must be there even if not strict.
+
+        ESPnet loads with ``strict=False`` at inference, which would leave random
+        weights where a key is missing. Only the criterion's own may be absent.
+
+        Raises:
+            UserError: If keys are missing or the token list is another one.
+        """
+        check_state_dict(state_dict, self.state_dict(), self.token_list)
+        warn_of_other_version(state_dict)
+        # What is saved next names the version that trained last; a copy keeps the
+        # versions of modules that torch hangs on the mapping.
+        state_dict = copy.copy(state_dict)
+        state_dict[VERSION_KEY] = version_tensor()
+        result = super().load_state_dict(state_dict, strict=strict, assign=assign)
+        if result.unexpected_keys and not strict:
+            logging.info("not needed and not loaded: %s", result.unexpected_keys)
+        return result

@@ -1,0 +1,131 @@
+"""The only place that writes into ESPnet's tables of classes.
+
+``register()`` does so at once. The launcher instead calls ``register_on_import()``:
+importing ``espnet2.tasks.asr`` takes more than ten seconds, which commands that never
+use it (``espnet2.bin.launch``, ``tokenize_text``) should not wait for.
+"""
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+from espnet_cif_hkd.errors import UserError
+
+TASK_MODULE = "espnet2.tasks.asr"
+
+# Table of classes in TASK_MODULE -> name in YAML -> (module, class). ESPnet looks
+# names up in lower case.
+REGISTERED: dict[str, dict[str, tuple[str, str]]] = {
+    "encoder_choices": {
+        "cif_conformer": (
+            "espnet_cif_hkd.encoder.cif_conformer",
+            "CIFConformerEncoder",
+        )
+    },
+    "decoder_choices": {"cif": ("espnet_cif_hkd.decoder.cif_decoder", "CIFDecoder")},
+    "model_choices": {"cif": ("espnet_cif_hkd.models.cif", "CIFASRModel")},
+}
+
+
+def register() -> None:
+    """Make ESPnet know our encoder, decoder and model.
+
+    May be called any number of times. Imports ``espnet2.tasks.asr``.
+
+    Raises:
+        UserError: If another class already has one of the names. Then no table has
+            been changed.
+    """
+    task = importlib.import_module(TASK_MODULE)
+    wanted = [
+        (getattr(task, table), name, getattr(importlib.import_module(module), cls))
+        for table, names in REGISTERED.items()
+        for name, (module, cls) in names.items()
+    ]
+    for choices, name, cls in wanted:
+        check_choice(choices, name, cls)
+    for choices, name, cls in wanted:
+        choices.classes[name] = cls
+
+
+def check_choice(choices: Any, name: str, cls: type) -> None:
+    """Refuse a class that cannot be entered in a table of ESPnet.
+
+    Args:
+        choices: An ``espnet2.train.class_choices.ClassChoices``.
+        name: The name of the class in YAML.
+        cls: The class.
+
+    Raises:
+        UserError: If ``name`` stands for another class, or if the table is for
+            classes of another kind.
+    """
+    taken = choices.classes.get(name, cls)
+    if taken is not cls:
+        raise UserError(
+            f"the {choices.name} {name!r} is already "
+            f"{taken.__module__}.{taken.__qualname__}, so that "
+            f"{cls.__module__}.{cls.__qualname__} cannot have this name; remove the "
+            "other registration, or use only one of the two extensions in one process"
+        )
+    if choices.base_type is not None and not issubclass(cls, choices.base_type):
+        raise UserError(
+            f"{cls.__module__}.{cls.__qualname__} is no {choices.base_type.__name__}: "
+            f"this release of ESPnet cannot use it as a {choices.name}"
+        )
+
+
+def register_on_import() -> None:
+    """Call ``register()`` as soon as ``espnet2.tasks.asr`` has been imported.
+
+    For the launcher, in its own process and in those it spawns. May be called any
+    number of times.
+    """
+    if TASK_MODULE in sys.modules:
+        register()
+    elif not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds ``espnet2.tasks.asr`` by the other finders, and nothing else."""
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,
+        target: ModuleType | None = None,
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname != TASK_MODULE:
+            return None
+        for finder in sys.meta_path:
+            if isinstance(finder, _Finder):
+                continue
+            spec = finder.find_spec(fullname, path, target)
+            if spec is not None:
+                if spec.loader is not None:
+                    spec.loader = _Loader(spec.loader)
+                return spec
+        return None
+
+
+class _Loader(importlib.abc.Loader):
+    """Loads a module by its own loader, then registers."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        # Whoever asks the module for its loader (inspect, pkgutil) gets the real one.
+        module.__loader__ = self.loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self.loader
+        self.loader.exec_module(module)
+        register()

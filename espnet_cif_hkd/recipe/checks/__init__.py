@@ -1,0 +1,1 @@
+"""Checks before a stage runs: what would fail after hours fails now."""

@@ -1,0 +1,169 @@
+"""What can be refused from the configuration files alone, before anything runs."""
+
+import argparse
+import contextlib
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.recipe import commands
+from espnet_cif_hkd.recipe.context import Run
+from espnet_cif_hkd.recipe.stages import train
+
+
+def check_yaml(option: str, name: str) -> None:
+    """Refuse a configuration file that is missing or is no YAML mapping.
+
+    Raises:
+        UserError: naming the option, the file and the line.
+    """
+    import yaml
+
+    if not name:
+        return
+    path = Path(name)
+    if not path.is_file():
+        raise UserError(f"--{option} {name}: there is no such file")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" in line {mark.line + 1}" if mark else ""
+        what = getattr(error, "problem", None) or str(error)
+        raise UserError(f"--{option} {name} is not YAML{place}: {what}") from error
+    if content is not None and not isinstance(content, dict):
+        raise UserError(f"--{option} {name} must contain 'name: value' lines")
+
+
+def _parse(
+    parser: Callable[[], Any], arguments: list[str], options: str
+) -> argparse.Namespace:
+    """Parse as ESPnet will, and turn its complaint into one line."""
+    output = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output):
+            parsed: argparse.Namespace = parser().parse_args(arguments)
+    except SystemExit as error:
+        lines = [line for line in output.getvalue().splitlines() if line.strip()]
+        reason = lines[-1] if lines else "no reason given"
+        reason = reason.split("error: ", 1)[-1]
+        raise UserError(f"{options}: {reason}") from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{options}: {error}") from error
+    return parsed
+
+
+def training_args(run: Run) -> argparse.Namespace:
+    """What ``asr_train`` will make of ``--asr_config`` and ``--asr_args``."""
+    commands.import_espnet()
+    from espnet2.bin.asr_train import get_parser
+
+    options = " ".join(
+        f"--{name} {getattr(run.options, name)}"
+        for name in ("asr_config", "asr_args")
+        if getattr(run.options, name)
+    )
+    return _parse(get_parser, train.training_arguments(run), options or "asr_train")
+
+
+def _check_model(args: argparse.Namespace, run: Run) -> None:
+    weight = (args.model_conf or {}).get("ctc_weight", 0.5)
+    if args.model == "cif" and not 0 <= float(weight) < 1:
+        raise UserError(
+            f"model_conf.ctc_weight {weight}: 'model: cif' adds CTC to its own loss, "
+            "and ESPnet leaves the decoder out at 1: choose 0 <= ctc_weight < 1"
+        )
+    if (args.model == "cif") != (args.decoder == "cif"):
+        raise UserError(
+            f"'model: {args.model}' with 'decoder: {args.decoder}': "
+            "cif works only with cif, set both"
+        )
+    if run.options.pretrained_model:
+        path = Path(run.options.pretrained_model.split(":")[0])
+        if not path.is_file():
+            raise UserError(f"--pretrained_model {path}: there is no such file")
+
+
+def check_gpu(run: Run, args: argparse.Namespace | None) -> None:
+    """Refuse GPUs that are not there.
+
+    Raises:
+        UserError: naming the option.
+    """
+    import torch
+
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    training = {7, 8, 11} & set(run.stages)
+    wanted = run.options.ngpu if training else 0
+    if args is not None and 11 in run.stages:
+        wanted = args.ngpu
+    if wanted > found:
+        raise UserError(
+            f"--ngpu {wanted}, but {found} GPUs are visible here: give --ngpu {found}"
+        )
+    if run.options.gpu_inference and 12 in run.stages and not found:
+        raise UserError(
+            "--gpu_inference true, but no GPU is visible here: "
+            "give --gpu_inference false"
+        )
+
+
+def check_config(run: Run) -> argparse.Namespace | None:
+    """Check all configuration of the stages that will run.
+
+    Returns:
+        The arguments of the recogniser's training if stage 10 or 11 will run.
+    """
+    options, stages = run.options, set(run.stages)
+    if {6, 7} & stages:
+        check_yaml("lm_config", options.lm_config)
+    if 12 in stages:
+        check_yaml("inference_config", options.inference_config)
+    args = None
+    if {10, 11} & stages:
+        check_yaml("asr_config", options.asr_config)
+        args = training_args(run)
+        _check_model(args, run)
+    if {6, 7} & stages:
+        _check_lm(run)
+    if 12 in stages:
+        _check_inference(run)
+    if args is not None or {7, 8, 12} & stages:
+        check_gpu(run, args)
+    return args
+
+
+def _check_lm(run: Run) -> None:
+    commands.import_espnet()
+    from espnet2.bin.lm_train import get_parser
+
+    options = run.options
+    config = ["--config", options.lm_config] if options.lm_config else []
+    named = f"--lm_config {options.lm_config} --lm_args {options.lm_args}"
+    required = ["--token_list", "none", "--output_dir", "none"]
+    _parse(get_parser, [*required, *config, *options.lm_args.split()], named)
+
+
+def _check_inference(run: Run) -> None:
+    commands.import_espnet()
+    if run.options.use_streaming:
+        from espnet2.bin.asr_inference_streaming import get_parser
+    else:
+        from espnet2.bin.asr_inference import get_parser
+
+    options = run.options
+    config = ["--config", options.inference_config] if options.inference_config else []
+    named = f"--inference_config {options.inference_config}"
+    required = [
+        *("--output_dir", "none", "--data_path_and_name_and_type", "a,speech,sound"),
+        *("--asr_train_config", "none", "--asr_model_file", "none"),
+    ]
+    words = options.inference_args.split()
+    args = _parse(get_parser, [*required, *config, *words], named)
+    if options.batch_size > 1 and not hasattr(args, "ctc_window_margin"):
+        raise UserError(
+            f"--batch_size {options.batch_size}: this ESPnet decodes one utterance at "
+            "a time: give --batch_size 1"
+        )

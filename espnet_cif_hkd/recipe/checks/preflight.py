@@ -1,0 +1,229 @@
+"""Checks of data and model before stage 10: what would fail after hours fails now."""
+
+import argparse
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import soundfile
+
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.audio import read_utterance
+from espnet_cif_hkd.io.disk import require_space
+from espnet_cif_hkd.io.log import log, progress
+from espnet_cif_hkd.io.tables import (
+    first_few,
+    keep_utterances,
+    read_table,
+    write_text,
+)
+from espnet_cif_hkd.recipe.checks import stamps
+from espnet_cif_hkd.recipe.checks.lengths import frame_counter, frames_needed
+from espnet_cif_hkd.recipe.context import Run
+from espnet_cif_hkd.recipe.stages.filter_data import DUMP_FILES
+from espnet_cif_hkd.recipe.stages.tokens import check_restored, read_token_list
+
+
+def check_token_list(run: Run) -> list[str]:
+    """The token list, checked against the one of a checkpoint to be resumed.
+
+    Raises:
+        UserError: the list is missing or malformed, or differs from that of the
+            experiment folder.
+    """
+    paths, options = run.paths, run.options
+    tokens = read_token_list(paths.token_list)
+    if tokens[0] != options.blank or tokens[-1] != options.sos_eos:
+        raise UserError(
+            f"{paths.token_list} must begin with {options.blank} and end with "
+            f"{options.sos_eos}: {_other_tokens(run)}"
+        )
+    config = paths.asr_exp / "config.yaml"
+    checkpoints = list(paths.asr_exp.glob("*.pth"))
+    if config.is_file() and checkpoints:
+        import yaml
+
+        trained = yaml.safe_load(config.read_text(encoding="utf-8")).get("token_list")
+        if isinstance(trained, list) and list(map(str, trained)) != tokens:
+            raise UserError(
+                f"{paths.token_list} ({len(tokens)} tokens) differs from the token "
+                f"list of {checkpoints[0]} ({len(trained)} tokens): restore the token "
+                "list, or train under another --asr_tag"
+            )
+    return tokens
+
+
+def _other_tokens(run: Run) -> str:
+    if run.options.token_type == "hugging_face":
+        return (
+            f"the tokenizer {run.paths.bpemodel} has other symbols; local/wordpiece.py "
+            "of egs2/librispeech makes one that has them of a BERT's WordPieces"
+        )
+    return "run stage 5 again"
+
+
+def check_audio(folder: Path) -> None:
+    """Open every recording of a dump folder; read those that stage 3 did not check.
+
+    Raises:
+        UserError: a file is missing, corrupt, empty or contains NaN, or its length
+            is not the one in ``utt2num_samples``.
+    """
+    scp, counts = read_table(folder / "wav.scp"), read_table(folder / "utt2num_samples")
+    text = read_table(folder / "text")
+    for name, keys in (("text", text), ("utt2num_samples", counts)):
+        missing = [key for key in scp if key not in keys]
+        if missing:
+            raise UserError(
+                f"{folder / name} lacks {first_few(missing)}: run stages 3 and 4 again"
+            )
+    origin = folder.parent / "org" / folder.name
+    read_by_stage_3 = any((place / ".done-3").is_file() for place in (folder, origin))
+
+    def look(item: tuple[str, str]) -> None:
+        utterance, path = item
+        if not read_by_stage_3:
+            length = len(read_utterance(utterance, path).samples)
+        else:
+            try:
+                length = soundfile.info(path).frames
+            except (RuntimeError, OSError) as error:
+                raise UserError(
+                    f"audio of {utterance} cannot be read: {path} is missing or "
+                    "corrupt: run stage 3 again"
+                ) from error
+        if length != int(counts[utterance]):
+            raise UserError(
+                f"{path} has {length} samples, {folder}/utt2num_samples says "
+                f"{counts[utterance]}: run stage 3 again"
+            )
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        done: Iterator[None] = pool.map(look, scp.items())
+        for _ in progress(done, len(scp), f"checking the audio of {folder}"):
+            continue
+
+
+def check_lengths(run: Run, args: argparse.Namespace, folder: Path) -> None:
+    """Find utterances that CTC cannot align or the encoder cannot take.
+
+    They are an error, or left out of ``folder`` with ``--drop_too_long true``; the
+    file ``dropped_too_long`` then lists them.
+    """
+    from espnet2.tasks.asr import ASRTask
+
+    counter = frame_counter(args)
+    if counter is None:
+        log(
+            f"preflight: the frames of '{args.encoder}' are not known beforehand, "
+            "the length of CTC targets is not checked"
+        )
+        return
+    counts, text = read_table(folder / "utt2num_samples"), read_table(folder / "text")
+    preprocess: Any = ASRTask.build_preprocess_fn(args, False)
+    uses_ctc = (args.model_conf or {}).get("ctc_weight", 0.5) > 0
+    bad: dict[str, str] = {}
+    for utterance, words in text.items():
+        frames = counter.encoded(int(counts[utterance]))
+        if frames == 0:
+            bad[utterance] = "too short for the encoder"
+            continue
+        tokens = preprocess(utterance, {"text": words})["text"].tolist()
+        needed = frames_needed(tokens)
+        if uses_ctc and needed > frames:
+            bad[utterance] = f"CTC needs {needed} frames, the encoder makes {frames}"
+    if not bad:
+        return
+    listing = folder / "dropped_too_long"
+    write_text(listing, "".join(f"{utt} {why}\n" for utt, why in sorted(bad.items())))
+    named = "; ".join(f"{utt} ({why})" for utt, why in list(bad.items())[:5])
+    if not run.options.drop_too_long:
+        raise UserError(
+            f"{len(bad)} utterances of {folder} have more tokens than frames: {named} "
+            f"(all in {listing}): mend them, sub-sample less, or leave them out by "
+            "--drop_too_long true"
+        )
+    keep_utterances(folder, [utt for utt in text if utt not in bad])
+    log(f"preflight: left {len(bad)} utterances out of {folder}: {named}")
+
+
+def check_model(run: Run, args: argparse.Namespace) -> None:
+    """Build the model once: its options fit, and its checkpoints fit on the disk."""
+    from espnet2.tasks.asr import ASRTask
+
+    options = dict(vars(args))
+    if args.normalize == "global_mvn":
+        # Its statistics are what stage 10 is about to collect.
+        options.update(normalize=None, normalize_conf={})
+    try:
+        model = ASRTask.build_model(argparse.Namespace(**options))
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"--asr_config {run.options.asr_config}: the model cannot be built: "
+            f"{type(error).__name__}: {reason}"
+        ) from error
+    parameters = sum(p.numel() for p in model.parameters())
+    kept = args.keep_nbest_models
+    best = max(kept) if isinstance(kept, list) else int(kept)
+    # The n best epochs, the latest and its successor, an average for each
+    # criterion, and parameters with two moments in the checkpoint (written twice).
+    copies = best + 2 + len(args.best_model_criterion) + 6
+    room = parameters * 4 * copies + 64 * 2**20
+    require_space(run.paths.asr_exp, room, "stage 11 (checkpoints)")
+    log(f"preflight: the model has {parameters:,} parameters")
+
+
+def check_teacher(
+    run: Run, args: argparse.Namespace, token_list: list[str] | None
+) -> None:
+    """Refuse a teacher that is missing or does not fit, if one is configured.
+
+    Args:
+        run: the run.
+        args: of the training.
+        token_list: of the recogniser; None before stage 5 has made it, when all that
+            does not depend on it is checked.
+
+    Raises:
+        UserError: naming the teacher and what to do.
+    """
+    conf = args.model_conf or {}
+    if args.model != "cif" or conf.get("criterion") in (None, "none", "null", "nil"):
+        return
+    from espnet_cif_hkd.distill.check import check_teacher as check
+
+    criterion = dict(conf.get("criterion_conf") or {})
+    report = check(criterion, token_list, run.options.token_type)
+    if report is not None and token_list and report.unknown_tokens:
+        log(
+            f"preflight: {report.teacher} does not know "
+            f"{len(report.unknown_tokens)} of {len(token_list)} tokens: "
+            f"{first_few(report.unknown_tokens)}"
+        )
+
+
+def check_data(run: Run, args: argparse.Namespace) -> None:
+    """All checks that need the data of stages 1 to 5.
+
+    Raises:
+        UserError: one line that names the thing and how to mend it.
+    """
+    check_teacher(run, args, check_token_list(run))
+    check_restored(run)
+    folders = [run.paths.train_dir, run.paths.data_feats / run.options.valid_set]
+    for folder in folders:
+        stamps.require(folder, 4, DUMP_FILES)
+        check_audio(folder)
+    if 12 in run.stages:
+        for name in run.options.test_sets.split():
+            folder = run.paths.data_feats / name
+            stamps.require(folder, 3, DUMP_FILES)
+            check_audio(folder)
+    for folder in folders:
+        check_lengths(run, args, folder)
+    check_model(run, args)

@@ -1,0 +1,132 @@
+"""Stage 14: one zip file with everything that decoding needs."""
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.log import log
+from espnet_cif_hkd.recipe.checks import stamps
+from espnet_cif_hkd.recipe.commands import call
+from espnet_cif_hkd.recipe.context import Run
+from espnet_cif_hkd.recipe.share.packed import check_portable, read_packed
+from espnet_cif_hkd.recipe.stages.tokens import tokenizer_files
+
+
+def archive_path(run: Run) -> Path:
+    """The zip file that ``asr.sh`` would write for this run."""
+    exp, model = run.paths.asr_exp, Path(run.options.inference_asr_model)
+    return exp / f"{exp.name}_{model.stem}.zip"
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+@contextlib.contextmanager
+def _folder_for(paths: Sequence[Path], scratch: Path) -> Iterator[Path]:
+    """A folder in which ESPnet packs ``paths`` under the names they have here.
+
+    ESPnet follows links and then packs what lies outside the working directory under
+    its absolute name, so that an ``exp`` that is a link to another disk would give an
+    archive that is of use on this machine only.
+    """
+    here = Path.cwd().resolve()
+    if all(path.resolve().is_relative_to(here) for path in paths):
+        yield Path.cwd()
+        return
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        for path in paths:
+            if path.is_absolute() or ".." in path.parts:
+                raise UserError(
+                    f"{path} is outside this folder, and other machines would look "
+                    "for it in the same place: link it into this folder, and use the "
+                    "relative name of the link in the options"
+                )
+            for file in path.rglob("*") if path.is_dir() else [path]:
+                if not file.is_dir():
+                    _link_or_copy(file, scratch / file)
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _working_in(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def _name_folder(archive: Path, folder: Path) -> None:
+    """Give ``folder`` an entry of its own beside those of its files.
+
+    Unpacking, ESPnet puts new paths into the configuration for the names of entries
+    only, and a Hugging Face tokenizer is named by its folder.
+    """
+    with zipfile.ZipFile(archive, "a") as packed:
+        packed.writestr(f"{folder.as_posix()}/", b"")
+
+
+def pack(run: Run) -> None:
+    """Stage 14: pack the model (only with ``--skip_packing false``).
+
+    Raises:
+        UserError: Something to pack is missing, or the archive would not be of use on
+            another machine.
+    """
+    options, paths = run.options, run.paths
+    model = paths.asr_exp / options.inference_asr_model
+    stamps.require_model(paths.asr_exp, 11, options.inference_asr_model)
+    stamps.require(paths.asr_exp, 13, ["RESULTS.md"])
+    target = archive_path(run)
+    packed = {"asr_train_config": paths.asr_exp / "config.yaml"}
+    extra: list[Path] = []
+    if options.use_lm:
+        packed["lm_train_config"] = paths.lm_exp / "config.yaml"
+        extra += [paths.lm_exp / "perplexity_test" / "ppl", paths.lm_exp / "images"]
+    packed["asr_model_file"] = model
+    if options.use_lm:
+        packed["lm_file"] = paths.lm_exp / options.inference_lm
+    if options.feats_normalize == "global_mvn":
+        extra.append(paths.asr_stats_dir / "train" / "feats_stats.npz")
+    extra += tokenizer_files(run)
+    if options.nlsyms_txt != "none":
+        extra.append(Path(options.nlsyms_txt))
+    extra += [paths.asr_exp / "RESULTS.md", paths.asr_exp / "images"]
+    for path in (*packed.values(), *extra):
+        if not path.exists():
+            raise UserError(f"{path} is missing: run the stage that makes it first")
+    part = target.with_name(f".{target.stem}.part.zip")
+    arguments = [
+        "asr",
+        *(word for key, path in packed.items() for word in (f"--{key}", str(path))),
+        *(word for path in extra for word in ("--option", str(path))),
+        *("--outpath", str(part.absolute())),
+    ]
+    log_file = (paths.asr_exp / "pack.log").absolute()
+    scratch = (paths.asr_exp / ".packing").absolute()
+    try:
+        with _folder_for([*packed.values(), *extra], scratch) as folder:
+            with _working_in(folder):
+                call("espnet2.bin.pack", arguments, log_file, "stage 14")
+            if Path(paths.bpemodel).is_dir():
+                _name_folder(part, Path(paths.bpemodel))
+            # Under the name it will have: messages must not tell of the hidden one.
+            check_portable(dataclasses.replace(read_packed(part), archive=target))
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+    log(f"stage 14: packed in {target} ({target.stat().st_size / 2**20:.1f} MiB)")

@@ -1,0 +1,1 @@
+"""The stages of `asr.sh`, one subject a file."""

@@ -1,0 +1,154 @@
+"""Stages 1 and 2: the recipe's own data preparation, speed perturbation."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.log import log
+from espnet_cif_hkd.io.tables import (
+    read_table,
+    spk2utt,
+    write_table,
+)
+from espnet_cif_hkd.recipe.context import Run
+
+DATA_FILES = ("wav.scp", "text", "utt2spk")
+_SCRIPT = Path("local/data.sh")
+
+
+def source_sets(run: Run) -> list[str]:
+    """The data folders that the recipe's local/data.sh has to make."""
+    options = run.options
+    names = [] if options.skip_train else [options.train_set]
+    if options.valid_set and (not options.skip_train or options.eval_valid_set):
+        names.append(options.valid_set)
+    return names + options.test_sets.split()
+
+
+def run_local_data(options: str) -> None:
+    """Run ``local/data.sh`` with ``options`` split at spaces, as ``asr.sh`` does."""
+    if not _SCRIPT.is_file():
+        raise UserError(f"{_SCRIPT} is missing: the recipe must bring it")
+    # Its Python is the one the engine runs in, whichever python3 stands in PATH.
+    environment = {"PYTHON": sys.executable, **os.environ}
+    result = subprocess.run(
+        ["bash", str(_SCRIPT), *options.split()], env=environment, check=False
+    )
+    if result.returncode != 0:
+        raise UserError(
+            f"local/data.sh {options} failed with exit status {result.returncode}: "
+            "see its messages above"
+        )
+
+
+def prepare(run: Run) -> None:
+    """Stage 1: ``local/data.sh`` makes ``data/SET`` for every set."""
+    run_local_data(run.options.local_data_opts)
+    for name in source_sets(run):
+        for file in DATA_FILES:
+            path = Path("data") / name / file
+            if not path.is_file() or path.stat().st_size == 0:
+                raise UserError(
+                    f"local/data.sh left no {path}: mend local/data.sh "
+                    "or the names of the sets"
+                )
+
+
+def factors(text: str) -> list[str]:
+    """The speed factors of ``--speed_perturb_factors``, checked."""
+    words = text.split()
+    for word in words:
+        if not re.fullmatch(r"[0-9]*\.?[0-9]+", word) or float(word) <= 0:
+            raise UserError(
+                f"--speed_perturb_factors: {word!r} is not a positive number"
+            )
+    return words
+
+
+def _sped_up(entry: str, factor: str) -> str:
+    """A Kaldi command that plays ``entry`` faster; stage 3 knows it without sox."""
+    if entry.endswith("|"):
+        return f"{entry.rstrip('| ')} | sox -t wav - -t wav - speed {factor} |"
+    kind = "-t wav " if entry.lower().endswith(".wav") else ""
+    return f"sox {kind}{shlex.quote(entry)} -t wav - speed {factor} |"
+
+
+def perturb(source: Path, target: Path, factor: str) -> None:
+    """Write a data folder that is ``source`` played ``factor`` times as fast.
+
+    Utterances and speakers get the prefix ``sp<factor>-``; ``utt2uniq`` names the
+    utterance each comes from; times in ``segments`` are divided by the factor.
+    """
+    prefix = f"sp{factor}-"
+    utt2spk = read_table(source / "utt2spk")
+    write_table(
+        target / "utt2spk",
+        {prefix + utt: prefix + speaker for utt, speaker in utt2spk.items()},
+    )
+    write_table(target / "spk2utt", spk2utt(read_table(target / "utt2spk")))
+    origin = {utt: utt for utt in utt2spk}
+    if (source / "utt2uniq").is_file():
+        origin.update(read_table(source / "utt2uniq"))
+    write_table(target / "utt2uniq", {prefix + utt: origin[utt] for utt in utt2spk})
+    scp = read_table(source / "wav.scp")
+    write_table(
+        target / "wav.scp",
+        {prefix + key: _sped_up(entry, factor) for key, entry in scp.items()},
+    )
+    for name in ("text", "utt2lang", "spk2gender"):
+        if (source / name).is_file():
+            table = read_table(source / name)
+            write_table(target / name, {prefix + k: v for k, v in table.items()})
+    if (source / "segments").is_file():
+        segments = {}
+        for utt, line in read_table(source / "segments").items():
+            recording, begin, end = line.split()
+            times = [float(begin) / float(factor), float(end) / float(factor)]
+            if float(end) < 0:
+                times[1] = float(end)
+            segments[prefix + utt] = (
+                f"{prefix}{recording} {times[0]:.2f} {times[1]:.2f}"
+            )
+        write_table(target / "segments", segments)
+
+
+def combine(sources: list[Path], target: Path) -> None:
+    """Write the union of data folders; a file that one of them lacks is left out."""
+    for name in ("utt2spk", "text", "wav.scp", "segments", "spk2gender", "utt2lang"):
+        if all((source / name).is_file() for source in sources):
+            union: dict[str, str] = {}
+            for source in sources:
+                union.update(read_table(source / name))
+            write_table(target / name, union)
+        else:
+            (target / name).unlink(missing_ok=True)
+    uniq: dict[str, str] = {}
+    for source in sources:
+        if (source / "utt2uniq").is_file():
+            uniq.update(read_table(source / "utt2uniq"))
+        else:
+            uniq.update({utt: utt for utt in read_table(source / "utt2spk")})
+    write_table(target / "utt2uniq", uniq)
+    write_table(target / "spk2utt", spk2utt(read_table(target / "utt2spk")))
+
+
+def speed_perturb(run: Run) -> None:
+    """Stage 2: ``data/TRAIN`` at every factor, together in ``data/TRAIN_sp``."""
+    name = run.paths.source_train_set
+    source = Path("data") / name
+    sources = []
+    for factor in factors(run.options.speed_perturb_factors):
+        if float(factor) == 1.0:
+            sources.append(source)
+        else:
+            target = Path("data") / f"{name}_sp{factor}"
+            target.mkdir(parents=True, exist_ok=True)
+            perturb(source, target, factor)
+            sources.append(target)
+    combine(sources, Path("data") / f"{name}_sp")
+    count = len(read_table(Path("data") / f"{name}_sp" / "utt2spk"))
+    log(f"stage 2: {count} utterances in data/{name}_sp")

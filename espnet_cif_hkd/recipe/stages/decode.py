@@ -1,0 +1,197 @@
+"""Stage 12: decoding, and how long it took."""
+
+import re
+import shutil
+from datetime import datetime
+from pathlib import Path
+
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.log import log
+from espnet_cif_hkd.io.tables import (
+    byte_order,
+    first_few,
+    read_table,
+    split_evenly,
+    write_text,
+)
+from espnet_cif_hkd.recipe.checks import stamps
+from espnet_cif_hkd.recipe.commands import call, job_count, run_jobs, write_run_script
+from espnet_cif_hkd.recipe.context import Run
+
+INPUT_FILES = ("wav.scp", "text", "utt2spk", "feats_type")
+# Below this many utterances a job costs more in start-up than it saves.
+UTTERANCES_PER_JOB = 40
+_STAMPED = re.compile(
+    r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(\d{3}).*?(speech length: (\d+)|best hypo: )"
+)
+
+
+def _model_options(run: Run) -> list[str]:
+    options, paths = run.options, run.paths
+    language: list[str] = []
+    if options.use_lm:
+        language = [
+            *("--lm_train_config", str(paths.lm_exp / "config.yaml")),
+            *("--lm_file", str(paths.lm_exp / options.inference_lm)),
+        ]
+    config = options.inference_config
+    return [
+        *("--batch_size", str(options.batch_size)),
+        *("--ngpu", "1" if options.gpu_inference else "0"),
+        *("--asr_train_config", str(paths.asr_exp / "config.yaml")),
+        *("--asr_model_file", str(paths.asr_exp / options.inference_asr_model)),
+        *(["--config", config] if config else []),
+        *language,
+    ]
+
+
+def real_time_factor(logs: list[Path], rate: int) -> dict[str, float]:
+    """Read from the log lines of ``asr_inference`` how long decoding took.
+
+    An utterance begins with ``speech length`` and ends with ``best hypo``; one that
+    was too short to be decoded has no end and is left out.
+
+    Returns:
+        seconds of audio and of decoding, their ratio, milliseconds per utterance.
+    """
+    audio = decoding = 0.0
+    count = 0
+    for path in logs:
+        begun: tuple[datetime, int] | None = None
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            match = _STAMPED.search(line)
+            if match is None:
+                continue
+            time = datetime.strptime(match[1], "%Y-%m-%d %H:%M:%S")
+            time = time.replace(microsecond=int(match[2]) * 1000)
+            if match[4] is not None:
+                begun = (time, int(match[4]))
+            elif begun is not None:
+                audio += begun[1] / rate
+                decoding += (time - begun[0]).total_seconds()
+                count += 1
+                begun = None
+    return {
+        "audio": audio,
+        "decoding": decoding,
+        "rtf": decoding / audio if audio else 0.0,
+        "latency": 1000 * decoding / count if count else 0.0,
+    }
+
+
+def _write_rtf(logdir: Path, logs: list[Path], rate: int) -> str:
+    found = real_time_factor(logs, rate)
+    write_text(
+        logdir / "calculate_rtf.log",
+        f"Total audio duration: {found['audio']:.3f} [sec]\n"
+        f"Total decoding time: {found['decoding']:.3f} [sec]\n"
+        f"RTF: {found['rtf']:.3f}\n"
+        f"Latency: {found['latency']:.3f} [ms/sentence]\n",
+    )
+    return f"real-time factor {found['rtf']:.3f}"
+
+
+def _collect_outputs(outputs: list[Path], folder: Path, keys: list[str]) -> None:
+    """Join the jobs' results; every utterance must be there, be it empty."""
+    for name in ("token", "token_int", "score", "text"):
+        parts = [path / "1best_recog" / name for path in outputs]
+        if not parts[0].is_file():
+            continue
+        table: dict[str, str] = {}
+        for part in parts:
+            table.update(read_table(part))
+        missing = [key for key in keys if key not in table]
+        if missing:
+            raise UserError(
+                f"{folder / name} would lack {len(missing)} utterances "
+                f"({first_few(missing)}): see the logs in {folder / 'logdir'}"
+            )
+        # ESPnet ends the line of an empty hypothesis with a space; scripts that compare
+        # the files of both engines see no difference.
+        text = "".join(f"{key} {table[key]}\n" for key in sorted(table, key=byte_order))
+        write_text(folder / name, text)
+
+
+def _decode_set(run: Run, name: str) -> None:
+    options, paths = run.options, run.paths
+    data, folder = paths.data_feats / name, paths.inference_dir() / name
+    logdir = folder / "logdir"
+    stamps.begin(folder, 12)
+    if logdir.exists():
+        shutil.rmtree(logdir)
+    logdir.mkdir(parents=True)
+    scp = read_table(data / "wav.scp")
+    keys = sorted(scp, key=byte_order)
+    wanted = 1 if options.gpu_inference else options.inference_nj
+    jobs = job_count(wanted, len(keys), UTTERANCES_PER_JOB)
+    outputs, logs, commands = [], [], []
+    for number, part in enumerate(split_evenly(keys, jobs), 1):
+        key_file = logdir / f"keys.{number}.scp"
+        write_text(key_file, "".join(f"{key} {scp[key]}\n" for key in part))
+        outputs.append(logdir / f"output.{number}")
+        logs.append(logdir / f"asr_inference.{number}.log")
+        commands.append(
+            [
+                *_model_options(run),
+                *("--data_path_and_name_and_type", f"{data}/wav.scp,speech,sound"),
+                *("--key_file", str(key_file)),
+                *("--output_dir", str(outputs[-1])),
+                *options.inference_args.split(),
+            ]
+        )
+    streaming = "_streaming" if options.use_streaming else ""
+    module, what = f"espnet2.bin.asr_inference{streaming}", f"stage 12: {name}"
+    log(f"{what}: decoding {len(keys)} utterances, the logs are in {logdir}")
+    if jobs == 1:
+        call(module, commands[0], logs[0], what)
+    else:
+        run_jobs(module, list(zip(commands, logs)), what)
+    _collect_outputs(outputs, folder, keys)
+    speed = "" if streaming else f", {_write_rtf(logdir, logs, run.rate)}"
+    stamps.finish(folder, 12, fingerprint(run, name))
+    texts = read_table(folder / "text")
+    empty = [key for key in keys if not texts[key]]
+    told = f", {len(empty)} empty ({first_few(empty)})" if empty else ""
+    log(f"{what}: {len(keys)} hypotheses{speed}{told}")
+
+
+def up_to_date(run: Run, name: str) -> bool:
+    """Whether a run with ``--reuse true`` may keep the hypotheses of a set."""
+    folder = run.paths.inference_dir() / name
+    needs = ("text", "token", "token_int", "score")
+    return stamps.is_done(folder, 12, fingerprint(run, name), needs)
+
+
+def decode(run: Run) -> None:
+    """Stage 12: transcribe the test sets (and the validation set if asked)."""
+    options, paths = run.options, run.paths
+    stamps.require_model(paths.asr_exp, 11, options.inference_asr_model)
+    if options.use_lm:
+        stamps.require_model(paths.lm_exp, 7, options.inference_lm)
+    for name in run.eval_sets():
+        stamps.require(paths.data_feats / name, 3, INPUT_FILES)
+    write_run_script(paths.inference_dir(), run.arguments, 12)
+    for name in run.eval_sets():
+        if options.reuse and up_to_date(run, name):
+            log(f"stage 12: {paths.inference_dir() / name} is up to date, reused")
+        else:
+            _decode_set(run, name)
+
+
+def fingerprint(run: Run, name: str) -> str:
+    """What decoding ``name`` depends on."""
+    options, paths = run.options, run.paths
+    mark = stamps.Fingerprint().words(
+        *(options.inference_args, options.batch_size, options.use_streaming),
+        options.use_lm,
+    )
+    models = [
+        paths.asr_exp / "config.yaml",
+        paths.asr_exp / options.inference_asr_model,
+    ]
+    if options.use_lm:
+        models.append(paths.lm_exp / options.inference_lm)
+    config = [options.inference_config] if options.inference_config else []
+    mark.files(*models, *config)
+    data = paths.data_feats / name
+    return mark.files(data / "wav.scp", data / "utt2num_samples").hexdigest()

@@ -1,0 +1,172 @@
+"""Stages 6 to 8: the language model's statistics, training and perplexity."""
+
+from pathlib import Path
+
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.log import log
+from espnet_cif_hkd.io.tables import read_lines
+from espnet_cif_hkd.recipe.checks import stamps
+from espnet_cif_hkd.recipe.commands import call, rotate, train_model, write_run_script
+from espnet_cif_hkd.recipe.context import Run
+from espnet_cif_hkd.recipe.stages.statistics import aggregate, collect, split_scps
+from espnet_cif_hkd.recipe.stages.tokens import read_token_list
+
+SHAPES = ("train/text_shape", "valid/text_shape")
+
+
+def _train_text(run: Run) -> Path:
+    return run.paths.data_feats / "lm_train.txt"
+
+
+def _text_options(run: Run) -> list[str]:
+    options, paths = run.options, run.paths
+    return [
+        *("--use_preprocessor", "true"),
+        *("--bpemodel", paths.bpemodel),
+        *("--token_type", options.token_type),
+        *("--token_list", str(paths.token_list)),
+        *("--non_linguistic_symbols", options.nlsyms_txt),
+        *("--cleaner", options.cleaner, "--g2p", options.g2p),
+        *("--valid_data_path_and_name_and_type", f"{paths.lm_dev_text},text,text"),
+    ]
+
+
+def _config(run: Run) -> list[str]:
+    config = run.options.lm_config
+    return ["--config", config] if config else []
+
+
+def _lines(path: str | Path) -> list[str]:
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} is missing: run stages 3 and 4, or name another text")
+    return [line for line in read_lines(path) if line]
+
+
+def collect_stats(run: Run) -> None:
+    """Stage 6: shapes of the language model's texts."""
+    folder = run.paths.lm_stats_dir
+    stamps.require(run.paths.data_feats, 4, ["lm_train.txt"])
+    vocabulary = len(read_token_list(run.paths.token_list))
+    stamps.begin(folder, 6)
+    write_run_script(folder, run.arguments, 6)
+    logdir = folder / "logdir"
+    outputs = collect(
+        "espnet2.bin.lm_train",
+        folder,
+        {
+            "train": ("train", _lines(_train_text(run))),
+            "valid": ("dev", _lines(run.paths.lm_dev_text)),
+        },
+        lambda number, output: [
+            *("--collect_stats", "true"),
+            *_text_options(run),
+            *("--train_data_path_and_name_and_type", f"{_train_text(run)},text,text"),
+            *("--train_shape_file", f"{logdir}/train.{number}.scp"),
+            *("--valid_shape_file", f"{logdir}/dev.{number}.scp"),
+            *("--output_dir", str(output), "--ngpu", "0"),
+            *_config(run),
+            *run.options.lm_args.split(),
+        ],
+        run.options.nj,
+        "stage 6",
+    )
+    aggregate(outputs, folder, vocabulary, run.options.token_type, sums=True)
+    stamps.finish(folder, 6, stats_fingerprint(run))
+
+
+def _split(run: Run, shape: Path) -> list[str]:
+    number = run.options.num_splits_lm
+    if number == 1:
+        data, shapes, extra = _train_text(run), shape, []
+    else:
+        folder = run.paths.lm_stats_dir / f"splits{number}"
+        split_scps([_train_text(run), shape], number, folder)
+        data, shapes = folder / "lm_train.txt", folder / shape.name
+        extra = ["--multiple_iterator", "true"]
+    return [
+        *("--train_data_path_and_name_and_type", f"{data},text,text"),
+        *("--train_shape_file", str(shapes)),
+        *extra,
+    ]
+
+
+def train(run: Run) -> None:
+    """Stage 7: train the language model, resuming from its checkpoint."""
+    options, paths = run.options, run.paths
+    tokens = options.token_type
+    needs = [*SHAPES, f"train/text_shape.{tokens}", f"valid/text_shape.{tokens}"]
+    stamps.require(paths.lm_stats_dir, 6, needs)
+    mark = fingerprint(run)
+    stamps.begin(paths.lm_exp, 7)
+    write_run_script(paths.lm_exp, run.arguments, 7)
+    log_file = paths.lm_exp / "train.log"
+    rotate(log_file)
+    shape = paths.lm_stats_dir / "train" / f"text_shape.{tokens}"
+    valid_shape = paths.lm_stats_dir / "valid" / f"text_shape.{tokens}"
+    train_model(
+        "espnet2.bin.lm_train",
+        [
+            *("--ngpu", str(options.ngpu)),
+            *_text_options(run),
+            *("--valid_shape_file", str(valid_shape)),
+            *("--fold_length", str(options.lm_fold_length)),
+            *("--resume", "true", "--output_dir", str(paths.lm_exp)),
+            *_config(run),
+            *_split(run, shape),
+            *options.lm_args.split(),
+        ],
+        log_file,
+        "stage 7",
+        options.ngpu,
+    )
+    stamps.finish(paths.lm_exp, 7, mark)
+
+
+def perplexity(run: Run) -> None:
+    """Stage 8: the perplexity of ``--lm_test_text``."""
+    options, paths = run.options, run.paths
+    stamps.require_model(paths.lm_exp, 7, options.inference_lm)
+    _lines(paths.lm_test_text)
+    folder = paths.lm_exp / "perplexity_test"
+    stamps.begin(folder, 8)
+    call(
+        "espnet2.bin.lm_calc_perplexity",
+        [
+            *("--ngpu", str(options.ngpu)),
+            *("--data_path_and_name_and_type", f"{paths.lm_test_text},text,text"),
+            *("--train_config", str(paths.lm_exp / "config.yaml")),
+            *("--model_file", str(paths.lm_exp / options.inference_lm)),
+            *("--output_dir", str(folder)),
+        ],
+        folder / "lm_calc_perplexity.log",
+        "stage 8",
+    )
+    value = (folder / "ppl").read_text(encoding="utf-8").strip()
+    log(f"stage 8: perplexity of {paths.lm_test_text}: {value}")
+    stamps.finish(folder, 8, perplexity_fingerprint(run))
+
+
+def stats_fingerprint(run: Run) -> str:
+    """What stage 6 depends on."""
+    options, paths = run.options, run.paths
+    mark = stamps.Fingerprint().words(
+        *(options.token_type, options.nlsyms_txt, options.cleaner, options.g2p),
+        options.lm_args,
+    )
+    config = [options.lm_config] if options.lm_config else []
+    mark.files(_train_text(run), paths.lm_dev_text, paths.token_list, *config)
+    return mark.hexdigest()
+
+
+def fingerprint(run: Run) -> str:
+    """What stage 7 depends on."""
+    mark = stamps.Fingerprint().words(stats_fingerprint(run))
+    return mark.words(run.options.lm_fold_length, run.options.num_splits_lm).hexdigest()
+
+
+def perplexity_fingerprint(run: Run) -> str:
+    """What stage 8 depends on."""
+    mark = stamps.Fingerprint().words(fingerprint(run), run.options.inference_lm)
+    mark.files(run.paths.lm_exp / run.options.inference_lm)
+    return mark.files(run.paths.lm_test_text).hexdigest()

@@ -1,0 +1,96 @@
+"""What stages 6 and 10 share: collect shapes and sums, once or by several jobs."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from espnet_cif_hkd.io.log import log
+from espnet_cif_hkd.io.tables import read_lines, split_evenly, write_text
+from espnet_cif_hkd.recipe.commands import call, job_count, run_jobs
+
+# Below this many utterances a job costs more in start-up than it saves.
+UTTERANCES_PER_JOB = 4000
+
+
+def collect(
+    module: str,
+    folder: Path,
+    keys: dict[str, tuple[str, Sequence[str]]],
+    arguments: Callable[[int, Path], Sequence[str]],
+    wanted_jobs: int,
+    what: str,
+) -> list[Path]:
+    """Run the ``--collect_stats`` mode of a training command.
+
+    Args:
+        module: ``espnet2.bin.asr_train`` or ``espnet2.bin.lm_train``.
+        folder: the statistics folder; its ``logdir`` gets the work of each job.
+        keys: ``train`` and ``valid``: the prefix of their key files, and the lines to
+            be shared among the jobs.
+        arguments: makes the command line of job n, whose output goes to the folder.
+        wanted_jobs: at most so many processes.
+        what: what the user is told is running.
+
+    Returns:
+        The output folders of the jobs, in order.
+    """
+    logdir = folder / "logdir"
+    if logdir.exists():
+        shutil.rmtree(logdir)
+    logdir.mkdir(parents=True)
+    smallest = min(len(lines) for _, lines in keys.values())
+    total = sum(len(lines) for _, lines in keys.values())
+    jobs = min(job_count(wanted_jobs, total, UTTERANCES_PER_JOB), smallest)
+    for prefix, lines in keys.values():
+        for number, part in enumerate(split_evenly(lines, jobs), 1):
+            text = "".join(f"{line}\n" for line in part)
+            write_text(logdir / f"{prefix}.{number}.scp", text)
+    outputs = [logdir / f"stats.{number}" for number in range(1, jobs + 1)]
+    logs = [logdir / f"stats.{number}.log" for number in range(1, jobs + 1)]
+    commands = [
+        [*arguments(number, output)] for number, output in enumerate(outputs, 1)
+    ]
+    if jobs == 1:
+        call(module, commands[0], logs[0], what)
+    else:
+        run_jobs(module, list(zip(commands, logs)), what)
+    return outputs
+
+
+def aggregate(
+    outputs: Sequence[Path], folder: Path, vocabulary: int, token_type: str, sums: bool
+) -> None:
+    """Join the jobs' statistics in ``folder/{train,valid}``.
+
+    ``text_shape.<token_type>`` is ``text_shape`` with the number of tokens appended,
+    from which ESPnet's batch samplers reckon the size of an output.
+    """
+    command = [word for path in outputs for word in ("--input_dir", str(path))]
+    command += ["--output_dir", str(folder)] + ([] if sums else ["--skip_sum_stats"])
+    call(
+        "espnet2.bin.aggregate_stats_dirs",
+        command,
+        folder / "logdir" / "aggregate_stats_dirs.log",
+        "joining the statistics",
+    )
+    for part in ("train", "valid"):
+        shapes = read_lines(folder / part / "text_shape")
+        lines = [f"{line},{vocabulary}\n" for line in shapes]
+        write_text(folder / part / f"text_shape.{token_type}", "".join(lines))
+
+
+def split_scps(scps: list[Path], number: int, folder: Path) -> None:
+    """Cut key files into ``number`` parts unless a finished folder has them."""
+    if (folder / ".done").is_file():
+        log(f"{folder}/.done exists, splitting is skipped")
+        return
+    call(
+        "espnet2.bin.split_scps",
+        [
+            *("--scps", *map(str, scps)),
+            *("--num_splits", str(number), "--output_dir", str(folder)),
+        ],
+        folder.with_name(f"{folder.name}.log"),
+        "splitting",
+    )
+    (folder / ".done").touch()

@@ -1,0 +1,204 @@
+"""Stages 10 and 11: the recogniser's statistics and training."""
+
+from pathlib import Path
+
+from espnet_cif_hkd.io.log import log
+from espnet_cif_hkd.io.tables import read_table
+from espnet_cif_hkd.recipe.checks import stamps
+from espnet_cif_hkd.recipe.commands import rotate, train_model, write_run_script
+from espnet_cif_hkd.recipe.context import Run
+from espnet_cif_hkd.recipe.stages.filter_data import DUMP_FILES
+from espnet_cif_hkd.recipe.stages.statistics import aggregate, collect, split_scps
+from espnet_cif_hkd.recipe.stages.tokens import read_token_list
+
+MODULE = "espnet2.bin.asr_train"
+
+
+def text_options(run: Run) -> list[str]:
+    """How the recogniser's training reads text."""
+    options, paths = run.options, run.paths
+    return [
+        *("--use_preprocessor", "true"),
+        *("--bpemodel", paths.bpemodel),
+        *("--token_type", options.token_type),
+        *("--token_list", str(paths.token_list)),
+        *("--non_linguistic_symbols", options.nlsyms_txt),
+        *("--cleaner", options.cleaner, "--g2p", options.g2p),
+    ]
+
+
+def config_options(run: Run) -> list[str]:
+    """The configuration file and the sampling rate of the front end."""
+    config = run.options.asr_config
+    return [
+        *(["--config", config] if config else []),
+        *("--frontend_conf", f"fs={run.options.fs}"),
+    ]
+
+
+def _data(kind: str, folder: Path) -> list[str]:
+    flag = f"--{kind}_data_path_and_name_and_type"
+    return [
+        *(flag, f"{folder}/wav.scp,speech,sound"),
+        *(flag, f"{folder}/text,text,text"),
+    ]
+
+
+def collect_stats(run: Run) -> None:
+    """Stage 10: shapes of speech and text, sums for the normalisation."""
+    options, paths = run.options, run.paths
+    train_dir, valid_dir = paths.train_dir, paths.data_feats / options.valid_set
+    for folder in (train_dir, valid_dir):
+        stamps.require(folder, 4, DUMP_FILES)
+    vocabulary = len(read_token_list(paths.token_list))
+    folder = paths.asr_stats_dir
+    stamps.begin(folder, 10)
+    write_run_script(folder, run.arguments, 10)
+    logdir = folder / "logdir"
+
+    def lines(source: Path) -> list[str]:
+        table = read_table(source / "wav.scp")
+        return [f"{key} {value}" for key, value in table.items()]
+
+    outputs = collect(
+        MODULE,
+        folder,
+        {"train": ("train", lines(train_dir)), "valid": ("valid", lines(valid_dir))},
+        lambda number, output: [
+            *("--collect_stats", "true"),
+            *text_options(run),
+            *("--train_shape_file", f"{logdir}/train.{number}.scp"),
+            *("--valid_shape_file", f"{logdir}/valid.{number}.scp"),
+            *("--output_dir", str(output), "--ngpu", "0"),
+            *config_options(run),
+            *_data("train", train_dir),
+            *_data("valid", valid_dir),
+            *options.asr_args.split(),
+        ],
+        options.nj,
+        "stage 10",
+    )
+    sums = options.feats_normalize == "global_mvn"
+    aggregate(outputs, folder, vocabulary, options.token_type, sums)
+    stamps.finish(folder, 10, stats_fingerprint(run))
+    log(f"stage 10: statistics in {folder}")
+
+
+def _stats_needs(run: Run) -> list[str]:
+    token_type = run.options.token_type
+    needs = [
+        f"{part}/{name}"
+        for part in ("train", "valid")
+        for name in ("speech_shape", "text_shape", f"text_shape.{token_type}")
+    ]
+    if run.options.feats_normalize == "global_mvn":
+        needs.append("train/feats_stats.npz")
+    return needs
+
+
+def _shards(run: Run) -> Path:
+    return run.paths.asr_stats_dir / f"splits{run.options.num_splits_asr}"
+
+
+def _split(run: Run) -> None:
+    """Cut data and shapes into shards, if ``--num_splits_asr`` asks for several."""
+    folder, shapes = run.paths.train_dir, run.paths.asr_stats_dir / "train"
+    if run.options.num_splits_asr > 1:
+        sources = [folder / "wav.scp", folder / "text", shapes / "speech_shape"]
+        sources.append(shapes / f"text_shape.{run.options.token_type}")
+        split_scps(sources, run.options.num_splits_asr, _shards(run))
+
+
+def _train_data(run: Run) -> list[str]:
+    folder, shapes = run.paths.train_dir, run.paths.asr_stats_dir / "train"
+    extra: list[str] = []
+    if run.options.num_splits_asr > 1:
+        folder = shapes = _shards(run)
+        extra = ["--multiple_iterator", "true"]
+    text_shape = shapes / f"text_shape.{run.options.token_type}"
+    return [
+        *_data("train", folder),
+        *("--train_shape_file", str(shapes / "speech_shape")),
+        *("--train_shape_file", str(text_shape)),
+        *extra,
+    ]
+
+
+def training_arguments(run: Run) -> list[str]:
+    """The command line of stage 11."""
+    options, paths = run.options, run.paths
+    shapes = paths.asr_stats_dir / "valid"
+    normalize: list[str] = []
+    if options.feats_normalize == "global_mvn":
+        statistics = paths.asr_stats_dir / "train" / "feats_stats.npz"
+        normalize = [
+            *("--normalize", "global_mvn"),
+            *("--normalize_conf", f"stats_file={statistics}"),
+        ]
+    pretrained = options.pretrained_model
+    return [
+        *text_options(run),
+        *_data("valid", paths.data_feats / options.valid_set),
+        *("--valid_shape_file", str(shapes / "speech_shape")),
+        *("--valid_shape_file", str(shapes / f"text_shape.{options.token_type}")),
+        *("--resume", "true"),
+        *(["--init_param", pretrained] if pretrained else []),
+        *("--ignore_init_mismatch", options.ignore_init_mismatch),
+        *("--fold_length", str(options.asr_speech_fold_length * 100)),
+        *("--fold_length", str(options.asr_text_fold_length)),
+        *("--output_dir", str(paths.asr_exp), "--ngpu", str(options.ngpu)),
+        *config_options(run),
+        *normalize,
+        *_train_data(run),
+        *options.asr_args.split(),
+    ]
+
+
+def train(run: Run) -> None:
+    """Stage 11: train the recogniser, resuming from its checkpoint if it has one."""
+    options, paths = run.options, run.paths
+    stamps.require(paths.asr_stats_dir, 10, _stats_needs(run))
+    for folder in (paths.train_dir, paths.data_feats / options.valid_set):
+        stamps.require(folder, 4, DUMP_FILES)
+    mark = fingerprint(run)
+    if (paths.asr_exp / "checkpoint.pth").is_file():
+        log(f"stage 11: resuming from {paths.asr_exp}/checkpoint.pth")
+    stamps.begin(paths.asr_exp, 11)
+    write_run_script(paths.asr_exp, run.arguments, 11)
+    log_file = paths.asr_exp / "train.log"
+    rotate(log_file)
+    log(f"stage 11: training, the log is {log_file}")
+    _split(run)
+    arguments = training_arguments(run)
+    train_model(MODULE, arguments, log_file, "stage 11", options.ngpu)
+    stamps.finish(paths.asr_exp, 11, mark)
+
+
+def stats_fingerprint(run: Run) -> str:
+    """What stage 10 depends on."""
+    options, paths = run.options, run.paths
+    mark = stamps.Fingerprint().words(
+        *(options.token_type, options.nlsyms_txt, options.cleaner, options.g2p),
+        *(options.fs, options.asr_args, options.feats_normalize),
+    )
+    config = [options.asr_config] if options.asr_config else []
+    for folder in (paths.train_dir, paths.data_feats / options.valid_set):
+        mark.files(*(folder / name for name in ("wav.scp", "text", "utt2num_samples")))
+    return mark.files(paths.token_list, *config).hexdigest()
+
+
+def fingerprint(run: Run) -> str:
+    """What stage 11 depends on."""
+    options = run.options
+    mark = stamps.Fingerprint().words(
+        *(stats_fingerprint(run), options.pretrained_model, options.ngpu),
+        *(options.ignore_init_mismatch, options.num_splits_asr),
+        *(options.asr_speech_fold_length, options.asr_text_fold_length),
+    )
+    return mark.hexdigest()
+
+
+def stats_up_to_date(run: Run) -> bool:
+    """Whether a run with ``--reuse true`` may skip stage 10."""
+    mark = stats_fingerprint(run)
+    return stamps.is_done(run.paths.asr_stats_dir, 10, mark, _stats_needs(run))

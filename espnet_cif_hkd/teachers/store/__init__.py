@@ -1,0 +1,1 @@
+"""Targets on disk: computed once, read many times."""

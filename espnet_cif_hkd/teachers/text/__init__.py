@@ -1,0 +1,1 @@
+"""Pretrained language models that give a vector for each token."""

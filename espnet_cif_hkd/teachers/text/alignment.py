@@ -1,0 +1,255 @@
+"""ASR tokens against PLM tokens, by the characters which both cover.
+
+Each ASR token takes the mean of the PLM vectors whose tokens overlap it, weighted
+by the number of shared characters; ``<eos>`` takes the PLM's closing token
+(``[SEP]``). Where the units are the same this is the identity, as in the paper.
+
+A token that shares no character with any PLM token takes the vector of a
+neighbour: a space that of the word which follows it (as in ▁word), anything else,
+e.g. a combining mark or a symbol without text, that of the PLM token before it;
+at an end of the sentence the other neighbour, and in an empty one the closing
+token.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.device import on_device
+from espnet_cif_hkd.teachers.text.spelling import Spelling
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """One sentence, ready for the PLM.
+
+    Attributes:
+        windows: PLM token ids, opening and closing symbols included; more than one
+            list when the sentence is longer than the PLM takes.
+        rows, columns, weights: entries of the sparse (U + 1, P) matrix that turns
+            the P PLM vectors of all windows, one after the other, into the vectors
+            of U tokens and ``<eos>``. The weights of a row sum to 1.
+        n_tokens: U + 1.
+        unknown_text: the words of the sentence that the PLM does not know.
+    """
+
+    windows: list[list[int]]
+    rows: list[int]
+    columns: list[int]
+    weights: list[float]
+    n_tokens: int
+    unknown_text: list[str]
+
+
+def align(spelling: Spelling, tokenizer: Any, max_length: int) -> Alignment:
+    """:func:`align_all` of one sentence."""
+    return align_all([spelling], tokenizer, max_length)[0]
+
+
+def align_all(
+    spellings: Sequence[Spelling], tokenizer: Any, max_length: int
+) -> list[Alignment]:
+    """Align the tokens of each sentence to the tokens of a PLM.
+
+    Args:
+        spellings: texts and spans of the ASR tokens.
+        tokenizer: a fast Hugging Face tokenizer.
+        max_length: PLM tokens of one window, opening and closing ones included.
+
+    Raises:
+        UserError: the tokenizer has no closing token for ``<eos>``.
+    """
+    if not spellings:
+        return []
+    # Tokenizers look their special tokens up anew each time they are asked.
+    closing_ids = [closing_token(tokenizer), *_closing_ids(tokenizer)]
+    unknown_id = tokenizer.unk_token_id
+    encoded = tokenizer(
+        [spelling.text for spelling in spellings],
+        add_special_tokens=True,
+        return_offsets_mapping=True,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        truncation=False,
+        verbose=False,
+    )
+    return [
+        _aligned(spelling, one, closing_ids, unknown_id, max_length)
+        for spelling, one in zip(spellings, encoded.encodings, strict=True)
+    ]
+
+
+def _aligned(
+    spelling: Spelling,
+    encoding: Any,
+    closing_ids: list[int],
+    unknown_id: int | None,
+    max_length: int,
+) -> Alignment:
+    ids: list[int] = encoding.ids
+    inside = [n for n, s in enumerate(encoding.sequence_ids) if s is not None]
+    if inside:
+        first, last = inside[0], inside[-1] + 1
+        opening, content, closing = ids[:first], ids[first:last], ids[last:]
+        offsets = encoding.offsets[first:last]
+    else:
+        # Without text there is nothing between the opening and the closing symbols.
+        content, offsets = [], []
+        cut = len(ids) - (bool(ids) and ids[-1] in closing_ids)
+        opening, closing = ids[:cut], ids[cut:]
+    if not closing or closing[-1] not in closing_ids:
+        closing = [*closing, closing_ids[0]]
+    windows, place = _windows(opening, content, closing, max_length)
+    eos_place = sum(len(w) for w in windows) - 1
+
+    rows: list[int] = []
+    columns: list[int] = []
+    weights: list[float] = []
+    shares = _overlaps(spelling, offsets)
+    for row, share in enumerate(shares):
+        total = sum(size for _, size in share)
+        for column, size in share:
+            rows.append(row)
+            columns.append(place[column])
+            weights.append(size / total)
+        if not share:
+            rows.append(row)
+            columns.append(eos_place)
+            weights.append(1.0)
+    rows.append(len(shares))
+    columns.append(eos_place)
+    weights.append(1.0)
+
+    own_unknown = {spelling.spans[n] for n in spelling.unknown}
+    unknown_text = [
+        spelling.text[start:end]
+        for token, (start, end) in zip(content, offsets, strict=True)
+        if token == unknown_id and (start, end) not in own_unknown
+    ]
+    return Alignment(windows, rows, columns, weights, len(shares) + 1, unknown_text)
+
+
+def closing_token(tokenizer: Any) -> int:
+    """Id of the PLM token that teaches ``<eos>``: [SEP], or else the PLM's eos.
+
+    Raises:
+        UserError: the tokenizer has neither.
+    """
+    ids = _closing_ids(tokenizer)
+    if not ids:
+        raise UserError(
+            f"teacher {tokenizer.name_or_path}: its tokenizer has neither a sep nor "
+            "an eos token to teach <eos>; choose another teacher"
+        )
+    return ids[0]
+
+
+def _closing_ids(tokenizer: Any) -> list[int]:
+    ids = (tokenizer.sep_token_id, tokenizer.eos_token_id)
+    return [int(i) for i in ids if i is not None]
+
+
+def _overlaps(
+    spelling: Spelling, offsets: Sequence[tuple[int, ...]]
+) -> list[list[tuple[int, int]]]:
+    """For each ASR token its (PLM token, shared characters)."""
+    shares: list[list[tuple[int, int]]] = []
+    low = 0
+    for start, end in spelling.spans:
+        while low < len(offsets) and offsets[low][1] <= start:
+            low += 1
+        share = []
+        for column in range(low, len(offsets)):
+            left, right = offsets[column][:2]
+            if left >= end:
+                break
+            size = min(end, right) - max(start, left)
+            if size > 0:
+                share.append((column, size))
+        if not share and offsets:
+            space = spelling.text[start:end].isspace()
+            column = low if space else low - 1
+            share = [(min(max(column, 0), len(offsets) - 1), 1)]
+        shares.append(share)
+    return shares
+
+
+def _windows(
+    opening: list[int], content: list[int], closing: list[int], max_length: int
+) -> tuple[list[list[int]], list[int]]:
+    """Cut ``content`` into overlapping windows, each with both kinds of symbols.
+
+    Returns:
+        The windows, and for each content token its place in the windows one after
+        the other: that in the window where it stands farthest from a cut.
+    """
+    size = max_length - len(opening) - len(closing)
+    if size < 1:
+        raise ValueError(f"a PLM of {max_length} positions leaves no room for text")
+    if len(content) <= size:
+        place = list(range(len(opening), len(opening) + len(content)))
+        return [opening + content + closing], place
+    stride = max(1, size // 2)
+    starts = [*range(0, len(content) - size, stride), len(content) - size]
+    windows = []
+    place = [-1] * len(content)
+    distance = [-1] * len(content)
+    for number, start in enumerate(starts):
+        base = number * max_length + len(opening)
+        windows.append(opening + content[start : start + size] + closing)
+        for n in range(size):
+            # The ends of the sentence are no cuts.
+            to_left = n if start else len(content)
+            to_right = size - 1 - n if start + size < len(content) else len(content)
+            if min(to_left, to_right) > distance[start + n]:
+                distance[start + n] = min(to_left, to_right)
+                place[start + n] = base + n
+    return windows, place
+
+
+def apply_alignments(
+    alignments: Sequence[Alignment], hidden: Tensor, lengths: Sequence[int]
+) -> Tensor:
+    """PLM vectors to vectors of ASR tokens.
+
+    Args:
+        alignments: of the sentences, at least one.
+        hidden: (W, P, C) PLM vectors, one row for each window of all sentences.
+        lengths: W, valid positions of each window.
+
+    Returns:
+        (N, C) float32, the tokens of all sentences with their ``<eos>``.
+    """
+    sizes = [sum(map(len, item.windows)) for item in alignments]
+    rows = _shifted([i.rows for i in alignments], [i.n_tokens for i in alignments])
+    columns = _shifted([i.columns for i in alignments], sizes)
+    weights = np.fromiter(chain(*(i.weights for i in alignments)), np.float32)
+    # Where a column of all windows, one after the other, stands in ``hidden``.
+    width = hidden.size(1)
+    skipped = np.arange(len(lengths)) * width - np.cumsum([0, *lengths[:-1]])
+    columns += np.repeat(skipped, lengths)[columns]
+    device = hidden.device
+    vectors = hidden.reshape(-1, hidden.size(-1))
+    if len(rows) == rows[-1] + 1:
+        # Each token has one PLM token, whose weight is 1.
+        return vectors.index_select(0, on_device(columns, device)).float()
+    share = on_device(weights, device)[:, None]
+    result = torch.zeros(int(rows[-1]) + 1, hidden.size(-1), device=device)
+    return result.index_add_(
+        0,
+        on_device(rows, device),
+        vectors.index_select(0, on_device(columns, device)).float() * share,
+    )
+
+
+def _shifted(parts: Sequence[list[int]], sizes: Sequence[int]) -> np.ndarray:
+    """The numbers of all parts, each plus the sizes of the parts before."""
+    numbers = np.fromiter(chain(*parts), np.int64)
+    starts = np.cumsum([0, *sizes[:-1]])
+    return numbers + np.repeat(starts, [len(part) for part in parts])

@@ -1,0 +1,193 @@
+"""A PLM that teaches beside the training.
+
+It is frozen and no part of the model: it is opened at the first batch that needs
+it, and neither the state dict, DDP nor an optimiser ever sees it.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from espnet_cif_hkd.io.device import on_device
+from espnet_cif_hkd.teachers.text import plm as teacher
+from espnet_cif_hkd.teachers.text.alignment import (
+    Alignment,
+    align_all,
+    apply_alignments,
+)
+from espnet_cif_hkd.teachers.text.spelling import TokenSpeller
+
+# Padded tokens of one run of the PLM: fewer mean less padding. What leaves its caches
+# costs a CPU a fifth of its speed; other devices need more to be busy.
+_RUN_TOKENS = {"cpu": 1024}
+_RUN_TOKENS_ELSEWHERE = 8192
+
+
+class OnlineTeacher:
+    """Runs the PLM on each batch.
+
+    Args:
+        config: which PLM and layer.
+        token_list: of the ASR model.
+        token_type: of the ASR model; None infers it.
+
+    Attributes:
+        n_unknown: words met that the PLM does not know.
+        unknown: some of them.
+        n_unk: ``<unk>`` tokens met, which the PLM reads as its own unknown token.
+    """
+
+    def __init__(
+        self,
+        config: teacher.TeacherConfig,
+        token_list: Sequence[str],
+        token_type: str | None = None,
+    ):
+        self.config = config
+        self.token_list = list(token_list)
+        self.token_type = token_type
+        self.n_unknown = 0
+        self.unknown: set[str] = set()
+        self.n_unk = 0
+        self._opened: _Opened | None = None
+        self._told_long = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies and pickles, e.g. for spawned workers, open the PLM anew.
+        return {**self.__dict__, "_opened": None}
+
+    def open(self) -> "_Opened":
+        """Open the PLM unless it is open."""
+        if self._opened is None:
+            tokenizer, model = teacher.open_teacher(self.config)
+            speller = TokenSpeller(
+                self.token_list,
+                self.token_type,
+                teacher.unknown_text(tokenizer),
+                self.config.case,
+            )
+            limit = teacher.max_length(tokenizer, model.config)
+            layer = teacher.layer_index(self.config, model.config.num_hidden_layers)
+            self._opened = _Opened(tokenizer, model, speller, limit, layer)
+        return self._opened
+
+    def features(
+        self, sequences: Sequence[Sequence[int]], device: torch.device
+    ) -> Tensor:
+        """See :class:`~espnet_cif_hkd.teachers.text.plm.Teacher`."""
+        opened = self.open()
+        places: dict[tuple[int, ...], int] = {}
+        order = [places.setdefault(tuple(ids), len(places)) for ids in sequences]
+        alignments = self._align(opened, list(places))
+        if opened.model.device != device:
+            opened.model.to(device)
+        sizes = [a.n_tokens for a in alignments]
+        # Not made in inference mode: such tensors cannot be saved for a backward pass.
+        result = torch.empty(sum(sizes), opened.model.config.hidden_size, device=device)
+        with torch.inference_mode():
+            _run(opened, alignments, result)
+        if len(order) > len(places):
+            parts = result.split(sizes)
+            result = torch.cat([parts[n] for n in order])
+        return result
+
+    def _align(
+        self, opened: "_Opened", sequences: Sequence[tuple[int, ...]]
+    ) -> list[Alignment]:
+        spellings = [opened.speller(ids) for ids in sequences]
+        self.n_unk += sum(len(spelling.unknown) for spelling in spellings)
+        alignments = align_all(spellings, opened.tokenizer, opened.max_length)
+        for ids, alignment in zip(sequences, alignments, strict=True):
+            self._count(opened, len(ids), alignment)
+        return alignments
+
+    def _count(self, opened: "_Opened", n_tokens: int, alignment: Alignment) -> None:
+        """Count what the PLM does not know, and tell what is strange for once."""
+        if alignment.unknown_text:
+            if not self.n_unknown:
+                logging.warning(
+                    "teacher %s does not know %r and reads it as its unknown token; "
+                    "said once, later ones are only counted",
+                    self.config.name,
+                    alignment.unknown_text[0],
+                )
+            self.n_unknown += len(alignment.unknown_text)
+            if len(self.unknown) < 1000:
+                self.unknown.update(alignment.unknown_text)
+        if len(alignment.windows) > 1 and not self._told_long:
+            self._told_long = True
+            logging.warning(
+                "a transcript of %d tokens is longer than the %d positions of teacher "
+                "%s, which reads it in overlapping windows; said once",
+                n_tokens,
+                opened.max_length,
+                self.config.name,
+            )
+
+
+@dataclass
+class _Opened:
+    tokenizer: Any
+    model: Any
+    speller: TokenSpeller
+    max_length: int
+    layer: int
+
+
+def _run(opened: _Opened, alignments: Sequence[Alignment], result: Tensor) -> None:
+    """Fill ``result`` (N, C) with the vectors of the sentences.
+
+    Sentences of like length run together, in groups that bound the memory.
+    """
+    starts = np.cumsum([0, *(a.n_tokens for a in alignments)])
+    widths = [max(map(len, a.windows)) for a in alignments]
+    budget = _RUN_TOKENS.get(result.device.type, _RUN_TOKENS_ELSEWHERE)
+    group: list[int] = []
+    count = 0
+
+    def flush() -> None:
+        items = [alignments[n] for n in group]
+        rows = np.concatenate([np.arange(starts[n], starts[n + 1]) for n in group])
+        vectors = _run_group(opened, items, result.device)
+        result.index_copy_(0, on_device(rows, result.device), vectors)
+
+    for n in sorted(range(len(alignments)), key=widths.__getitem__):
+        n_windows = len(alignments[n].windows)
+        if group and widths[n] * (count + n_windows) > budget:
+            flush()
+            group, count = [], 0
+        group.append(n)
+        count += n_windows
+    if group:
+        flush()
+
+
+def _run_group(
+    opened: _Opened, alignments: Sequence[Alignment], device: torch.device
+) -> Tensor:
+    windows = [w for a in alignments for w in a.windows]
+    lengths = [len(w) for w in windows]
+    pad_id = opened.tokenizer.pad_token_id or 0
+    width = max(lengths)
+    padded = np.array([w + [pad_id] * (width - len(w)) for w in windows])
+    valid = np.arange(width) < np.array(lengths)[:, None]
+    ids = on_device(padded, device)
+    mask = on_device(valid.astype(np.int64), device)
+    last = opened.model.config.num_hidden_layers
+    # The teacher's numbers do not depend on the student's mixed precision.
+    with torch.autocast(device.type, enabled=False):
+        output = opened.model(
+            input_ids=ids,
+            attention_mask=mask,
+            output_hidden_states=opened.layer != last,
+        )
+    if opened.layer == last:
+        hidden = output.last_hidden_state
+    else:
+        hidden = output.hidden_states[opened.layer]
+    return apply_alignments(alignments, hidden, lengths)

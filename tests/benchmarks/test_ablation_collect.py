@@ -1,0 +1,207 @@
+"""Cells of an ablation: taken from a finished experiment, and how they are run."""
+
+import fcntl
+import hashlib
+import json
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from ablation import run
+from ablation.cells import read_cells
+from ablation.collect import (
+    analysis,
+    collect,
+    read_sounds,
+    teacher_hash,
+    unfiltered,
+)
+from ablation.matrix import Matrix, read_matrix
+from ablation.plan import Cell, missing, result_file
+from finished_recipe import ASR_EXP, INFERENCE, finished
+
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.recipe.stages.sclite import align
+
+__all__ = ["finished"]
+
+TEXT = """
+corpus: tiny
+title: tiny
+recipe: recipe
+baseline: cif
+seeds: [1, 2]
+epochs: 2
+systems:
+  cif: {label: CIF, options: --system cif}
+decodes:
+  nolm: {label: without LM}
+"""
+
+
+@pytest.fixture
+def matrix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Matrix:
+    """A matrix of two cells; its recipe is a script that notes how it was called."""
+    (tmp_path / "tiny.yaml").write_text(TEXT)
+    (tmp_path / "recipe").mkdir()
+    script = tmp_path / "recipe/run.sh"
+    script.write_text('#!/bin/sh\necho "$OMP_NUM_THREADS: $*" >> calls\n')
+    script.chmod(0o755)
+    monkeypatch.setattr(run, "TOP", tmp_path)
+    return read_matrix(tmp_path / "tiny.yaml")
+
+
+def test_a_finished_experiment_becomes_a_cell(finished: Path, matrix: Matrix) -> None:
+    found = collect(
+        finished / ASR_EXP, finished, {"nolm": INFERENCE.name}, ("test",), "word"
+    )
+    decoded = found["decodes"]["nolm"]
+    rows = decoded["sets"]["test"]["utterances"]
+    assert decoded["seconds"] > 0
+    for unit, kind in (("char", "cer"), ("word", "wer")):
+        result = (finished / INFERENCE / f"test/score_{kind}/result.txt").read_text()
+        total = re.search(r"Sum +\| +(\d+) +(\d+) \|([ \d]+)\|", result)
+        assert total is not None
+        assert sum(row[unit][0] for row in rows.values()) == int(total[2])
+        _, substituted, deleted, inserted, *_ = map(int, total[3].split())
+        assert [sum(row[unit][k] for row in rows.values()) for k in (1, 2, 3)] == [
+            inserted,
+            deleted,
+            substituted,
+        ]
+    weights = torch.load(finished / ASR_EXP / "valid.acc.ave.pth", weights_only=True)
+    assert (
+        0 < found["parameters"]["inference"] <= sum(w.numel() for w in weights.values())
+    )
+    epochs = found["epochs"]
+    assert [epoch["epoch"] for epoch in epochs] == list(range(1, len(epochs) + 1))
+    assert all(epoch["seconds"] > 0 for epoch in epochs)
+    assert {"loss", "acc"} <= set(epochs[0]["train"]) & set(epochs[0]["valid"])
+    assert len(found["hashes"]["test"]) == 64
+
+    whole = {**found, "corpus": "tiny", "system": "cif", "seed": 1, "commands": ["x"]}
+    file = result_file(matrix, Cell("cif", 1))
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(whole))
+    (cell,) = read_cells(matrix)
+    assert cell.seed == 1
+
+
+def test_a_set_that_validates_too_is_read_where_all_of_it_is(tmp_path: Path) -> None:
+    assert unfiltered(tmp_path, "dev") == tmp_path / "dev"
+    (tmp_path / "org/dev").mkdir(parents=True)
+    assert unfiltered(tmp_path, "dev") == tmp_path / "org/dev"
+    assert unfiltered(tmp_path, "test") == tmp_path / "test"
+
+
+def _mandarin(recipe: Path, pinyin: str) -> None:
+    files = {
+        "dump/raw/train/text": "a 她 好\n",
+        "data/train/pinyin": "a ta1 hao3\n",
+        "dump/raw/test/text": "b 他好\n",
+        "data/test/pinyin": pinyin,
+        "dump/raw/train/utt2spk": "a s\n",
+        "dump/raw/test/utt2spk": "b s\n",
+    }
+    for name, text in files.items():
+        (recipe / name).parent.mkdir(parents=True, exist_ok=True)
+        (recipe / name).write_text(text, encoding="utf-8")
+
+
+def test_readings_tell_homophones_from_other_errors(tmp_path: Path) -> None:
+    _mandarin(tmp_path, "b ta1 , hao3 .\n")
+    sounds = read_sounds(tmp_path, "data/{set}/pinyin", ("train", "test"))
+    aligned = {"char": {"s-b": align("他好", "她她")}}
+    found = analysis(aligned, Counter("她好"), "char", sounds)
+    assert found["by_sound"] == found["by_sound_utterances"]["s-b"]
+    assert {name: row[1] for name, row in found["by_sound"].items()} == {
+        "homophone": 1,
+        "tone": 0,
+        "sound": 1,
+        "deleted": 0,
+    }
+    assert "by_sound" not in analysis(aligned, Counter(), "char", None)
+
+
+def test_a_sentence_with_too_few_readings_is_named(tmp_path: Path) -> None:
+    _mandarin(tmp_path, "b ta1\n")
+    with pytest.raises(UserError, match="data/test/pinyin: b has 1 readings of 2 char"):
+        read_sounds(tmp_path, "data/{set}/pinyin", ("train", "test"))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_a_teacher_of_the_recipe_is_hashed_from_anywhere(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "downloads/mine").mkdir(parents=True)
+    (tmp_path / "downloads/mine" / name).write_bytes(b"weights")
+    criterion = {"criterion_conf": {"teacher": "downloads/mine"}, "criterion": "hkd"}
+    found = teacher_hash({"model_conf": criterion}, tmp_path)
+    assert found == hashlib.sha256(b"weights").hexdigest()
+    assert teacher_hash({"model_conf": {"criterion": None}}, tmp_path) is None
+
+
+def test_cells_are_run_side_by_side_and_one_that_fails_stops_no_other(
+    matrix: Matrix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = run.TOP / matrix.recipe
+    script = recipe / "run.sh"
+    script.write_text(script.read_text() + 'case "$*" in *seed1*) exit 3 ;; esac\n')
+
+    def keep(matrix: Matrix, cell: Cell) -> None:
+        result_file(matrix, cell).parent.mkdir(parents=True, exist_ok=True)
+        result_file(matrix, cell).touch()
+
+    monkeypatch.setattr(run, "keep", keep)
+    (failure,) = run.work(matrix, missing(matrix, []), jobs=2, threads=1)
+    assert failure.startswith("cif_seed1: ./run.sh ")
+    assert failure.endswith(f"ended with 3: see {recipe}/exp/ablation/cif_seed1.log")
+    assert missing(matrix, []) == [Cell("cif", 1)]
+    calls = (recipe / "calls").read_text()
+    assert calls.count("--stage 1 --stop_stage 5") == 1
+    assert calls.count("--stage 11 --stop_stage 11") == 2
+    assert calls.count("--stage 12 --stop_stage 13") == 1
+
+
+def test_collecting_anew_keeps_the_versions_of_the_run(
+    matrix: Matrix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = [{"torch": "2.13"}, {"torch": "3"}]
+    monkeypatch.setattr(run, "collect", lambda *_: {"versions": versions.pop(0)})
+    file = result_file(matrix, Cell("cif", 1))
+    file.parent.mkdir(parents=True)
+    for _ in range(2):
+        run.keep(matrix, Cell("cif", 1))
+        assert json.loads(file.read_text())["versions"] == {"torch": "2.13"}
+    assert not versions
+
+
+def test_scores_are_collected_anew_of_the_cells_named(
+    matrix: Matrix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in (1, 2):
+        file = result_file(matrix, Cell("cif", seed))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    kept: list[Cell] = []
+    monkeypatch.setattr(run, "keep", lambda _, cell: kept.append(cell))
+    for names in (["cif_seed2"], []):
+        monkeypatch.setattr(
+            sys, "argv", ["run.py", str(matrix.path), "--again", *names]
+        )
+        run.main()
+    assert kept == [Cell("cif", 2), Cell("cif", 1), Cell("cif", 2)]
+
+
+def test_what_still_runs_is_not_begun_a_second_time(matrix: Matrix) -> None:
+    log = run.TOP / matrix.recipe / "cell.log"
+    with log.open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match=r"cell\.log is locked: another run\.py"):
+            run.execute(["./run.sh"], log.parent, log, threads=1)
+    run.execute(["./run.sh", "--stage", "11"], log.parent, log, threads=1)
+    assert (log.parent / "calls").read_text() == "1: --stage 11\n"
+    assert "./run.sh --stage 11" in log.read_text()

@@ -1,0 +1,33 @@
+"""ESPnet's label smoothing against the paper's formula."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from espnet_cif_hkd.plugin.compat import LabelSmoothingLoss
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+def test_label_smoothing_reference_vectors():
+    """ESPnet's class has the gradient of the paper's formula (spec A 3.1)."""
+    ref = np.load(DATA / "label_smoothing.npz")
+    target = torch.from_numpy(ref["target"])
+    epsilon = float(ref["epsilon"])
+    batch, _, n_classes = ref["logits"].shape
+    logits = torch.from_numpy(ref["logits"]).requires_grad_()
+    log_probs = logits.log_softmax(-1)
+    nll = -log_probs.gather(-1, target.clamp_min(0)[..., None])[..., 0]
+    smooth = -log_probs.sum(-1)
+    epsilon_i = epsilon / (n_classes - 1)
+    valid = target >= 0
+    loss = ((1 - epsilon - epsilon_i) * nll + epsilon_i * smooth)[valid].sum()
+    assert abs(float(loss.detach()) - float(ref["loss_sum"])) <= 1e-10
+    assert abs(float(nll[valid].detach().sum()) - float(ref["nll_sum"])) <= 1e-10
+    (expected,) = torch.autograd.grad(loss, logits)
+
+    espnet = LabelSmoothingLoss(n_classes, -1, epsilon)
+    # The class divides by the batch size; its value differs by a constant.
+    (grad,) = torch.autograd.grad(espnet(logits, target) * batch, logits)
+    assert (grad - expected).abs().max() <= 1e-10

@@ -1,0 +1,52 @@
+"""The names that users rely on."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+import espnet_cif_hkd
+
+
+def test_public_names():
+    assert set(espnet_cif_hkd.__all__) == {
+        "CIFASRModel",
+        "CIFDecoder",
+        "Speech2Text",
+        "UserError",
+        "__version__",
+        "register",
+    }
+    assert set(espnet_cif_hkd.__all__) <= set(dir(espnet_cif_hkd))
+
+
+@pytest.mark.parametrize(
+    ("name", "home"),
+    [
+        ("CIFASRModel", "model"),
+        ("CIFDecoder", "decoder.cif_decoder"),
+        ("Speech2Text", "speech2text"),
+        ("UserError", "errors"),
+        ("register", "plugin"),
+    ],
+)
+def test_name_is_that_of_its_module(name, home):
+    module = importlib.import_module(f"espnet_cif_hkd.{home}")
+    assert getattr(espnet_cif_hkd, name) is getattr(module, name)
+
+
+def test_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'Speech3Text'"):
+        espnet_cif_hkd.Speech3Text  # noqa: B018
+
+
+def test_user_error_is_a_value_error():
+    assert issubclass(espnet_cif_hkd.UserError, ValueError)
+
+
+def test_changelog_begins_with_this_version():
+    changelog = Path(__file__).parents[2] / "CHANGELOG.md"
+    first = re.search(r"^## (\S+)", changelog.read_text(), re.MULTILINE)
+    assert first is not None
+    assert first[1] == espnet_cif_hkd.__version__

@@ -1,0 +1,381 @@
+"""Stored teacher vectors: equal to online ones, and proof against every accident."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_bert import HIDDEN, build_tiny_bert
+
+from espnet_cif_hkd.distill import HKDCriterion
+from espnet_cif_hkd.distill.check import check_teacher
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.teachers.store import writer as dump
+from espnet_cif_hkd.teachers.store.reader import (
+    Shard,
+    StoredTeacher,
+    StoreReader,
+    sequence_key,
+    shard_paths,
+)
+from espnet_cif_hkd.teachers.store.writer import dump_store, estimate_missing
+from espnet_cif_hkd.teachers.text import plm as teacher
+from espnet_cif_hkd.teachers.text.online import OnlineTeacher
+from espnet_cif_hkd.teachers.text.plm import TeacherConfig
+
+CHARS = ["<blank>", "<unk>", "<space>", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ'", "<sos/eos>"]
+CPU = torch.device("cpu")
+TEXTS = ["THE CAT IS PLAYING", "IT'S É", "", "THE CAT", "PLAY IT", "THE CAT"]
+SMALL = 300  # bytes of a shard: 12 vectors, one or two sentences
+
+
+def encode(text):
+    names = ["<space>" if c == " " else c for c in text]
+    return [CHARS.index(n) if n in CHARS else 1 for n in names]
+
+
+SEQUENCES = [encode(t) for t in TEXTS]
+
+
+@pytest.fixture(scope="module")
+def plm(tmp_path_factory):
+    return build_tiny_bert(tmp_path_factory.mktemp("plm"))
+
+
+@pytest.fixture
+def online(plm):
+    return OnlineTeacher(TeacherConfig(plm, HIDDEN), CHARS)
+
+
+def fill(folder, online, sequences=SEQUENCES, shard_bytes=SMALL):
+    return dump_store(folder, lambda: sequences, online, CPU, shard_bytes)
+
+
+def stored(folder, online, **changes):
+    config = TeacherConfig(
+        **{"name": online.config.name, "dim": HIDDEN, "layer": -1, **changes}
+    )
+    return StoredTeacher(str(folder), config, CHARS)
+
+
+def test_stored_equals_online_within_float16(tmp_path, online):
+    report = fill(tmp_path / "store", online)
+    assert report.n_sentences == 5 and len(shard_paths(tmp_path / "store")) > 1
+    assert report.n_tokens == sum(len(encode(t)) + 1 for t in set(TEXTS))
+    got = stored(tmp_path / "store", online).features(SEQUENCES, CPU)
+    expected = online.features(SEQUENCES, CPU)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, expected, rtol=2**-10, atol=1e-5)
+    # float16 of what was computed, up to the PLM's own rounding beside companions.
+    assert torch.equal(got, got.half().float())
+    none = stored(tmp_path / "store", online).features([], CPU)
+    assert none.shape == (0, HIDDEN)
+
+
+def test_criterion_with_a_store_opens_no_plm(tmp_path, online, monkeypatch):
+    fill(tmp_path / "store", online)
+    arguments = (
+        torch.randn(1, 8, 6),
+        torch.randn(1, 8, 7),
+        torch.tensor([8]),
+        torch.tensor([encode("THE CAT")]),
+        torch.tensor([7]),
+    )
+    results = []
+    for store in (None, str(tmp_path / "store")):
+        torch.manual_seed(0)
+        criterion = HKDCriterion(CHARS, 6, 7, online.config.name, HIDDEN, store).eval()
+        results.append(criterion(*arguments).losses)
+        monkeypatch.setattr(teacher, "open_teacher", None)
+    for name, loss in results[0].items():
+        torch.testing.assert_close(results[1][name], loss, rtol=1e-2, atol=1e-2)
+
+
+def test_a_second_dump_adds_what_is_missing(tmp_path, online, monkeypatch):
+    fill(tmp_path, online, SEQUENCES[:3])
+    before = {p: p.read_bytes() for p in shard_paths(tmp_path)}
+    assert fill(tmp_path, online).n_sentences == 2
+    after = {p: p.read_bytes() for p in shard_paths(tmp_path)}
+    assert len(after) > len(before) and before.items() <= after.items()
+    # A complete store needs no PLM.
+    monkeypatch.setattr(teacher, "open_teacher", None)
+    other = OnlineTeacher(online.config, CHARS)
+    assert fill(tmp_path, other).n_sentences == 0
+    stored(tmp_path, online).features(SEQUENCES, CPU)
+
+
+def test_a_missing_sentence_is_named(tmp_path, online):
+    fill(tmp_path, online)
+    with pytest.raises(UserError, match=r"sentence 'the dog'.*bin.dump_teacher"):
+        stored(tmp_path, online).features([*SEQUENCES, encode("THE DOG")], CPU)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"layer": 1}, "made for layer 2, but the configuration asks for 1"),
+        ({"layer": -2}, "made for layer 2, but the configuration asks for -2"),
+        ({"name": "other/plm"}, "made for teacher .*, but .* asks for other/plm"),
+        ({"dim": 13}, "made for teacher_dim 12, but the configuration asks for 13"),
+        ({"revision": "abc"}, "made for teacher_revision None, but .* asks for abc"),
+        ({"case": "keep"}, "made for case auto, but the configuration asks for keep"),
+        ({"dtype": "bfloat16"}, "made for teacher_dtype float32, but .* bfloat16"),
+    ],
+)
+def test_a_store_of_another_teacher_is_refused(tmp_path, online, changes, match):
+    fill(tmp_path, online)
+    with pytest.raises(UserError, match=match):
+        stored(tmp_path, online, **changes).features(SEQUENCES, CPU)
+
+
+def test_a_store_of_other_tokens_is_refused(tmp_path, online):
+    fill(tmp_path, online)
+    swapped = [*CHARS[:3], "B", "A", *CHARS[5:]]
+    with pytest.raises(UserError, match="made for another token list"):
+        StoredTeacher(str(tmp_path), online.config, swapped).open()
+    with pytest.raises(UserError, match=r"token type char, .* asks for word"):
+        StoredTeacher(str(tmp_path), online.config, CHARS, "word").open()
+    conf = {"teacher": online.config.name, "teacher_dim": HIDDEN, "layer": 0}
+    conf["teacher_store"] = str(tmp_path)
+    with pytest.raises(UserError, match="made for layer 2"):
+        check_teacher(conf, CHARS)
+    assert check_teacher({**conf, "layer": -1}, CHARS).store == "present"
+
+
+def test_a_store_of_other_weights_is_not_mixed(tmp_path, online):
+    name = build_tiny_bert(tmp_path / "plm", seed=1)
+    first = OnlineTeacher(TeacherConfig(name, HIDDEN), CHARS)
+    fill(tmp_path / "store", first, SEQUENCES[:1])
+    build_tiny_bert(tmp_path / "plm", seed=2)
+    second = OnlineTeacher(TeacherConfig(name, HIDDEN), CHARS)
+    with pytest.raises(UserError, match="made with other weights"):
+        fill(tmp_path / "store", second)
+
+
+def test_a_missing_or_damaged_store_is_refused(tmp_path, online):
+    with pytest.raises(UserError, match=r"no header.json in it; run: .*dump_teacher"):
+        stored(tmp_path / "none", online).open()
+    fill(tmp_path, online)
+    path = shard_paths(tmp_path)[0]
+    data = path.read_bytes()
+    for cut in (0, 10, 60, len(data) // 2, len(data) - 1):
+        path.write_bytes(data[:cut])
+        with pytest.raises(UserError, match=r"shard-00000.bin: this shard is damaged"):
+            stored(tmp_path, online).open()
+    path.write_bytes(data + b"x")
+    with pytest.raises(UserError, match="damaged"):
+        stored(tmp_path, online).open()
+    path.write_bytes(data)
+    header = json.loads((tmp_path / "header.json").read_text())
+    (tmp_path / "header.json").write_text(json.dumps({**header, "format": 99}))
+    with pytest.raises(UserError, match="format 99 is not 1"):
+        stored(tmp_path, online).open()
+    (tmp_path / "header.json").write_text("{")
+    with pytest.raises(UserError, match=r"header.json: cannot be read"):
+        stored(tmp_path, online).open()
+    (tmp_path / "header.json").unlink()
+    with pytest.raises(UserError, match=r"has shards but no header.json"):
+        fill(tmp_path, online)
+
+
+def contents(folder):
+    """Features of all sentences of a store by their keys."""
+    reader = StoreReader(Path(folder), HIDDEN)
+    result = {}
+    for shard in reader.shards:
+        for place, key in enumerate(shard._keys):
+            assert key not in result
+            result[bytes(key)] = np.array(shard.rows(place))
+    return result
+
+
+@pytest.mark.parametrize(
+    ("function", "call"),
+    [("fsync", n) for n in range(9)]
+    + [("replace", n) for n in range(5)]
+    + [("write", n) for n in range(4)],
+)
+def test_a_full_disk_loses_nothing(tmp_path, online, monkeypatch, function, call):
+    """The n-th use of the disk fails; the next run goes on to the same store."""
+    fill(tmp_path / "whole", online)
+    count = 0
+
+    def full(*args):
+        nonlocal count
+        count += 1
+        if count > call:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        if function == "write":
+            original = Shard.write
+            patch.setattr(Shard, "write", staticmethod(full))
+        else:
+            original = getattr(os, function)
+            patch.setattr(os, function, full)
+        try:
+            fill(tmp_path / "store", online)
+            assert count <= call
+        except UserError as e:
+            assert "disk is full" in str(e) and "run the same command again" in str(e)
+        kept = {p.name: p.read_bytes() for p in shard_paths(tmp_path / "store")}
+    assert not list((tmp_path / "store").glob(".*.tmp"))
+    fill(tmp_path / "store", online)
+    for name, data in kept.items():
+        assert (tmp_path / "store" / name).read_bytes() == data
+    whole, resumed = contents(tmp_path / "whole"), contents(tmp_path / "store")
+    assert whole.keys() == resumed.keys()
+    for key, rows in whole.items():
+        np.testing.assert_allclose(resumed[key], rows, rtol=2**-9, atol=1e-3)
+
+
+# Kills itself at the n-th call of one function, then dumps to the end, for every n.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+import torch
+torch.set_num_threads(1)
+from espnet_cif_hkd.teachers.store import writer as dump, reader as store
+
+class Fake:
+    def features(self, sequences, device):
+        rows = [[float(sum(ids)), float(n)] for ids in sequences
+                for n in range(len(ids) + 1)]
+        return torch.tensor(rows)
+
+sequences = [list(range(n % 7, n % 7 + n % 5)) for n in range(16)]
+root = Path(sys.argv[1])
+
+def run(folder, kill_at=None):
+    pid = os.fork()
+    if pid:
+        return os.waitpid(pid, 0)[1]
+    if kill_at:
+        module, name, when = kill_at
+        original, count = getattr(module, name), [0]
+        def wrapped(*args, **kwargs):
+            count[0] += 1
+            if count[0] == when:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*args, **kwargs)
+        setattr(module, name, wrapped)
+    with dump._locked(folder):
+        dump.dump_features(folder, 2, lambda: sequences, Fake(), "cpu", shard_bytes=64)
+    os._exit(0)
+
+def read(folder):
+    reader = store.StoreReader(folder, 2)
+    keys = [store.sequence_key(ids) for ids in sequences]
+    return [reader.rows(place) for place in reader.find(keys)]
+
+n_kills = 0
+for module, name in [(os, "fsync"), (os, "replace"), (store, "_write_array")]:
+    for when in range(1, 100):
+        folder = root / f"{name}-{when}"
+        status = run(folder, (module, name, when))
+        if status == 0:
+            break
+        assert status == signal.SIGKILL, status
+        n_kills += 1
+        for path in store.shard_paths(folder):
+            store.Shard(path, 2)
+        assert run(folder) == 0
+        assert not list(folder.glob(".*.tmp"))
+        for ids, rows in zip(sequences, read(folder)):
+            expected = [[sum(ids), n] for n in range(len(ids) + 1)]
+            assert np.array_equal(rows, np.array(expected, dtype=np.float16))
+    else:
+        raise AssertionError(f"{name} never ran out")
+print("kills", n_kills)
+"""
+
+
+def test_kill_minus_nine_at_any_moment(tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=Path(__file__).parents[2],
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) >= 15
+
+
+def test_too_small_a_disk_is_refused_beforehand(tmp_path, online, monkeypatch):
+    free = type("Usage", (), {"free": 10 << 20})
+    monkeypatch.setattr(dump.shutil, "disk_usage", lambda _: free)
+    with pytest.raises(UserError, match="1 MiB are to be written, but only 10 MiB"):
+        fill(tmp_path, online)
+    assert not (tmp_path / "header.json").exists() and online._opened is None
+
+
+def test_vectors_beyond_float16_are_refused(tmp_path, online, monkeypatch):
+    monkeypatch.setattr(
+        online,
+        "features",
+        lambda s, d: torch.full((sum(map(len, s)) + len(s), 12), 1e5),
+    )
+    with pytest.raises(UserError, match="do not fit float16"):
+        fill(tmp_path, online)
+
+
+def test_estimate_is_exact_below_and_close_above_its_limit(tmp_path, monkeypatch):
+    sequences = [[n % 1000, n % 7] for n in range(9000)]
+    reader = StoreReader(tmp_path, HIDDEN)
+    exact = estimate_missing(sequences, reader)
+    assert (exact.n_sentences, exact.n_tokens) == (7000, 21000)
+    monkeypatch.setattr(dump, "_SAMPLE_LIMIT", 1000)
+    estimate = estimate_missing(sequences, reader)
+    assert abs(estimate.n_sentences - 7000) < 0.15 * 7000
+
+
+def test_keys_depend_on_order_and_length():
+    keys = {
+        sequence_key(s) for s in ([], [0], [0, 0], [1, 2], [2, 1], [258], [1, 2, 0])
+    }
+    assert len(keys) == 7 and {len(k) for k in keys} == {16}
+
+
+def test_keys_that_begin_alike_are_told_apart(tmp_path):
+    """The index knows eight bytes of a key; zero bytes at its end count, too."""
+    heads, tails = (b"\0" * 8, b"a" * 8), (b"\0" * 8, b"b" + b"\0" * 7, b"c" * 8)
+    keys = [head + tail for head in heads for tail in tails]
+    for number, some in enumerate((keys[::2], keys[1:4:2])):
+        rows = [np.full((n + 1, 2), n, np.float16) for n in map(keys.index, some)]
+        Shard.write(tmp_path / f"shard-{number:05d}.bin", some, rows)
+    reader = StoreReader(tmp_path, 2)
+    *places, missing = reader.find(keys)
+    assert missing is None
+    for n, place in enumerate(places):
+        assert reader.rows(place).tolist() == [[n, n]] * (n + 1)
+    path = tmp_path / "shard-00002.bin"
+    Shard.write(path, keys[5:], [np.zeros((4, 2), np.float16)])
+    reader.shards.append(Shard(path, 2))
+    assert reader.find(keys)[5] == (2, 0) and reader.find([]) == []
+
+
+@pytest.mark.parametrize("window", [1, 30, 1 << 21])
+def test_a_dump_looks_each_sentence_up_once(tmp_path, online, monkeypatch, window):
+    """Repeats of a chunk are known without a search, whatever has been written."""
+    monkeypatch.setattr(dump, "_WINDOW_ROWS", window)
+    n_keys, find = 0, StoreReader.find
+
+    def counted(self, keys):
+        nonlocal n_keys
+        n_keys += len(keys)
+        return find(self, keys)
+
+    monkeypatch.setattr(StoreReader, "find", counted)
+    assert fill(tmp_path, online, SEQUENCES * 3).n_sentences == 5
+    assert len(contents(tmp_path)) == 5
+    assert n_keys == 2 * 3 * len(SEQUENCES)  # for the estimate, and for the dump

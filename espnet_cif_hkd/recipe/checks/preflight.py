@@ -15,10 +15,9 @@ from espnet_cif_hkd.io.disk import require_space
 from espnet_cif_hkd.io.log import log, progress
 from espnet_cif_hkd.io.tables import (
     first_few,
-    keep_utterances,
     read_table,
-    write_text,
 )
+from espnet_cif_hkd.recipe import dropped
 from espnet_cif_hkd.recipe.checks import stamps
 from espnet_cif_hkd.recipe.checks.lengths import frame_counter, frames_needed
 from espnet_cif_hkd.recipe.context import Run
@@ -106,20 +105,30 @@ def check_audio(folder: Path) -> None:
             continue
 
 
-def check_lengths(run: Run, args: argparse.Namespace, folder: Path) -> None:
+def check_lengths(run: Run, args: argparse.Namespace, part: str) -> None:
     """Find utterances that CTC cannot align or the encoder cannot take.
 
-    They are an error, or left out of ``folder`` with ``--drop_too_long true``; the
-    file ``dropped_too_long`` then lists them.
+    They are an error. With ``--drop_too_long true`` the training of this experiment
+    leaves them out; see :mod:`espnet_cif_hkd.recipe.dropped`.
+
+    Args:
+        run: the run.
+        args: of the training.
+        part: ``train`` or ``valid``.
+
+    Raises:
+        UserError: naming the utterances and their list.
     """
     from espnet2.tasks.asr import ASRTask
 
+    folder = dropped.data_folder(run, part)
     counter = frame_counter(args)
     if counter is None:
         log(
             f"preflight: the frames of '{args.encoder}' are not known beforehand, "
             "the length of CTC targets is not checked"
         )
+        dropped.record(run, part, {})
         return
     counts, text = read_table(folder / "utt2num_samples"), read_table(folder / "text")
     preprocess: Any = ASRTask.build_preprocess_fn(args, False)
@@ -134,19 +143,22 @@ def check_lengths(run: Run, args: argparse.Namespace, folder: Path) -> None:
         needed = frames_needed(tokens)
         if uses_ctc and needed > frames:
             bad[utterance] = f"CTC needs {needed} frames, the encoder makes {frames}"
+    listing = dropped.record(run, part, bad)
     if not bad:
         return
-    listing = folder / "dropped_too_long"
-    write_text(listing, "".join(f"{utt} {why}\n" for utt, why in sorted(bad.items())))
     named = "; ".join(f"{utt} ({why})" for utt, why in list(bad.items())[:5])
     if not run.options.drop_too_long:
         raise UserError(
             f"{len(bad)} utterances of {folder} have more tokens than frames: {named} "
-            f"(all in {listing}): mend them, sub-sample less, or leave them out by "
+            f"(all in {listing}): correct them, sub-sample less, or leave them out by "
             "--drop_too_long true"
         )
-    keep_utterances(folder, [utt for utt in text if utt not in bad])
-    log(f"preflight: left {len(bad)} utterances out of {folder}: {named}")
+    if len(bad) == len(text):
+        raise UserError(
+            f"--drop_too_long true would leave nothing of {folder}: {named}: correct "
+            "the texts, or sub-sample less"
+        )
+    log(f"preflight: {len(bad)} utterances of {folder} are not trained on: {named}")
 
 
 def check_model(run: Run, args: argparse.Namespace) -> None:
@@ -215,7 +227,7 @@ def check_data(run: Run, args: argparse.Namespace) -> None:
     """
     check_teacher(run, args, check_token_list(run))
     check_restored(run)
-    folders = [run.paths.train_dir, run.paths.data_feats / run.options.valid_set]
+    folders = [dropped.data_folder(run, part) for part in dropped.PARTS]
     for folder in folders:
         stamps.require(folder, 4, DUMP_FILES)
         check_audio(folder)
@@ -224,6 +236,6 @@ def check_data(run: Run, args: argparse.Namespace) -> None:
             folder = run.paths.data_feats / name
             stamps.require(folder, 3, DUMP_FILES)
             check_audio(folder)
-    for folder in folders:
-        check_lengths(run, args, folder)
+    for part in dropped.PARTS:
+        check_lengths(run, args, part)
     check_model(run, args)

@@ -218,8 +218,11 @@ def test_bad_audio_is_refused_by_name(recipe: Path, damage: str, message: str) -
         write_table("data/test/wav.scp", {**scp, "spk0-test0": "false |"})
     with pytest.raises(UserError, match=message):
         format_audio.format_audio(make_run())
-    with pytest.raises(UserError, match=r"dump/raw/test is half-written.*run stage 3"):
-        stamps.require(Path("dump/raw/test"), 3, ["wav.scp"])
+    # What the header shows is found before the first set is written.
+    assert Path("dump").exists() == (damage not in ("missing", "corrupt"))
+    if Path("dump").exists():
+        with pytest.raises(UserError, match=r"test is half-written.*run stage 3"):
+            stamps.require(Path("dump/raw/test"), 3, ["wav.scp"])
 
 
 @pytest.mark.parametrize(

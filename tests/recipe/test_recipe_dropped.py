@@ -6,8 +6,9 @@ import pytest
 import tiny_recipe
 from finished_recipe import finished, recipe, refusal, run
 
+from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.tables import read_table, write_table
-from espnet_cif_hkd.recipe import dropped, options, paths
+from espnet_cif_hkd.recipe import dropped, stock
 from espnet_cif_hkd.recipe.context import Run
 
 __all__ = ["finished", "recipe"]
@@ -133,15 +134,38 @@ def test_nothing_left_is_refused(
     assert "would leave nothing of dump/raw/train" in line
 
 
-def test_what_asr_sh_needs_is_in_one_folder(too_long: dict[Path, bytes]) -> None:
-    """asr.sh takes shapes and statistics from its ``--asr_stats_dir``."""
+def test_asr_sh_gets_shapes_and_statistics_in_one_folder(
+    too_long: dict[Path, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[list[str]] = []
+
+    def check(run: Run) -> None:
+        dropped.record(run, "train", {TOO_LONG["train"]: "why"})
+
+    monkeypatch.setattr(stock, "check", check)
+    monkeypatch.setattr(stock, "_run_asr_sh", lambda command: calls.append(command))
     words = tiny_recipe.options(lang="en", asr_tag="a", drop_too_long="true")
-    parsed = options.parse(words)
-    made = Run(parsed, paths.derive(parsed), words, [11])
-    dropped.record(made, "train", {TOO_LONG["train"]: "why"})
-    dropped.write_kept(made)
+
+    def ends(*more: str) -> list[list[str]]:
+        """What is added to the command line, call by call."""
+        calls.clear()
+        stock.run_stock(Path("asr.sh"), "py", [*words, *more])
+        known = [word for word in (*words, *more) if word != "--drop_too_long"]
+        return [call[4 + len(known) - 1 :] for call in calls]
+
+    kept = ["--asr_stats_dir", "exp/asr_a/kept"]
+    assert ends() == [
+        ["--stop_stage", "9"],
+        ["--stage", "10", "--stop_stage", "10"],
+        ["--stage", "10", "--stage", "11", *kept],
+    ]
+    assert ends("--stage", "11") == [kept]
+    assert ends("--stage", "12") == [kept]
+    assert ends("--stage", "10", "--stop_stage", "10") == [[]]
     for part, count in (("train", 7), ("valid", 4)):
         for name in ("speech_shape", "text_shape.char"):
             assert len(read_table(f"exp/asr_a/kept/{part}/{name}")) == count
-    kept = Path("exp/asr_a/kept/train/feats_stats.npz")
-    assert kept.read_bytes() == (STATS / "train/feats_stats.npz").read_bytes()
+    statistics = Path("exp/asr_a/kept/train/feats_stats.npz")
+    assert statistics.read_bytes() == (STATS / "train/feats_stats.npz").read_bytes()
+    with pytest.raises(UserError, match="give --num_splits_asr 1"):
+        ends("--stage", "11", "--num_splits_asr", "2")

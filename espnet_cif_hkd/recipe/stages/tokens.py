@@ -6,7 +6,7 @@ from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.log import log
-from espnet_cif_hkd.io.tables import read_lines, read_table, write_text
+from espnet_cif_hkd.io.tables import read_lines, read_table, single_spaced, write_text
 from espnet_cif_hkd.recipe.checks import stamps
 from espnet_cif_hkd.recipe.commands import call, failed, logged_to
 from espnet_cif_hkd.recipe.context import Run
@@ -53,7 +53,7 @@ def _word_or_char(run: Run, part: Path) -> None:
 
 
 def _bpe_text(run: Run) -> str:
-    lines = []
+    lines: list[list[str]] = []
     for name in run.paths.bpe_train_text.split():
         path = Path(name)
         if not path.is_file():
@@ -62,9 +62,8 @@ def _bpe_text(run: Run) -> str:
                 f"an existing text file, such as "
                 f"data/{run.paths.source_train_set}/text"
             )
-        for line in read_lines(path):
-            lines.append(line.split(" ", 1)[1] if " " in line else line)
-    return "".join(f"{line}\n" for line in lines)
+        lines += [single_spaced(line).split(" ", 1)[1:] for line in read_lines(path)]
+    return "".join(f"{line}\n" for words in lines for line in words)
 
 
 def _user_symbols(value: str) -> list[str]:

@@ -3,8 +3,9 @@
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -157,9 +158,10 @@ class _Formatter:
                     f"{self.folder / 'wav.scp'}: {key} needs the program sox: "
                     "install sox"
                 )
-        headers = in_threads(
+        found = in_threads(
             lambda key: read_header(key, self.scp[key]), self.jobs, self.options.nj
         )
+        headers = list(progress(found, len(self.jobs), f"headers of {self.folder}"))
         channels: dict[str, int] = {}
         seconds = 0.0
         for segments, header in zip(self.jobs.values(), headers):
@@ -231,8 +233,11 @@ class _Formatter:
 
 def in_threads(
     function: Callable[[T], R], items: Iterable[T], most: int
-) -> Iterator[R]:
-    """Results in order; decoding and resampling release the interpreter lock."""
+) -> Generator[R, None, None]:
+    """Results in order, while threads work on; close it to stop them.
+
+    Decoding and resampling release the interpreter lock.
+    """
     workers = max(1, min(most, len(os.sched_getaffinity(0))))
     with ThreadPoolExecutor(workers) as pool:
         futures = [pool.submit(function, item) for item in items]
@@ -258,14 +263,14 @@ def _format_set(run: Run, formatter: _Formatter, name: str) -> None:
     rates: Counter[int] = Counter()
     clipped: Counter[str] = Counter()
     widths: set[int] = set()
-    made = in_threads(formatter.make, formatter.jobs, run.options.nj)
-    for one in progress(made, len(formatter.jobs), f"stage 3: {folder}"):
-        rates[one.rate] += 1
-        clipped[one.recording] = one.clipped
-        rows.update({row.utterance: row for row in one.rows})
-        widths.update(row.channels for row in one.rows)
-        if len(widths) > 1:
-            check_channels({key: row.channels for key, row in rows.items()}, folder)
+    with closing(in_threads(formatter.make, formatter.jobs, run.options.nj)) as made:
+        for one in progress(made, len(formatter.jobs), f"stage 3: {folder}"):
+            rates[one.rate] += 1
+            clipped[one.recording] = one.clipped
+            rows.update({row.utterance: row for row in one.rows})
+            widths.update(row.channels for row in one.rows)
+            if len(widths) > 1:
+                check_channels({key: row.channels for key, row in rows.items()}, folder)
     write_table(target / "wav.scp", {key: row.path for key, row in rows.items()})
     counts = {key: str(row.samples) for key, row in rows.items()}
     write_table(target / "utt2num_samples", counts)
@@ -296,7 +301,7 @@ def _report(
     if channels > 1:
         log(
             f"stage 3: {folder}: all recordings keep {channels} channels; ESPnet's "
-            "front end trains on a random one and decodes the first: see --channel"
+            "default front end trains on a random one, decodes the first: see --channel"
         )
 
 

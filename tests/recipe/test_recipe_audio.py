@@ -170,6 +170,13 @@ def test_perturbed_segments_keep_channel_and_end(recipe: Path) -> None:
         data.speed_perturb(make_run(speed_perturb_factors="0.9"))
 
 
+def test_an_entry_without_a_file(recipe: Path) -> None:
+    scp = read_table("data/train/wav.scp")
+    write_table("data/train/wav.scp", {**scp, "spk0-train2": ""})
+    with pytest.raises(UserError, match=r"wav\.scp, line 2: spk0-train2 has no file"):
+        format_audio.format_audio(make_run())
+
+
 def test_clipping_is_reported_and_another_scale_refused(
     recipe: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,4 +1,4 @@
-"""The frames reckoned before a training are those of ESPnet's own layers."""
+"""The frames computed before a training are those of ESPnet's own layers."""
 
 import argparse
 from typing import Any
@@ -93,7 +93,7 @@ def test_frames_of_the_real_encoder(encoder: str, conf: dict[str, Any]) -> None:
         assert counter.encoded(samples) == expected, frames
 
 
-def test_every_input_layer_of_ours_is_reckoned() -> None:
+def test_every_input_layer_of_ours_is_known() -> None:
     assert set(INPUT_LAYERS) <= set(INPUT_WINDOWS)
 
 

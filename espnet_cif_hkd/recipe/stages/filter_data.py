@@ -45,10 +45,12 @@ def _filter_set(run: Run, name: str) -> None:
     write_table(target / "wav.scp", scp)
     write_table(target / "utt2num_samples", counts)
     keep_utterances(target, kept)
-    _tell(target, counts, set(fit), set(kept))
+    _report(target, counts, set(fit), set(kept))
 
 
-def _tell(target: Path, counts: dict[str, str], fit: set[str], kept: set[str]) -> None:
+def _report(
+    target: Path, counts: dict[str, str], fit: set[str], kept: set[str]
+) -> None:
     log(f"stage 4: {len(kept)} of {len(counts)} utterances in {target}")
     misfit = sorted(set(counts) - fit)
     if misfit:

@@ -153,11 +153,11 @@ class _Formatter:
         allow_empty = not self.training or self.options.drop_empty_text
         check_keys(self.folder, set(self.utterances), allow_empty)
         for key in self.jobs:
+            place = f"{self.folder / 'wav.scp'}, line {self.scp.lines[key]}"
+            if not self.scp[key]:
+                raise UserError(f"{place}: {key} has no file: add its path")
             if needs_sox(self.scp[key]):
-                raise UserError(
-                    f"{self.folder / 'wav.scp'}: {key} needs the program sox: "
-                    "install sox"
-                )
+                raise UserError(f"{place}: {key} needs the program sox: install sox")
         found = in_threads(
             lambda key: read_header(key, self.scp[key]), self.jobs, self.options.nj
         )

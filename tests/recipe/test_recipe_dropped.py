@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import tiny_recipe
 from finished_recipe import finished, recipe, refusal, run
 
@@ -132,6 +134,32 @@ def test_nothing_left_is_refused(
     write_table("dump/raw/train/text", dict.fromkeys(text, "ab" * 40))
     line = refusal(capfd, stage="10", asr_tag="a", drop_too_long="true")
     assert "would leave nothing of dump/raw/train" in line
+
+
+def test_clips_without_a_spectrum_are_refused_before_stage_10(
+    recipe: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = Path(read_table("dump/raw/train/wav.scp")["spk0-train0"])
+    for samples, refused in ((128, True), (129, False)):
+        soundfile.write(path, np.zeros(samples), tiny_recipe.RATE)
+        counts = read_table("dump/raw/train/utt2num_samples")
+        counts["spk0-train0"] = str(samples)
+        write_table("dump/raw/train/utt2num_samples", counts)
+        words = {"asr_tag": "a", "drop_too_long": "true", "stage": "10"}
+        if refused:
+            line = refusal(capfd, **words, stop_stage="10")
+            assert "spk0-train0" in line and "larger --min_wav_duration" in line
+        else:
+            assert run(**words, stop_stage="10") == 0
+
+
+def test_a_dump_that_version_0_2_has_shrunk_is_reported(
+    recipe: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    Path("dump/raw/train/dropped_too_long").write_text("spk0-train0 x\nspk9 y\n")
+    assert run(stage="10", stop_stage="10") == 0
+    line = "warning: version 0.2 removed 1 utterances from dump/raw/train"
+    assert line in capfd.readouterr().out
 
 
 def test_asr_sh_gets_shapes_and_statistics_in_one_folder(

@@ -109,6 +109,15 @@ def test_frames_of_the_real_front_end(n_fft: int, hop: int, center: bool) -> Non
         assert counter.spectrum(samples) == int(lengths[0]), samples
 
 
+@pytest.mark.parametrize("center", [True, False])
+def test_fewest_samples_of_the_real_front_end(center: bool) -> None:
+    frontend = DefaultFrontend(fs=8000, n_fft=256, n_mels=4, center=center)
+    fewest = FrameCounter(256, 128, center, ()).fewest_samples
+    assert frontend(torch.zeros(1, fewest), torch.tensor([fewest]))[1][0] >= 1
+    with pytest.raises(RuntimeError):
+        frontend(torch.zeros(1, fewest - 1), torch.tensor([fewest - 1]))
+
+
 @pytest.mark.parametrize(
     ("encoder", "layer", "changes"),
     [

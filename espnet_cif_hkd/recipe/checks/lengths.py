@@ -35,6 +35,11 @@ class FrameCounter:
     center: bool
     windows: Windows
 
+    @property
+    def fewest_samples(self) -> int:
+        """What the front end needs: its padding mirrors half a window."""
+        return self.n_fft // 2 + 1 if self.center else self.n_fft
+
     def spectrum(self, samples: int) -> int:
         """Frames of the front end."""
         padded = samples + 2 * (self.n_fft // 2) if self.center else samples

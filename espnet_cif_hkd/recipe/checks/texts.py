@@ -8,7 +8,7 @@ from typing import Any
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.log import log
-from espnet_cif_hkd.io.tables import read_table
+from espnet_cif_hkd.io.tables import first_few, read_table
 from espnet_cif_hkd.recipe import dropped
 from espnet_cif_hkd.recipe.checks.lengths import frame_counter, frames_needed
 from espnet_cif_hkd.recipe.context import Run
@@ -106,19 +106,37 @@ def check_texts(run: Run, args: argparse.Namespace, part: str) -> None:
             "the length of CTC targets is not checked"
         )
     counts, text = read_table(folder / "utt2num_samples"), read_table(folder / "text")
+    old_list = folder / "dropped_too_long"
+    gone = set(read_table(old_list)) - set(text) if old_list.is_file() else ()
+    if gone:
+        log(
+            f"warning: version 0.2 removed {len(gone)} utterances from {folder}, see "
+            f"{old_list}: run stage 4 again to have them back"
+        )
     uses_ctc = (args.model_conf or {}).get("ctc_weight", 0.5) > 0
     tokenizer = _Tokenizer(preprocess)
     bad: dict[str, str] = {}
+    tiny: list[str] = []
     for utterance, words in text.items():
         needed = frames_needed(tokenizer(words))
         if counter is None:
             continue
-        frames = counter.encoded(int(counts[utterance]))
-        if frames == 0:
+        samples = int(counts[utterance])
+        frames = counter.encoded(samples)
+        if samples < counter.fewest_samples:
+            tiny.append(utterance)
+        elif frames == 0:
             bad[utterance] = "too short for the encoder"
         elif uses_ctc and needed > frames:
             bad[utterance] = f"CTC needs {needed} frames, the encoder makes {frames}"
     tokenizer.report(folder)
+    if tiny:
+        # Stage 10 needs the spectrum of every utterance, whatever is dropped later.
+        raise UserError(
+            f"{len(tiny)} utterances of {folder} are shorter than the window of the "
+            f"front end: {first_few(tiny)}: run stage 4 with a larger "
+            "--min_wav_duration"
+        )
     listing = dropped.record(run, part, bad)
     if not bad:
         return

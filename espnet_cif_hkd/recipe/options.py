@@ -106,9 +106,10 @@ class Options:
     drop_too_long: bool = False
     drop_empty_text: bool = False
     channel: str = ""
+    hf_private: bool = False
 
 
-ENGINE_ONLY = ("reuse", "drop_too_long", "drop_empty_text", "channel")
+ENGINE_ONLY = ("reuse", "drop_too_long", "drop_empty_text", "channel", "hf_private")
 
 # Options of asr.sh that the engine leaves to asr.sh, with the only value it takes.
 LEFT_TO_STOCK = {

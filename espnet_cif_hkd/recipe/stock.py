@@ -1,8 +1,8 @@
 """Running ESPnet's own ``asr.sh`` with this package's classes and checks.
 
-Called by a recipe's ``asr.sh`` when ``ESPNET_ROOT`` is set. A range of stages that
-crosses stage 10 is run in two parts with the checks of :mod:`preflight` between them;
-``asr.sh`` itself decides everything by stage number, so two parts equal one.
+A recipe's ``asr.sh`` calls this when ``ESPNET_ROOT`` is set. A range of stages that
+crosses stage 10 is run in two parts, with the checks of :mod:`preflight` between them.
+``asr.sh`` decides everything by stage number, so two parts equal one.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def split_engine_options(
         if name == "python":
             raise UserError(
                 "--python would replace the launcher that registers this package: "
-                "name the interpreter with PYTHON=… in the environment"
+                "name the interpreter in the environment, as PYTHON=…"
             )
         if name in options.ENGINE_ONLY:
             if not words:
@@ -61,7 +61,7 @@ def check(run: Run) -> None:
     """What the engine checks before stage 10.
 
     Raises:
-        UserError: one line that names the thing and how to mend it.
+        UserError: one line that names the fault and its fix.
     """
     from espnet_cif_hkd.recipe.plan import Checks
 
@@ -97,6 +97,11 @@ def run_stock(asr_sh: Path, python: str, arguments: Sequence[str]) -> None:
     command = ["bash", str(asr_sh), "--python", f"{python} -m espnet_cif_hkd", *kept]
     engine_only = [word for name in taken for word in (f"--{name}", taken[name])]
     run = engine_run([*kept, *engine_only])
+    if run is not None and run.options.speed_perturb_factors:
+        # The defaults of asr.sh name a file that it does not write (ESPnet #5518).
+        for name in ("lm_train_text", "bpe_train_text"):
+            if not getattr(run.options, name):
+                command += [f"--{name}", getattr(run.paths, name)]
     if run is not None and {10, 11} & set(run.stages):
         if run.options.stage < _STAGE:
             _run_asr_sh([*command, "--stop_stage", str(_STAGE - 1)])

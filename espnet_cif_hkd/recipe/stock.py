@@ -89,14 +89,14 @@ def run_stock(asr_sh: Path, python: str, arguments: Sequence[str]) -> None:
     kept, taken = split_engine_options(arguments)
     if taken.get("reuse") == "true":
         log("--reuse is this package's engine only: asr.sh runs every stage again")
-    if taken.get("channel"):
+    command = ["bash", str(asr_sh), "--python", f"{python} -m espnet_cif_hkd", *kept]
+    engine_only = [word for name in taken for word in (f"--{name}", taken[name])]
+    run = engine_run([*kept, *engine_only])
+    if taken.get("channel") and (run is None or 3 in run.stages):
         raise UserError(
             "--channel is this package's engine only: convert the recordings, or run "
             "stage 3 without ESPNET_ROOT"
         )
-    command = ["bash", str(asr_sh), "--python", f"{python} -m espnet_cif_hkd", *kept]
-    engine_only = [word for name in taken for word in (f"--{name}", taken[name])]
-    run = engine_run([*kept, *engine_only])
     if run is not None and run.options.speed_perturb_factors:
         # The defaults of asr.sh name a file that it does not write (ESPnet #5518).
         for name in ("lm_train_text", "bpe_train_text"):

@@ -10,7 +10,7 @@ from recipe_data import make_run, recipe
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.tables import read_table, write_table
-from espnet_cif_hkd.recipe import options
+from espnet_cif_hkd.recipe import options, stock
 from espnet_cif_hkd.recipe.checks import preflight
 from espnet_cif_hkd.recipe.stages import data, format_audio
 
@@ -82,6 +82,18 @@ def test_a_channel_by_option(
 def test_channels_that_are_none(value: str) -> None:
     with pytest.raises(UserError, match=f"--channel {value}: write the number"):
         options.parse(tiny_recipe.options(channel=value))
+
+
+def test_asr_sh_takes_no_channel(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[list[str]] = []
+    monkeypatch.setattr(stock, "_run_asr_sh", lambda command: calls.append(command))
+    words = tiny_recipe.options(channel="0")
+    with pytest.raises(UserError, match="--channel is this package's engine only"):
+        stock.run_stock(Path("asr.sh"), "py", words)
+    assert not calls
+    # A dump that the engine has made is as good as any.
+    stock.run_stock(Path("asr.sh"), "py", [*words, "--stage", "12"])
+    assert len(calls) == 1 and "--channel" not in calls[0]
 
 
 def test_a_corpus_with_several_channels_is_kept_and_reported(

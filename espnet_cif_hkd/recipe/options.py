@@ -105,10 +105,11 @@ class Options:
     reuse: bool = False
     drop_too_long: bool = False
     drop_empty_text: bool = False
+    channel: str = ""
     hf_private: bool = False
 
 
-ENGINE_ONLY = ("reuse", "drop_too_long", "drop_empty_text", "hf_private")
+ENGINE_ONLY = ("reuse", "drop_too_long", "drop_empty_text", "channel", "hf_private")
 
 # Options of asr.sh that the engine leaves to asr.sh, with the only value it takes.
 LEFT_TO_STOCK = {
@@ -234,6 +235,11 @@ def check(options: Options) -> None:
             )
     if options.num_splits_asr < 1 or options.num_splits_lm < 1:
         raise UserError("--num_splits_asr and --num_splits_lm must be 1 or more")
+    if options.channel not in ("", "mean") and not options.channel.isdecimal():
+        raise UserError(
+            f"--channel {options.channel}: write the number of a channel, from 0, or "
+            "mean"
+        )
     for name in ("nj", "inference_nj", "batch_size", "nbpe"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name} must be 1 or more")

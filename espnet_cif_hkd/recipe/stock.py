@@ -13,7 +13,7 @@ from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.log import log
-from espnet_cif_hkd.recipe import options, paths
+from espnet_cif_hkd.recipe import dropped, options, paths
 from espnet_cif_hkd.recipe.context import Run
 
 _STAGE = 10
@@ -92,19 +92,40 @@ def run_stock(asr_sh: Path, python: str, arguments: Sequence[str]) -> None:
     command = ["bash", str(asr_sh), "--python", f"{python} -m espnet_cif_hkd", *kept]
     engine_only = [word for name in taken for word in (f"--{name}", taken[name])]
     run = engine_run([*kept, *engine_only])
+    if taken.get("channel") and (run is None or 3 in run.stages):
+        raise UserError(
+            "--channel is this package's engine only: convert the recordings, or run "
+            "stage 3 without ESPNET_ROOT"
+        )
     if run is not None and run.options.speed_perturb_factors:
         # The defaults of asr.sh name a file that it does not write (ESPnet #5518).
         for name in ("lm_train_text", "bpe_train_text"):
             if not getattr(run.options, name):
                 command += [f"--{name}", getattr(run.paths, name)]
-    if run is None or not {10, 11} & set(run.stages):
-        _run_asr_sh(command)
-        return
-    if run.options.stage < _STAGE:
-        _run_asr_sh([*command, "--stop_stage", str(_STAGE - 1)])
-        command += ["--stage", str(_STAGE)]
-    check(run)
+    if run is not None and {10, 11} & set(run.stages):
+        if run.options.stage < _STAGE:
+            _run_asr_sh([*command, "--stop_stage", str(_STAGE - 1)])
+            command += ["--stage", str(_STAGE)]
+        check(run)
+    if run is not None and dropped.listings(run) and run.options.stop_stage > _STAGE:
+        if run.options.stage <= _STAGE:
+            _run_asr_sh([*command, "--stop_stage", str(_STAGE)])
+            command += ["--stage", str(_STAGE + 1)]
+        _without_dropped(run)
+        command += ["--asr_stats_dir", str(dropped.kept_folder(run))]
     _run_asr_sh(command)
+
+
+def _without_dropped(run: Run) -> None:
+    """Prepare the shapes of a training by ``asr.sh`` that leaves utterances out."""
+    if 11 not in run.stages:
+        return
+    if run.options.num_splits_asr > 1:
+        raise UserError(
+            "--drop_too_long true: asr.sh cannot leave utterances out with "
+            f"--num_splits_asr {run.options.num_splits_asr}: give --num_splits_asr 1"
+        )
+    dropped.write_kept(run)
 
 
 def main(cmd: Sequence[str] | None = None) -> int:

@@ -134,16 +134,17 @@ def test_times_are_seconds_of_the_audio(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--audio", "absent.wav"], "absent.wav: cannot be read as audio"),
+        (["--audio", "absent.wav"], "audio of absent.wav cannot be read (there is no"),
         (
             ["--audio", "absent.wav", "--text", "x"],
             "--text and --hyp_dir need --utt_id",
         ),
         (["--wav_scp", "absent.scp"], "absent.scp is missing"),
         (["--wav_scp", "{exp}/wav.scp", "--utt_id", "utt3"], "no utterance utt3"),
-        (["--wav_scp", "{exp}/wav.scp", "--utt_id", "utt2"], "absent.wav: cannot"),
+        (["--wav_scp", "{exp}/wav.scp", "--utt_id", "utt2"], "audio of utt2 cannot be"),
         (["--audio", "{exp}/short.wav"], "too short"),
-        (["--audio", "{exp}/empty.wav"], "the audio is empty"),
+        (["--audio", "{exp}/empty.wav"], "empty.wav is empty"),
+        (["--audio", "{exp}/noise.wav", "--out", "{exp}/text/a.png"], "--out {exp}/"),
         (["--audio", "x", "--model_file", "absent.pth"], "absent.pth: no such file"),
     ],
 )
@@ -161,4 +162,27 @@ def test_bad_input_is_one_line(
     )
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ")
-    assert message in error
+    assert message.replace("{exp}", str(experiment)) in error
+
+
+@pytest.mark.parametrize("entry", ["cat {exp}/noise.wav |", "{exp}/stereo.wav"])
+def test_what_stage_3_reads_is_drawn_into_a_folder(
+    experiment: Path, tmp_path: Path, entry: str
+) -> None:
+    noise, rate = soundfile.read(experiment / "noise.wav")
+    soundfile.write(experiment / "stereo.wav", np.stack([noise, -noise], axis=1), rate)
+    scp = tmp_path / "wav.scp"
+    scp.write_bytes(
+        f"\ufeffutt1 {entry}\r\n".replace("{exp}", str(experiment)).encode()
+    )
+    assert _plot(experiment, "--wav_scp", str(scp), "--out", str(tmp_path)) == 0
+    assert (tmp_path / "utt1.png").read_bytes().startswith(PNG)
+
+
+def test_a_file_gives_its_name_to_the_picture(experiment: Path, tmp_path: Path) -> None:
+    audio = str(experiment / "noise.wav")
+    assert _plot(experiment, "--audio", audio, "--out", str(tmp_path)) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["noise.png"]
+    new = tmp_path / "new" / "a.png"
+    assert _plot(experiment, "--audio", audio, "--out", str(new)) == 0
+    assert new.read_bytes().startswith(PNG)

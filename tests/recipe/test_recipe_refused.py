@@ -146,22 +146,6 @@ def test_nan_in_a_dump_that_asr_sh_made(
     assert "audio of spk0-train0 contains NaN" in refusal(capfd, stage="10")
 
 
-def test_targets_longer_than_the_frames(
-    recipe: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    text = read_table("dump/raw/train/text")
-    write_table("dump/raw/train/text", {**text, "spk0-train0": "ab" * 40})
-    line = refusal(capfd, stage="10", stop_stage="10")
-    assert "spk0-train0 (CTC needs 80 frames, the encoder makes" in line
-    assert "--drop_too_long true" in line
-    assert run(stage="10", stop_stage="10", drop_too_long="true") == 0
-    assert "left 1 utterances out" in capfd.readouterr().out
-    assert "spk0-train0" not in read_table("dump/raw/train/wav.scp")
-    assert len(read_table("exp/asr_stats_raw_en_char/train/text_shape")) == 7
-    listed = Path("dump/raw/train/dropped_too_long").read_text()
-    assert listed.startswith("spk0-train0 CTC needs 80 frames")
-
-
 def test_too_little_disk_for_checkpoints(
     recipe: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

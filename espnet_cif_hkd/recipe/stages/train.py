@@ -4,6 +4,7 @@ from pathlib import Path
 
 from espnet_cif_hkd.io.log import log
 from espnet_cif_hkd.io.tables import read_table
+from espnet_cif_hkd.recipe import dropped
 from espnet_cif_hkd.recipe.checks import stamps
 from espnet_cif_hkd.recipe.commands import rotate, train_model, write_run_script
 from espnet_cif_hkd.recipe.context import Run
@@ -97,12 +98,13 @@ def _stats_needs(run: Run) -> list[str]:
 
 
 def _shards(run: Run) -> Path:
-    return run.paths.asr_stats_dir / f"splits{run.options.num_splits_asr}"
+    shapes = dropped.sources(run, "train")[1]
+    return shapes.parent / f"splits{run.options.num_splits_asr}"
 
 
 def _split(run: Run) -> None:
     """Cut data and shapes into shards, if ``--num_splits_asr`` asks for several."""
-    folder, shapes = run.paths.train_dir, run.paths.asr_stats_dir / "train"
+    folder, shapes = dropped.sources(run, "train")
     if run.options.num_splits_asr > 1:
         sources = [folder / "wav.scp", folder / "text", shapes / "speech_shape"]
         sources.append(shapes / f"text_shape.{run.options.token_type}")
@@ -110,7 +112,7 @@ def _split(run: Run) -> None:
 
 
 def _train_data(run: Run) -> list[str]:
-    folder, shapes = run.paths.train_dir, run.paths.asr_stats_dir / "train"
+    folder, shapes = dropped.sources(run, "train")
     extra: list[str] = []
     if run.options.num_splits_asr > 1:
         folder = shapes = _shards(run)
@@ -127,7 +129,7 @@ def _train_data(run: Run) -> list[str]:
 def training_arguments(run: Run) -> list[str]:
     """The command line of stage 11."""
     options, paths = run.options, run.paths
-    shapes = paths.asr_stats_dir / "valid"
+    valid_dir, shapes = dropped.sources(run, "valid")
     normalize: list[str] = []
     if options.feats_normalize == "global_mvn":
         statistics = paths.asr_stats_dir / "train" / "feats_stats.npz"
@@ -138,7 +140,7 @@ def training_arguments(run: Run) -> list[str]:
     pretrained = options.pretrained_model
     return [
         *text_options(run),
-        *_data("valid", paths.data_feats / options.valid_set),
+        *_data("valid", valid_dir),
         *("--valid_shape_file", str(shapes / "speech_shape")),
         *("--valid_shape_file", str(shapes / f"text_shape.{options.token_type}")),
         *("--resume", "true"),
@@ -165,6 +167,7 @@ def train(run: Run) -> None:
         log(f"stage 11: resuming from {paths.asr_exp}/checkpoint.pth")
     stamps.begin(paths.asr_exp, 11)
     write_run_script(paths.asr_exp, run.arguments, 11)
+    dropped.write_kept(run)
     log_file = paths.asr_exp / "train.log"
     rotate(log_file)
     log(f"stage 11: training, the log is {log_file}")
@@ -195,7 +198,7 @@ def fingerprint(run: Run) -> str:
         *(options.ignore_init_mismatch, options.num_splits_asr),
         *(options.asr_speech_fold_length, options.asr_text_fold_length),
     )
-    return mark.hexdigest()
+    return mark.files(*dropped.listings(run)).hexdigest()
 
 
 def stats_up_to_date(run: Run) -> bool:

@@ -3,8 +3,8 @@
 import argparse
 import importlib
 
+from espnet_cif_hkd.io.atomic import write_text
 from espnet_cif_hkd.io.log import log
-from espnet_cif_hkd.io.tables import write_text
 from espnet_cif_hkd.recipe.commands import logged_to
 from espnet_cif_hkd.recipe.context import Run
 

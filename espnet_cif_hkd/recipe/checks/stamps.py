@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.io.tables import write_text
+from espnet_cif_hkd.io.atomic import write_text
 
 # Above this size a file is told by its size and time instead of its content.
 _HASHED_SIZE = 32 * 1024 * 1024

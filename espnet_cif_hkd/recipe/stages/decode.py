@@ -6,14 +6,9 @@ from datetime import datetime
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.atomic import write_text
 from espnet_cif_hkd.io.log import log
-from espnet_cif_hkd.io.tables import (
-    byte_order,
-    first_few,
-    read_table,
-    split_evenly,
-    write_text,
-)
+from espnet_cif_hkd.io.tables import byte_order, first_few, read_table, split_evenly
 from espnet_cif_hkd.recipe.checks import stamps
 from espnet_cif_hkd.recipe.commands import call, job_count, run_jobs, write_run_script
 from espnet_cif_hkd.recipe.context import Run

@@ -5,13 +5,9 @@ import tempfile
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.atomic import write_text
 from espnet_cif_hkd.io.log import log
-from espnet_cif_hkd.io.tables import (
-    byte_order,
-    first_few,
-    read_table,
-    write_text,
-)
+from espnet_cif_hkd.io.tables import byte_order, first_few, read_table
 from espnet_cif_hkd.recipe.checks import stamps
 from espnet_cif_hkd.recipe.commands import call
 from espnet_cif_hkd.recipe.context import Run

@@ -4,8 +4,9 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from espnet_cif_hkd.io.atomic import write_text
 from espnet_cif_hkd.io.log import log
-from espnet_cif_hkd.io.tables import read_lines, split_evenly, write_text
+from espnet_cif_hkd.io.tables import read_lines, split_evenly
 from espnet_cif_hkd.recipe.commands import call, job_count, run_jobs
 
 # Below this many utterances a job costs more in start-up than it saves.

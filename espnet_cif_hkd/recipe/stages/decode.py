@@ -8,7 +8,13 @@ from pathlib import Path
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.atomic import write_text
 from espnet_cif_hkd.io.log import log
-from espnet_cif_hkd.io.tables import byte_order, first_few, read_table, split_evenly
+from espnet_cif_hkd.io.tables import (
+    byte_order,
+    first_few,
+    read_lines,
+    read_table,
+    split_evenly,
+)
 from espnet_cif_hkd.recipe.checks import stamps
 from espnet_cif_hkd.recipe.commands import call, job_count, run_jobs, write_run_script
 from espnet_cif_hkd.recipe.context import Run
@@ -87,23 +93,30 @@ def _write_rtf(logdir: Path, logs: list[Path], rate: int) -> str:
 
 
 def _collect_outputs(outputs: list[Path], folder: Path, keys: list[str]) -> None:
-    """Join the jobs' results; every utterance must be there, be it empty."""
+    """Join the jobs' results, line by line as ``asr.sh`` does.
+
+    Blanks at the end of a line stay: after the name of an utterance without a
+    hypothesis, or where a hypothesis ends in a lone ``▁`` of sentencepiece.
+
+    Raises:
+        UserError: an utterance is missing; an empty hypothesis has a line, too.
+    """
     for name in ("token", "token_int", "score", "text"):
         parts = [path / "1best_recog" / name for path in outputs]
         if not parts[0].is_file():
             continue
-        table: dict[str, str] = {}
-        for part in parts:
-            table.update(read_table(part))
-        missing = [key for key in keys if key not in table]
+        lines = {
+            line.split(maxsplit=1)[0]: line
+            for part in parts
+            for line in read_lines(part)
+        }
+        missing = [key for key in keys if key not in lines]
         if missing:
             raise UserError(
                 f"{folder / name} would lack {len(missing)} utterances "
                 f"({first_few(missing)}): see the logs in {folder / 'logdir'}"
             )
-        # ESPnet ends the line of an empty hypothesis with a space; scripts that compare
-        # the files of both engines see no difference.
-        text = "".join(f"{key} {table[key]}\n" for key in sorted(table, key=byte_order))
+        text = "".join(f"{lines[key]}\n" for key in sorted(lines, key=byte_order))
         write_text(folder / name, text)
 
 

@@ -95,16 +95,9 @@ def summary_row(utterances: Sequence[ScoredUtterance]) -> str:
 def _aligned(item: ScoredUtterance) -> list[str]:
     found = item.alignment
     lines: tuple[list[str], list[str], list[str]] = ([], [], [])
-    for ref, hyp in found.pairs:
-        if ref is None or hyp is None:
-            mark = "I" if ref is None else "D"
-        else:
-            same = ref.lower() == hyp.lower()
-            mark = " " if same else "S"
-        cells = (
-            *(ref if ref is not None else "*", hyp if hyp is not None else "*"),
-            mark,
-        )
+    for (ref, hyp), mark in zip(found.pairs, found.marks):
+        shown = " " if mark == "C" else mark
+        cells = ("*" if ref is None else ref, "*" if hyp is None else hyp, shown)
         width = max(map(len, cells))
         for line, cell in zip(lines, cells):
             line.append(f"{cell:<{width}}")

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from espnet_cif_hkd.io.processes import is_running
+
 
 @contextmanager
 def writer(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
@@ -56,18 +58,8 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 def _remove_leftovers(start: Path) -> None:
     for name in glob.glob(f"{glob.escape(str(start))}*.part"):
         pid = name.split(".")[-2]
-        if pid.isdigit() and not _is_running(int(pid)):
+        if pid.isdigit() and not is_running(int(pid)):
             Path(name).unlink(missing_ok=True)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _sync_folder(folder: Path) -> None:

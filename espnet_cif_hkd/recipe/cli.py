@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.processes import Stopped, signals_stop
 from espnet_cif_hkd.recipe import options, paths
 from espnet_cif_hkd.recipe.context import Run
 
@@ -11,7 +12,8 @@ from espnet_cif_hkd.recipe.context import Run
 def main(cmd: Sequence[str] | None = None) -> int:
     """Run ``python3 -m espnet_cif_hkd.recipe``; returns the exit status.
 
-    Bad input is told in one line that begins with ``error:``, with status 1.
+    Bad input is reported in one line that begins with ``error:``, with status 1; a
+    signal that ends the run likewise, with 128 and its number.
     """
     arguments = list(sys.argv[1:] if cmd is None else cmd)
     if "--help" in arguments or "-h" in arguments:
@@ -23,13 +25,18 @@ def main(cmd: Sequence[str] | None = None) -> int:
 
             init(arguments[1:])
             return 0
-        run_recipe(arguments)
+        with signals_stop():
+            run_recipe(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
-    except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr, flush=True)
-        return 130
+    except Stopped as signal:
+        print(
+            f"error: stopped by {signal}: run the same command again to go on",
+            file=sys.stderr,
+            flush=True,
+        )
+        return 128 + signal.number
     return 0
 
 

@@ -29,9 +29,10 @@ class Progress:
         if message.startswith(_UTTERANCE):
             self.utterances += 1
             message = f"utterance {self.utterances}"
-        elif module not in _MODULES or level != "INFO":
+        elif module not in _MODULES or level not in ("INFO", "WARNING"):
             return
-        if "epoch results" in message:  # the results of validation are at its end
+        # All of it: the results of validation are at the end.
+        if "epoch results" in message or message.startswith("checkpoint: "):
             self.print(message)
         elif time.monotonic() - self.last >= EVERY:
             self.print(message[:300])

@@ -51,7 +51,7 @@ def test_epochs_are_shown_at_once_and_other_lines_every_ten_seconds(
     one = progress.Progress("stage 7")
     for number in range(1, 4):
         one.line("trainer", "INFO", f"{number}epoch:train: 1-10batch")
-        one.line("trainer", "WARNING", "epoch results")
+        one.line("trainer", "ERROR", "epoch results")
         one.line("trainer", "INFO", f"{number}epoch results: [train] " + "x" * 400)
     assert [line.split()[2] for line in shown] == ["1epoch", "2epoch", "3epoch"]
     assert all(line.endswith("x" * 400) for line in shown)

@@ -58,6 +58,7 @@ DATA_SH = """#!/usr/bin/env bash
 set -e
 mkdir -p data
 cp -r source/. data/
+printf '%s\\n' source sound '$CORPUS' > data/.inputs
 """
 
 

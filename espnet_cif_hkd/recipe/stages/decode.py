@@ -18,6 +18,7 @@ from espnet_cif_hkd.io.tables import (
 from espnet_cif_hkd.recipe.checks import stamps
 from espnet_cif_hkd.recipe.commands import call, job_count, run_jobs, write_run_script
 from espnet_cif_hkd.recipe.context import Run
+from espnet_cif_hkd.recipe.stages.train import tokens_fingerprint
 
 INPUT_FILES = ("wav.scp", "text", "utt2spk", "feats_type")
 # Below this many utterances a job costs more in start-up than it saves.
@@ -189,17 +190,16 @@ def decode(run: Run) -> None:
 def fingerprint(run: Run, name: str) -> str:
     """What decoding ``name`` depends on."""
     options, paths = run.options, run.paths
-    mark = stamps.Fingerprint().words(
+    mark = tokens_fingerprint(run).words(
         *(options.inference_args, options.batch_size, options.use_streaming),
         options.use_lm,
     )
-    models = [
-        paths.asr_exp / "config.yaml",
-        paths.asr_exp / options.inference_asr_model,
-    ]
+    models = [(paths.asr_exp, options.inference_asr_model)]
     if options.use_lm:
-        models.append(paths.lm_exp / options.inference_lm)
-    config = [options.inference_config] if options.inference_config else []
-    mark.files(*models, *config)
+        models.append((paths.lm_exp, options.inference_lm))
+    for folder, model in models:
+        mark.files(folder / "config.yaml", folder / model)
     data = paths.data_feats / name
-    return mark.files(data / "wav.scp", data / "utt2num_samples").hexdigest()
+    mark.words(stamps.recorded(data, 3, "fingerprint"))
+    config = [options.inference_config] if options.inference_config else []
+    return mark.files(data / "wav.scp", data / "utt2num_samples", *config).hexdigest()

@@ -1,8 +1,8 @@
 """Stages 10 and 11: the recogniser's statistics and training."""
 
 import argparse
-import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -231,15 +231,22 @@ def _data_fingerprint(run: Run) -> str:
 
 
 def _model_conf(run: Run) -> dict[str, Any]:
-    """``model_conf`` of --asr_config with the changes of --asr_args."""
+    """``model_conf`` of --asr_config with the changes of --asr_args.
+
+    Nothing of a configuration that cannot be read: the checks before training report
+    it.
+    """
     import yaml
     from espnet2.utils.nested_dict_action import NestedDictAction
 
     options = run.options
-    config = yaml.safe_load(Path(options.asr_config or os.devnull).read_text()) or {}
+    config: Any = None
+    with suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
+        config = yaml.safe_load(Path(options.asr_config).read_text(encoding="utf-8"))
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--model_conf", action=NestedDictAction)
-    parser.set_defaults(model_conf=config.get("model_conf") or {})
+    conf = config.get("model_conf") if isinstance(config, dict) else None
+    parser.set_defaults(model_conf=conf if isinstance(conf, dict) else {})
     known, _ = parser.parse_known_args(options.asr_args.split())
     found: dict[str, Any] = known.model_conf
     return found

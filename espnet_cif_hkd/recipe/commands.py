@@ -56,14 +56,14 @@ def rotate(path: Path, keep: int = 10) -> None:
 
 
 def import_espnet() -> None:
-    """Import and extend ESPnet, telling the user why nothing happens meanwhile."""
+    """Import and extend ESPnet, and say why nothing happens meanwhile."""
     if "espnet2.tasks.asr" in sys.modules:
         from espnet_cif_hkd import register
 
         register()
         return
     log("importing ESPnet (10 to 20 seconds)")
-    # Its many dependencies greet with warnings that are no concern of a recipe.
+    # Warnings of its many dependencies do not concern a recipe.
     noise = io.StringIO()
     try:
         with (
@@ -106,7 +106,7 @@ def call(module: str, arguments: Sequence[str], log_file: Path, what: str) -> No
         module: a module of ESPnet with ``main(cmd)``.
         arguments: its command line.
         log_file: where logging, stdout and stderr go.
-        what: what the user is told is running.
+        what: what is running, for messages.
 
     Raises:
         UserError: the command failed; the end of its log is printed.
@@ -139,7 +139,7 @@ def _parser_error(path: Path) -> str:
 
 
 def job_count(wanted: int, items: int, items_per_job: int) -> int:
-    """How many processes are worth their start-up of 10 to 20 seconds."""
+    """The number of processes that is worth their start-up of 10 to 20 seconds."""
     cores = len(os.sched_getaffinity(0))
     return max(1, min(wanted, cores, items // items_per_job))
 
@@ -196,7 +196,7 @@ def _ending(code: int) -> str:
 def train_model(
     module: str, arguments: Sequence[str], log_file: Path, what: str, ngpu: int
 ) -> None:
-    """Train here, or with several GPUs in a process that starts one for each."""
+    """Train in this process, or with several GPUs in a process for each."""
     if ngpu <= 1:
         call(module, arguments, log_file, what)
     else:

@@ -58,19 +58,19 @@ def teacher_inputs(run: Run, args: argparse.Namespace) -> list[Path]:
         Folders of teachers on this machine and headers of stores. A teacher that is
         named by hub name and revision has none here.
     """
-    from espnet_cif_hkd.teachers.text.plm import resolve_teacher
-
     conf = args.model_conf or {}
     found: list[Path] = []
     for criterion in (
         conf.get("criterion_conf"),
         *(conf.get("criteria") or {}).values(),
     ):
-        if not isinstance(criterion, dict):
+        if not isinstance(criterion, dict) or not criterion.get("teacher"):
             continue
+        from espnet_cif_hkd.teachers.text.plm import resolve_teacher
+
         if criterion.get("teacher_store"):
             found.append(Path(str(criterion["teacher_store"])) / "header.json")
         with suppress(UserError):  # the checks before training report it
-            place = Path(resolve_teacher(str(criterion.get("teacher") or "")))
+            place = Path(resolve_teacher(str(criterion["teacher"])))
             found += [place] if place.is_dir() else []
     return found

@@ -191,7 +191,7 @@ def run_stages(run: Run) -> None:
     else:
         log("stages to run: " + " ".join(map(str, run.stages)))
     if 15 in run.stages:
-        # Days of training must not end in a missing token.
+        # Before days of training, not after them.
         upload.check(run)
     checks = Checks(run)
     stages = [stage for stage in STAGES if stage.number in run.stages]

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import time
 from datetime import datetime
 from pathlib import Path
 
@@ -64,13 +65,13 @@ def real_time_factor(logs: list[Path], rate: int) -> dict[str, float]:
             match = _STAMPED.search(line)
             if match is None:
                 continue
-            time = datetime.strptime(match[1], "%Y-%m-%d %H:%M:%S")
-            time = time.replace(microsecond=int(match[2]) * 1000)
+            now = datetime.strptime(match[1], "%Y-%m-%d %H:%M:%S")
+            now = now.replace(microsecond=int(match[2]) * 1000)
             if match[4] is not None:
-                begun = (time, int(match[4]))
+                begun = (now, int(match[4]))
             elif begun is not None:
                 audio += begun[1] / rate
-                decoding += (time - begun[0]).total_seconds()
+                decoding += (now - begun[0]).total_seconds()
                 count += 1
                 begun = None
     return {
@@ -121,6 +122,13 @@ def _collect_outputs(outputs: list[Path], folder: Path, keys: list[str]) -> None
         write_text(folder / name, text)
 
 
+def _seconds(run: Run, name: str) -> float:
+    """Seconds of audio in a set; 0 if stage 3 left no lengths."""
+    path = run.paths.data_feats / name / "utt2num_samples"
+    counts = read_table(path).values() if path.is_file() else []
+    return sum(map(int, counts)) / run.rate
+
+
 def _decode_set(run: Run, name: str) -> None:
     options, paths = run.options, run.paths
     data, folder = paths.data_feats / name, paths.inference_dir() / name
@@ -131,6 +139,7 @@ def _decode_set(run: Run, name: str) -> None:
     logdir.mkdir(parents=True)
     scp = read_table(data / "wav.scp")
     keys = sorted(scp, key=byte_order)
+    # Several processes on one GPU would each load the model there.
     wanted = 1 if options.gpu_inference else options.inference_nj
     jobs = job_count(wanted, len(keys), UTTERANCES_PER_JOB)
     outputs, logs, commands = [], [], []
@@ -150,7 +159,10 @@ def _decode_set(run: Run, name: str) -> None:
         )
     streaming = "_streaming" if options.use_streaming else ""
     module, what = f"espnet2.bin.asr_inference{streaming}", f"stage 12: {name}"
-    log(f"{what}: decoding {len(keys)} utterances, the logs are in {logdir}")
+    device = "a GPU" if options.gpu_inference else f"{jobs} CPU processes"
+    log(
+        f"{what}: decoding {len(keys)} utterances on {device}, the logs are in {logdir}"
+    )
     if jobs == 1:
         call(module, commands[0], logs[0], what)
     else:
@@ -180,11 +192,19 @@ def decode(run: Run) -> None:
     for name in run.eval_sets():
         stamps.require(paths.data_feats / name, 3, INPUT_FILES)
     write_run_script(paths.inference_dir(), run.arguments, 12)
+    begun, audio = time.monotonic(), 0.0
     for name in run.eval_sets():
         if options.reuse and up_to_date(run, name):
             log(f"stage 12: {paths.inference_dir() / name} is up to date, reused")
         else:
             _decode_set(run, name)
+            audio += _seconds(run, name)
+    wall = time.monotonic() - begun
+    if audio:
+        log(
+            f"stage 12: {audio:.1f} s of audio in {wall:.1f} s with start-up: "
+            f"real-time factor {wall / audio:.3f}"
+        )
 
 
 def fingerprint(run: Run, name: str) -> str:

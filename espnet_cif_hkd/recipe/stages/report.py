@@ -35,7 +35,7 @@ class Sums:
     def percentages(self) -> list[float]:
         """Per cent of the words; of the sentences for the last column.
 
-        To one place, halves upwards in sclite's own arithmetic: 1 of 16 is 6.3.
+        Rounded to one place as sclite does, halves upwards: 1 of 16 is 6.3.
         """
         wholes = [self.words] * (len(self.counts) - 1) + [self.sentences]
         return [

@@ -3,7 +3,7 @@
 sclite charges 4 for a substitution and 3 for an insertion or a deletion, and takes
 the cheapest alignment. Often several are cheapest, and they can differ in the number
 of errors: three substitutions cost as much as two insertions and two deletions.
-Libraries break such ties otherwise (kaldialign 0.12's ``sclite_mode``) or weigh all
+Libraries break such ties differently (kaldialign 0.12's ``sclite_mode``) or weigh all
 errors alike (jiwer, rapidfuzz), so their totals differ from sclite's; the order of
 preference below reproduces sclite 2.10 on every pair tried (see the tests).
 """

@@ -31,7 +31,7 @@ def collect(
             be shared among the jobs.
         arguments: makes the command line of job n, whose output goes to the folder.
         wanted_jobs: at most so many processes.
-        what: what the user is told is running.
+        what: what is running, for messages.
 
     Returns:
         The output folders of the jobs, in order.
@@ -68,7 +68,7 @@ def aggregate(
     """Join the jobs' statistics in ``folder/{train,valid}``.
 
     ``text_shape.<token_type>`` is ``text_shape`` with the number of tokens appended,
-    from which ESPnet's batch samplers reckon the size of an output.
+    from which ESPnet's batch samplers compute the size of an output.
     """
     command = [word for path in outputs for word in ("--input_dir", str(path))]
     command += ["--output_dir", str(folder)] + ([] if sums else ["--skip_sum_stats"])
@@ -87,8 +87,8 @@ def aggregate(
 def split_scps(scps: list[Path], number: int, folder: Path) -> None:
     """Cut key files into ``number`` shards, unless ``folder`` has those of them.
 
-    ``folder/.done`` marks finished shards, as for ``asr.sh``; its content tells here
-    which files they are of. Shards without such content are made again.
+    ``folder/.done`` marks finished shards, as for ``asr.sh``; its content is the
+    fingerprint of their sources. Shards without such content are made again.
     """
     done = folder / ".done"
     mark = Fingerprint().words(number).files(*scps).hexdigest() + "\n"

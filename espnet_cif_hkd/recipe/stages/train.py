@@ -243,12 +243,15 @@ def _model_conf(run: Run) -> dict[str, Any]:
     config: Any = None
     with suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
         config = yaml.safe_load(Path(options.asr_config).read_text(encoding="utf-8"))
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        add_help=False, allow_abbrev=False, exit_on_error=False
+    )
     parser.add_argument("--model_conf", action=NestedDictAction)
     conf = config.get("model_conf") if isinstance(config, dict) else None
     parser.set_defaults(model_conf=conf if isinstance(conf, dict) else {})
-    known, _ = parser.parse_known_args(options.asr_args.split())
-    found: dict[str, Any] = known.model_conf
+    found: dict[str, Any] = {}
+    with suppress(argparse.ArgumentError):
+        found = parser.parse_known_args(options.asr_args.split())[0].model_conf
     return found
 
 

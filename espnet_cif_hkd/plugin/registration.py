@@ -16,8 +16,7 @@ from typing import Any
 from espnet_cif_hkd.errors import UserError
 
 TASK_MODULE = "espnet2.tasks.asr"
-# What all tasks inherit, that of language models included.
-_BASE_MODULE = "espnet2.tasks.abs_task"
+LM_MODULE = "espnet2.tasks.lm"
 
 # Table of classes in TASK_MODULE -> name in YAML -> (module, class). ESPnet looks
 # names up in lower case.
@@ -34,7 +33,7 @@ REGISTERED: dict[str, dict[str, tuple[str, str]]] = {
 
 
 def register() -> None:
-    """Make ESPnet know our encoder, decoder and model.
+    """Make ESPnet know our encoder, decoder, model and trainer.
 
     May be called any number of times. Imports ``espnet2.tasks.asr``.
 
@@ -52,13 +51,18 @@ def register() -> None:
         check_choice(choices, name, cls)
     for choices, name, cls in wanted:
         choices.classes[name] = cls
-    _set_trainer()
+    _set_trainer(task.ASRTask)
+    _register_lm()
 
 
-def _set_trainer() -> None:
+def _register_lm() -> None:
+    _set_trainer(importlib.import_module(LM_MODULE).LMTask)
+
+
+def _set_trainer(task: Any) -> None:
     from espnet_cif_hkd.plugin.trainer import install
 
-    install(importlib.import_module(_BASE_MODULE).AbsTask)
+    install(task)
 
 
 def check_choice(choices: Any, name: str, cls: type) -> None:
@@ -109,7 +113,7 @@ class _Finder(importlib.abc.MetaPathFinder):
         path: Sequence[str] | None,
         target: ModuleType | None = None,
     ) -> importlib.machinery.ModuleSpec | None:
-        hooks = {TASK_MODULE: register, _BASE_MODULE: _set_trainer}
+        hooks = {TASK_MODULE: register, LM_MODULE: _register_lm}
         if fullname not in hooks:
             return None
         for finder in sys.meta_path:

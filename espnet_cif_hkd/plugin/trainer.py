@@ -21,7 +21,7 @@ CHECKPOINT, PREVIOUS = "checkpoint.pth", "checkpoint.previous.pth"
 
 
 def install(task: Any) -> None:
-    """Let ``espnet2.tasks.abs_task.AbsTask`` and all tasks use :class:`SafeTrainer`.
+    """Let a task of ESPnet use :class:`SafeTrainer`.
 
     Where DeepSpeed is installed nothing changes: ESPnet uses it only with its own
     trainer.

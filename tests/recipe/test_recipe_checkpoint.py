@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from espnet2.tasks.abs_task import AbsTask
+from espnet2.tasks.asr import ASRTask
+from espnet2.tasks.lm import LMTask
 from espnet2.train.trainer import Trainer
 from finished_recipe import ASR_EXP, finished, recipe, run
 
 from espnet_cif_hkd.io.torch_file import is_complete
-from espnet_cif_hkd.plugin import trainer
+from espnet_cif_hkd.plugin import register, trainer
 
 __all__ = ["finished", "recipe"]
 LM_EXP = Path("exp/lm_lm_en_char")
@@ -122,14 +123,16 @@ def test_nothing_complete_starts_from_the_beginning(
     assert is_complete(ASR_EXP / "1epoch.pth")
 
 
-def test_all_tasks_have_the_trainer_but_with_deepspeed(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("task", [ASRTask, LMTask])
+def test_tasks_have_the_trainer_but_with_deepspeed(
+    monkeypatch: pytest.MonkeyPatch, task: Any
 ) -> None:
-    assert AbsTask.trainer is trainer.SafeTrainer
-    monkeypatch.setattr(AbsTask, "trainer", Trainer)
+    register()
+    assert task.trainer is trainer.SafeTrainer
+    monkeypatch.setattr(task, "trainer", Trainer)
     monkeypatch.setattr(trainer.importlib.util, "find_spec", lambda name: name)
-    trainer.install(AbsTask)
-    assert AbsTask.trainer is Trainer
+    trainer.install(task)
+    assert task.trainer is Trainer
 
 
 @pytest.mark.parametrize("cut", [0, 1, 3, 4, 30, -1, -21])

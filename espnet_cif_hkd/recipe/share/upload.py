@@ -4,9 +4,9 @@ import zipfile
 from pathlib import Path
 
 from espnet_cif_hkd import __version__
-from espnet_cif_hkd.io.atomic import write_text
 from espnet_cif_hkd.io.disk import require_space
 from espnet_cif_hkd.io.log import log
+from espnet_cif_hkd.io.tables import write_text
 from espnet_cif_hkd.recipe.context import Run
 from espnet_cif_hkd.recipe.share import hub, model_card
 from espnet_cif_hkd.recipe.share.pack import archive_path

@@ -8,6 +8,7 @@ trainer from the class attribute ``trainer``, which :func:`install` sets.
 import importlib.util
 import logging
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -118,13 +119,18 @@ def recover(folder: Path, optimizers: Sequence[Any], schedulers: Sequence[Any]) 
         )
         checkpoint.unlink()
         return
-    last = max(epochs)
+    last, kept = max(epochs), folder / "before_damage"
     logging.warning(
         "checkpoint: %s is damaged; the training goes on from the parameters in %s. "
         "Lost are the state of optimizer and scheduler, which start again, and the "
-        "results of earlier epochs: the best models are chosen from epoch %d on",
-        *(checkpoint, epochs[last], last + 1),
+        "results of earlier epochs: the best models are chosen from epoch %d on. "
+        "Copies of the earlier models are in %s",
+        *(checkpoint, epochs[last], last + 1, kept),
     )
+    # ESPnet removes models that are not among the best of those it has results of.
+    kept.mkdir(exist_ok=True)
+    for path in epochs.values():
+        shutil.copy2(path, kept / path.name)
     state = torch.load(epochs[last], map_location="cpu", weights_only=True)
     torch.save(
         {

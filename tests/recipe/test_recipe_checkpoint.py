@@ -101,6 +101,7 @@ def test_killed_while_saving_equals_not_killed(
 def test_a_damaged_checkpoint_without_another_is_no_end(
     recipe: Path, capfd: pytest.CaptureFixture[str], exp: Path, share: float
 ) -> None:
+    first = Path(shutil.copy(exp / "1epoch.pth", recipe / "first.pth"))
     checkpoint = exp / "checkpoint.pth"
     content = checkpoint.read_bytes()
     checkpoint.write_bytes(content[: int(share * len(content))])
@@ -110,7 +111,9 @@ def test_a_damaged_checkpoint_without_another_is_no_end(
     assert "goes on from the parameters in" in told and "1epoch.pth" in told
     assert "optimizer and scheduler" in told
     assert is_complete(checkpoint) and is_complete(exp / "2epoch.pth")
-    assert not same(exp / "1epoch.pth", exp / "2epoch.pth")
+    # Epoch 2 has begun with the parameters of epoch 1, which are kept.
+    assert same(exp / "before_damage/1epoch.pth", first)
+    assert not same(first, exp / "2epoch.pth")
 
 
 def test_nothing_complete_starts_from_the_beginning(

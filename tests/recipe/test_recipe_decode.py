@@ -46,7 +46,7 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(decode, "log", lines.append)
     monkeypatch.setattr(decode, "call", lambda m, one, *_: decoded([one]))
     monkeypatch.setattr(
-        decode, "run_jobs", lambda m, jobs, _: decoded([*zip(*jobs)][0])
+        decode, "run_jobs", lambda m, jobs, _: decoded([job for job, _ in jobs])
     )
     monkeypatch.setattr(decode, "job_count", lambda wanted, *_: wanted)
     monkeypatch.setattr(decode, "_collect_outputs", collected)

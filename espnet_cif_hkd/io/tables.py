@@ -1,10 +1,10 @@
 """Kaldi's text tables: one ``key value…`` line for each utterance, sorted by key."""
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.atomic import write_text as write_text
 
 # What Kaldi's copy_data_dir.sh takes along that a recipe for raw audio can have.
 COPIED_FILES = ("text", "utt2spk", "spk2gender", "utt2uniq", "utt2lang")
@@ -93,21 +93,6 @@ def read_lines(path: str | Path) -> list[str]:
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     lines = [line.lstrip("\ufeff") for line in lines]
     return lines if lines[-1] else lines[:-1]
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write ``text`` so that the file is either the old or the complete new one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_table(path: str | Path, table: Mapping[str, str]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.processes import Stopped, signals_stop
 from espnet_cif_hkd.recipe import options, paths
 from espnet_cif_hkd.recipe.context import Run
 
@@ -17,7 +18,8 @@ _FIXABLE |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 def main(cmd: Sequence[str] | None = None) -> int:
     """Run ``python3 -m espnet_cif_hkd.recipe``; returns the exit status.
 
-    Bad input gives one line that begins with ``error:``, and status 1.
+    Bad input gives one line that begins with ``error:``, and status 1. A signal that
+    ends the run gives such a line, and status 128 plus its number.
     """
     arguments = list(sys.argv[1:] if cmd is None else cmd)
     if "--help" in arguments or "-h" in arguments:
@@ -29,7 +31,8 @@ def main(cmd: Sequence[str] | None = None) -> int:
 
             init(arguments[1:])
             return 0
-        run_recipe(arguments)
+        with signals_stop():
+            run_recipe(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
@@ -43,9 +46,13 @@ def main(cmd: Sequence[str] | None = None) -> int:
             flush=True,
         )
         return 1
-    except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr, flush=True)
-        return 130
+    except Stopped as signal:
+        print(
+            f"error: stopped by {signal}: run the same command again to continue",
+            file=sys.stderr,
+            flush=True,
+        )
+        return 128 + signal.number
     return 0
 
 

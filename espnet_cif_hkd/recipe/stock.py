@@ -6,12 +6,12 @@ crosses stage 10 is run in two parts, with the checks of :mod:`preflight` betwee
 """
 
 import argparse
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io import processes
 from espnet_cif_hkd.io.log import log
 from espnet_cif_hkd.recipe import dropped, options, paths
 from espnet_cif_hkd.recipe.context import Run
@@ -72,11 +72,10 @@ def check(run: Run) -> None:
 
 def _run_asr_sh(command: Sequence[str]) -> None:
     log(" ".join(command))
-    result = subprocess.run(command, check=False)
-    if result.returncode != 0:
+    status = processes.run(command)
+    if status != 0:
         raise UserError(
-            f"asr.sh failed with exit status {result.returncode}: "
-            "see its messages above"
+            f"asr.sh failed with exit status {status}: see its messages above"
         )
 
 
@@ -136,10 +135,14 @@ def main(cmd: Sequence[str] | None = None) -> int:
     parser.add_argument("arguments", nargs="*")
     args = parser.parse_args(cmd)
     try:
-        run_stock(args.asr_sh, args.python, args.arguments)
+        with processes.signals_stop():
+            run_stock(args.asr_sh, args.python, args.arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
+    except processes.Stopped as signal:
+        print(f"error: stopped by {signal}", file=sys.stderr, flush=True)
+        return 128 + signal.number
     return 0
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.recipe import commands
+from espnet_cif_hkd.recipe.checks.trained import check_same_model
 from espnet_cif_hkd.recipe.context import Run
 from espnet_cif_hkd.recipe.stages import train
 
@@ -126,6 +127,8 @@ def check_config(run: Run) -> argparse.Namespace | None:
         check_yaml("asr_config", options.asr_config)
         args = training_args(run)
         _check_model(args, run)
+        if 11 in stages:
+            check_same_model(run.paths.asr_exp, args, "asr_tag")
     if {6, 7} & stages:
         _check_lm(run)
     if 12 in stages:
@@ -143,7 +146,11 @@ def _check_lm(run: Run) -> None:
     config = ["--config", options.lm_config] if options.lm_config else []
     named = f"--lm_config {options.lm_config} --lm_args {options.lm_args}"
     required = ["--token_list", "none", "--output_dir", "none"]
-    _parse(get_parser, [*required, *config, *options.lm_args.split()], named)
+    words = [*required, *config, *options.lm_args.split()]
+    args = _parse(get_parser, words, named)
+    if 7 in run.stages:
+        args.token_type = options.token_type
+        check_same_model(run.paths.lm_exp, args, "lm_tag")
 
 
 def _check_inference(run: Run) -> None:

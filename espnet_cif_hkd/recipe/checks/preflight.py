@@ -18,6 +18,7 @@ from espnet_cif_hkd.io.tables import (
 from espnet_cif_hkd.recipe import dropped
 from espnet_cif_hkd.recipe.checks import stamps
 from espnet_cif_hkd.recipe.checks.texts import check_texts
+from espnet_cif_hkd.recipe.checks.trained import check_parameters
 from espnet_cif_hkd.recipe.context import Run
 from espnet_cif_hkd.recipe.stages.filter_data import DUMP_FILES
 from espnet_cif_hkd.recipe.stages.tokens import check_restored, read_token_list
@@ -124,6 +125,7 @@ def check_model(run: Run, args: argparse.Namespace) -> None:
             f"--asr_config {run.options.asr_config}: the model cannot be built: "
             f"{type(error).__name__}: {reason}"
         ) from error
+    check_parameters(run.paths.asr_exp, args, model)
     parameters = sum(p.numel() for p in model.parameters())
     kept = args.keep_nbest_models
     best = max(kept) if isinstance(kept, list) else int(kept)

@@ -3,11 +3,11 @@
 import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io import processes
 from espnet_cif_hkd.io.log import log
 from espnet_cif_hkd.io.segments import read_segments
 from espnet_cif_hkd.io.tables import (
@@ -35,13 +35,11 @@ def run_local_data(options: str) -> None:
     if not _SCRIPT.is_file():
         raise UserError(f"{_SCRIPT} is missing: the recipe must bring it")
     # Its Python is the one the engine runs in, whichever python3 stands in PATH.
-    environment = {"PYTHON": sys.executable, **os.environ}
-    result = subprocess.run(
-        ["bash", str(_SCRIPT), *options.split()], env=environment, check=False
-    )
-    if result.returncode != 0:
+    python = {"PYTHON": os.environ.get("PYTHON", sys.executable)}
+    status = processes.run(["bash", str(_SCRIPT), *options.split()], python)
+    if status != 0:
         raise UserError(
-            f"local/data.sh {options} failed with exit status {result.returncode}: "
+            f"local/data.sh {options} failed with exit status {status}: "
             "see its messages above"
         )
 

@@ -9,10 +9,10 @@ frame alone makes it, n if n frames share it alike. ``fired right``: share of ut
 that fire as many tokens as they have units (and ``<eos>``); ``CTC right``: that have as
 many on CTC's best path.
 
-HSK's sentences are joined from recordings of syllables, so that their times are known.
-There ``fires`` tells when a token fires after the end of its syllable, ``CTC peak``
-when CTC's first frame of it comes after the middle, of the utterances counted right.
-Milliseconds: median, and the range from the 5th to the 95th hundredth.
+HSK's sentences are joined from recordings of syllables, so the times of syllables are
+known. ``fires``: firing time of a token minus the end of its syllable. ``CTC peak``:
+centre of the first CTC frame of a token minus the middle of its syllable. Both for
+utterances with the right count. Milliseconds: median, and 5th to 95th percentile.
 """
 
 import argparse
@@ -34,6 +34,7 @@ import hsk_voice  # noqa: E402
 from hsk_sentences import read_sentences  # noqa: E402
 
 from espnet_cif_hkd.cif import integrate_and_fire  # noqa: E402
+from espnet_cif_hkd.encoder.geometry import frame_times  # noqa: E402
 from espnet_cif_hkd.io.tables import read_table  # noqa: E402
 
 COUNTS = ["run", "frames a token", "fired right, %", "CTC right, %"]
@@ -103,12 +104,14 @@ class Found:
         if spoken is None:
             return
         begins, ends = spoken
-        shift = len(samples) / hsk_voice.RATE / int(n_frames[0])
+        rate = hsk_voice.RATE
+        frames = frame_times(model, rate, len(samples), int(n_frames[0]))
         if right[0]:
-            self.fires.append(fired.firing_times[0, :-1].numpy() * shift - ends)
+            fires = frames.seconds(fired.firing_times[0, :-1], len(samples) / rate)
+            self.fires.append(fires.numpy() - ends)
         if right[1]:
-            middle = (begins + ends) / 2
-            self.peaks.append((np.array(first) + 0.5) * shift - middle)
+            centres = frames.centres(torch.tensor(first)).numpy()
+            self.peaks.append(centres - (begins + ends) / 2)
 
     def row(self, times: bool) -> list[Any]:
         """Of the table, with the times or without."""

@@ -96,7 +96,8 @@ def integrate_and_fire(
     With ``target_lengths`` (training), alpha is scaled so that exactly this number of
     tokens fires. Without it (inference), the number of tokens is the integer part of
     the sum, plus one if the rest is above ``tail_threshold``. This last vector is
-    divided by its weight, so that it also holds one unit.
+    divided by its weight, so that it also holds one unit. If the sum is NaN or
+    infinite, nothing fires at inference, and ``quantity`` shows it.
 
     The running sum is float64, also under autocast. There are no second derivatives:
     ``create_graph=True`` in a backward pass raises RuntimeError.
@@ -198,7 +199,8 @@ def _free_lengths(
         return cum.new_zeros(cum.size(0), dtype=torch.int64), None
     total = cum[:, -1]
     with torch.no_grad():
-        n_full = torch.floor(total + _ROUNDING)
+        # NaN and infinity have no integer part: such an utterance fires nothing.
+        n_full = torch.floor(total + _ROUNDING).nan_to_num(0.0, 0.0, 0.0)
     if tail_threshold is None:
         return n_full.long(), None
     rest = total - n_full  # (B,), may be -1e-6 after rounding up

@@ -1,15 +1,17 @@
-"""The one place that knows ESPnet 202511 from ESPnet 202611.
+"""Differences between ESPnet 202511 and ESPnet 202611.
 
-ESPnet 202611 moved ``espnet.nets`` to ``espnet2.legacy.nets``. Every other module
-of this package takes those classes from here and never asks for a release.
+ESPnet 202611 moved ``espnet.nets`` to ``espnet2.legacy.nets``. All other modules of
+this package import those classes from here and do not depend on the release.
 """
 
 import importlib
-import importlib.metadata
 import importlib.util
 from typing import Any
 
-ESPNET_RELEASE: str = importlib.metadata.version("espnet")
+import espnet2
+
+# Also known for a checkout of ESPnet on PYTHONPATH, of which pip knows nothing.
+ESPNET_RELEASE: str = espnet2.__version__
 _LEGACY_PREFIX = (
     "espnet2.legacy.nets"
     if importlib.util.find_spec("espnet2.legacy") is not None

@@ -25,7 +25,8 @@ lengths = torch.tensor([3])
 vectors = torch.randn(1, 3, 4)
 contrastive_loss(vectors, vectors, lengths, 0.1, None)
 loss = regression_loss(vectors, vectors, lengths)
-installed = sorted({d.metadata["Name"].lower() for d in importlib.metadata.distributions()})
+found = importlib.metadata.distributions()
+installed = sorted({one.metadata["Name"].lower() for one in found})
 print(json.dumps([fired.lengths.tolist(), loss.tolist(), installed]))
 """
 

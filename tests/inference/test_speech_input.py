@@ -34,7 +34,7 @@ def with_value(value, at=500):
 
 
 BAD = {
-    "NaN": (with_value(np.nan), "1 of 8000 values is NaN or infinite"),
+    "NaN": (with_value(np.nan), "1 of 8000 values are NaN or infinite"),
     "infinity": (with_value(-np.inf), "first at index 500"),
     "stereo": (np.stack([noise(1.0)] * 2, axis=1), r"shape \(8000, 2\): give one chan"),
     "stereo, channels first": (torch.zeros(2, 8000), r"shape \(2, 8000\): give one"),

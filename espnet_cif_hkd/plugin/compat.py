@@ -10,13 +10,12 @@ from typing import Any
 
 import espnet2
 
-# Also known for a checkout of ESPnet on PYTHONPATH, of which pip knows nothing.
+_HAS_LEGACY = importlib.util.find_spec("espnet2.legacy") is not None
+_LEGACY_PREFIX = "espnet2.legacy.nets" if _HAS_LEGACY else "espnet.nets"
+# pip has no record of a checkout on PYTHONPATH, and ESPnet may have no number there.
 ESPNET_RELEASE: str = espnet2.__version__
-_LEGACY_PREFIX = (
-    "espnet2.legacy.nets"
-    if importlib.util.find_spec("espnet2.legacy") is not None
-    else "espnet.nets"
-)
+if not ESPNET_RELEASE.isdigit():
+    ESPNET_RELEASE = "202611" if _HAS_LEGACY else "202511"
 
 
 def _from_nets(module: str, name: str) -> Any:

@@ -14,7 +14,6 @@ i    step of the search: number of tokens of a hypothesis
 """
 
 import functools
-import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from espnet_cif_hkd.decoder.search_state import (
     KeyValuePool,
     Scored,
     gathered,
+    ready_for_search,
 )
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.plugin.compat import (
@@ -316,32 +316,7 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         Raises:
             UserError: If alpha of an utterance is not finite.
         """
-        fired = self.fire(hs_pad, hlens.to(hs_pad.device))
-        # One transfer from the device. NaN has no number of tokens.
-        quantity, lengths = torch.stack([fired.quantity.double(), fired.lengths]).cpu()
-        if not quantity.isfinite().all():
-            place = int(quantity.isfinite().int().argmin())
-            raise UserError(
-                f"utterance {place} of the batch: the encoder's output is not finite; "
-                "check the audio and the model's parameters for NaN and infinity"
-            )
-        lengths = lengths.long()
-        for n_fired, n_frames in zip(lengths.tolist(), hlens.tolist(), strict=True):
-            if n_fired == 0:
-                logging.warning("no token fired: the hypothesis is empty")
-            if n_fired > n_frames:
-                logging.warning(
-                    "%d tokens fired from %d encoder frames: with maxlenratio 0 the "
-                    "search stops after %d; use less sub-sampling, longer units or a "
-                    "maxlenratio",
-                    n_fired,
-                    n_frames,
-                    n_frames,
-                )
-        embeddings = fired.embeddings
-        if embeddings.size(1) == 0:  # nothing fired: one vector without effect
-            embeddings = embeddings.new_zeros(hs_pad.size(0), 1, hs_pad.size(2))
-        return FiredTokens(embeddings, lengths)
+        return ready_for_search(self.fire(hs_pad, hlens.to(hs_pad.device)), hlens)
 
     def score(
         self, ys: torch.Tensor, state: HypothesisState, x: torch.Tensor

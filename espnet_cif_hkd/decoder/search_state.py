@@ -6,9 +6,13 @@ rows and reads the rows that it attends to. Reordering of beams moves no keys. O
 states stay valid, and ended hypotheses refer to the pool instead of a copy of keys.
 """
 
+import logging
 from dataclasses import dataclass
 
 import torch
+
+from espnet_cif_hkd.cif import CIFOutput
+from espnet_cif_hkd.errors import UserError
 
 _FIRST_ROWS = 256
 
@@ -100,6 +104,44 @@ class FiredTokens:
         if owners is None:
             return current, previous
         return current.index_select(0, owners), previous.index_select(0, owners)
+
+
+def ready_for_search(fired: CIFOutput, hlens: torch.Tensor) -> FiredTokens:
+    """Fired vectors for a search, with warnings about unusual lengths.
+
+    Args:
+        fired: Fired vectors of B utterances.
+        hlens: Number of valid frames, ``(B,)``.
+
+    Raises:
+        UserError: If alpha of an utterance is not finite.
+    """
+    # One transfer from the device. NaN has no number of tokens.
+    quantity, counts = torch.stack([fired.quantity.double(), fired.lengths]).cpu()
+    if not quantity.isfinite().all():
+        place = int(quantity.isfinite().int().argmin())
+        raise UserError(
+            f"utterance {place} of the batch: the encoder's output is not finite; "
+            "check the audio and the model's parameters for NaN and infinity"
+        )
+    lengths = counts.long()
+    for n_fired, n_frames in zip(lengths.tolist(), hlens.tolist(), strict=True):
+        if n_fired == 0:
+            logging.warning("no token fired: the hypothesis is empty")
+        if n_fired > n_frames:
+            logging.warning(
+                "%d tokens fired from %d encoder frames: with maxlenratio 0 the "
+                "search stops after %d; use less sub-sampling, longer units or a "
+                "maxlenratio",
+                n_fired,
+                n_frames,
+                n_frames,
+            )
+    embeddings = fired.embeddings
+    if embeddings.size(1) == 0:  # nothing fired: one vector without effect
+        n_batch, _, size = embeddings.shape
+        embeddings = embeddings.new_zeros(n_batch, 1, size)
+    return FiredTokens(embeddings, lengths)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ fire as many tokens as they have units (and ``<eos>``); ``CTC right``: share wit
 many tokens on CTC's best path.
 
 HSK's sentences are joined from recordings of syllables, so their times are known. For
-the utterances counted as right, ``fires`` is the time from the end of a syllable to the
-firing of its token, ``CTC peak`` the time from its middle to CTC's first frame.
-Milliseconds: median, and the range from the 5th to the 95th percentile.
+the utterances with the right count, ``fires`` is the firing time of a token minus the
+end of its syllable, ``CTC peak`` the centre of a token's first CTC frame minus the
+middle of its syllable. Milliseconds: median, and 5th to 95th percentile.
 """
 
 import argparse
@@ -34,6 +34,7 @@ import hsk_voice  # noqa: E402
 from hsk_sentences import read_sentences  # noqa: E402
 
 from espnet_cif_hkd.cif import integrate_and_fire  # noqa: E402
+from espnet_cif_hkd.encoder.geometry import frame_times  # noqa: E402
 from espnet_cif_hkd.io.tables import read_table  # noqa: E402
 
 COUNTS = ["run", "frames a token", "fired right, %", "CTC right, %"]
@@ -103,12 +104,14 @@ class Found:
         if spoken is None:
             return
         begins, ends = spoken
-        shift = len(samples) / hsk_voice.RATE / int(n_frames[0])
+        rate = hsk_voice.RATE
+        frames = frame_times(model, rate, len(samples), int(n_frames[0]))
         if right[0]:
-            self.fires.append(fired.firing_times[0, :-1].numpy() * shift - ends)
+            fires = frames.seconds(fired.firing_times[0, :-1], len(samples) / rate)
+            self.fires.append(fires.numpy() - ends)
         if right[1]:
-            middle = (begins + ends) / 2
-            self.peaks.append((np.array(first) + 0.5) * shift - middle)
+            centres = frames.centres(torch.tensor(first)).numpy()
+            self.peaks.append(centres - (begins + ends) / 2)
 
     def row(self, times: bool) -> list[Any]:
         """Row of the table, with or without times."""

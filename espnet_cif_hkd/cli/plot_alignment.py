@@ -66,7 +66,7 @@ def sampling_rate(train_args: argparse.Namespace) -> int:
 
 def fire(
     model: Any, samples: FloatArray, rate: int
-) -> tuple[FloatArray, FloatArray, float]:
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Run encoder and predictor on one utterance.
 
     Args:
@@ -75,13 +75,14 @@ def fire(
         rate: its sampling rate in Hz.
 
     Returns:
-        alpha ``(T,)``, firing times in seconds ``(L,)``, seconds per encoder frame.
+        alpha ``(T,)``; firing times ``(L,)`` and frame borders ``(T + 1,)`` in seconds.
 
     Raises:
         UserError: the model has no CIF decoder, or the audio is too short for it.
     """
     import torch
 
+    from espnet_cif_hkd.encoder.geometry import frame_times
     from espnet_cif_hkd.plugin.compat import TooShortUttError
 
     decoder = getattr(model, "decoder", None)
@@ -97,10 +98,15 @@ def fire(
             raise UserError(f"the audio is too short for this model: {error}") from None
         hidden = encoded[0] if isinstance(encoded, tuple) else encoded
         fired = decoder.fire(hidden, n_frames)
-    frame_shift = len(samples) / rate / int(n_frames[0])
-    alpha = fired.alpha[0, : int(n_frames[0])].cpu().numpy()
-    times = fired.firing_times[0, : int(fired.lengths[0])].cpu().numpy()
-    return alpha, times * frame_shift, frame_shift
+    n = int(n_frames[0])
+    frames = frame_times(model, rate, len(samples), n)
+    duration = len(samples) / rate
+    times = fired.firing_times[0, : int(fired.lengths[0])]
+    return (
+        fired.alpha[0, :n].cpu().numpy(),
+        frames.seconds(times, duration).cpu().numpy(),
+        frames.seconds(torch.arange(n + 1), duration).numpy(),
+    )
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -165,13 +171,13 @@ def plot(args: argparse.Namespace) -> None:
     else:
         text, tokens, *_ = recogniser(samples)[0]
         hypothesis = text or ""
-    alpha, firing_times, frame_shift = fire(recogniser.asr_model, samples, rate)
+    alpha, firing_times, edges = fire(recogniser.asr_model, samples, rate)
     draw(
         Alignment(
             samples=samples,
             rate=rate,
             alpha=alpha,
-            frame_shift=frame_shift,
+            edges=edges,
             firing_times=firing_times,
             tokens=tokens,
             hypothesis=hypothesis,

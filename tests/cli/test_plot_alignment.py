@@ -27,7 +27,7 @@ def _alignment() -> Alignment:
         samples=np.zeros(6400, dtype=np.float32),
         rate=RATE,
         alpha=np.array([0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25]),
-        frame_shift=0.1,
+        edges=np.arange(9) * 0.1,
         firing_times=np.array([0.2, 0.4, 0.8]),
         tokens=["A", "<space>"],
         hypothesis="A ",
@@ -119,13 +119,17 @@ def test_times_are_seconds_of_the_audio(
     assert len(alignment.samples) == 4000  # resampled from 16 kHz
     assert alignment.reference == "A REFERENCE"
     assert alignment.tokens == ["A", "<space>", "B"]
-    assert alignment.frame_shift * len(alignment.alpha) == pytest.approx(0.5)
+    # conv2d2 with a hop of 10 ms: frame n is centred at (3 + 2 n) hops.
+    n_frames = len(alignment.alpha)
+    centres = (alignment.edges[1:] + alignment.edges[:-1]) / 2
+    assert centres == pytest.approx(0.03 + 0.02 * np.arange(n_frames))
+    assert 0.5 - 0.04 < alignment.edges[-1] <= 0.5
     assert np.all(np.diff(alignment.firing_times) > 0)
     whole = int(alignment.alpha.sum())
     assert len(alignment.firing_times) in (whole, whole + 1)
     times, total = running_sum(alignment)
     parted = times[np.isnan(total)]
-    step = alignment.frame_shift / 20
+    step = 0.02 / 20
     assert parted == pytest.approx(
         alignment.firing_times[: len(parted)], abs=1.01 * step
     )

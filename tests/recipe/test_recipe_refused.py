@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import tiny_recipe
+import yaml
 from finished_recipe import ASR_EXP, BATCHES, INFERENCE, finished, recipe, refusal, run
 from tiny_bert import HIDDEN, build_tiny_bert
 
@@ -58,6 +59,42 @@ def test_bad_configuration(
     line = refusal(capfd, stage="10", asr_tag="new", **changed)
     assert message in line
     assert not Path("exp/asr_new/train.log").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "changed", "message"),
+    [
+        ("CIF", {"use_streaming": "true"}, "'decoder: cif' cannot decode block by"),
+        ("CIF", {"inference_args": "--streaming true"}, "--streaming true of asr_inf"),
+        ("ASR", {"use_streaming": "true"}, "ESPnet streams only with contextual_block"),
+    ],
+)
+@pytest.mark.parametrize("stages", [(10, 12), (12, 12)], ids=["new", "trained"])
+def test_streaming_without_a_model_that_can(
+    recipe: Path,
+    capfd: pytest.CaptureFixture[str],
+    config: str,
+    changed: dict[str, str],
+    message: str,
+    stages: tuple[int, int],
+) -> None:
+    text = getattr(tiny_recipe, f"{config}_CONFIG")
+    Path("conf/streamed.yaml").write_text(text)
+    if stages[0] == 12:
+        trained = yaml.safe_load(text)
+        trained.setdefault("encoder", "conformer")
+        trained.setdefault("decoder", "transformer")
+        Path("exp/asr_streamed").mkdir(parents=True)
+        Path("exp/asr_streamed/config.yaml").write_text(yaml.safe_dump(trained))
+    line = refusal(
+        capfd,
+        stage=str(stages[0]),
+        stop_stage=str(stages[1]),
+        asr_tag="streamed",
+        asr_config="conf/streamed.yaml",
+        **changed,
+    )
+    assert message in line
 
 
 def test_an_unknown_option_and_a_missing_stage(

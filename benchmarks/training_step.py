@@ -8,19 +8,20 @@ models of ``models.py`` with dropout and SpecAugment as shipped. Teacher vectors
 bert-base's size.
 
     python3 benchmarks/training_step.py [--frames 30000] [--rounds 5] [--whole]
+        [--device cpu] [--json FILE]
 
 What differs between the models with the same encoder is a small part of a step, less
 than the machine's noise. So the parts are timed by themselves, in turns, and ratios are
 those of the sums of their medians, ``step``:
 
-- ``encoder``: waveform to encoder frames, and backward; of a fifth of the utterances,
-  times five, for no utterance looks at another but for its batch statistics. Models
-  that have the same encoder share the figure.
+- ``encoder``: waveform to encoder frames, and backward. On a CPU of a fifth of the
+  utterances, times five: no utterance depends on another but for its batch statistics.
+  Models that have the same encoder share the figure.
 - ``head``: encoder frames to loss, and backward to those frames, of all utterances.
 - ``optimiser``: clipping and AdamW.
 
-With ``--whole`` one real step of each model is timed, too; on 2 cores that is half a
-minute for each.
+With ``--whole`` real steps of each model are timed, too: ``--rounds`` on a GPU; one on
+a CPU, where it takes half a minute on 2 cores.
 
 ``forward`` counts the floating-point operations of products in the forward pass; a
 backward pass has twice as many, but for the teacher, which has none.
@@ -66,7 +67,7 @@ HEAD = [
 ]
 OTHER_ENCODER = "ESPnet conformer"
 SAME_ENCODER = "same encoder, Transformer decoder"
-SHARE = 5  # the encoder is timed with every fifth utterance
+SHARE = 5  # on a CPU, the encoder is timed with every fifth utterance
 WAYS = {  # row: model of models.py
     "CIF": "cif",
     "CIF, HKD, stored": "cif_hkd",
@@ -162,7 +163,7 @@ class Step:
 
     def encoder(self) -> None:
         """Of a share of the batch."""
-        frames, _ = self.frames(SHARE)
+        frames, _ = self.frames(share())
         frames.backward(torch.full_like(frames, 1e-3))
 
     @contextlib.contextmanager
@@ -223,12 +224,16 @@ def time_heads(steps: dict[str, Step], rounds: int) -> dict[str, float]:
         return measure.medians(measure.in_turns(heads, rounds))
 
 
+def share() -> int:
+    return 1 if measure.on_gpu() else SHARE
+
+
 def time_encoders(steps: dict[str, Step], rounds: int) -> dict[str, float]:
     """Of all models, times as for the whole batch."""
     ways = {name: steps[name].encoder for name in ("CIF", OTHER_ENCODER)}
     timed = measure.medians(measure.in_turns(ways, rounds))
     size = len(steps["CIF"].data["text"])
-    factor = size / len(range(0, size, SHARE))
+    factor = size / len(range(0, size, share()))
     return {name: factor * timed.get(name, timed["CIF"]) for name in steps}
 
 
@@ -241,7 +246,9 @@ def rows(steps: dict[str, Step], rounds: int, with_whole: bool) -> list[list[obj
     whole: dict[str, float] = {}
     if with_whole:
         ways = {name: step.whole for name, step in steps.items()}
-        whole = measure.medians(measure.in_turns(ways, 1, warm_up=0))
+        repeats = rounds if measure.on_gpu() else 1
+        warm_up = 1 if measure.on_gpu() else 0
+        whole = measure.medians(measure.in_turns(ways, repeats, warm_up))
     total = {name: encoder[name] + head[name] + optimiser[name] for name in steps}
     return [
         [
@@ -252,7 +259,7 @@ def rows(steps: dict[str, Step], rounds: int, with_whole: bool) -> list[list[obj
             head[name],
             optimiser[name],
             whole.get(name),
-            f"{total[name]:.1f}",
+            total[name],
             f"{total[name] / total['CIF']:.3f}",
             f"{total['CIF'] / total[name]:.3f}",
         ]
@@ -266,7 +273,9 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=30_000, help="of 10 ms")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each part")
     parser.add_argument("--whole", action="store_true", help="time whole steps, too")
+    measure.add_options(parser)
     args = parser.parse_args()
+    figures = measure.use_options(args)
     logging.disable(logging.WARNING)
     started = time.perf_counter()
     print(measure.describe("espnet", "transformers"))
@@ -282,6 +291,11 @@ def main() -> None:
         steps = build(data, Path(folder))
         found = rows(steps, args.rounds, args.whole)
     print(measure.table(HEAD, found))
+    for name, *cells in found:
+        for part, cell in zip(HEAD[3:8], cells[2:7], strict=True):
+            if cell is not None:
+                figures.add(f"{name}: {part}", float(str(cell)), "s")
+        figures.add(f"{name}: step against CIF", float(str(cells[7])), "ratio")
     print(f"\n{time.perf_counter() - started:.0f} s")
 
 

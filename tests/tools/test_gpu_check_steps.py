@@ -5,8 +5,8 @@ import time
 from pathlib import Path
 
 import pytest
-from gpu_check import steps
-from gpu_check.steps import Runner, Step
+from gpu_check import run, steps
+from gpu_check.steps import Runner, Step, fair_limit
 
 
 @pytest.fixture(autouse=True)
@@ -90,3 +90,14 @@ def test_a_step_gets_its_environment_and_no_input(tmp_path):
         shell("env", 'read -r line || echo "$A"', environment={**os.environ, "A": "x"})
     )
     assert found.good and (tmp_path / "env.log").read_text() == "x\n"
+
+
+@pytest.mark.parametrize("limits", [list(run.LIMITS.values()), [500.0] * 5, [1.0] * 3])
+def test_steps_that_all_hang_leave_each_other_time(limits):
+    """Each takes all it may; none is left without, and the total is kept."""
+    total = left = 525.0
+    for number, own in enumerate(limits):
+        taken = fair_limit(own, left, sum(limits[number + 1 :]))
+        assert taken == own or taken > total / 50
+        left -= taken
+    assert left >= 0

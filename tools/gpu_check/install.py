@@ -49,8 +49,8 @@ def main() -> None:
     print("left as they are:", *(w.name for w in wheels if w not in chosen))
     if chosen:
         pip(python, chosen)
-    else:  # of a bundle --without_wheels
-        Path(own, "gpu_check_repo.pth").write_text(f"{bundle / 'repo'}\n")
+    else:  # a bundle --without_wheels; sorts before the machine's, so it wins
+        Path(own, "gpu_check_0_repo.pth").write_text(f"{bundle / 'repo'}\n")
 
 
 def pip(python: Path, wheels: list[Path]) -> None:

@@ -173,6 +173,17 @@ class Runner:
             _signal(group, signal.SIGKILL)
 
 
+def fair_limit(own: float, left: float, later: float) -> float:
+    """What a step may take so that one that hangs leaves time for the others.
+
+    Args:
+        own: The step's own limit, in seconds.
+        left: What is left of the total.
+        later: Sum of the limits of the steps to come, half of which is kept for them.
+    """
+    return min(own, max(left - later / 2, left / 4))
+
+
 def _signal(group: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)

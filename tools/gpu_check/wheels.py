@@ -32,7 +32,7 @@ COMMON = [
     "typeguard",
 ]
 # Offered as source only, and pure Python.
-SOURCE_ONLY = {"antlr4-python3-runtime", "ci-sdr", "jaconv", "espnet-tts-frontend"}
+SOURCE_ONLY = {"antlr4-python3-runtime", "ci-sdr", "fast-bss-eval"}
 RELEASES = {
     "202611": [*COMMON, "defusedxml", "omniio"],
     "202511": [

@@ -104,7 +104,7 @@ def main(args: argparse.Namespace, root: Path) -> int:
     runner = Runner(args.limit - _RESERVE, _clean(args) / "logs")
     signal.signal(signal.SIGTERM, _interrupt)
     work = args.work or Path(tempfile.mkdtemp(prefix="gpu_check."))
-    report = Report({})
+    report = Report({}, wants_tests="tests" in args.steps)
     try:
         check = Check(args, unpack(args, root, work), work, runner, report)
         report.about.update(check.about())

@@ -33,7 +33,16 @@ from typing import Any
 import models
 import numpy as np
 import torch
-from measure import describe, device, in_turns, medians, table
+from measure import (
+    Figures,
+    add_options,
+    describe,
+    device,
+    in_turns,
+    medians,
+    table,
+    use_options,
+)
 
 from espnet_cif_hkd import Speech2Text
 from espnet_cif_hkd.plugin.compat import ESPNET_RELEASE
@@ -57,14 +66,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--wav_scp", type=Path, default=SCP)
     parser.add_argument("--profile", action="store_true", help="and no tables")
+    add_options(parser)
     args = parser.parse_args()
+    figures = use_options(args)
     logging.disable(logging.WARNING)
     machine = describe("espnet", "espnet-cif-hkd", threads=args.threads)
     speech = read_speech(args.wav_scp, max(*args.seconds, 8) * args.batch)
     heard = "noise: no --wav_scp" if speech is None else "speech"
     print(f"{machine}; {heard}\n")
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), speech, args.repeats, args.profile)
+        bench = Bench(Path(folder), speech, args.repeats, args.profile, figures)
         if "single" in args.parts:
             bench.single(args.seconds, args.ctc_weight)
         if "greedy" in args.parts:
@@ -93,11 +104,17 @@ class Bench:
     """The models and their measurements."""
 
     def __init__(
-        self, folder: Path, speech: np.ndarray | None, repeats: int, profile: bool
+        self,
+        folder: Path,
+        speech: np.ndarray | None,
+        repeats: int,
+        profile: bool,
+        figures: Figures,
     ) -> None:
         self.speech = speech
         self.repeats = repeats
         self.profile = profile
+        self.figures = figures
         self.files = {
             name: models.write_experiment(name, folder / name)
             for name in ("cif", "transformer")
@@ -116,6 +133,15 @@ class Bench:
             with torch.no_grad():
                 built.asr_model.decoder.output_layer.bias[built.asr_model.eos] = -1e4
         return built
+
+    def time(
+        self, what: str, ways: dict[str, Way], repeats: int | None = None
+    ) -> dict[str, float]:
+        """Median seconds of each way, recorded as figures."""
+        spent = medians(in_turns(ways, repeats or self.repeats))
+        for name, seconds in spent.items():
+            self.figures.add(f"{what}: {name}", 1000 * seconds, "ms")
+        return spent
 
     def samples(self, seconds: float, offset: float = 0.0) -> np.ndarray:
         n, first = int(seconds * RATE), int(offset * RATE)
@@ -148,7 +174,9 @@ class Bench:
                 if self.profile:
                     show_profiles(ways, "search")
                     continue
-                spent = medians(in_turns(ways, self.repeats))
+                spent = self.time(
+                    f"{seconds:g} s, beam 10, CTC weight {ctc_weight:g}", ways
+                )
                 ours, peer = spent["cif search"], spent["transformer search"]
                 shown.row(
                     f"{seconds:g} s, {n_steps} steps",
@@ -187,7 +215,7 @@ class Bench:
             if self.profile:
                 show_profiles(ways, "greedy search")
                 continue
-            spent = medians(in_turns(ways, self.repeats))
+            spent = self.time(f"{seconds:g} s, greedy and beams", ways)
             shown.row(
                 f"{seconds:g} s, {n_tokens} tokens",
                 *(1000 * spent[f"{name} search"] for name in recognisers),
@@ -252,7 +280,7 @@ class Bench:
                     )
                     continue
                 repeats = self.repeats if what.startswith("search") else 1
-                spent = medians(in_turns(two, repeats))
+                spent = self.time(f"{n_batch} utterances, {what}", two, repeats)
                 alone, together = spent["alone"], spent["together"]
                 shown.row(what, n_batch / alone, n_batch / together, alone / together)
 

@@ -8,18 +8,20 @@ They are stored (random vectors, a store of 4,000 sentences) or computed by a BE
 bert-base's size.
 
     python3 benchmarks/training_step.py [--frames 30000] [--rounds 5] [--complete]
+        [--device cpu] [--json FILE]
 
 Models with the same encoder differ in a small part of a step, less than the noise of
 the machine. Therefore the parts are timed separately, in turns, and ratios compare the
 sums of their medians, ``step``:
 
-- ``encoder``: waveform to encoder frames, and backward, for a fifth of the utterances,
-  times five (utterances interact only through batch statistics). Models with the same
-  encoder share the figure.
+- ``encoder``: waveform to encoder frames, and backward. On a CPU for a fifth of the
+  utterances, times five (utterances interact only through batch statistics). Models
+  with the same encoder share the figure.
 - ``head``: encoder frames to loss, and backward to those frames, for all utterances.
 - ``optimiser``: clipping and AdamW.
 
-``--complete`` also times one real step of each model, half a minute each on 2 cores.
+``--complete`` also times real steps of each model: ``--rounds`` of them on a GPU; one on
+a CPU, where it takes half a minute on 2 cores.
 
 ``forward`` counts the floating-point operations of products in the forward pass. A
 backward pass has twice as many, but the teacher has none.
@@ -67,7 +69,7 @@ HEAD = [
 ]
 OTHER_ENCODER = "ESPnet conformer"
 SAME_ENCODER = "same encoder, Transformer decoder"
-SHARE = 5  # the encoder is timed with every fifth utterance
+SHARE = 5  # on a CPU, the encoder is timed with every fifth utterance
 WAYS = {  # row: model of models.py
     "CIF": "cif",
     "CIF, HKD, stored": "cif_hkd",
@@ -165,7 +167,7 @@ class Step:
 
     def encoder(self) -> None:
         """Encoder time of a share of the batch."""
-        frames, _ = self.frames(SHARE)
+        frames, _ = self.frames(share())
         frames.backward(torch.full_like(frames, 1e-3))
 
     @contextlib.contextmanager
@@ -226,12 +228,16 @@ def time_heads(steps: dict[str, Step], rounds: int) -> dict[str, float]:
         return measure.medians(measure.in_turns(heads, rounds))
 
 
+def share() -> int:
+    return 1 if measure.on_gpu() else SHARE
+
+
 def time_encoders(steps: dict[str, Step], rounds: int) -> dict[str, float]:
     """Seconds of the encoders of all models, for the complete batch."""
     ways = {name: steps[name].encoder for name in ("CIF", OTHER_ENCODER)}
     timed = measure.medians(measure.in_turns(ways, rounds))
     size = len(steps["CIF"].data["text"])
-    factor = size / len(range(0, size, SHARE))
+    factor = size / len(range(0, size, share()))
     return {name: factor * timed.get(name, timed["CIF"]) for name in steps}
 
 
@@ -246,7 +252,9 @@ def rows(
     complete: dict[str, float] = {}
     if with_complete:
         ways = {name: step.complete for name, step in steps.items()}
-        complete = measure.medians(measure.in_turns(ways, 1, warm_up=0))
+        repeats = rounds if measure.on_gpu() else 1
+        warm_up = 1 if measure.on_gpu() else 0
+        complete = measure.medians(measure.in_turns(ways, repeats, warm_up))
     total = {name: encoder[name] + head[name] + optimiser[name] for name in steps}
     return [
         [
@@ -257,7 +265,7 @@ def rows(
             head[name],
             optimiser[name],
             complete.get(name),
-            f"{total[name]:.1f}",
+            total[name],
             f"{total[name] / total['CIF']:.3f}",
             f"{total['CIF'] / total[name]:.3f}",
         ]
@@ -273,7 +281,9 @@ def main() -> None:
     parser.add_argument(
         "--complete", action="store_true", help="also time complete steps"
     )
+    measure.add_options(parser)
     args = parser.parse_args()
+    figures = measure.use_options(args)
     logging.disable(logging.WARNING)
     started = time.perf_counter()
     print(measure.describe("espnet", "transformers"))
@@ -289,6 +299,11 @@ def main() -> None:
         steps = build(data, Path(folder))
         found = rows(steps, args.rounds, args.complete)
     print(measure.table(HEAD, found))
+    for name, *cells in found:
+        for part, cell in zip(HEAD[3:8], cells[2:7], strict=True):
+            if cell is not None:
+                figures.add(f"{name}: {part}", float(str(cell)), "s")
+        figures.add(f"{name}: step against CIF", float(str(cells[7])), "ratio")
     print(f"\n{time.perf_counter() - started:.0f} s")
 
 

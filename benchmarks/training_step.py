@@ -20,8 +20,8 @@ sums of their medians, ``step``:
 - ``head``: encoder frames to loss, and backward to those frames, for all utterances.
 - ``optimiser``: clipping and AdamW.
 
-``--complete`` also times real steps of each model: ``--rounds`` of them on a GPU; one on
-a CPU, where it takes half a minute on 2 cores.
+``--complete`` also times real steps of each model: ``--rounds`` of them on a GPU; one
+on a CPU, where it takes half a minute on 2 cores.
 
 ``forward`` counts the floating-point operations of products in the forward pass. A
 backward pass has twice as many, but the teacher has none.

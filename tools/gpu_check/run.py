@@ -42,7 +42,7 @@ LIMITS = {
 BENCHMARKS: dict[str, list[str]] = {
     "integrate_and_fire": [],
     "contrastive": [],
-    "training_step": ["--whole", "--rounds", "3"],
+    "training_step": ["--complete", "--rounds", "3"],
     "decoding": ["--seconds", "5", "15", "--repeats", "2"],
 }
 # For a CPU that stands in: what shows that each program runs.

@@ -28,7 +28,7 @@ find_system_config
 #   --token_type  bpe for languages with an alphabet, char for Chinese or Japanese.
 #   --nbpe        the number of BPE units: 500 for hours of speech, 5000 for hundreds.
 #   --max_wav_duration  seconds: training leaves out longer utterances.
-./asr.sh \
+exec ./asr.sh \
     --lang en \
     --ngpu 1 \
     --nj 4 \

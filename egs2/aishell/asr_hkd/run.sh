@@ -29,7 +29,7 @@ local_data_opts="--remove_archive ${remove_archive}${data_url:+ --data_url ${dat
 
 # Two GPUs as in the paper. Another number of GPUs does not change the batches (see the
 # configuration). train.total_count.ave.pth is the average of the last ten epochs.
-./asr.sh \
+exec ./asr.sh \
     --lang zh \
     --ngpu 2 \
     --nj 32 \

@@ -28,7 +28,7 @@ esac
 
 # The recordings have 11,025 Hz and are not resampled. There is no speed perturbation:
 # the settings that learn fastest on two cores do without it.
-./asr.sh \
+exec ./asr.sh \
     --lang "${lang}" \
     --ngpu 0 \
     --nj 2 \

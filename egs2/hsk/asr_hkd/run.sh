@@ -20,7 +20,7 @@ lang=zh
 name_subset
 
 # No speed perturbation: stage 1 already varies tempo and pitch.
-./asr.sh \
+exec ./asr.sh \
     --lang "${lang}" \
     --ngpu 0 \
     --nj 2 \

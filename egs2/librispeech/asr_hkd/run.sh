@@ -76,7 +76,7 @@ if [ "${use_lm}" = true ]; then
     inference_config=conf/decode_asr_lm.yaml
 fi
 
-./asr.sh \
+exec ./asr.sh \
     --lang "${lang}" \
     --ngpu 4 \
     --nj 32 \

@@ -59,4 +59,6 @@ for set in train dev test; do
     [ -s "${folder}/spk2utt" ] || refuse "list_utterances ${set} printed no utterance"
     log "${folder}: $(wc -l < "${folder}/utt2spk") utterances"
 done
+# shellcheck disable=SC2016
+declare_inputs '$CORPUS' "${CORPUS}"
 log "data preparation finished"

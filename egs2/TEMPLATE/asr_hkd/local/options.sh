@@ -127,3 +127,10 @@ read_checkout() {
         printf -v "${name}" '%s' "${given}"
     fi
 }
+
+# declare_inputs INPUTS...: what stage 1 has read, for --reuse: files, folders, and
+# variables of the environment as '$NAME'. Without it stage 1 is never reused.
+declare_inputs() {
+    mkdir -p data
+    printf '%s\n' "$@" > data/.inputs
+}

@@ -28,4 +28,6 @@ if [ "${remove_archive}" = true ]; then
     arguments+=(--remove_archive)
 fi
 "${PYTHON:-python3}" "$(dirname "$0")/aishell_prepare.py" "${arguments[@]}"
+# shellcheck disable=SC2016
+declare_inputs '$AISHELL' "${AISHELL:-downloads}"
 log "data preparation finished"

@@ -20,4 +20,5 @@ read_checkout
 log "preparing the HSK sentences (9 MB to download)"
 "${PYTHON:-python3}" "$(dirname "$0")/hsk_prepare.py" \
     --downloads "${downloads}" --subset "${subset}"
+declare_inputs "${downloads}"
 log "data preparation finished"

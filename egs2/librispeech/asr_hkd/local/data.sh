@@ -43,4 +43,6 @@ log "preparing LibriSpeech, ${hours} hours, from ${corpus}"
 if [ -n "${wordpiece}" ]; then
     "${python}" "${here}/wordpiece.py" --asr_config "${wordpiece}"
 fi
+# shellcheck disable=SC2016
+declare_inputs '$LIBRISPEECH' "${corpus}" ${wordpiece:+"${wordpiece}"}
 log "data preparation finished"

@@ -296,7 +296,7 @@ def test_bad_input(capfd: pytest.CaptureFixture[str]) -> None:
     transcript.write_text("BAC009S0002W0122\n")
     assert "BAC009S0002W0122 have no words" in _error(capfd, "--corpus", "corpus")
     transcript.write_bytes("BAC009S0002W0122 好\n".encode("gb18030"))
-    assert "convert it to UTF-8" in _error(capfd, "--corpus", "corpus")
+    assert "convert the file to UTF-8" in _error(capfd, "--corpus", "corpus")
     assert not Path("data").exists()
 
 

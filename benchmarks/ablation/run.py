@@ -11,6 +11,7 @@ anew from the folders of finished cells, of those named or of all.
 """
 
 import argparse
+import fcntl
 import json
 import os
 import shlex
@@ -37,7 +38,6 @@ from ablation.plan import (
     result_file,
 )
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.io.lock import locked
 from espnet_cif_hkd.io.tables import write_text
 
 TOP = Path(__file__).resolve().parents[2]
@@ -57,7 +57,13 @@ def execute(words: list[str], recipe: Path, log: Path, threads: int) -> None:
     packages = [str(TOP), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, packages))
     refusal = f"{log} is locked: another run.py, or what it left, is at this work"
-    with locked(log, print, refusal) as stream:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    # No filelock, which the command could not inherit.
+    with log.open("ab") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(refusal) from error
         stream.write(f"# {time.ctime()}\n{shlex.join(words)}\n".encode())
         stream.flush()
         done = subprocess.run(

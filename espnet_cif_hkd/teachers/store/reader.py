@@ -37,7 +37,7 @@ from espnet_cif_hkd.teachers.store.shard import KEY, Shard
 SUFFIX = ".safetensors"
 OPEN_SHARDS = 32
 
-Place = tuple[int, int]
+Place = tuple[int, int, int]  # number of a shard, first row, row after the last
 
 
 def shard_paths(folder: Path) -> list[Path]:
@@ -86,22 +86,23 @@ class StoreReader:
         self._numbers = np.concatenate([self._numbers, new])[order]
 
     def find(self, keys: Sequence[bytes]) -> list[Place | None]:
-        """For each key its shard and its place there, or None."""
+        """For each key its shard and the rows there, or None."""
         wanted = _prefixes(np.array(keys, dtype=KEY))
         begins = np.searchsorted(self._prefixes, wanted)
         ends = np.searchsorted(self._prefixes, wanted, side="right")
-        places: list[tuple[int, int, int]] = []
+        candidates: list[tuple[int, int, int]] = []
         for n in np.flatnonzero(begins < ends).tolist():
             # Different keys may begin alike, however rarely.
             for number in self._numbers[begins[n] : ends[n]].tolist():
                 shard = bisect_right(self._ends, number)
                 first = self._ends[shard - 1] if shard else 0
-                places.append((shard, number - first, n))
+                candidates.append((shard, number - first, n))
         found: list[Place | None] = [None] * len(keys)
         # Shard by shard, so that each one is opened once.
-        for number, place, n in sorted(places):
-            if self._shard(number).keys[place : place + 1].tobytes() == keys[n]:
-                found[n] = (number, place)
+        for number, item, n in sorted(candidates):
+            rows = self._shard(number).find(item, keys[n])
+            if rows is not None:
+                found[n] = (number, *rows)
         return found
 
     def read(self, places: Sequence[Place]) -> tuple[list[int], Arrays]:
@@ -110,18 +111,18 @@ class StoreReader:
         Returns:
             Rows of each item, and (R, width) arrays by the names of the payload.
         """
-        parts: list[Arrays] = [{}] * len(places)
-        for n in sorted(range(len(places)), key=places.__getitem__):
-            number, place = places[n]
-            parts[n] = self._shard(number).rows(place)
-        first = next(iter(self._payload.arrays))
+        sizes = [end - begin for _, begin, end in places]
+        ends = np.cumsum([0, *sizes]).tolist()
         arrays = {
-            name: np.concatenate(
-                [np.zeros((0, width), dtype), *(part[name] for part in parts)]
-            )
+            name: np.empty((ends[-1], width), dtype)
             for name, (dtype, width) in self._payload.arrays.items()
         }
-        return [len(part[first]) for part in parts], arrays
+        # A copy at once: a view would keep its shard open.
+        for n in sorted(range(len(places)), key=places.__getitem__):
+            number, begin, end = places[n]
+            for name, array in self._shard(number).arrays.items():
+                arrays[name][ends[n] : ends[n + 1]] = array[begin:end]
+        return sizes, arrays
 
     def _shard(self, number: int) -> Shard:
         shard = self._open.get(number)

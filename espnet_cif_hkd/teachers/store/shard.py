@@ -46,6 +46,10 @@ class Shard:
         path: of the file.
         payload: of the store.
 
+    Attributes:
+        keys: (S,) of 16 bytes.
+        arrays: (R, width) views by the names of the payload.
+
     Raises:
         UserError: the file is damaged, or cannot be read now.
     """
@@ -55,7 +59,7 @@ class Shard:
         try:
             with open(path, "rb") as f:
                 self._map = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
-            self._arrays = self._read()
+            self.arrays = self._read()
             self._check(payload)
         except OSError as e:
             raise unreadable(path, e) from e
@@ -87,14 +91,14 @@ class Shard:
         return arrays
 
     def _check(self, payload: Payload) -> None:
-        keys, self._starts = self._arrays.pop("keys"), self._arrays.pop("starts")
+        keys, self._starts = self.arrays.pop("keys"), self.arrays.pop("starts")
         if keys.dtype != np.uint8 or keys.shape[1:] != (KEY_BYTES,):
             raise ValueError("its keys are no 16-byte hashes")
         self.keys = keys.reshape(-1).view(KEY)
         rows = int(self._starts[-1])
         if self._starts.shape != (len(self.keys) + 1,) or self._starts.dtype != _START:
             raise ValueError(f"it does not say where its {len(self.keys)} items begin")
-        found = {name: (a.dtype, a.shape) for name, a in self._arrays.items()}
+        found = {name: (a.dtype, a.shape) for name, a in self.arrays.items()}
         wanted = {
             name: (dtype, (rows, width))
             for name, (dtype, width) in payload.arrays.items()
@@ -105,10 +109,15 @@ class Shard:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def rows(self, place: int) -> Arrays:
-        """Views of the rows of the item at ``place``, by the names of the payload."""
-        begin, end = self._starts[place : place + 2]
-        return {name: array[begin:end] for name, array in self._arrays.items()}
+    def find(self, place: int, key: bytes) -> tuple[int, int] | None:
+        """First row, and row after the last, of the item at ``place``, if it is that.
+
+        None if its key is not ``key``.
+        """
+        if self.keys[place : place + 1].tobytes() != key:
+            return None
+        begin, end = self._starts[place : place + 2].tolist()
+        return begin, end
 
     @staticmethod
     def write(path: Path, items: Mapping[bytes, Arrays]) -> None:

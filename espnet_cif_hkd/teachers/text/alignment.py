@@ -111,7 +111,7 @@ def _aligned(
     else:
         # Without text there is nothing between the opening and the closing symbols.
         content, offsets = [], []
-        cut = len(ids) - (bool(ids) and ids[-1] in closing_ids)
+        cut = max((n for n, i in enumerate(ids) if i in closing_ids), default=len(ids))
         opening, closing = ids[:cut], ids[cut:]
     if not any(n in closing_ids for n in closing):
         closing = [*closing, closing_ids[0]]

@@ -26,7 +26,7 @@ def max_length(tokenizer: Any, model: Any) -> int:
         # positions are never used.
         shift = getattr(module, "padding_idx", None)
         if name.endswith("position_embeddings") and shift is not None:
-            limit = min(limit, int(module.num_embeddings) - shift - 1)
+            limit = min(limit, len(module.weight) - shift - 1)
     return limit
 
 

@@ -379,7 +379,7 @@ def test_keys_that_begin_alike_are_told_apart(tmp_path):
     path = tmp_path / "shard-00002.safetensors"
     Shard.write(path, {keys[5]: {"vectors": np.zeros((4, 2), "<f2")}})
     reader.add([path])
-    assert reader.find(keys)[5] == (2, 0) and reader.find([]) == []
+    assert reader.find(keys)[5] == (2, 0, 4) and reader.find([]) == []
 
 
 @pytest.mark.parametrize("window", [1, 30, 1 << 21])

@@ -195,10 +195,11 @@ def contents(folder):
     result = {}
     for path in shard_paths(Path(folder)):
         shard = Shard(path, TOKENS)
-        for place, key in enumerate(shard.keys):
+        for place, key in enumerate(shard.keys()):
             assert key not in result
             begin, end = shard.find(place, key.ljust(16, b"\0"))
-            result[bytes(key)] = np.array(shard.arrays["vectors"][begin:end])
+            result[bytes(key)] = np.empty((end - begin, HIDDEN), "<f2")
+            shard.read("vectors", begin, result[bytes(key)])
     return result
 
 

@@ -25,9 +25,6 @@ import numpy as np
 from espnet_cif_hkd.teachers.payload import Payload
 from espnet_cif_hkd.teachers.store.reader import OPEN_SHARDS, StoreReader
 
-def mappings():
-    return sum(".safetensors" in line for line in open("/proc/self/maps"))
-
 count, before = int(sys.argv[2]), len(os.listdir("/proc/self/fd"))
 reader = StoreReader(Path(sys.argv[1]), Payload("tokens", 2))
 assert len(os.listdir("/proc/self/fd")) <= before + OPEN_SHARDS
@@ -38,7 +35,7 @@ for some in (order[:count // 2], order[count // 2:]):
     assert sizes == [1] * len(some)
     assert arrays["vectors"][:, 1].tolist() == [n % 100 for n in some]
     assert len(os.listdir("/proc/self/fd")) <= before + OPEN_SHARDS
-    assert mappings() <= OPEN_SHARDS, mappings()
+    assert ".safetensors" not in Path("/proc/self/maps").read_text()
 print("read", len(reader))
 """
 
@@ -93,12 +90,12 @@ def test_shards_are_opened_again_in_any_order(tmp_path, monkeypatch, limit):
         (errno.EMFILE, "raise ulimit -n"),
         (errno.ENFILE, "close other programs"),
         (errno.EACCES, "correct its permissions"),
-        (errno.ENOMEM, "max_map_count"),
+        (errno.ENOMEM, "close other programs"),
         (errno.EIO, "fault of the disk or the network"),
         (errno.ESTALE, "fault of the disk or the network"),
     ],
 )
-@pytest.mark.parametrize("where", ["open", "mmap"])
+@pytest.mark.parametrize("where", ["open", "read"])
 @pytest.mark.parametrize("when", ["index", "later"])
 def test_a_shard_that_cannot_be_read_now_is_not_called_damaged(
     tmp_path, monkeypatch, code, cure, where, when
@@ -111,9 +108,9 @@ def test_a_shard_that_cannot_be_read_now_is_not_called_damaged(
 
     reader = StoreReader(tmp_path, PAYLOAD)
     if where == "open":
-        monkeypatch.setattr(shards, "open", fail, raising=False)
+        monkeypatch.setattr(shards.os, "open", fail)
     else:
-        monkeypatch.setattr(shards.mmap, "mmap", fail)
+        monkeypatch.setattr(shards.os, "pread", fail)
     with pytest.raises(UserError, match=r"shard-0000\d.safetensors: cannot be") as e:
         if when == "index":
             StoreReader(tmp_path, PAYLOAD)
@@ -139,7 +136,7 @@ def test_a_shard_that_has_gone_is_named(tmp_path):
 )
 def test_a_shard_of_another_payload_is_refused(tmp_path, payload):
     write(tmp_path / "shard-00000.safetensors", 0)
-    with pytest.raises(UserError, match=r"is damaged \(it does not hold 1 rows of"):
+    with pytest.raises(UserError, match=r"is damaged"):
         StoreReader(tmp_path, payload)
 
 

@@ -32,10 +32,10 @@ from espnet_cif_hkd.teachers.store.header import (
     check_header,
     dump_hint,
 )
-from espnet_cif_hkd.teachers.store.shard import KEY, Shard
+from espnet_cif_hkd.teachers.store.shard import KEY, Layout, Shard
 
 SUFFIX = ".safetensors"
-OPEN_SHARDS = 32
+OPEN_SHARDS = 64
 
 Place = tuple[int, int, int]  # number of a shard, first row, row after the last
 
@@ -62,6 +62,7 @@ class StoreReader:
         self.paths: list[Path] = []
         self._payload = payload
         self._open: OrderedDict[int, Shard] = OrderedDict()
+        self._layouts: list[Layout] = []
         self._ends: list[int] = []
         # The first eight bytes of each key, and the number of its item.
         self._prefixes = np.zeros(0, dtype=np.uint64)
@@ -76,7 +77,9 @@ class StoreReader:
         parts = [self._prefixes]
         for path in paths:
             shard = self._opened(path)
-            parts.append(_prefixes(shard.keys))
+            parts.append(_prefixes(shard.keys()))
+            shard.close()
+            self._layouts.append(shard.layout)
             self._ends.append((self._ends[-1] if self._ends else 0) + len(shard))
             self.paths.append(path)
         joined = np.concatenate(parts)
@@ -117,25 +120,26 @@ class StoreReader:
             name: np.empty((ends[-1], width), dtype)
             for name, (dtype, width) in self._payload.arrays.items()
         }
-        # A copy at once: a view would keep its shard open.
         for n in sorted(range(len(places)), key=places.__getitem__):
-            number, begin, end = places[n]
-            for name, array in self._shard(number).arrays.items():
-                arrays[name][ends[n] : ends[n + 1]] = array[begin:end]
+            number, begin, _ = places[n]
+            shard = self._shard(number)
+            for name, array in arrays.items():
+                shard.read(name, begin, array[ends[n] : ends[n + 1]])
         return sizes, arrays
 
     def _shard(self, number: int) -> Shard:
         shard = self._open.get(number)
         if shard is None:
             while len(self._open) >= OPEN_SHARDS:
-                self._open.popitem(last=False)
-            shard = self._open[number] = self._opened(self.paths[number])
+                self._open.popitem(last=False)[1].close()
+            layout = self._layouts[number]
+            shard = self._open[number] = self._opened(self.paths[number], layout)
         self._open.move_to_end(number)
         return shard
 
-    def _opened(self, path: Path) -> Shard:
+    def _opened(self, path: Path, layout: Layout | None = None) -> Shard:
         kind = v1.OldShard if path.suffix == v1.SUFFIX else Shard
-        return kind(path, self._payload)
+        return kind(path, self._payload, layout)
 
 
 def _prefixes(keys: np.ndarray) -> np.ndarray:
@@ -163,7 +167,7 @@ class StoredTeacher(TextTeacher):
         raise NotImplementedError
 
     def __getstate__(self) -> dict[str, Any]:
-        # Maps of files are not sent to other processes.
+        # Open files are not sent to other processes.
         return {**self.__dict__, "_reader": None}
 
     def open(self) -> StoreReader:

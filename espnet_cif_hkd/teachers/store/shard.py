@@ -7,11 +7,12 @@ to ``starts[s + 1]``.
 
 import errno
 import json
-import mmap
+import os
 import struct
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -35,89 +36,159 @@ _SCARCE = {
     errno.ENFILE: "this machine has too many open files; close other programs",
     errno.EACCES: "you may not read it; correct its permissions",
     errno.EPERM: "you may not read it; correct its permissions",
-    errno.ENOMEM: "there is no memory for its map; raise vm.max_map_count or memory",
+    errno.ENOMEM: "there is no memory left; close other programs",
 }
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Where a shard has its arrays.
+
+    Attributes:
+        n_items, n_rows: S and R.
+        keys, starts: bytes of the file before these arrays.
+        arrays: bytes before each array of the payload, and bytes of a row of it.
+    """
+
+    n_items: int
+    n_rows: int
+    keys: int
+    starts: int
+    arrays: dict[str, tuple[int, int]]
+
+
+# Dtype, shape and first byte of each array of a file.
+Found = dict[str, tuple[np.dtype[Any], tuple[int, ...], int]]
+
+
 class Shard:
-    """A shard, mapped into memory; one descriptor is open while it or a view exists.
+    """A shard, open until it is closed or forgotten; one descriptor and no map.
+
+    Nothing of it is in memory: rows are read from the file to where they are needed.
 
     Args:
         path: of the file.
         payload: of the store.
-
-    Attributes:
-        keys: (S,) of 16 bytes.
-        arrays: (R, width) views by the names of the payload.
+        layout: of this file, if it was open before; None reads and checks it.
 
     Raises:
         UserError: the file is damaged, or cannot be read now.
     """
 
-    def __init__(self, path: Path, payload: Payload):
+    def __init__(self, path: Path, payload: Payload, layout: Layout | None = None):
         self.path = path
+        self._fd = -1
         try:
-            with open(path, "rb") as f:
-                self._map = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
-            self.arrays = self._read()
-            self._check(payload)
+            self._fd = os.open(path, os.O_RDONLY)
+            if layout is None:
+                with open(self._fd, "rb", buffering=0, closefd=False) as stream:
+                    layout = self._checked(stream, payload)
+        except UserError:
+            raise
         except OSError as e:
             raise unreadable(path, e) from e
         except (ValueError, LookupError, TypeError, struct.error) as e:
             raise damaged(path, str(e)) from e
+        self.layout = layout
 
-    def _read(self) -> Arrays:
-        """Views of the arrays by name, without a copy."""
-        # The layout of a safetensors file: the length of a JSON header, the header,
-        # the data. The library's own slices copy twice, and are half as fast.
-        (size,) = struct.unpack("<Q", self._map[:8])
-        header: dict[str, Any] = json.loads(self._map[8 : 8 + size])
+    def __del__(self) -> None:
+        self.close()
+
+    def _find_arrays(self, stream: IO[bytes]) -> tuple[Found, int]:
+        """All arrays, and the size that the file must have."""
+        # A safetensors file: the length of a JSON header, the header, the data. The
+        # library's own slices copy twice, and are half as fast.
+        (size,) = struct.unpack("<Q", stream.read(8))
+        if size > os.fstat(self._fd).st_size:
+            raise ValueError("its header is cut off")
+        header: dict[str, Any] = json.loads(stream.read(size))
         header.pop("__metadata__", None)
-        arrays, end = {}, 8 + size
-        for name, about in header.items():
-            shape, dtype = about["shape"], np.dtype(_NAMES[about["dtype"]])
-            begin = 8 + size + about["data_offsets"][0]
-            end = max(end, 8 + size + about["data_offsets"][1])
-            count = int(np.prod(shape))
-            # An empty array has no place in the map.
-            flat = (
-                np.frombuffer(self._map, dtype, count, begin)
-                if count
-                else np.zeros(0, dtype)
+        first = 8 + size
+        found = {
+            name: (
+                np.dtype(_NAMES[about["dtype"]]),
+                tuple(about["shape"]),
+                first + about["data_offsets"][0],
             )
-            arrays[name] = flat.reshape(shape)
-        if end != len(self._map):
-            raise ValueError(f"it has {len(self._map)} bytes instead of {end}")
-        return arrays
+            for name, about in header.items()
+        }
+        return found, first + max(a["data_offsets"][1] for a in header.values())
 
-    def _check(self, payload: Payload) -> None:
-        keys, self._starts = self.arrays.pop("keys"), self.arrays.pop("starts")
-        if keys.dtype != np.uint8 or keys.shape[1:] != (KEY_BYTES,):
-            raise ValueError("its keys are no 16-byte hashes")
-        self.keys = keys.reshape(-1).view(KEY)
-        rows = int(self._starts[-1])
-        if self._starts.shape != (len(self.keys) + 1,) or self._starts.dtype != _START:
-            raise ValueError(f"it does not say where its {len(self.keys)} items begin")
-        found = {name: (a.dtype, a.shape) for name, a in self.arrays.items()}
-        wanted = {
-            name: (dtype, (rows, width))
+    def _checked(self, stream: IO[bytes], payload: Payload) -> Layout:
+        found, wanted_size = self._find_arrays(stream)
+        size = os.fstat(self._fd).st_size
+        if size != wanted_size:
+            raise ValueError(f"it has {size} bytes instead of {wanted_size}")
+        _, (n_items, *_), keys = found["keys"]
+        _, _, starts = found["starts"]
+        first, *_ = payload.arrays
+        n_rows = found[first][1][0]
+        expected: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
+            name: (dtype, (n_rows, width))
             for name, (dtype, width) in payload.arrays.items()
         }
-        if found != wanted:
-            raise ValueError(f"it does not hold {rows} rows of {wanted}, but {found}")
+        expected["keys"] = (np.dtype("u1"), (n_items, KEY_BYTES))
+        expected["starts"] = (_START, (n_items + 1,))
+        shapes = {name: about[:2] for name, about in found.items()}
+        if shapes != expected:
+            raise ValueError(f"it holds {shapes} instead of {expected}")
+        arrays = {
+            name: (found[name][2], dtype.itemsize * width)
+            for name, (dtype, width) in payload.arrays.items()
+        }
+        made = Layout(n_items, n_rows, keys, starts, arrays)
+        rows = np.frombuffer(self._bytes(starts, 8 * (n_items + 1)), _START)
+        if rows[0] or rows[-1] != n_rows or (np.diff(rows) < 0).any():
+            raise ValueError("it does not say where its items begin")
+        return made
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return self.layout.n_items
+
+    def keys(self) -> np.ndarray:
+        """(S,) keys of 16 bytes."""
+        return np.frombuffer(self._bytes(self.layout.keys, KEY_BYTES * len(self)), KEY)
 
     def find(self, place: int, key: bytes) -> tuple[int, int] | None:
         """First row, and row after the last, of the item at ``place``, if it is that.
 
         None if its key is not ``key``.
         """
-        if self.keys[place : place + 1].tobytes() != key:
+        if self._bytes(self.layout.keys + KEY_BYTES * place, KEY_BYTES) != key:
             return None
-        begin, end = self._starts[place : place + 2].tolist()
+        begin, end = struct.unpack(
+            "<qq", self._bytes(self.layout.starts + 8 * place, 16)
+        )
         return begin, end
+
+    def read(self, name: str, begin: int, out: np.ndarray) -> None:
+        """Fill ``out``, contiguous rows, with those of an array from ``begin`` on."""
+        at, row_bytes = self.layout.arrays[name]
+        at += begin * row_bytes
+        left = out.reshape(-1).view(np.uint8).data
+        while left:
+            try:
+                count = os.preadv(self._fd, [left], at)
+            except OSError as e:
+                raise unreadable(self.path, e) from e
+            if not count:
+                raise damaged(self.path, "its end is missing")
+            left, at = left[count:], at + count
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _bytes(self, at: int, count: int) -> bytes:
+        try:
+            data = os.pread(self._fd, count, at)
+        except OSError as e:
+            raise unreadable(self.path, e) from e
+        if len(data) != count:
+            raise damaged(self.path, "its end is missing")
+        return data
 
     @staticmethod
     def write(path: Path, items: Mapping[bytes, Arrays]) -> None:

@@ -7,15 +7,15 @@ bytes in ascending order, starts (S + 1,) int64, vectors (R, C) float16.
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.teachers.base import AbsTeacher
-from espnet_cif_hkd.teachers.payload import Arrays, Payload
+from espnet_cif_hkd.teachers.payload import Payload
 from espnet_cif_hkd.teachers.store.header import CACHE, StoreHeader, other_content
-from espnet_cif_hkd.teachers.store.shard import KEY, Shard
+from espnet_cif_hkd.teachers.store.shard import KEY, Found, Shard
 
 SUFFIX = ".bin"
 _MAGIC = b"espnet_cif_hkd shard 1\n"
@@ -24,26 +24,21 @@ _MAGIC = b"espnet_cif_hkd shard 1\n"
 class OldShard(Shard):
     """A shard of version 0.2, with the interface of :class:`Shard`."""
 
-    def _read(self) -> Arrays:
-        if self._map.read(len(_MAGIC)) != _MAGIC:
+    def _find_arrays(self, stream: IO[bytes]) -> tuple[Found, int]:
+        if stream.read(len(_MAGIC)) != _MAGIC:
             raise ValueError("it does not begin as a shard does")
-        keys, starts, vectors = (self._next() for _ in range(3))
-        if self._map.tell() != len(self._map) or keys.dtype != KEY:
-            raise ValueError("it does not end where its arrays do")
-        keys = keys.view(np.uint8).reshape(len(keys), -1)
-        return {"keys": keys, "starts": starts, "vectors": vectors}
-
-    def _next(self) -> np.ndarray:
-        """The array that begins at the map's position."""
-        stream: Any = self._map
-        if np.lib.format.read_magic(stream) != (1, 0):
-            raise ValueError("an array of it has another format")
-        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-        begin, count = stream.tell(), int(np.prod(shape))
-        stream.seek(begin + count * dtype.itemsize)
-        if not count:
-            return np.zeros(shape, dtype)
-        return np.frombuffer(self._map, dtype, count, begin).reshape(shape)
+        found, end = {}, stream.tell()
+        for name in ("keys", "starts", "vectors"):
+            stream.seek(end)
+            if np.lib.format.read_magic(stream) != (1, 0):
+                raise ValueError("an array of it has another format")
+            shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+            begin = stream.tell()
+            end = begin + int(np.prod(shape)) * dtype.itemsize
+            if name == "keys" and dtype == KEY:
+                dtype, shape = np.dtype("u1"), (*shape, dtype.itemsize)
+            found[name] = (dtype, shape, begin)
+        return found, end
 
 
 def old_header(values: dict[str, Any]) -> StoreHeader:

@@ -12,7 +12,7 @@ SHELL_FILES = $(shell git ls-files -- '*.sh' .ci/run)
 help:
 	@echo 'make demo   install, get speech, train a small recogniser, show its scores'
 	@echo 'make test   install, run all tests'
-	@echo 'make lint   check style: ruff, shellcheck'
+	@echo 'make lint   check style and imports: ruff, import-linter, shellcheck'
 	@echo 'make types  check types: mypy'
 	@echo 'make clean  remove caches and builds; $(VENV) and what recipes made stay'
 	@echo
@@ -35,6 +35,7 @@ lint:
 	@$(INSTALL) "$(VENV)"
 	"$(VENV)/bin/ruff" check .
 	"$(VENV)/bin/ruff" format --check .
+	"$(VENV)/bin/lint-imports"
 	"$(VENV)/bin/shellcheck" $(SHELL_FILES)
 
 types:

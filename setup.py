@@ -6,19 +6,19 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-ROOT = Path(__file__).parent
-# What running a recipe leaves in its folder, egs2/CORPUS/asr_hkd/.
-RUN_BY_RECIPE = {"data", "dump", "exp", "downloads", "local_cache", "path.sh"}
-# Links into an ESPnet checkout; a recipe may have files of these names, too.
-LINKED_BY_RECIPE = {"scripts", "pyscripts", "steps", "utils", "cmd.sh", "db.sh"}
+ROOT = Path(__file__).resolve().parent
+RECIPES = ROOT / "egs2"
+# What running a recipe makes in its folder, egs2/CORPUS/asr_hkd/.
+MADE = {"data", "dump", "exp", "downloads", "local_cache", "path.sh"}
 
 
 def left_out(folder: str, names: list[str]) -> set[str]:
-    """Names in ``folder`` that are no part of a recipe."""
+    """Names in ``folder`` that are not part of a recipe."""
     out = {n for n in names if n == "__pycache__" or n.startswith(".")}
-    if len(Path(folder).relative_to(ROOT / "egs2").parts) == 2:
-        links = {n for n in LINKED_BY_RECIPE if Path(folder, n).is_symlink()}
-        out |= (RUN_BY_RECIPE | links) & set(names)
+    if len(Path(folder).relative_to(RECIPES).parts) == 2:
+        # Recipes link to TEMPLATE. asr.sh adds links into an ESPnet checkout.
+        outside = {n for n in names if RECIPES not in Path(folder, n).resolve().parents}
+        out |= (MADE | outside) & set(names)
     return out
 
 
@@ -30,7 +30,7 @@ class BuildWithRecipes(build_py):
         if not self.editable_mode:
             target = Path(self.build_lib) / "espnet_cif_hkd" / "egs2"
             shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(ROOT / "egs2", target, ignore=left_out)
+            shutil.copytree(RECIPES, target, ignore=left_out)
 
 
 setup(cmdclass={"build_py": BuildWithRecipes})

@@ -1,22 +1,33 @@
 """ACD, forward and backward: one matrix of cosines against N x K gathered negatives.
 
-``gather`` is how the paper's own code does it (spec A 3.4): K ids for each of N tokens
-from ``torch.multinomial``, their teacher vectors gathered into (N, K, C), normalised,
-multiplied with the token's own. ``gather, bmm`` is the most that a gather can give:
-vectors normalised before they are copied, one batched product. Ours masks an (N, N)
-matrix of cosines, in blocks of rows. ``products`` are the two products of matrices
-without which neither cosines nor gradients can be had, the limit. All draw 700
-negatives anew in every run; widths are 768, numbers float32.
+``gather`` is the algorithm of the authors' code: ``torch.multinomial`` draws K ids for
+each of N tokens, and their teacher vectors are gathered into (N, K, C), normalised and
+multiplied with the token's own vector. ``gather, bmm`` is the fastest form of a gather:
+vectors are normalised before they are copied, and one batched product follows. Ours
+masks an (N, N) matrix of cosines in blocks of rows. ``products`` are the two matrix
+products that cosines and gradients need in any case, the lower limit. Every run draws
+700 new negatives; vectors are 768 wide, in float32.
 
-    python3 benchmarks/contrastive.py
+    python3 benchmarks/contrastive.py [--sizes 250 1000 8000] [--json FILE]
 """
 
-import sys
+import argparse
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from measure import alone, describe, device, in_turns, medians, peak_bytes, table
+from measure import (
+    add_options,
+    alone,
+    describe,
+    device,
+    in_turns,
+    medians,
+    on_gpu,
+    peak_bytes,
+    table,
+    use_options,
+)
 
 from espnet_cif_hkd.losses.contrastive import token_contrastive_loss
 
@@ -83,25 +94,37 @@ def one_run(name: str, n_tokens: int) -> Callable[[], object]:
 
 
 def memory(name: str, n_tokens: int) -> float:
-    """MiB beyond the two inputs at the worst moment, the gradient counted."""
-    return int(alone(__file__, name, str(n_tokens))) / 2**20
+    """Peak MiB in addition to the two inputs, with the gradient."""
+    if on_gpu():
+        return peak_bytes(one_run(name, n_tokens)) / 2**20
+    return int(alone(__file__, "--peak", name, str(n_tokens))) / 2**20
 
 
 def main() -> None:
-    """Print the table; with arguments, the peak of one way in bytes."""
-    if len(sys.argv) > 1:
+    """Print the table; for :func:`alone`, the peak of one alternative in bytes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_options(parser)
+    parser.add_argument("--sizes", nargs="+", type=int, choices=SIZES, default=SIZES)
+    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    figures = use_options(args)
+    if args.peak:
         describe()
-        print(peak_bytes(one_run(sys.argv[1], int(sys.argv[2]))))
+        print(peak_bytes(one_run(args.peak[0], int(args.peak[1]))))
         return
     print(describe() + "; milliseconds, MiB\n")
     rows = []
-    for n_tokens, repeats in SIZES.items():
+    for n_tokens in args.sizes:
         gathered = ["gather", "bmm"] if n_tokens <= _GATHERED else []
         names = [*gathered, "ours", "products"]
         seconds = medians(
-            in_turns({name: one_run(name, n_tokens) for name in names}, repeats)
+            in_turns({name: one_run(name, n_tokens) for name in names}, SIZES[n_tokens])
         )
         mib = {name: memory(name, n_tokens) for name in [*gathered, "ours"]}
+        for name in names:
+            figures.add(f"N = {n_tokens}: {name}", 1000 * seconds[name], "ms")
+        for name, size in mib.items():
+            figures.add(f"N = {n_tokens}: {name}, peak memory", size, "MiB")
         cells: list[object] = [n_tokens]
         cells += [1000 * seconds[n] if n in seconds else None for n in WAYS]
         for peer in ("gather", "bmm"):

@@ -1,24 +1,23 @@
-"""Decoding: the CIF decoder beside ESPnet's Transformer decoder in ``asr_inference``.
+"""Decoding time of the CIF decoder and of ESPnet's Transformer decoder.
 
     python3 benchmarks/decoding.py                     # about four minutes
     python3 benchmarks/decoding.py --parts single --seconds 30 --repeats 7
     python3 benchmarks/decoding.py --parts batches --batch 16   # ESPnet 202611
     python3 benchmarks/decoding.py --parts greedy --profile
 
-Both models have the encoder of AISHELL-1's recipe, two decoder blocks of the same
-size, 4,233 units and random weights, and are run by the same ``Speech2Text``, beam 10.
-What random weights leave open is set so that both do the same work: the predictor's
-bias is set for each recording until 3 tokens fire in a second; both searches take one
-step for each of them and one for ``<eos>`` (``maxlenratio`` is minus that number), and
-the Transformer cannot choose ``<eos>`` before, so that all ten hypotheses run to the
-end, as the ending rule keeps those of CIF.
+Both models have the encoder of AISHELL-1's recipe, two decoder blocks of the same size,
+4,233 units and random weights. Both run in the same ``Speech2Text`` with beam 10 and do
+the same work: the predictor's bias is set for each recording so that 3 tokens fire per
+second, and both searches take one step for each token and one for ``<eos>``
+(``maxlenratio`` is minus that number). The Transformer cannot choose ``<eos>`` earlier,
+so all ten hypotheses continue to the end, as the ending rule of CIF requires.
 
-"search" is the call of the search on encoder frames, which for CIF includes the
-predictor and the firing; "whole" is ``Speech2Text`` on samples, and its real-time
-factor.
+``search`` is the search on encoder frames, which for CIF includes the predictor and the
+firing. ``total`` is ``Speech2Text`` on samples, and its real-time factor.
 
-Speech is taken from ``--wav_scp``, by default the test set of the FOTAQ recipe, cut or
-joined to the length; without it noise of that length is decoded, and the table says so.
+Speech is read from ``--wav_scp``, by default the test set of the FOTAQ recipe, and cut
+or joined to the length. Without it noise of that length is decoded, and the table says
+so.
 """
 
 import argparse
@@ -34,7 +33,16 @@ from typing import Any
 import models
 import numpy as np
 import torch
-from measure import describe, device, in_turns, medians, table
+from measure import (
+    Figures,
+    add_options,
+    describe,
+    device,
+    in_turns,
+    medians,
+    table,
+    use_options,
+)
 
 from espnet_cif_hkd import Speech2Text
 from espnet_cif_hkd.plugin.compat import ESPNET_RELEASE
@@ -58,14 +66,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--wav_scp", type=Path, default=SCP)
     parser.add_argument("--profile", action="store_true", help="and no tables")
+    add_options(parser)
     args = parser.parse_args()
+    figures = use_options(args)
     logging.disable(logging.WARNING)
     machine = describe("espnet", "espnet-cif-hkd", threads=args.threads)
     speech = read_speech(args.wav_scp, max(*args.seconds, 8) * args.batch)
     heard = "noise: no --wav_scp" if speech is None else "speech"
     print(f"{machine}; {heard}\n")
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), speech, args.repeats, args.profile)
+        bench = Bench(Path(folder), speech, args.repeats, args.profile, figures)
         if "single" in args.parts:
             bench.single(args.seconds, args.ctc_weight)
         if "greedy" in args.parts:
@@ -75,7 +85,7 @@ def main() -> None:
 
 
 def read_speech(wav_scp: Path, seconds: float) -> np.ndarray | None:
-    """Samples of as many recordings as are needed, joined; None without a table."""
+    """Samples of enough recordings, joined; None without a table."""
     if not wav_scp.is_file():
         return None
     import soundfile
@@ -91,21 +101,27 @@ def read_speech(wav_scp: Path, seconds: float) -> np.ndarray | None:
 
 
 class Bench:
-    """The models and what is measured of them."""
+    """The models and their measurements."""
 
     def __init__(
-        self, folder: Path, speech: np.ndarray | None, repeats: int, profile: bool
+        self,
+        folder: Path,
+        speech: np.ndarray | None,
+        repeats: int,
+        profile: bool,
+        figures: Figures,
     ) -> None:
         self.speech = speech
         self.repeats = repeats
         self.profile = profile
+        self.figures = figures
         self.files = {
             name: models.write_experiment(name, folder / name)
             for name in ("cif", "transformer")
         }
 
     def recogniser(self, name: str, n_steps: int = 0, **options: Any) -> Speech2Text:
-        """``Speech2Text`` whose search takes ``n_steps``, or ends by itself at 0."""
+        """``Speech2Text`` with a search of ``n_steps`` steps; 0: without a limit."""
         options = {"beam_size": BEAM, "ctc_weight": 0.0, "lm_weight": 0.0, **options}
         built = Speech2Text(
             *map(str, self.files[name]),
@@ -118,6 +134,15 @@ class Bench:
                 built.asr_model.decoder.output_layer.bias[built.asr_model.eos] = -1e4
         return built
 
+    def time(
+        self, what: str, ways: dict[str, Way], repeats: int | None = None
+    ) -> dict[str, float]:
+        """Median seconds of each way, recorded as figures."""
+        spent = medians(in_turns(ways, repeats or self.repeats))
+        for name, seconds in spent.items():
+            self.figures.add(f"{what}: {name}", 1000 * seconds, "ms")
+        return spent
+
     def samples(self, seconds: float, offset: float = 0.0) -> np.ndarray:
         n, first = int(seconds * RATE), int(offset * RATE)
         if self.speech is None:
@@ -129,10 +154,10 @@ class Bench:
         """Both decoders, one utterance at a time."""
         shown = Table(
             "One utterance at a time, beam 10: milliseconds of a step of the search, "
-            "real-time factor of the whole",
+            "total real-time factor",
             [
                 *("audio", "CTC weight", "search: CIF", "Transformer", "times faster"),
-                *("whole: CIF", "Transformer", "times faster"),
+                *("total: CIF", "Transformer", "times faster"),
             ],
         )
         for seconds in lengths:
@@ -145,27 +170,29 @@ class Bench:
                     if name == "cif":
                         set_firing(recogniser, samples, n_steps - 1)
                     ways[f"{name} search"] = searching(recogniser, samples)
-                    ways[f"{name} whole"] = functools.partial(recogniser, samples)
+                    ways[f"{name} total"] = functools.partial(recogniser, samples)
                 if self.profile:
                     show_profiles(ways, "search")
                     continue
-                spent = medians(in_turns(ways, self.repeats))
+                spent = self.time(
+                    f"{seconds:g} s, beam 10, CTC weight {ctc_weight:g}", ways
+                )
                 ours, peer = spent["cif search"], spent["transformer search"]
                 shown.row(
                     f"{seconds:g} s, {n_steps} steps",
                     ctc_weight,
                     *(1000 * ours / n_steps, 1000 * peer / n_steps, peer / ours),
-                    *(spent[f"{n} whole"] / seconds for n in self.files),
-                    spent["transformer whole"] / spent["cif whole"],
+                    *(spent[f"{n} total"] / seconds for n in self.files),
+                    spent["transformer total"] / spent["cif total"],
                 )
 
     def greedy(self, lengths: list[float]) -> None:
-        """Our greedy search, ESPnet's with beam 1, and beam 10."""
+        """Our greedy search, ESPnet's beam 1 and beam 10."""
         shown = Table(
-            "Greedy: milliseconds of the search, real-time factor of the whole",
+            "Greedy search: milliseconds of the search, total real-time factor",
             [
                 *("audio", "search: greedy", "ESPnet, beam 1", "ESPnet, beam 10"),
-                *("greedy times faster than beam 10", "whole: greedy"),
+                *("greedy times faster than beam 10", "total: greedy"),
                 *("ESPnet, beam 1", "ESPnet, beam 10"),
             ],
         )
@@ -181,23 +208,23 @@ class Bench:
             for name, recogniser in recognisers.items():
                 set_firing(recogniser, samples, n_tokens)
                 ways[f"{name} search"] = searching(recogniser, samples)
-                ways[f"{name} whole"] = functools.partial(recogniser, samples)
+                ways[f"{name} total"] = functools.partial(recogniser, samples)
             texts = [recognisers[n](samples)[0][0] for n in ("greedy", "beam 1")]
             if texts[0] != texts[1]:
                 raise SystemExit(f"greedy and beam 1 differ: {texts}")
             if self.profile:
                 show_profiles(ways, "greedy search")
                 continue
-            spent = medians(in_turns(ways, self.repeats))
+            spent = self.time(f"{seconds:g} s, greedy and beams", ways)
             shown.row(
                 f"{seconds:g} s, {n_tokens} tokens",
                 *(1000 * spent[f"{name} search"] for name in recognisers),
                 spent["beam 10 search"] / spent["greedy search"],
-                *(spent[f"{name} whole"] / seconds for name in recognisers),
+                *(spent[f"{name} total"] / seconds for name in recognisers),
             )
 
     def batches(self, n_batch: int, ctc_weights: list[float]) -> None:
-        """Utterances of 3 to 7 s together and one after the other."""
+        """Utterances of 3 to 7 s in one batch and one at a time."""
         lengths = [3 + 4 * n / max(1, n_batch - 1) for n in range(n_batch)]
         waves = [self.samples(s, offset=8.0 * n) for n, s in enumerate(lengths)]
         n_tokens = [round(TOKENS_PER_SECOND * seconds) for seconds in lengths]
@@ -232,7 +259,7 @@ class Bench:
                 }
             }
             if name == "cif" and ctc_weight == 0.0:
-                ways[f"whole: {label}"] = {
+                ways[f"total: {label}"] = {
                     "alone": functools.partial(
                         map_all, recogniser, [(wave,) for wave in waves]
                     ),
@@ -253,7 +280,7 @@ class Bench:
                     )
                     continue
                 repeats = self.repeats if what.startswith("search") else 1
-                spent = medians(in_turns(two, repeats))
+                spent = self.time(f"{n_batch} utterances, {what}", two, repeats)
                 alone, together = spent["alone"], spent["together"]
                 shown.row(what, n_batch / alone, n_batch / together, alone / together)
 
@@ -284,7 +311,7 @@ def set_firing(recogniser: Speech2Text, samples: np.ndarray, n_tokens: int) -> N
 def encode(
     recogniser: Speech2Text, waves: list[np.ndarray]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Encoder frames of utterances, and how many are valid."""
+    """Encoder frames of utterances, and the number of valid ones."""
     padded = torch.nn.utils.rnn.pad_sequence(
         [torch.from_numpy(wave) for wave in waves], batch_first=True
     ).to(device())
@@ -312,7 +339,7 @@ def searching(recogniser: Speech2Text, samples: np.ndarray) -> Way:
 
 
 class Table:
-    """A table that is printed row by row, for a run may be long."""
+    """A table that is printed row by row, because a run may be long."""
 
     def __init__(self, title: str, head: list[str]) -> None:
         self.title = title
@@ -328,7 +355,7 @@ class Table:
 
 
 def show_profiles(ways: dict[str, Way], kind: str) -> None:
-    """Where the time of each way goes, by functions."""
+    """Print the time of each function of each alternative."""
     for name, way in ways.items():
         if kind in name:
             way()

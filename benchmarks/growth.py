@@ -1,10 +1,10 @@
-"""How integrate-and-fire grows with frames, tokens and utterances.
+"""Time and memory of integrate-and-fire against frames, tokens and utterances.
 
     python3 benchmarks/growth.py [--figure benchmarks/growth.svg]
 
-One of T, L, B doubles while the others stay. Printed are milliseconds and MiB of
-forward and backward, output and gradients counted, and for each the exponent of a power
-law through all points: 1 is linear, less is a part that does not grow.
+One of T, L, B doubles while the others are constant. The table has milliseconds and MiB
+of forward and backward, with output and gradients, and for each the exponent of a power
+law through all points: 1 is linear, less means that a part does not grow.
 """
 
 import argparse
@@ -62,7 +62,10 @@ def draw(points: Points, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    plt.rcParams["svg.hashsalt"] = "growth"
+    sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))
+    from compact_svg import compact_file
+
+    plt.rcParams |= {"svg.hashsalt": "growth", "svg.fonttype": "none"}
     figure, axes = plt.subplots(1, 2, figsize=(8, 3.4), layout="constrained")
     names = {"T": "frames", "L": "tokens", "B": "utterances"}
     for place, (axis, title) in enumerate(
@@ -79,6 +82,7 @@ def draw(points: Points, path: Path) -> None:
         axis.grid(alpha=0.3)
     axes[0].legend(frameon=False)
     figure.savefig(path, metadata={"Date": None})
+    compact_file(path)
 
 
 def main() -> None:
@@ -92,7 +96,7 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, help="draw the table into this file")
     args = parser.parse_args()
     print(line)
-    print(f"B, T, D, L = {BASE}, one of them times …; milliseconds, MiB\n")
+    print(f"B, T, D, L = {BASE}, one of them multiplied; milliseconds, peak MiB\n")
     points = measure()
     rows: list[list[object]] = []
     for axis, found in points.items():

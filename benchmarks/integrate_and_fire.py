@@ -1,20 +1,33 @@
-"""Forward and backward of integrate-and-fire: seconds, memory, exactness.
+"""Forward and backward of integrate-and-fire: time, memory, exactness.
 
-    python3 benchmarks/integrate_and_fire.py
+    python3 benchmarks/integrate_and_fire.py [--shapes 5] [--device cpu] [--json FILE]
 
-Every row is a shape, every column a way; ways take turns in one run. The limit is the
-weighted sum ``(h * a[..., None]).sum(1)``, which reads and writes what any integration
-must. Peers are torch-cif and FunASR, told as absent where they are not installed
-(``pip install --no-deps torch-cif==0.2.0 'funasr>=1.4,<1.5'``), the loop over frames,
-which is the original's algorithm, and ``dense``, the product with the whole (L, T)
-matrix of overlaps. All but the weighted sum scale alpha to the target length first.
+A row is a shape, a column an implementation; implementations take turns in one run. The
+lower limit is the weighted sum ``(h * a[..., None]).sum(1)``, which reads and writes
+what any integration must. Peers are torch-cif and FunASR (``pip install --no-deps
+torch-cif==0.2.0 'funasr>=1.4,<1.5'``; left out with a message if they are not
+installed), the loop over frames of the authors' code, and ``dense``, the product with
+the complete (L, T) matrix of overlaps. All but the weighted sum scale alpha to the
+target length first.
 """
 
-import sys
+import argparse
 from collections.abc import Callable
 
 import torch
-from measure import alone, describe, device, in_turns, medians, peak_bytes, table
+from measure import (
+    Figures,
+    add_options,
+    alone,
+    describe,
+    device,
+    in_turns,
+    medians,
+    on_gpu,
+    peak_bytes,
+    table,
+    use_options,
+)
 
 from espnet_cif_hkd.cif import integrate_and_fire
 from espnet_cif_hkd.cif.naive import integrate_and_fire_naive
@@ -28,8 +41,10 @@ SHAPES = [  # B, T, D, L
 ]
 Shape = tuple[int, int, int, int]
 Way = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
-_LOOP_FRAMES = 10_000  # frames of a batch up to which the loop over frames is timed
-_DENSE_WEIGHTS = 10_000_000  # likewise B * L * T for the matrix of overlaps
+_LOOP_FRAMES = 10_000  # largest B * T for which the loop over frames is timed
+_DENSE_WEIGHTS = (
+    10_000_000  # largest B * L * T for which the matrix of overlaps is timed
+)
 _REPEATS = 15
 
 
@@ -87,7 +102,7 @@ def inputs(shape: Shape) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def runner(way: Way, shape: Shape) -> Callable[[], None]:
-    """One forward and backward, with a gradient that is different everywhere."""
+    """One forward and backward, with different gradients for all elements."""
     hs, alpha = inputs(shape)
     grads: dict[torch.Size, torch.Tensor] = {}
 
@@ -97,14 +112,14 @@ def runner(way: Way, shape: Shape) -> Callable[[], None]:
             generator = torch.Generator().manual_seed(1)
             grads[out.shape] = torch.randn(out.shape, generator=generator).to(device())
         out.backward(grads[out.shape])
-        # So that the next run's peak holds them, and what stands before does not.
+        # So the peak of the next run includes them and earlier memory does not.
         hs.grad = alpha.grad = None
 
     return run
 
 
 def peers() -> dict[str, Way]:
-    """The ways that others install."""
+    """The implementations of other packages."""
     found: dict[str, Way] = {}
     for name, way in (("torch-cif", torch_cif), ("FunASR", funasr)):
         try:
@@ -116,17 +131,19 @@ def peers() -> dict[str, Way]:
     return found
 
 
-def speed(shape: Shape, others: dict[str, Way]) -> list[object]:
+def speed(shape: Shape, others: dict[str, Way], figures: Figures) -> list[object]:
     """One row: milliseconds and ratios."""
     n_batch, n_frames, _, target = shape
     ways: dict[str, Way] = {"sum": weighted_sum, "ours": ours, **others}
     if n_batch * n_frames * target <= _DENSE_WEIGHTS:
         ways["dense"] = dense
-    # Two rounds to warm up: the first runs of a shape pay for fresh memory.
+    # Two warm-up rounds: the first runs of a shape allocate memory.
     runners = {name: runner(way, shape) for name, way in ways.items()}
     found = medians(in_turns(runners, _REPEATS, warm_up=2))
     if n_batch * n_frames <= _LOOP_FRAMES:
         found |= medians(in_turns({"loop": runner(loop, shape)}, 2))
+    for name, seconds in found.items():
+        figures.add(f"{shape}: {name}, forward + backward", 1000 * seconds, "ms")
     fastest = min((found[name] for name in others), default=None)
     columns = ("sum", "ours", "torch-cif", "FunASR", "dense", "loop")
     return [
@@ -138,19 +155,26 @@ def speed(shape: Shape, others: dict[str, Way]) -> list[object]:
     ]
 
 
-def memory(shape: Shape, name: str) -> float:
-    """Peak beyond inputs, outputs and their gradients, in sizes of ``hs``."""
+def memory(number: int, name: str) -> float:
+    """:func:`peak` of a shape, on the CPU in a separate process."""
+    if on_gpu():
+        return peak(SHAPES[number], name)
+    return float(alone(__file__, "--peak", str(number), name))
+
+
+def peak(shape: Shape, name: str) -> float:
+    """Peak above inputs, outputs and their gradients, in multiples of ``hs``."""
     way = {"sum": weighted_sum, "ours": ours, "torch-cif": torch_cif, "FunASR": funasr}
     n_batch, n_frames, n_dim, target = shape
-    peak = peak_bytes(runner(way[name], shape))
+    most = peak_bytes(runner(way[name], shape))
     n_tokens = 1 if name == "sum" else target
-    # The output and the gradients of both inputs; that of the output stands already.
+    # The output and the gradients of both inputs; that of the output exists.
     own = n_batch * (n_tokens * n_dim + n_frames * n_dim + n_frames) * 4
-    return (peak - own) / (n_batch * n_frames * n_dim * 4)
+    return (most - own) / (n_batch * n_frames * n_dim * 4)
 
 
-def exactness(shape: Shape, others: dict[str, Way]) -> list[object]:
-    """Largest error of the vectors that fired, and how many did not."""
+def exactness(shape: Shape, others: dict[str, Way], figures: Figures) -> list[object]:
+    """Largest error of the fired vectors, and the number of missing ones."""
     hs, alpha = inputs(shape)
     hs, alpha = hs.detach(), alpha.detach()
     target = shape[3]
@@ -167,31 +191,43 @@ def exactness(shape: Shape, others: dict[str, Way]) -> list[object]:
         error = (fired[:, :n_same] - exact[:, :n_same])[there].abs().max().item()
         lost = len(hs) * target - int(there.sum())
         row.append(f"{error:.1e}, {lost} lost")
+        figures.add(f"{shape}: {name}, largest error of float32", error, "1")
+        figures.add(f"{shape}: {name}, tokens lost", lost, "tokens")
     return row
 
 
 def main() -> None:
     """Print the three tables, or, for :func:`alone`, one figure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_options(parser)
+    parser.add_argument(
+        "--shapes", type=int, default=len(SHAPES), help="how many of the shapes"
+    )
+    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    figures = use_options(args)
     line = describe("torch-cif", "funasr")
-    if len(sys.argv) > 1:
-        number, name = sys.argv[1:]
-        print(memory(SHAPES[int(number)], name))
+    if args.peak:
+        print(peak(SHAPES[int(args.peak[0])], args.peak[1]))
         return
+    shapes = SHAPES[: args.shapes]
     print(line)
     others = peers()
     head = "B, T, D, L|sum|ours|torch-cif|FunASR|dense|loop|ours / sum|peer / ours"
     print("\nforward + backward, float32, milliseconds")
-    rows = [speed(shape, others) for shape in SHAPES]
+    rows = [speed(shape, others, figures) for shape in shapes]
     print(table([*head.split("|"), "loop / ours"], rows), flush=True)
-    print("\npeak memory beyond inputs, outputs and gradients, in sizes of hs")
+    print("\npeak memory above inputs, outputs and gradients, in multiples of hs")
     names = ["sum", "ours", *others]
-    rows = [
-        [str(shape), *(float(alone(__file__, str(i), name)) for name in names)]
-        for i, shape in enumerate(SHAPES)
-    ]
+    rows = []
+    for number, shape in enumerate(shapes):
+        found = {name: memory(number, name) for name in names}
+        rows.append([str(shape), *found.values()])
+        for name, sizes in found.items():
+            figures.add(f"{shape}: {name}, peak memory", sizes, "sizes of hs")
     print(table(["B, T, D, L", *names], rows), flush=True)
     print("\nlargest error of float32 against float64, vectors that are missing")
-    rows = [exactness(shape, others) for shape in SHAPES]
+    rows = [exactness(shape, others, figures) for shape in shapes]
     print(table(["B, T, D, L", "ours", "torch-cif", "FunASR"], rows))
 
 

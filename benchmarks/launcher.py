@@ -1,10 +1,10 @@
-"""What starting a command through the launcher costs, as a ratio to plain python3.
+"""Time of starting a command through the launcher, as a ratio to plain python3.
 
     python3 benchmarks/launcher.py [--repeat 10]
 
-Runs ``-m espnet2.bin.launch --help`` with and without the launcher in turn and compares
-the fastest runs. A ratio near 1 says that commands which never touch ESPnet's ASR task
-are no slower with us. Exits with 1 if the ratio is above ``--at_most``.
+Runs ``-m espnet2.bin.launch --help`` in turn with and without the launcher and compares
+the fastest runs. A ratio near 1 means that commands which do not use ESPnet's ASR task
+are not slower with this package. Exits with 1 if the ratio is above ``--at_most``.
 """
 
 import argparse

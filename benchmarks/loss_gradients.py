@@ -1,14 +1,14 @@
-"""How hard each loss pulls at the encoder, and whether they pull the same way.
+"""The gradient of each loss at the encoder: its norm and direction.
 
-Loads a trained model with its own weights of losses, and takes the gradient of each
-term with regard to the encoder's frames over utterances of dev, without dropout:
+Loads a trained model with its own loss weights, and computes the gradient of each term
+with respect to the encoder frames of utterances of dev, without dropout:
 
-    cd egs2/hsk/asr_hkd; python3 ../../../benchmarks/loss_gradients.py \\
+    cd egs2/hsk/asr_hkd; python3 ../../../benchmarks/loss_gradients.py \
         exp/ablation/asr_hkd_seed1 [--checkpoint 6epoch.pth] [--utterances 64]
 
-``value``: the term per token, ``weighted`` with its weight in the loss; ``gradient``:
-norm of the weighted term's gradient, in norms of the cross-entropy's; ``cosine``: of
-its direction with the cross-entropy's and with CTC's.
+``value``: the term per token, ``weighted``: with its weight in the loss; ``gradient``:
+norm of the weighted term's gradient, relative to that of the cross-entropy; ``cosine``:
+with the gradients of the cross-entropy and of CTC.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def _read(path: str) -> Any:
 
 
 class Terms:
-    """A model's weights of losses, which can be set to one term at a time."""
+    """The loss weights of a model, which can be set to one term at a time."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -80,7 +80,7 @@ class Terms:
         self.model.ctc_weight = weights["CTC"] * (name == "CTC")
         self.model.quantity_weight = weights["quantity"] * (name == "quantity")
         for level, options in self.levels.items():
-            # Not 0: that would leave the level's projection without a use.
+            # Not 0: the projection of this level would be unused.
             options["weight"] = weights[level] if name == level else 1e-30
 
 
@@ -136,14 +136,14 @@ def main() -> None:
         for name, (value, gradient) in gradients(model, batch).items():
             values[name] = values.get(name, 0.0) + float(value)
             parts.setdefault(name, []).append(gradient)
-    whole = {name: torch.cat(some) for name, some in parts.items()}
+    joined = {name: torch.cat(some) for name, some in parts.items()}
     weights = Terms(model).weights
-    norm = whole["cross-entropy"].norm()
+    norm = joined["cross-entropy"].norm()
     print(measure.describe("espnet") + f"\n\n{args.folder / args.checkpoint}\n")
     rows: list[list[object]] = []
-    for name, gradient in whole.items():
+    for name, gradient in joined.items():
         cosines = [
-            float(torch.cosine_similarity(gradient, whole[other], dim=0))
+            float(torch.cosine_similarity(gradient, joined[other], dim=0))
             for other in ("cross-entropy", "CTC")
         ]
         weighted = values[name] / n_tokens

@@ -1,9 +1,11 @@
-"""Seconds, bytes and tables: what every benchmark here needs.
+"""Time, memory and tables, shared by all benchmarks.
 
-Machines are noisy, so ways that are compared take turns, run by run, and figures are
-medians of one process' runs, to be read as ratios.
+Alternatives take turns, run by run, because machines are noisy. Figures are medians
+over the runs of one process and should be read as ratios.
 """
 
+import argparse
+import json
 import os
 import platform
 import statistics
@@ -16,18 +18,61 @@ from pathlib import Path
 
 import torch
 
-_SMALL_ALLOCATIONS = 1 << 16  # bytes up to which glibc may keep what is freed
+_SMALL_ALLOCATIONS = 1 << 16  # bytes: glibc may keep smaller freed blocks
+_DEVICE = "BENCHMARK_DEVICE"  # an environment variable, so that alone() passes it on
+
+
+class Figures:
+    """The numbers of a benchmark, for programs to read.
+
+    The file is complete after every :meth:`add`: a benchmark that is stopped keeps
+    what it has measured.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.rows: list[dict[str, object]] = []
+
+    def add(self, name: str, value: float, unit: str) -> None:
+        """Record one figure."""
+        self.rows.append({"name": name, "value": float(value), "unit": unit})
+        if self.path is not None:
+            partial = self.path.with_name(f"{self.path.name}.partial")
+            partial.write_text(json.dumps(self.rows, indent=1) + "\n", "utf-8")
+            partial.replace(self.path)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--device`` and ``--json``, which :func:`use_options` reads."""
+    parser.add_argument(
+        "--device", choices=("cuda", "cpu"), help="default: the GPU where there is one"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the figures to FILE"
+    )
+
+
+def use_options(args: argparse.Namespace) -> Figures:
+    """Choose the device; return where to record figures."""
+    if args.device:
+        os.environ[_DEVICE] = args.device
+    return Figures(args.json)
 
 
 def device() -> torch.device:
-    """The GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """What ``--device`` names, else the GPU where there is one."""
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(os.environ.get(_DEVICE) or found)
+
+
+def on_gpu() -> bool:
+    return device().type == "cuda"
 
 
 def describe(*distributions: str, threads: int = 2) -> str:
-    """Set the number of threads; return the line that says what has been measured."""
+    """Set the number of threads; return a line that describes the machine."""
     torch.set_num_threads(threads)
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    name = torch.cuda.get_device_name() if on_gpu() else _processor()
     versions = [f"{d} {_version(d)}" for d in ("torch", *distributions)]
     return (
         f"{name}, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}, "
@@ -53,7 +98,7 @@ def _version(distribution: str) -> str:
 def in_turns(
     ways: Mapping[str, Callable[[], object]], repeats: int, warm_up: int = 1
 ) -> dict[str, list[float]]:
-    """Seconds of each run; every way runs once before the next round begins."""
+    """Seconds of each run; every alternative runs once in each round."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(warm_up + repeats):
         for name, way in ways.items():
@@ -71,24 +116,23 @@ def medians(times: Mapping[str, Sequence[float]]) -> dict[str, float]:
 
 
 def _wait() -> None:
-    if torch.cuda.is_available():
+    if on_gpu():
         torch.cuda.synchronize()
 
 
 def peak_bytes(way: Callable[[], object]) -> int:
-    """Most memory that one run holds beyond what stood before it.
+    """Peak memory of one run in addition to the memory before it.
 
-    On the CPU, call it in a process of :func:`alone`, where freed tensors go back to
-    the system at once; the resident set is counted, in which a page not touched has
-    no part.
+    On the CPU, call it in a process of :func:`alone`, where freed tensors return to
+    the system at once. The resident set is counted, without untouched pages.
     """
-    way()  # what stays from a first run, thread pools and caches, is not counted
-    if torch.cuda.is_available():
+    way()  # thread pools and caches of the first run are not counted
+    if on_gpu():
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         way()
         return torch.cuda.max_memory_allocated() - before
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = _status("VmRSS")
     way()
     return _status("VmHWM") - before

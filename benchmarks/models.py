@@ -1,14 +1,15 @@
 """Recognisers for benchmarks: ours as shipped for AISHELL-1, and ESPnet's as peers.
 
-All are built by ESPnet's own task from ``egs2/aishell/asr_hkd/conf/train_asr_cif_hkd``,
-with random weights and a token list of as many made-up units as AISHELL-1 has.
+ESPnet's own task builds all of them from
+``egs2/aishell/asr_hkd/conf/train_asr_cif_hkd``, with random weights and as many
+artificial units as AISHELL-1 has.
 
 ===============  ===================================================================
-cif              the shipped model, not distilled
-cif_hkd          the same with HKD; the teacher's folder, or a store, must be given
+cif              the shipped model without distillation
+cif_hkd          the same with HKD; needs the teacher's folder or a store
 transformer      the same encoder, ESPnet's Transformer decoder of 2 blocks
 conformer        ESPnet's conformer of 12 blocks, conv2d, and Transformer decoder of 2
-                 blocks, as wide as makes its parameters as many as those of ``cif``
+                 blocks; its width gives it as many parameters as ``cif``
 ===============  ===================================================================
 """
 
@@ -35,11 +36,11 @@ _SAME_COUNT = 0.02
 
 
 def config(name: str, **criterion_conf: Any) -> dict[str, Any]:
-    """The whole configuration of a model, as ESPnet writes it to ``config.yaml``.
+    """The complete configuration of a model, as ESPnet writes it to ``config.yaml``.
 
     Args:
         name: One of ``NAMES``.
-        criterion_conf: What replaces options of ``cif_hkd``'s: ``teacher``,
+        criterion_conf: Options that replace those of ``cif_hkd``: ``teacher``,
             ``teacher_revision``, ``teacher_store``.
     """
     conf = _config(name)
@@ -96,7 +97,7 @@ def _build(conf: dict[str, Any]) -> Any:
 
 
 def parameters(model: torch.nn.Module) -> int:
-    """How many numbers training learns."""
+    """Number of trained parameters."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -123,11 +124,11 @@ def conformer_width() -> int:
 def write_experiment(
     name: str, folder: Path, **criterion_conf: Any
 ) -> tuple[Path, Path]:
-    """Write what a training would leave, for ``Speech2Text`` and ``asr_inference``.
+    """Write the files of a training, for ``Speech2Text`` and ``asr_inference``.
 
     Args:
         name: One of ``NAMES``.
-        folder: Made if it does not exist.
+        folder: Created if it does not exist.
         criterion_conf: As of :func:`config`.
 
     Returns:
@@ -145,11 +146,11 @@ def write_bert(folder: Path, tiny: bool = False) -> str:
     """Write a BERT of bert-base's size with random weights that reads ``UNITS``.
 
     Args:
-        folder: Where to; about 350 MB.
+        folder: Target, about 350 MB.
         tiny: Two layers of 32 dimensions instead.
 
     Returns:
-        What ``teacher`` names; its ``teacher_dim`` is 768, or 32.
+        The value for ``teacher``; its ``teacher_dim`` is 768, or 32.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
@@ -157,7 +158,7 @@ def write_bert(folder: Path, tiny: bool = False) -> str:
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     vocab = {piece: n for n, piece in enumerate([*special, *UNITS])}
     tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()  # parts Chinese characters
+    tokenizer.normalizer = normalizers.BertNormalizer()  # splits Chinese characters
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",

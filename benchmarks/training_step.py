@@ -1,29 +1,30 @@
-"""One training step: ours against ours without distillation and against ESPnet's.
+"""One training step: ours with and without distillation, and ESPnet's models.
 
-The batch is 30,000 frames of 10 ms: 66 utterances of 4.5 s with 14.4 characters each,
-as AISHELL-1 has them, so near in length as ESPnet's batches of sorted utterances are.
-A step is forward, backward, clipping of the gradient and AdamW, in float32, of the
-models of ``models.py`` with dropout and SpecAugment as shipped. Teacher vectors are
-768-d: stored (random ones, in a store of 4,000 sentences) or made by a BERT of
+The batch has 30,000 frames of 10 ms: 66 utterances of 4.5 s with 14.4 characters each,
+as in AISHELL-1. ESPnet's batches of sorted utterances have similar lengths. A step is
+forward, backward, gradient clipping and AdamW in float32, with the models of
+``models.py``, dropout and SpecAugment as shipped. Teacher vectors have 768 dimensions.
+They are stored (random vectors, a store of 4,000 sentences) or computed by a BERT of
 bert-base's size.
 
-    python3 benchmarks/training_step.py [--frames 30000] [--rounds 5] [--whole]
+    python3 benchmarks/training_step.py [--frames 30000] [--rounds 5] [--complete]
+        [--device cpu] [--json FILE]
 
-What differs between the models with the same encoder is a small part of a step, less
-than the machine's noise. So the parts are timed by themselves, in turns, and ratios are
-those of the sums of their medians, ``step``:
+Models with the same encoder differ in a small part of a step, less than the noise of
+the machine. Therefore the parts are timed separately, in turns, and ratios compare the
+sums of their medians, ``step``:
 
-- ``encoder``: waveform to encoder frames, and backward; of a fifth of the utterances,
-  times five, for no utterance looks at another but for its batch statistics. Models
-  that have the same encoder share the figure.
-- ``head``: encoder frames to loss, and backward to those frames, of all utterances.
+- ``encoder``: waveform to encoder frames, and backward. On a CPU for a fifth of the
+  utterances, times five (utterances interact only through batch statistics). Models
+  with the same encoder share the figure.
+- ``head``: encoder frames to loss, and backward to those frames, for all utterances.
 - ``optimiser``: clipping and AdamW.
 
-With ``--whole`` one real step of each model is timed, too; on 2 cores that is half a
-minute for each.
+``--complete`` also times real steps of each model: ``--rounds`` of them on a GPU; one
+on a CPU, where it takes half a minute on 2 cores.
 
-``forward`` counts the floating-point operations of products in the forward pass; a
-backward pass has twice as many, but for the teacher, which has none.
+``forward`` counts the floating-point operations of products in the forward pass. A
+backward pass has twice as many, but the teacher has none.
 """
 
 import argparse
@@ -49,7 +50,9 @@ from espnet_cif_hkd.teachers.text.plm import TeacherConfig
 
 RATE = 16_000
 FRAME = 160
-UTTERANCE = 4.55  # s, with what the STFT and the convolutions drop: 30,000 / 66 frames
+UTTERANCE = (
+    4.55  # s, with the frames that STFT and convolutions drop: 30,000 / 66 frames
+)
 TOKENS = 14.4
 DIM = 768
 STORED = 4_000
@@ -61,25 +64,25 @@ HEAD = [
     "encoder",
     "head",
     "optimiser",
-    "whole",
+    "complete",
     "step",
     "it / CIF",
     "CIF / it",
 ]
 OTHER_ENCODER = "ESPnet conformer"
 SAME_ENCODER = "same encoder, Transformer decoder"
-SHARE = 5  # the encoder is timed with every fifth utterance
+SHARE = 5  # on a CPU, the encoder is timed with every fifth utterance
 WAYS = {  # row: model of models.py
     "CIF": "cif",
     "CIF, HKD, stored": "cif_hkd",
-    "CIF, HKD, BERT beside": "cif_hkd",
+    "CIF, HKD, BERT online": "cif_hkd",
     SAME_ENCODER: "transformer",
     OTHER_ENCODER: "conformer",
 }
 
 
 class Given(torch.nn.Module):
-    """Stands for an encoder: gives the same frames, whatever comes in."""
+    """An encoder that returns the same frames for any input."""
 
     def __init__(self, frames: torch.Tensor, lengths: torch.Tensor) -> None:
         super().__init__()
@@ -114,7 +117,7 @@ def batch(frames: int, seed: int = 0) -> dict[str, torch.Tensor]:
 
 
 def write_store(folder: Path, teacher: str, data: dict[str, torch.Tensor]) -> None:
-    """Random vectors for the sentences of the batch and for many others."""
+    """A store with random vectors for the batch and many other sentences."""
     generator = np.random.default_rng(0)
     sentences = [
         ids[:length]
@@ -143,7 +146,9 @@ class Step:
     def __init__(self, model: Any, data: dict[str, torch.Tensor]) -> None:
         self.model = model.to(measure.device()).train()
         self.optimiser = torch.optim.AdamW(model.parameters(), lr=1e-6)
-        for parameter in model.parameters():  # the optimiser leaves out what has none
+        for (
+            parameter
+        ) in model.parameters():  # the optimiser skips parameters without a gradient
             parameter.grad = torch.zeros_like(parameter)
         self.data = data
         self.own = (model.frontend, model.specaug, model.normalize, model.encoder)
@@ -155,23 +160,23 @@ class Step:
         # As ESPnet's trainer does.
         return (loss * weight.to(loss.dtype)).sum() / weight.sum()
 
-    def whole(self) -> None:
+    def complete(self) -> None:
         self.forward().backward()
         self.update()
 
     def frames(self, share: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of every utterance, or of the first and each ``share``-th from there on."""
+        """Frames of every ``share``-th utterance, from the first."""
         speech, lengths = self.data["speech"], self.data["speech_lengths"]
         return self.model.encode(speech[::share], lengths[::share])
 
     def encoder(self) -> None:
-        """Of a share of the batch."""
-        frames, _ = self.frames(SHARE)
+        """Encoder time of a share of the batch."""
+        frames, _ = self.frames(share())
         frames.backward(torch.full_like(frames, 1e-3))
 
     @contextlib.contextmanager
     def without_encoder(self) -> Any:
-        """Let the model's forward begin at encoder frames, ready for backward."""
+        """Let the model's forward start from encoder frames that need gradients."""
         with torch.no_grad():
             frames, lengths = self.frames()
         names = ("frontend", "specaug", "normalize", "encoder")
@@ -197,7 +202,7 @@ def build(data: dict[str, torch.Tensor], folder: Path) -> dict[str, Step]:
     bert = models.write_bert(folder / "bert")
     write_store(folder / "store", bert, data)
     teaching: dict[str, dict[str, Any]] = {name: {} for name in WAYS}
-    for name in ("CIF, HKD, stored", "CIF, HKD, BERT beside"):
+    for name in ("CIF, HKD, stored", "CIF, HKD, BERT online"):
         teaching[name] = {"teacher": bert, "teacher_revision": None}
     teaching["CIF, HKD, stored"]["teacher_store"] = str(folder / "store")
     return {
@@ -207,15 +212,15 @@ def build(data: dict[str, torch.Tensor], folder: Path) -> dict[str, Step]:
 
 
 def operations(step: Step) -> float:
-    """Of the forward pass, reckoned from a few utterances, for they are alike."""
-    whole = step.data
-    share = min(1.0, COUNTED / len(whole["text"]))
-    step.data = {name: value[:COUNTED] for name, value in whole.items()}
+    """Operations of the forward pass, from a few of the similar utterances."""
+    batch = step.data
+    share = min(1.0, COUNTED / len(batch["text"]))
+    step.data = {name: value[:COUNTED] for name, value in batch.items()}
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             step.forward()
     finally:
-        step.data = whole
+        step.data = batch
     return float(counter.get_total_flops()) / share
 
 
@@ -227,25 +232,33 @@ def time_heads(steps: dict[str, Step], rounds: int) -> dict[str, float]:
         return measure.medians(measure.in_turns(heads, rounds))
 
 
+def share() -> int:
+    return 1 if measure.on_gpu() else SHARE
+
+
 def time_encoders(steps: dict[str, Step], rounds: int) -> dict[str, float]:
-    """Of all models, times as for the whole batch."""
+    """Seconds of the encoders of all models, for the complete batch."""
     ways = {name: steps[name].encoder for name in ("CIF", OTHER_ENCODER)}
     timed = measure.medians(measure.in_turns(ways, rounds))
     size = len(steps["CIF"].data["text"])
-    factor = size / len(range(0, size, SHARE))
+    factor = size / len(range(0, size, share()))
     return {name: factor * timed.get(name, timed["CIF"]) for name in steps}
 
 
-def rows(steps: dict[str, Step], rounds: int, with_whole: bool) -> list[list[object]]:
-    """One of each model."""
+def rows(
+    steps: dict[str, Step], rounds: int, with_complete: bool
+) -> list[list[object]]:
+    """One row for each model."""
     head = time_heads(steps, rounds)
     updates = {name: step.update for name, step in steps.items()}
     optimiser = measure.medians(measure.in_turns(updates, rounds))
     encoder = time_encoders(steps, rounds)
-    whole: dict[str, float] = {}
-    if with_whole:
-        ways = {name: step.whole for name, step in steps.items()}
-        whole = measure.medians(measure.in_turns(ways, 1, warm_up=0))
+    complete: dict[str, float] = {}
+    if with_complete:
+        ways = {name: step.complete for name, step in steps.items()}
+        repeats = rounds if measure.on_gpu() else 1
+        warm_up = 1 if measure.on_gpu() else 0
+        complete = measure.medians(measure.in_turns(ways, repeats, warm_up))
     total = {name: encoder[name] + head[name] + optimiser[name] for name in steps}
     return [
         [
@@ -255,8 +268,8 @@ def rows(steps: dict[str, Step], rounds: int, with_whole: bool) -> list[list[obj
             encoder[name],
             head[name],
             optimiser[name],
-            whole.get(name),
-            f"{total[name]:.1f}",
+            complete.get(name),
+            total[name],
             f"{total[name] / total['CIF']:.3f}",
             f"{total['CIF'] / total[name]:.3f}",
         ]
@@ -269,8 +282,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, default=30_000, help="of 10 ms")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each part")
-    parser.add_argument("--whole", action="store_true", help="time whole steps, too")
+    parser.add_argument(
+        "--complete", action="store_true", help="also time complete steps"
+    )
+    measure.add_options(parser)
     args = parser.parse_args()
+    figures = measure.use_options(args)
     logging.disable(logging.WARNING)
     started = time.perf_counter()
     print(measure.describe("espnet", "transformers"))
@@ -284,8 +301,13 @@ def main() -> None:
     quiet = contextlib.redirect_stderr(io.StringIO())
     with tempfile.TemporaryDirectory() as folder, quiet:
         steps = build(data, Path(folder))
-        found = rows(steps, args.rounds, args.whole)
+        found = rows(steps, args.rounds, args.complete)
     print(measure.table(HEAD, found))
+    for name, *cells in found:
+        for part, cell in zip(HEAD[3:8], cells[2:7], strict=True):
+            if cell is not None:
+                figures.add(f"{name}: {part}", float(str(cell)), "s")
+        figures.add(f"{name}: step against CIF", float(str(cells[7])), "ratio")
     print(f"\n{time.perf_counter() - started:.0f} s")
 
 

@@ -1,4 +1,4 @@
-"""The recogniser's units, read from where stage 5 leaves them or from a training."""
+"""The recogniser's units, read from a folder of stage 5 or from a training."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +10,12 @@ from espnet2.text.token_id_converter import TokenIDConverter
 def encoder(
     kind: str, tokens: list[str], bpemodel: str | None
 ) -> Callable[[str], list[int]]:
-    """What turns a text into the ids of its units.
+    """A function from a text to the ids of its units.
 
     Args:
         kind: ESPnet's token type.
         tokens: the token list.
-        bpemodel: of BPE; not looked at for other types.
+        bpemodel: of BPE; ignored for other types.
     """
     tokenizer = build_tokenizer(
         kind, bpemodel=bpemodel, space_symbol="<space>", delimiter=" "

@@ -7,7 +7,7 @@ Public names:
     register: Make ESPnet know the classes of this package.
     Speech2Text: ESPnet's ``Speech2Text`` with these classes registered.
     CIFASRModel, CIFDecoder: The classes that ESPnet knows as ``cif``.
-    UserError: Raised for input that a user can mend.
+    UserError: Raised for input that a user can fix.
     __version__: The version of this package.
 """
 

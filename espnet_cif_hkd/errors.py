@@ -1,8 +1,8 @@
-"""Errors that a user can mend."""
+"""Errors that a user can fix."""
 
 
 class UserError(ValueError):
-    """Bad input, told in one line that names the thing and how to mend it.
+    """Bad input: one line that names the cause, the place and the fix.
 
     Commands print the message as ``error: …`` and exit with status 1.
     """

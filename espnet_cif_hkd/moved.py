@@ -76,7 +76,11 @@ MOVED = {
 
 
 class MovedFinder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
-    """Finds modules by their old names; asked only after all other finders."""
+    """Finds modules by their old names.
+
+    It is the first finder: ``espnet_cif_hkd.bin`` has the path of ``cli``, where the
+    usual finders would load a second copy of each module.
+    """
 
     def find_spec(
         self,
@@ -84,10 +88,15 @@ class MovedFinder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         path: Sequence[str] | None,
         target: ModuleType | None = None,
     ) -> importlib.machinery.ModuleSpec | None:
-        if _new_name(fullname) is None:
+        new = _new_name(fullname)
+        spec = None if new is None else importlib.util.find_spec(new)
+        if spec is None:
             return None
         return importlib.machinery.ModuleSpec(
-            fullname, self, is_package=fullname == "espnet_cif_hkd.bin"
+            fullname,
+            self,
+            origin=spec.origin,  # `python3 -m` puts it into sys.argv
+            is_package=spec.submodule_search_locations is not None,
         )
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
@@ -134,4 +143,4 @@ def _warned(fullname: str) -> str:
 def install() -> None:
     """Let old names import. May be called any number of times."""
     if not any(isinstance(finder, MovedFinder) for finder in sys.meta_path):
-        sys.meta_path.append(MovedFinder())
+        sys.meta_path.insert(0, MovedFinder())

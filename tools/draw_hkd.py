@@ -20,7 +20,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
+
+from compact_svg import compact_file  # noqa: E402
 
 from espnet_cif_hkd.cif import integrate_and_fire  # noqa: E402
 
@@ -234,6 +236,7 @@ def main(out: Path = PICTURE) -> None:
         {"svg.hashsalt": "hkd", "svg.fonttype": "none", "font.family": "sans-serif"}
     ):
         draw().savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    compact_file(out)
 
 
 if __name__ == "__main__":

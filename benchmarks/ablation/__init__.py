@@ -1,5 +1,5 @@
-"""The ablation: systems × seeds trained, collected, counted and told.
+"""The ablation: trains systems × seeds, collects their results and reports them.
 
 The scripts of this folder put ``benchmarks/`` on the path and import each other as
-``ablation.cells`` and so on, so that no module of theirs hides one of others.
+``ablation.cells`` and so on, so none of their modules hides another one.
 """

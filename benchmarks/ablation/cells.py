@@ -1,12 +1,12 @@
-"""The scores of finished runs: one JSON file a cell, read and checked.
+"""The results of finished runs, read and checked.
 
-A cell is one training of one system with one seed, and what it decoded;
-``collect.py`` writes the files, README.md says what is in them.
+A cell is one training of one system with one seed, and what it decoded. Its file
+``cells/NAME.json`` has the training log, versions and commands; its utterances are in
+the table of the corpus (``utterances.py``). ``collect.py`` makes both.
 """
 
 import json
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,76 +14,72 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ablation import plan, utterances
+from ablation.checked import Json, load_json
 from ablation.errors import FREQUENCIES, SOUNDS, TENTHS
 from ablation.matrix import Matrix
+from ablation.utterances import UNITS, Block, Row, Table
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.tables import write_text
 
-FORMAT = 1
-UNITS = ("char", "word")
-_KINDS = {
-    "by_position": TENTHS,
-    "by_frequency": tuple(FREQUENCIES.values()),
-    "by_sound": tuple(SOUNDS),
-}
+FORMAT = 2
 Counts = Mapping[str, tuple[int, int]]
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Counts of a decoded set, by utterance.
+    """Counts of a decoded set.
 
     Attributes:
         utterances: U ids, ascending.
-        references: by unit, reference lengths ``(U,)``, int64.
-        errors: by unit, insertions, deletions and substitutions ``(U, 3)``, int64.
-        tokens: tokens of the reference and of the hypothesis ``(U, 2)``, int64.
+        references: by unit, reference lengths ``(U,)``.
+        errors: by unit, insertions, deletions and substitutions ``(U, 3)``.
+        tokens: tokens of the reference and of the hypothesis ``(U, 2)``.
+        by_position: tenth of the reference to (reference tokens, errors).
+        classes: ``by_frequency`` and, where readings are known, ``by_sound``: class to
+            reference tokens and errors, ``(U, 2)``.
     """
 
     utterances: tuple[str, ...]
-    references: Mapping[str, NDArray[np.int64]]
-    errors: Mapping[str, NDArray[np.int64]]
-    tokens: NDArray[np.int64]
+    references: Mapping[str, Ints]
+    errors: Mapping[str, Ints]
+    tokens: Ints
+    by_position: Counts
+    classes: Mapping[str, Mapping[str, Ints]]
 
     def rate(self, unit: str) -> float:
         """Errors in per cent of the reference."""
         return 100 * float(self.errors[unit].sum() / self.references[unit].sum())
 
+    def counts(self, kind: str) -> Counts:
+        """Class to (reference tokens, errors) of all utterances.
 
-@dataclass(frozen=True)
-class Analysis:
-    """Where the errors of a decoded set are.
-
-    Attributes:
-        by_position, by_frequency, by_sound: class to (reference tokens, errors); the
-            last is empty where readings are not known.
-        utterances: of each utterance, by the name of such a table; those not kept are
-            absent.
-    """
-
-    by_position: Counts
-    by_frequency: Counts
-    by_sound: Counts
-    utterances: Mapping[str, Mapping[str, Counts]]
+        Args:
+            kind: ``by_position``, ``by_frequency`` or ``by_sound``.
+        """
+        if kind == "by_position":
+            return self.by_position
+        found = self.classes.get(kind, {})
+        return {name: tuple(both.sum(0).tolist()) for name, both in found.items()}
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What one way of decoding gave.
+    """The results of one way of decoding.
 
     Attributes:
         seconds: of the search over all sets.
         sets: scores by the name of the set.
-        analysis: by the name of the set.
     """
 
     seconds: float
     sets: Mapping[str, Scores]
-    analysis: Mapping[str, Analysis]
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch: updates since the beginning, seconds of its own, means of the log."""
+    """One epoch: updates since the start of training, its seconds, means of the log."""
 
     number: int
     updates: int
@@ -110,191 +106,147 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """As the file is named."""
-        middle = f"_{self.variant}" if self.variant else ""
-        return f"{self.system}{middle}_seed{self.seed}"
+        """The name of its file."""
+        return plan.Cell(self.system, self.seed, self.variant).name
 
 
-class _Json:
-    """A value inside a file; errors name the file and the way to the value."""
-
-    def __init__(self, path: Path, where: str, value: Any) -> None:
-        self.path, self.where, self.value = path, where, value
-
-    def wrong(self, wanted: str) -> UserError:
-        return UserError(f"{self.path}: {self.where or 'the file'}: {wanted}")
-
-    def items(self) -> "list[tuple[str, _Json]]":
-        if not isinstance(self.value, dict):
-            raise self.wrong("must be an object")
-        prefix = f"{self.where}." if self.where else ""
-        return [
-            (str(k), _Json(self.path, f"{prefix}{k}", v)) for k, v in self.value.items()
-        ]
-
-    def at(self, key: str) -> "_Json":
-        found = dict(self.items())
-        if key not in found:
-            raise self.wrong(f"has no {key!r}; collect the cell again")
-        return found[key]
-
-    def has(self, key: str) -> bool:
-        return isinstance(self.value, dict) and key in self.value
-
-    def list(self) -> "list[_Json]":
-        if not isinstance(self.value, list):
-            raise self.wrong("must be a list")
-        return [
-            _Json(self.path, f"{self.where}[{i}]", v) for i, v in enumerate(self.value)
-        ]
-
-    def text(self) -> str:
-        if not isinstance(self.value, str):
-            raise self.wrong("must be a text")
-        return self.value
-
-    def number(self) -> float:
-        if isinstance(self.value, bool) or not isinstance(self.value, int | float):
-            raise self.wrong("must be a number")
-        return float(self.value)
-
-    def count(self) -> int:
-        value = self.number()
-        if not math.isfinite(value) or value < 0 or value != int(value):
-            raise self.wrong("must be a whole number from 0")
-        return int(value)
-
-    def counts(self, length: int) -> tuple[int, ...]:
-        found = tuple(item.count() for item in self.list())
-        if len(found) != length:
-            raise self.wrong(f"must be {length} numbers, not {len(found)}")
-        return found
-
-    def mapped(self, read: "Callable[[_Json], Any]") -> dict[str, Any]:
-        return {key: read(item) for key, item in self.items()}
+def table_file(matrix: Matrix) -> Path:
+    """The table of single utterances of a corpus."""
+    return matrix.results / "utterances.csv.gz"
 
 
-def load_json(path: Path) -> Any:
-    """The value of a JSON file.
+def write_cell(file: Path, found: Mapping[str, Any], rows: Sequence[Row]) -> None:
+    """Write what ``collect.py`` found of a run.
+
+    The file of the cell is written last: a cell that has a file is complete. A lock
+    lets several processes write at the same time.
+
+    Args:
+        file: ``results/CORPUS/cells/NAME.json``.
+        found: the JSON value.
+        rows: its utterances.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the table of the corpus cannot be used.
     """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})") from None
+    results = file.parent.parent
+    with utterances.locked(results):
+        utterances.replace(results / "utterances.csv.gz", file.stem, rows)
+        text = json.dumps(found, sort_keys=True, separators=(",", ":"))
+        write_text(file, text + "\n")
 
 
-def read_cell(path: Path) -> Cell:
+def read_cell(path: Path, table: Table) -> Cell:
     """Read one cell.
+
+    Args:
+        path: its JSON file.
+        table: of the corpus.
 
     Raises:
         UserError: naming the file, the key and what is wrong.
     """
-    top = _Json(path, "", load_json(path))
+    top = Json(path, "", load_json(path))
     if top.at("format").value != FORMAT:
-        raise top.at("format").wrong(f"this report reads format {FORMAT}")
-    analyses = top.at("analysis")
-    decodes = {}
-    for name, item in top.at("decodes").items():
-        kept = analyses.at(name).items() if analyses.has(name) else []
-        decodes[name] = Decoded(
-            seconds=item.at("seconds").number(),
-            sets=item.at("sets").mapped(_scores),
-            analysis={one: _analysis(found) for one, found in kept},
+        raise top.at("format").wrong(
+            f"this report reads format {FORMAT}; collect the cell again"
         )
+    system, seed = top.at("system").text(), top.at("seed").count()
+    variant = top.at("variant").text() if top.value.get("variant") else None
+    name = plan.Cell(system, seed, variant).name
+    if path.name != f"{name}.json":
+        raise UserError(f"{path}: it holds {name}; the name must be that")
     epochs = tuple(_epoch(item) for item in top.at("epochs").list())
     if not epochs:
         raise top.at("epochs").wrong("there is none")
-    cell = Cell(
+    for key in ("inference", "training"):
+        top.at("parameters").at(key)
+    return Cell(
         path=path,
         corpus=top.at("corpus").text(),
-        system=top.at("system").text(),
-        variant=top.at("variant").text() if top.value.get("variant") else None,
-        seed=top.at("seed").count(),
+        system=system,
+        variant=variant,
+        seed=seed,
         commands=tuple(item.text() for item in top.at("commands").list()),
-        versions=top.at("versions").mapped(_Json.text),
+        versions=top.at("versions").mapped(Json.text),
         hashes=top.at("hashes").mapped(
             lambda item: None if item.value is None else item.text()
         ),
-        parameters=top.at("parameters").mapped(_Json.count),
+        parameters=top.at("parameters").mapped(Json.count),
         epochs=epochs,
-        decodes=decodes,
+        decodes={
+            way: _decoded(item, table, name, way)
+            for way, item in top.at("decodes").items()
+        },
     )
-    for key in ("inference", "training"):
-        top.at("parameters").at(key)
-    if path.name != f"{cell.name}.json":
-        raise UserError(f"{path}: it holds {cell.name}; the name must be that")
-    return cell
 
 
-def _scores(item: _Json) -> Scores:
-    rows = sorted(item.at("utterances").items())
-    if not rows:
-        raise item.at("utterances").wrong("there is none")
-    units = [unit for unit in UNITS if unit in rows[0][1].value]
-    table = {
-        unit: np.array([row.at(unit).counts(4) for _, row in rows], dtype=np.int64)
-        for unit in units
+def _decoded(item: Json, table: Table, cell: str, decode: str) -> Decoded:
+    sets = {}
+    for name, positions in item.at("by_position").items():
+        block = table.get((cell, decode, name))
+        if block is None:
+            raise positions.wrong(
+                "the table has no such utterances; collect the cell again"
+            )
+        sets[name] = _scores(block, positions)
+    return Decoded(item.at("seconds").number(), sets)
+
+
+def _scores(block: Block, positions: Json) -> Scores:
+    by_position = positions.mapped(lambda one: one.counts(2))
+    for name in by_position:
+        if name not in TENTHS:
+            raise positions.wrong(f"unknown class {name!r}; known: {', '.join(TENTHS)}")
+    errors = {
+        unit: block.counts(*(f"{unit}_{kind}" for kind in ("ins", "del", "sub")))
+        for unit in UNITS
     }
-    for unit, counted in table.items():
-        if not counted[:, 0].sum():
-            raise item.wrong(f"the references have no {unit}")
-    lengths = [
-        (row.at("ref_tokens").count(), row.at("hyp_tokens").count()) for _, row in rows
-    ]
+    references = {unit: block.counts(f"{unit}_ref")[:, 0] for unit in UNITS}
+    for unit, lengths in references.items():
+        if not lengths.sum():
+            raise positions.wrong(f"the references have no {unit}")
+    classes = {
+        "by_frequency": {
+            name: block.counts(f"seen_{name}_ref", f"seen_{name}_wrong")
+            for name in FREQUENCIES.values()
+        }
+    }
+    if block.sounded:
+        classes["by_sound"] = {
+            name: block.counts("char_ref", f"sound_{name}") for name in SOUNDS
+        }
     return Scores(
-        utterances=tuple(utt for utt, _ in rows),
-        references={unit: counted[:, 0] for unit, counted in table.items()},
-        errors={unit: counted[:, 1:] for unit, counted in table.items()},
-        tokens=np.array(lengths, dtype=np.int64),
+        utterances=block.utterances,
+        references=references,
+        errors=errors,
+        tokens=block.counts("ref_tokens", "hyp_tokens"),
+        by_position={name: by_position[name] for name in TENTHS if name in by_position},
+        classes=classes,
     )
 
 
-def _classes(item: _Json, known: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
-    found = item.mapped(lambda one: one.counts(2))
-    for name in found:
-        if name not in known:
-            raise item.wrong(f"unknown class {name!r}; known are {', '.join(known)}")
-    return {name: found[name] for name in known if name in found}
-
-
-def _analysis(item: _Json) -> Analysis:
-    tables, single = {}, {}
-    for kind, classes in _KINDS.items():
-        if kind == "by_sound" and not item.has(kind):
-            tables[kind] = {}
-            continue
-        tables[kind] = _classes(item.at(kind), classes)
-        if item.has(f"{kind}_utterances"):
-            rows = item.at(f"{kind}_utterances").items()
-            single[kind] = {utt: _classes(row, classes) for utt, row in rows}
-    return Analysis(**tables, utterances=single)  # type: ignore[arg-type]
-
-
-def _epoch(item: _Json) -> Epoch:
+def _epoch(item: Json) -> Epoch:
     return Epoch(
         number=item.at("epoch").count(),
         updates=item.at("updates").count(),
         seconds=item.at("seconds").number(),
-        train=item.at("train").mapped(_Json.number),
-        valid=item.at("valid").mapped(_Json.number),
+        train=item.at("train").mapped(Json.number),
+        valid=item.at("valid").mapped(Json.number),
     )
 
 
 def read_cells(matrix: Matrix) -> tuple[Cell, ...]:
-    """All cells of a matrix that there are, in the order of the matrix.
+    """All cells of a matrix that exist, in the order of the matrix.
 
     Raises:
         UserError: a cell is not of the matrix, or two decoded different references.
     """
     order = list(matrix.systems), [None, *matrix.variants]
+    table = utterances.read(table_file(matrix))
     found = []
     for path in sorted((matrix.results / "cells").glob("*.json")):
-        cell = read_cell(path)
+        cell = read_cell(path, table)
         if cell.corpus != matrix.corpus:
             raise UserError(f"{path}: corpus: {cell.corpus} is not {matrix.corpus}")
         if cell.system not in order[0]:
@@ -324,7 +276,7 @@ def read_cells(matrix: Matrix) -> tuple[Cell, ...]:
 
 
 def read_tuning(matrix: Matrix) -> list[dict[str, Any]]:
-    """Runs that were made to choose settings; none if they were not noted.
+    """Runs that were made to choose settings; none if none were noted.
 
     Raises:
         UserError: an entry lacks its name or its figures of dev, or rates are
@@ -333,7 +285,7 @@ def read_tuning(matrix: Matrix) -> list[dict[str, Any]]:
     path = matrix.results / "tuning.json"
     if not path.exists():
         return []
-    entries = _Json(path, "", load_json(path)).list()
+    entries = Json(path, "", load_json(path)).list()
     for entry in entries:
         entry.at("name").text()
         for name, value in entry.at("dev").items():
@@ -344,27 +296,29 @@ def read_tuning(matrix: Matrix) -> list[dict[str, Any]]:
 
 def _same_references(cells: list[Cell]) -> None:
     """Rates are compared, so all must be of the same sentences."""
-    first: dict[tuple[str, str], tuple[Cell, Scores]] = {}
-    counted: dict[tuple[str, str], tuple[Cell, dict[str, int]]] = {}
+    first: dict[str, tuple[Cell, Scores]] = {}
     for cell in cells:
         for decoded in cell.decodes.values():
-            for name, analysis in decoded.analysis.items():
-                for kind in _KINDS:
-                    classes = getattr(analysis, kind)
-                    tokens = {key: row[0] for key, row in classes.items()}
-                    whose, sizes = counted.setdefault((name, kind), (cell, tokens))
-                    if tokens != sizes:
-                        raise UserError(
-                            f"{cell.path}: {name}.{kind}: its classes have other sizes "
-                            f"than those of {whose.path}: collect both again"
-                        )
             for name, scores in decoded.sets.items():
-                for unit, lengths in scores.references.items():
-                    other, known = first.setdefault((name, unit), (cell, scores))
-                    if known.utterances != scores.utterances or not np.array_equal(
-                        known.references[unit], lengths
-                    ):
-                        raise UserError(
-                            f"{cell.path}: {name}: its references are not those of "
-                            f"{other.path}: both must be of one version of the data"
-                        )
+                other, known = first.setdefault(name, (cell, scores))
+                if not _same(known, scores):
+                    raise UserError(
+                        f"{cell.path}: {name}: its references are not those of "
+                        f"{other.path}: collect both from one version of the data"
+                    )
+
+
+def _same(one: Scores, other: Scores) -> bool:
+    return (
+        one.utterances == other.utterances
+        and all(np.array_equal(one.references[u], other.references[u]) for u in UNITS)
+        and _sizes(one) == _sizes(other)
+    )
+
+
+def _sizes(scores: Scores) -> dict[str, dict[str, int]]:
+    kinds = ("by_position", "by_frequency", "by_sound")
+    return {
+        kind: {name: n for name, (n, _) in scores.counts(kind).items()}
+        for kind in kinds
+    }

@@ -1,7 +1,7 @@
-"""From a finished experiment folder to the JSON file of a cell.
+"""Reads the results of a run from its experiment folder.
 
-Everything a report needs is taken from the files that the recipe's stages wrote, so
-that a cell can be collected again at any time; no text of the corpus comes along.
+Everything that a report needs is in the files that the recipe's stages wrote, so a cell
+can be collected again at any time. No text of the corpus is copied.
 """
 
 import argparse
@@ -12,27 +12,22 @@ import platform
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ablation.errors import (
-    by_frequency,
-    by_frequency_utterances,
-    by_position,
-    by_sound_utterances,
-    summed,
-)
+from ablation.cells import FORMAT
+from ablation.errors import by_frequency, by_position, by_sound
 from ablation.matrix import TRAIN_SET
+from ablation.utterances import UNITS, Row
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.tables import read_table
 from espnet_cif_hkd.recipe.stages.sclite import Alignment, align
 from espnet_cif_hkd.recipe.training_log import epoch_phases, group_logs
 
-FORMAT = 1
 _LINE_OF_TRN = re.compile(r"(.*)\t\((.+)\)")
 _SYLLABLE = re.compile(r"[^\W\d_]+[1-5]")
 _ELAPSED = re.compile(r"Total decoding time: ([\d.]+)")
@@ -45,25 +40,28 @@ def collect(
     sets: Iterable[str],
     unit: str,
     spoken: str | None = None,
-) -> dict[str, Any]:
-    """Read what is known of one run.
+) -> tuple[dict[str, Any], list[Row]]:
+    """Read the results of one run.
 
     Args:
         folder: its experiment folder.
         recipe: the folder of the recipe, which holds ``dump``.
         decodes: folder of each way of decoding, by its name.
         sets: what was decoded.
-        unit: ``word`` or ``char``: whose frequency in training is looked at.
-        spoken: the recipe's file with a reading of each character, ``{set}`` in its
-            place; None if there is none.
+        unit: ``word`` or ``char``: errors are counted by its frequency in training.
+        spoken: path of the recipe's file with a reading of each character, with
+            ``{set}`` for the name of the set; None if there is none.
+
+    Returns:
+        The JSON value of the cell, and a row of each utterance.
 
     Raises:
-        UserError: A file is missing, or has not one reading a character.
+        UserError: A file is missing, or has not one reading for each character.
     """
     config = _read(folder / "config.yaml")
     conf = yaml.safe_load(config)
     raw = recipe / "dump" / "raw"
-    # Of the whole training set, so that all cells of a corpus have the same classes.
+    # Of the complete training set, so all cells of a corpus have the same classes.
     frequencies = training_counts(raw / TRAIN_SET / "text", unit)
     sounds = read_sounds(recipe, spoken, (TRAIN_SET, *sets)) if spoken else None
     found: dict[str, Any] = {
@@ -78,32 +76,32 @@ def collect(
         "parameters": count_parameters(conf),
         "epochs": read_epochs(folder),
         "decodes": {},
-        "analysis": {},
     }
+    rows: list[Row] = []
     for name, decoded in decodes.items():
         places = {one: unfiltered(folder / decoded, one) for one in sets}
         scored = {one: read_scores(place) for one, place in places.items()}
         aligned = {one: align_all(scored[one]) for one in sets}
         found["decodes"][name] = {
             "seconds": sum(map(decoding_seconds, places.values())),
-            "sets": {
-                one: {"utterances": counts(scored[one], aligned[one])} for one in sets
+            "by_position": {
+                one: by_position(aligned[one]["char"].values()) for one in sets
             },
         }
-        found["analysis"][name] = {
-            one: analysis(aligned[one], frequencies, unit, sounds) for one in sets
-        }
-    return found
+        for one in sets:
+            counted = counts(scored[one], aligned[one], frequencies, unit, sounds)
+            rows += [{"set": one, "decode": name, **row} for row in counted]
+    return found, rows
 
 
 def unfiltered(folder: Path, name: str) -> Path:
-    """Where a set is that is decoded whole.
+    """The folder of a set with all its utterances.
 
-    Of a set that validates, too, ESPnet keeps the utterances that training takes in
-    ``name`` and all of them in ``org/name``; the latter are decoded.
+    ESPnet filters a set that is used for validation and keeps the complete one, which
+    it decodes, in ``org/name``.
     """
-    whole = folder / "org" / name
-    return whole if whole.is_dir() else folder / name
+    complete = folder / "org" / name
+    return complete if complete.is_dir() else folder / name
 
 
 Scores = dict[str, dict[str, tuple[list[str], list[str]]]]
@@ -114,6 +112,9 @@ def read_scores(folder: Path) -> Scores:
 
     Args:
         folder: of a decoded set, after stage 13.
+
+    Raises:
+        UserError: a file is missing or damaged.
     """
     scores: Scores = {}
     for unit, kind in (("char", "cer"), ("word", "wer"), ("token", "ter")):
@@ -123,7 +124,7 @@ def read_scores(folder: Path) -> Scores:
             continue
         refs, hyps = (_read_trn(scored / f"{side}.trn") for side in ("ref", "hyp"))
         if list(refs) != list(hyps):
-            raise UserError(f"{scored}: ref.trn and hyp.trn have other utterances")
+            raise UserError(f"{scored}: ref.trn and hyp.trn list different utterances")
         scores[unit] = {utt: (refs[utt], hyps[utt]) for utt in refs}
     return scores
 
@@ -142,30 +143,51 @@ Aligned = dict[str, dict[str, Alignment]]
 
 
 def align_all(scores: Scores) -> Aligned:
-    """Characters and words of each utterance, aligned as sclite does."""
+    """Characters and words of each utterance, aligned like sclite."""
     return {
         unit: {utt: align(*pair) for utt, pair in scores[unit].items()}
         for unit in ("char", "word")
     }
 
 
-def counts(scores: Scores, aligned: Aligned) -> dict[str, dict[str, Any]]:
-    """Errors of each utterance: reference length, inserted, deleted, substituted."""
-    found = {}
+def counts(
+    scores: Scores,
+    aligned: Aligned,
+    frequencies: Counter[str],
+    unit: str,
+    sounds: "Sounds | None",
+) -> Iterator[dict[str, str | int]]:
+    """A row of each utterance, with the columns of ``utterances.py``.
+
+    Raises:
+        UserError: a reference has not one reading for each character.
+    """
     for utt, (ref, hyp) in scores["token"].items():
-        row: dict[str, Any] = {unit: _row(aligned[unit][utt]) for unit in aligned}
-        found[utt] = {**row, "ref_tokens": len(ref), "hyp_tokens": len(hyp)}
-    return found
-
-
-def _row(alignment: Alignment) -> list[int]:
-    errors = [alignment.inserted, alignment.deleted, alignment.substituted]
-    return [alignment.n_ref, *errors]
+        row: dict[str, str | int] = {"utterance": utt}
+        row |= {"ref_tokens": len(ref), "hyp_tokens": len(hyp)}
+        for name in UNITS:
+            one = aligned[name][utt]
+            row |= {f"{name}_ref": one.n_ref, f"{name}_ins": one.inserted}
+            row |= {f"{name}_del": one.deleted, f"{name}_sub": one.substituted}
+        for name, (tokens, wrong) in by_frequency(
+            [aligned[unit][utt]], frequencies
+        ).items():
+            row |= {f"seen_{name}_ref": tokens, f"seen_{name}_wrong": wrong}
+        if sounds is not None:
+            spoken = sounds.spoken.get(utt, [])
+            if len(spoken) != row["char_ref"]:
+                raise UserError(
+                    f"{utt}: {len(spoken)} readings of {row['char_ref']} characters; "
+                    "run the recipe from stage 1 again"
+                )
+            errors = by_sound(aligned["char"][utt], spoken, sounds.readings)
+            row |= {f"sound_{name}": number for name, number in errors.items()}
+        yield row
 
 
 @dataclass(frozen=True)
 class Sounds:
-    """How sentences are read.
+    """How sentences are pronounced.
 
     Attributes:
         spoken: by speaker-utterance, the reading of each character.
@@ -177,10 +199,10 @@ class Sounds:
 
 
 def read_sounds(recipe: Path, pattern: str, sets: Iterable[str]) -> Sounds:
-    """The readings of all sets; what is not ``hao3`` or the like is punctuation.
+    """The readings of all sets; words that are not like ``hao3`` are punctuation.
 
     Raises:
-        UserError: a file is missing, or has not one reading a character.
+        UserError: a file is missing, or has not one reading for each character.
     """
     spoken: dict[str, list[str]] = {}
     readings: dict[str, set[str]] = {}
@@ -197,30 +219,14 @@ def read_sounds(recipe: Path, pattern: str, sets: Iterable[str]) -> Sounds:
                     f"{path}: {utt} has {len(syllables)} readings of "
                     f"{len(characters)} characters; run stage 1 again"
                 )
-            spoken[f"{speakers[utt]}-{utt}"] = syllables  # as trn files name it
+            spoken[f"{speakers[utt]}-{utt}"] = syllables  # the name in trn files
             for character, syllable in zip(characters, syllables):
                 readings.setdefault(character, set()).add(syllable)
     return Sounds(spoken, readings)
 
 
-def analysis(
-    aligned: Aligned, frequencies: Counter[str], unit: str, sounds: Sounds | None
-) -> dict[str, Any]:
-    """Where errors are: by place, by frequency in training, by sound if it is known."""
-    by_sound: dict[str, Any] = {}
-    if sounds is not None:
-        rows = by_sound_utterances(aligned["char"], sounds.spoken, sounds.readings)
-        by_sound = {"by_sound": summed(rows.values()), "by_sound_utterances": rows}
-    return {
-        **by_sound,
-        "by_position": by_position(aligned["char"].values()),
-        "by_frequency": by_frequency(aligned[unit].values(), frequencies),
-        "by_frequency_utterances": by_frequency_utterances(aligned[unit], frequencies),
-    }
-
-
 def training_counts(text: Path, unit: str) -> Counter[str]:
-    """How often the training text has each word or character."""
+    """Occurrences of each word or character in the training text."""
     units: Counter[str] = Counter()
     for sentence in read_table(text, "run stages 1 to 4 first").values():
         words = sentence.split()
@@ -229,7 +235,7 @@ def training_counts(text: Path, unit: str) -> Counter[str]:
 
 
 def read_epochs(folder: Path) -> list[dict[str, Any]]:
-    """What the log says of each epoch; of one trained twice, the last time counts."""
+    """The log of each epoch; the last one if an epoch was trained twice."""
     epochs: dict[int, dict[str, Any]] = {}
     for logs in group_logs(folder.glob("train*.log")).values():
         for log in logs:
@@ -252,19 +258,19 @@ def _losses(phase: dict[str, float]) -> dict[str, float]:
 
 
 def decoding_seconds(folder: Path) -> float:
-    """How long the search took, without loading."""
+    """Seconds of the search, without loading the model."""
     match = _ELAPSED.search(_read(folder / "logdir" / "calculate_rtf.log"))
     return float(match[1]) if match else 0.0
 
 
 def count_parameters(conf: dict[str, Any]) -> dict[str, int]:
-    """Parameters that inference needs, and those of training."""
+    """Number of parameters in inference and in training."""
     from espnet2.tasks.asr import ASRTask
 
     import espnet_cif_hkd
 
     espnet_cif_hkd.register()
-    # It has no parameters, and the statistics it reads are named from another folder.
+    # It has no parameters, and the path of its statistics is relative to the recipe.
     model = ASRTask.build_model(argparse.Namespace(**{**conf, "normalize": None}))
     sizes = {name: tensor.numel() for name, tensor in model.named_parameters()}
     needed = {name: n for name, n in sizes.items() if not name.startswith("criterion.")}
@@ -279,7 +285,7 @@ def trained_on(conf: dict[str, Any]) -> Path:
 
 @functools.cache
 def data_hash(folder: Path, recipe: Path) -> str:
-    """A hash of all transcripts and all samples of a set, whatever its file format."""
+    """Hash of all transcripts and samples of a set, for any audio format."""
     import soundfile
 
     digest = hashlib.sha256()
@@ -297,7 +303,7 @@ def _file_hash(path: Path) -> str:
 
 
 def teacher_hash(conf: dict[str, Any], recipe: Path) -> str | None:
-    """Of the teacher's weights, if it stands in a folder, perhaps the recipe's."""
+    """Hash of the teacher's weights, if it is in a folder; relative to the recipe."""
     from espnet_cif_hkd.teachers.text.plm import resolve_teacher
 
     name = ((conf.get("model_conf") or {}).get("criterion_conf") or {}).get("teacher")
@@ -311,7 +317,7 @@ def teacher_hash(conf: dict[str, Any], recipe: Path) -> str | None:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Of all that computes."""
+    """Versions of this package, ESPnet, torch and Python."""
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
         cwd=Path(__file__).parent,

@@ -1,6 +1,6 @@
-"""Where errors fall, counted on sclite's alignments: what ``collect.py`` puts in cells.
+"""Counts of where errors are, from sclite's alignments.
 
-Counts add up over utterances, so those of several seeds may be added.
+Counts are sums over utterances, so those of several seeds may be added.
 """
 
 from collections import Counter
@@ -11,24 +11,24 @@ from espnet_cif_hkd.recipe.stages.sclite import Alignment, fold_case
 Counts = dict[str, list[int]]
 
 TENTHS = tuple(f"{10 * i}-{10 * (i + 1)}%" for i in range(10))
-# What stands instead of a character, where the readings of characters are known.
+# What replaces a character; needs the readings of the characters.
 SOUNDS = {
-    "homophone": "a character of the same syllable and tone",
-    "tone": "one of the same syllable in another tone",
-    "sound": "one of another syllable",
-    "deleted": "nothing",
+    "homophone": "a homophone: same syllable and tone",
+    "tone": "same syllable, another tone",
+    "sound": "another syllable",
+    "deleted": "nothing (deletion)",
 }
 _TONE = "12345"
-# Lowest number of occurrences in the training text: name of the class.
+# Smallest number of occurrences in the training text: name of the class.
 FREQUENCIES = {0: "0", 1: "1", 2: "2-4", 5: "5-19", 20: "20-99", 100: "100+"}
 
 
 def by_position(alignments: Iterable[Alignment]) -> Counts:
     """Tokens and errors by tenths of the reference.
 
-    Token ``i`` of ``n`` is in the tenth of its middle, ``(i + 1/2) / n``. An insertion
-    counts where it stands: behind ``i`` tokens of ``n`` at ``i / n``, behind all of
-    them in the last tenth, beside an empty reference in the first.
+    Token ``i`` of ``n`` counts in the tenth of its middle, ``(i + 1/2) / n``. An
+    insertion after ``i`` of ``n`` tokens counts at ``i / n``, after the last token in
+    the last tenth, and for an empty reference in the first.
 
     Returns:
         For each tenth ``[reference tokens, errors]``.
@@ -49,13 +49,13 @@ def by_position(alignments: Iterable[Alignment]) -> Counts:
 
 
 def by_frequency(alignments: Iterable[Alignment], counts: Mapping[str, int]) -> Counts:
-    """Substitutions and deletions by how often the training text has the token.
+    """Substitutions and deletions by the token's frequency in the training text.
 
-    Insertions have no reference and are not in it.
+    Insertions have no reference token and are not counted.
 
     Args:
-        alignments: of words, or of characters where text has no words.
-        counts: occurrences in the training text; what is not in it has none.
+        alignments: of words, or of characters where the text has no words.
+        counts: occurrences in the training text; 0 for missing tokens.
 
     Returns:
         For each class ``[reference tokens, errors]``.
@@ -72,54 +72,31 @@ def by_frequency(alignments: Iterable[Alignment], counts: Mapping[str, int]) -> 
     return rows
 
 
-def by_frequency_utterances(
-    alignments: Mapping[str, Alignment], counts: Mapping[str, int]
-) -> dict[str, Counts]:
-    """:func:`by_frequency` of each utterance, for intervals over utterances.
-
-    Returns:
-        By id the classes that the reference has.
-    """
-    found = {}
-    for utt, one in alignments.items():
-        rows = by_frequency([one], counts)
-        found[utt] = {name: row for name, row in rows.items() if row[0]}
-    return found
-
-
-def by_sound_utterances(
-    alignments: Mapping[str, Alignment],
-    spoken: Mapping[str, Sequence[str]],
+def by_sound(
+    alignment: Alignment,
+    spoken: Sequence[str],
     readings: Mapping[str, Collection[str]],
-) -> dict[str, Counts]:
-    """Substitutions and deletions by whether what is written sounds the same.
+) -> dict[str, int]:
+    """Substitutions and deletions by whether the written character sounds the same.
 
     Args:
-        alignments: of characters, by id.
-        spoken: by id the reading of each character of the reference, tone last:
-            ``hao3``.
+        alignment: of characters.
+        spoken: the reading of each character of the reference, tone last: ``hao3``.
         readings: all known readings of each character.
 
     Returns:
-        By id, for each class of ``SOUNDS`` ``[all reference characters, errors]``.
+        Errors of each class of ``SOUNDS``.
 
     Raises:
-        ValueError: a sentence has other than one reading a character; it names the
-            utterance.
+        ValueError: the number of readings is not that of the characters.
     """
-    found = {}
-    for utt, one in alignments.items():
-        syllables = spoken[utt]
-        written = [pair for pair in one.pairs if pair[0] is not None]
-        if len(written) != len(syllables):
-            raise ValueError(f"{utt}: {len(written)} characters, {len(syllables)} read")
-        errors = Counter(
-            _sound(hyp, syllable, readings)
-            for (ref, hyp), syllable in zip(written, syllables)
-            if _differ(ref or "", hyp)
-        )
-        found[utt] = {kind: [len(written), errors[kind]] for kind in SOUNDS}
-    return found
+    written = [(ref, hyp) for ref, hyp in alignment.pairs if ref is not None]
+    errors = Counter(
+        _sound(hyp, syllable, readings)
+        for (ref, hyp), syllable in zip(written, spoken, strict=True)
+        if _differ(ref, hyp)
+    )
+    return {kind: errors[kind] for kind in SOUNDS}
 
 
 def _sound(
@@ -134,19 +111,8 @@ def _sound(
     return "tone" if syllable.rstrip(_TONE) in without else "sound"
 
 
-def summed(rows: Iterable[Counts]) -> Counts:
-    """Counts of many utterances as one."""
-    total: Counts = {}
-    for row in rows:
-        for name, (tokens, wrong) in row.items():
-            have = total.setdefault(name, [0, 0])
-            have[0] += tokens
-            have[1] += wrong
-    return total
-
-
 def length_errors(lengths: Iterable[tuple[int, int]]) -> dict[int, int]:
-    """How many utterances are too short or too long, by how many tokens.
+    """Number of utterances by length error in tokens.
 
     Args:
         lengths: tokens of (reference, hypothesis) of each utterance.

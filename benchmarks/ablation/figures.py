@@ -23,14 +23,14 @@ _TEST = "test"
 
 
 def draw_all(summary: Summary, folder: Path) -> dict[str, Path]:
-    """Draw what the cells have numbers for.
+    """Draw all pictures for which the cells have numbers.
 
     Args:
         summary: a matrix with its cells.
-        folder: of the pictures; they are named after the corpus.
+        folder: target; the names of the files begin with the corpus.
 
     Returns:
-        Name of the picture to its file; without those that would be empty.
+        Name of the picture to its file; without empty pictures.
     """
     pictures: dict[str, Callable[[Summary], Figure | None]] = {
         "difference": lambda one: differences([one]),
@@ -64,7 +64,7 @@ def draw_overview(summaries: Sequence[Summary], path: Path) -> bool:
 
 
 def differences(summaries: Sequence[Summary]) -> Figure | None:
-    """Test CER against the baseline's, with intervals and the single seeds."""
+    """Difference of the test CER, with intervals and single seeds."""
     tables = [(one, _rows(one)) for one in summaries]
     tables = [(one, rows) for one, rows in tables if rows]
     if not tables:
@@ -161,7 +161,7 @@ def _by_epoch(
     value: Callable[[Epoch], float | None],
     clipped: bool = False,
 ) -> None:
-    """Mean line and band of each system; ``clipped`` leaves the first epochs out."""
+    """Mean line and band of each system; ``clipped`` cuts the first epochs off."""
     look = looks(summary.matrix)
     highest, ends = [], []
     for system in summary.present:
@@ -187,7 +187,7 @@ def _by_epoch(
         )
         highest.append(max(mean[len(mean) // 6 :]))
         ends.append((epochs[-1], mean[-1], own.label, own.color))
-    if highest and clipped:  # they would press all that matters to the bottom
+    if highest and clipped:  # they would compress the rest of the picture
         low, high = axes.get_ylim()
         axes.set_ylim(low, min(high, max(highest) * 1.05))
     axes.set_xlabel("epoch")
@@ -196,7 +196,7 @@ def _by_epoch(
 
 
 def losses(summary: Summary) -> Figure | None:
-    """Training curves beside the published ones, to be compared in shape."""
+    """Training curves and the published ones, to compare their shape."""
     columns: dict[str, tuple[str, Callable[[Epoch], float | None]]] = {
         "train_nll": ("train nll, bits per token", lambda e: _bits(e, "nll")),
         "train_ctc": ("train CTC, bits per token", lambda e: _bits(e, "loss_ctc")),
@@ -248,7 +248,7 @@ def losses(summary: Summary) -> Figure | None:
 
 
 def _is_cif(summary: Summary, system: str) -> bool:
-    """Has the quantity loss, which the published training has, too."""
+    """Whether it has the quantity loss, like the published training."""
     return any("loss_quantity" in c.epochs[-1].train for c in summary.runs(system))
 
 
@@ -258,7 +258,7 @@ def _bits(epoch: Epoch, name: str) -> float | None:
 
 
 def distillation(summary: Summary) -> Figure | None:
-    """Whether the distillation losses are learned, on dev."""
+    """Distillation losses on dev by epoch."""
     columns: dict[str, tuple[str, Callable[[Epoch], float | None]]] = {
         "acc_acd": (
             "dev acc_acd, %: own teacher vector nearest",
@@ -277,7 +277,7 @@ def distillation(summary: Summary) -> Figure | None:
 
 
 def positions(summary: Summary) -> Figure | None:
-    """CER by tenths of the reference, and against the baseline."""
+    """CER by tenths of the reference, and the difference from the baseline."""
     tables = _pooled(summary, "by_position")
     if not tables:
         return None
@@ -303,10 +303,10 @@ def positions(summary: Summary) -> Figure | None:
 
 
 def _pooled(summary: Summary, kind: str) -> dict[str, dict[str, float]]:
-    """Class to rate of each system that has an analysis."""
+    """Class to error rate of each system."""
     tables = {}
     for system in summary.present:
-        found = list(summary.analyses(system, summary.first_decode, _TEST).values())
+        found = list(summary.scores(system, summary.first_decode, _TEST).values())
         if found:
             tables[system] = {
                 name: rate
@@ -317,7 +317,7 @@ def _pooled(summary: Summary, kind: str) -> dict[str, dict[str, float]]:
 
 
 def frequencies(summary: Summary) -> Figure | None:
-    """Errors by frequency in training, and against the baseline with intervals."""
+    """Errors by frequency in training; the difference from the baseline."""
     tables = _pooled(summary, "by_frequency")
     if not tables:
         return None
@@ -325,14 +325,14 @@ def frequencies(summary: Summary) -> Figure | None:
     figure, panels = canvas(3.1, 2)
     classes = list(FREQUENCIES.values())
     places = np.arange(len(classes))
-    base = summary.analyses(summary.matrix.baseline, summary.first_decode, _TEST)
+    base = summary.scores(summary.matrix.baseline, summary.first_decode, _TEST)
     others = [name for name in tables if name != summary.matrix.baseline]
     for system, table in tables.items():
         rates = [table.get(name, math.nan) for name in classes]
         panels[0].plot(places, rates, **look[system].line)
     for number, system in enumerate(others):
         shift = 0.16 * (number - (len(others) - 1) / 2)
-        own = summary.analyses(system, summary.first_decode, _TEST)
+        own = summary.scores(system, summary.first_decode, _TEST)
         found = [class_difference(base, own, "by_frequency", name) for name in classes]
         kept = [(p, f) for p, f in zip(places, found) if f is not None]
         panels[1].plot(
@@ -360,7 +360,7 @@ def frequencies(summary: Summary) -> Figure | None:
 
 
 def lengths(summary: Summary, reach: int = 8) -> Figure | None:
-    """Distribution of tokens too many or too few, all seeds."""
+    """Distribution of the length error in tokens, all seeds."""
     look = looks(summary.matrix)
     figure, (axes,) = canvas(2.9)
     places, ends = list(range(-reach, reach + 1)), []

@@ -1,15 +1,15 @@
-"""What is to be run: the systems, seeds, variants and decodings of one corpus (YAML).
+"""The plan of one corpus (YAML): systems, seeds, variants and decodings.
 
-A matrix looks like this; ``options`` everywhere are words of a command line, as a list
-or as one string that is split as the shell does::
+Example; ``options`` are always words of a command line, given as a list or as one
+string that is split like in the shell::
 
     corpus: fotaq
     title: "FOTAQ: English, 3.9 hours"
     recipe: egs2/fotaq/asr_hkd
-    baseline: cif                # what all others are compared with
-    control: random              # if there is one: compared with the question, too
-    words: true                  # false: no word error rate, as for Mandarin
-    readings: data/{set}/pinyin  # if there is one: the syllable of each character
+    baseline: cif                # all others are compared with it
+    control: random              # optional; compared with the question too
+    words: true                  # false: no word error rate, for Mandarin
+    readings: data/{set}/pinyin  # optional; the syllable of each character
     seeds: [1, 2, 3]
     epochs: 20
     options: []                  # of every run
@@ -51,11 +51,11 @@ class System:
     """One row of the tables.
 
     Attributes:
-        name: as in file names; small letters, digits and hyphens.
-        label: as in tables.
-        options: words of the command line beside those of every run.
-        outside: a reference that is not one of the systems of the question.
-        before: a command that is run first, in the folder of the recipe.
+        name: in file names; lower-case letters, digits and hyphens.
+        label: in tables.
+        options: words of the command line in addition to those of every run.
+        outside: an external reference, not part of the question.
+        before: a command to run first, in the folder of the recipe.
     """
 
     name: str
@@ -72,11 +72,11 @@ class Variant:
     Attributes:
         name, label: as of a system.
         system: name of the system that it varies.
-        options: words of the command line beside those of the system.
+        options: words of the command line in addition to those of the system.
         epochs: of its training.
-        subset: it is trained on so many utterances, those of the recipe's
-            ``local/data.sh --subset``; 0: on all.
-        against: name of the variant or system that it is compared with.
+        subset: number of utterances for training, those of the recipe's
+            ``local/data.sh --subset``; 0: all.
+        against: name of the variant or system to compare with.
     """
 
     name: str
@@ -105,13 +105,12 @@ class Matrix:
         path: the YAML file.
         corpus, title: its name in file names, and in words.
         recipe: folder of the recipe, relative to the repository.
-        baseline: name of the system that all others are compared with.
-        control: name of a system that does what the question's does for another
-            reason, or None.
-        words: whether word error rates are told beside character error rates.
+        baseline: name of the system to compare all others with.
+        control: name of a system without the supposed cause of the gain, or None.
+        words: whether word error rates are reported too.
         readings: a file of the recipe, ``{set}`` in its place, or None.
         seeds: at least one, each once.
-        epochs: of every training, but of variants that have their own.
+        epochs: of every training, except variants with their own number.
         options: words of every command line.
         systems, variants, decodes: by name, in the order of the file.
     """
@@ -132,21 +131,21 @@ class Matrix:
     decodes: Mapping[str, Decode]
 
     def epochs_of(self, variant: str | None) -> int:
-        """Of the training of a variant, or of a system as it is."""
+        """Epochs of a variant; of a system if it is None."""
         return self.variants[variant].epochs if variant else self.epochs
 
     def subset_of(self, variant: str | None) -> int:
-        """Utterances that it is trained on; 0: all, as a system is as it is."""
+        """Number of training utterances of a variant; 0: all, as for a system."""
         return self.variants[variant].subset if variant else 0
 
     @property
     def results(self) -> Path:
-        """Folder of the scores: ``cells/`` and ``tuning.json`` are in it."""
+        """Folder of the results: ``cells/``, the table and ``tuning.json``."""
         return self.path.parent / "results" / self.corpus
 
 
 class _Reader:
-    """Takes values out of one mapping; errors name the file and the key."""
+    """Checked values of a mapping; errors name the file and the key."""
 
     def __init__(self, path: Path, where: str, data: object) -> None:
         self.path, self.where = path, where
@@ -201,7 +200,7 @@ class _Reader:
         for name, value in data.items():
             if not isinstance(name, str) or not _NAME.fullmatch(name):
                 raise self.fail(
-                    f"{key}.{name}", "names are small letters, digits and hyphens"
+                    f"{key}.{name}", "names are lower-case letters, digits and hyphens"
                 )
             found[name] = _Reader(self.path, f"{key}.{name}", value)
             found[name].only(known)

@@ -1,7 +1,7 @@
-"""How all pictures look: colours, sizes, keys, labels at the ends of lines, SVG files.
+"""The style of all pictures: colours, sizes, keys, labels at line ends, SVG files.
 
-A picture is 7.2 inches wide, about 690 pixels on a page. Colours are those of Okabe and
-Ito, told apart by most eyes; shapes and labels say the same once more.
+A picture is 7.2 inches wide, about 690 pixels on a page. The colours are those of Okabe
+and Ito, which most people can distinguish; markers and labels repeat the information.
 """
 
 import io
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+from compact_svg import compact
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -50,7 +51,7 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Look:
-    """How a system is drawn everywhere."""
+    """The style of a system in all pictures."""
 
     color: str
     marker: str
@@ -69,7 +70,7 @@ class Look:
 
 
 def looks(matrix: Matrix) -> dict[str, Look]:
-    """Of all systems, the same for all corpora and whatever has been run."""
+    """Styles of all systems, the same for all corpora and any set of runs."""
     found, others = {}, itertools.cycle(_OTHERS)
     for name, system in matrix.systems.items():
         if name == matrix.baseline:
@@ -84,7 +85,7 @@ def looks(matrix: Matrix) -> dict[str, Look]:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Draw inside of it."""
+    """The settings of matplotlib in which pictures are drawn."""
     with matplotlib.rc_context(_STYLE):
         yield
 
@@ -97,7 +98,7 @@ def canvas(height: float, columns: int = 1, rows: int = 1) -> tuple[Figure, list
 
 
 def key(figure: Figure, axes: Iterable[Axes]) -> None:
-    """One key above all panels, of what any of them has, as wide as the figure."""
+    """One key above all panels, not wider than the figure."""
     handles: dict[str, Any] = {}
     for one in axes:
         for handle, label in zip(*one.get_legend_handles_labels()):
@@ -124,12 +125,12 @@ def label_ends(
     ends: Sequence[tuple[float, float, str, str]],
     gap: float = 11,
 ) -> None:
-    """Write labels behind the ends of lines, moved apart where they would collide.
+    """Write labels after the ends of lines, moved apart where they would overlap.
 
     Args:
-        figure: the whole.
+        figure: the figure.
         axes: a panel of it with its final limits and scales.
-        ends: ``(x, y, label, colour)`` of each line, in data.
+        ends: ``(x, y, label, colour)`` of each line, in data coordinates.
         gap: between two labels, in points.
     """
     figure.draw_without_rendering()
@@ -153,7 +154,7 @@ def label_ends(
 def _apart(places: Sequence[float], gap: float) -> list[float]:
     """Ascending places with at least ``gap`` between them, moved as little as possible.
 
-    Neighbours that collide become a group about their mean; groups that collide merge.
+    Labels that overlap become a group around their mean; overlapping groups merge.
     """
     groups: list[list[float]] = []
     for place in places:
@@ -182,6 +183,4 @@ def save(figure: Figure, path: Path) -> None:
     """Write an SVG, the same bytes for the same numbers."""
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-    text = "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, text + "\n")
+    write_text(path, compact(stream.getvalue()))

@@ -1,4 +1,4 @@
-"""The command lines of a matrix: what prepares it, and what makes each cell."""
+"""The command lines of a matrix: the preparation, and those of each cell."""
 
 import itertools
 import os
@@ -22,7 +22,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """As in file names and on the command line: ``hkd_neg100_seed1``."""
+        """The name in file names and on the command line: ``hkd_neg100_seed1``."""
         middle = f"_{self.variant}" if self.variant else ""
         return f"{self.system}{middle}_seed{self.seed}"
 
@@ -30,7 +30,7 @@ class Cell:
 def cells(matrix: Matrix) -> Iterator[Cell]:
     """All cells: every system with the first seed, with the second, then variants.
 
-    So that a matrix that is cut short compares all systems by the seeds it has.
+    So an incomplete matrix can compare all systems by the seeds that it has.
     """
     for seed in matrix.seeds:
         for system in matrix.systems:
@@ -40,7 +40,7 @@ def cells(matrix: Matrix) -> Iterator[Cell]:
 
 
 def result_file(matrix: Matrix, cell: Cell) -> Path:
-    """Where the scores of a cell are kept."""
+    """The file of a cell's results; a cell with a file is done."""
     return matrix.results / "cells" / f"{cell.name}.json"
 
 
@@ -60,7 +60,7 @@ def named(matrix: Matrix, names: list[str]) -> list[Cell]:
 
 
 def missing(matrix: Matrix, names: list[str]) -> list[Cell]:
-    """Those of ``named`` that have no scores.
+    """Those of ``named`` that have no results.
 
     Raises:
         UserError: A name is not one of the matrix.
@@ -75,7 +75,7 @@ def experiment(matrix: Matrix, cell: Cell, top: Path) -> Path:
 
 
 def _merge(words: list[str]) -> list[str]:
-    """Join what several ``--asr_args`` say: ``run.sh`` takes the last one alone."""
+    """Join several ``--asr_args``, because ``run.sh`` uses only the last one."""
     rest, arguments = [], []
     given = iter(words)
     for word in given:
@@ -88,7 +88,7 @@ def _merge(words: list[str]) -> list[str]:
 
 
 def _run(matrix: Matrix, *words: str) -> list[str]:
-    # ESPnet's own asr.sh has no such option, and runs every stage that it is told to.
+    # ESPnet's own asr.sh does not have this option; it runs all given stages.
     reuse = [] if os.environ.get("ESPNET_ROOT") else ["--reuse", "true"]
     shared = [*matrix.options, "--expdir", EXPERIMENTS, *reuse]
     return _merge(["./run.sh", *shared, *words])
@@ -99,9 +99,9 @@ def _stages(first: int, last: int) -> tuple[str, ...]:
 
 
 def preparation(matrix: Matrix, todo: Iterable[Cell]) -> list[list[str]]:
-    """Commands whose outputs cells share: data, token list, LM, shapes.
+    """Commands with outputs for all cells: data, token list, LM, shapes.
 
-    Subsets of the data are made for those of ``todo`` only.
+    Subsets of the data are made only for the cells of ``todo``.
     """
     first = matrix.systems[matrix.baseline].options
     commands = [_run(matrix, *first, *_stages(1, 5))]
@@ -113,7 +113,7 @@ def preparation(matrix: Matrix, todo: Iterable[Cell]) -> list[list[str]]:
     commands.append(_run(matrix, *first, *_stages(10, 10)))
     for size in sorted({matrix.subset_of(cell.variant) for cell in todo} - {0}):
         commands.append(["bash", "local/data.sh", "--subset", str(size)])
-        # Token list and LM are those of the whole set.
+        # Token list and LM are those of the complete set.
         for stages in (_stages(3, 4), _stages(10, 10)):
             commands.append(_run(matrix, *first, *_subset(size), *stages))
     return commands

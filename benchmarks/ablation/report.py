@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""From the cells of a matrix to RESULTS.md of its recipe, pictures, docs/results.md.
+"""Makes RESULTS.md of the recipes, the pictures and docs/results.md from the cells.
 
     python3 benchmarks/ablation/report.py benchmarks/ablation/fotaq.yaml
 
-Needs numpy, matplotlib and PyYAML, neither ESPnet nor torch. All numbers and the
-sentences about them come from ``results/CORPUS/``; what is no number may be added in
-``CORPUS_notes.md`` beside the matrix: it is put into RESULTS.md as it is, and what
-stands above its first heading also into docs/results.md. docs/results.md is about all
-matrices of the folder that have cells.
+Needs numpy, scipy, matplotlib, scour and PyYAML, neither ESPnet nor torch. All numbers
+and the sentences about them come from ``results/CORPUS/``. Other remarks are in
+``CORPUS_notes.md`` beside the matrix: the file is copied into RESULTS.md, and the part
+above its first heading into docs/results.md. docs/results.md describes all matrices of
+the folder that have cells.
 """
 
 import argparse
@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT)]
+sys.path[:0] = [str(ROOT / name) for name in ("benchmarks", "tools", "")]
 
-from ablation import figures, pages  # noqa: E402
+from ablation import figures, pages, reader_page  # noqa: E402
 from ablation.cells import read_tuning  # noqa: E402
 from ablation.matrix import read_matrix  # noqa: E402
 from ablation.summary import Summary, summarise  # noqa: E402
@@ -51,12 +51,12 @@ def write_reader_page(summaries: Sequence[Summary], root: Path) -> list[Path]:
     }
     above = {one.matrix.corpus: notes(one).partition("\n#")[0] for one in summaries}
     link = _relative(picture, page) if drawn else None
-    write_text(page, pages.reader(summaries, link, links, above))
+    write_text(page, reader_page.reader(summaries, link, links, above))
     return [page, *([picture] if drawn else [])]
 
 
 def notes(summary: Summary) -> str:
-    """What is written by hand about a corpus; nothing if there is no such file."""
+    """The notes about a corpus, written by hand; empty if there is no such file."""
     matrix = summary.matrix
     path = matrix.path.with_name(f"{matrix.corpus}_notes.md")
     return path.read_text(encoding="utf-8").strip() if path.exists() else ""
@@ -81,8 +81,8 @@ def report(paths: Sequence[Path], root: Path) -> list[Path]:
     for path in paths:
         written += write_results(summarise(read_matrix(path)), root)
     beside = {path for one in paths for path in one.parent.glob("*.yaml")}
-    told = [summarise(read_matrix(path)) for path in sorted(beside)]
-    return written + write_reader_page([one for one in told if one.cells], root)
+    known = [summarise(read_matrix(path)) for path in sorted(beside)]
+    return written + write_reader_page([one for one in known if one.cells], root)
 
 
 def main(cmd: Sequence[str] | None = None) -> int:

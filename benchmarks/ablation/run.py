@@ -1,18 +1,17 @@
-"""Fill the missing cells of a matrix: train, decode, score, keep the scores.
+"""Run the missing cells of a matrix: train, decode, score, store the results.
 
     python3 benchmarks/ablation/run.py benchmarks/ablation/fotaq.yaml
         [--jobs 2] [--threads 1] [--list] [--again] [CELL …]
 
-Cells that have a file in ``results/CORPUS/cells`` are done; of the others, those named
-or all are run, ``--jobs`` at a time. Killed and started anew it goes on where it was:
-finished stages are kept, a training resumes after its last whole epoch. What the
-commands say is in ``exp/ablation/CELL.log`` of the recipe. ``--again`` takes the scores
-anew from the folders of finished cells, of those named or of all.
+Cells with a file in ``results/CORPUS/cells`` are done. Of the others, the named ones or
+all are run, ``--jobs`` at a time. A stopped run continues when it is started again:
+finished stages are kept, and training resumes after its last complete epoch. The output
+of the commands is in ``exp/ablation/CELL.log`` of the recipe. ``--again`` collects the
+results of finished cells, the named ones or all, from their folders again.
 """
 
 import argparse
 import fcntl
-import json
 import os
 import shlex
 import subprocess
@@ -24,7 +23,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ablation.cells import load_json
+from ablation.cells import write_cell
+from ablation.checked import load_json
 from ablation.collect import collect
 from ablation.matrix import Matrix, read_matrix
 from ablation.plan import (
@@ -38,7 +38,6 @@ from ablation.plan import (
     result_file,
 )
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.io.tables import write_text
 
 TOP = Path(__file__).resolve().parents[2]
 SETS = ("dev", "test")
@@ -47,8 +46,8 @@ SETS = ("dev", "test")
 def execute(words: list[str], recipe: Path, log: Path, threads: int) -> None:
     """Run one command in the recipe's folder.
 
-    The lock on ``log`` is the command's, too: as long as one of its processes lives,
-    also after this one was killed, nobody else begins the same work.
+    The command inherits the lock on ``log``: while one of its processes runs, even
+    after this one was killed, no other process starts the same work.
 
     Raises:
         UserError: It failed.
@@ -56,9 +55,11 @@ def execute(words: list[str], recipe: Path, log: Path, threads: int) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     packages = [str(TOP), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, packages))
-    refusal = f"{log} is locked: another run.py, or what it left, is at this work"
+    refusal = (
+        f"{log} is locked: another run.py, or a process it started, does this work"
+    )
     log.parent.mkdir(parents=True, exist_ok=True)
-    # No filelock, which the command could not inherit.
+    # Not by filelock: the command inherits this lock.
     with log.open("ab") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -81,7 +82,7 @@ def execute(words: list[str], recipe: Path, log: Path, threads: int) -> None:
 
 
 def fill(matrix: Matrix, cell: Cell, threads: int) -> None:
-    """Run a cell and write its scores."""
+    """Run a cell and write its results."""
     recipe = TOP / matrix.recipe
     log = recipe / EXPERIMENTS / f"{cell.name}.log"
     for words in commands(matrix, cell):
@@ -90,8 +91,8 @@ def fill(matrix: Matrix, cell: Cell, threads: int) -> None:
 
 
 def keep(matrix: Matrix, cell: Cell) -> None:
-    """Collect what the folder of a cell has, and write it."""
-    found = collect(
+    """Collect the results from the folder of a cell, and write them."""
+    found, rows = collect(
         experiment(matrix, cell, TOP),
         TOP / matrix.recipe,
         {name: name for name in matrix.decodes},
@@ -105,14 +106,13 @@ def keep(matrix: Matrix, cell: Cell) -> None:
     found |= {**known, "commands": [shlex.join(w) for w in commands(matrix, cell)]}
     file = result_file(matrix, cell)
     if file.exists():
-        # What trained and decoded it is not what collects it anew.
+        # The versions that trained and decoded it, not those that collect it again.
         found["versions"] = load_json(file)["versions"]
-    text = json.dumps(found, sort_keys=True, separators=(",", ":"))
-    write_text(file, text + "\n")
+    write_cell(file, found, rows)
 
 
 def work(matrix: Matrix, todo: list[Cell], jobs: int, threads: int) -> list[str]:
-    """Run cells side by side, of so many threads each; returns a line an error."""
+    """Run ``jobs`` cells at a time; return a line for each error."""
     recipe = TOP / matrix.recipe
     for words in preparation(matrix, todo):
         log = recipe / EXPERIMENTS / "preparation.log"
@@ -131,17 +131,19 @@ def work(matrix: Matrix, todo: list[Cell], jobs: int, threads: int) -> list[str]
 
 
 def main() -> None:
-    """Run what is missing."""
+    """Run the missing cells."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("matrix", type=Path, help="for example fotaq.yaml")
     parser.add_argument("cells", nargs="*", help="names; all by default")
     parser.add_argument("--jobs", type=int, default=2, help="cells at a time")
     parser.add_argument(
-        "--threads", type=int, help="of each; by default what the cores allow"
+        "--threads", type=int, help="of each cell; default: cores / jobs"
     )
-    parser.add_argument("--list", action="store_true", help="name what is missing")
+    parser.add_argument("--list", action="store_true", help="list the missing cells")
     parser.add_argument(
-        "--again", action="store_true", help="collect the scores of finished cells anew"
+        "--again",
+        action="store_true",
+        help="collect the results of finished cells again",
     )
     args = parser.parse_intermixed_args()
     if args.jobs < 1:

@@ -1,33 +1,34 @@
-"""How sure a difference between two systems is.
+"""How certain a difference between two systems is.
 
-Three things are uncertain: which utterances the test set happens to have, which model a
-seed happens to give, and both. Each has its interval here, all of 95 %:
+The utterances of the test set are a sample, and so are the seeds of training. Three
+intervals, all of 95 %, say how much of a difference may come from that:
 
-- over utterances (paired bootstrap): utterances are drawn with replacement, and each
-  brings its errors of all seeds of both systems. It says whether *these trained
-  models* differ on *such utterances*, and ignores that another training would give
-  other models.
-- over utterances and seeds: the seeds of each system are drawn with replacement as
-  well, each system's for itself, because one seed gives two systems neither the same
-  parameters nor the same random stream. Few seeds make it too narrow: of n runs the
+- over utterances (paired bootstrap): utterances are drawn with replacement, each with
+  its errors of all seeds of both systems. It says whether *these trained models* differ
+  on *such utterances*. It ignores that another training would give other models.
+- over utterances and seeds: the seeds of each system are drawn as well, independently
+  for the two systems, because one seed gives them neither the same parameters nor the
+  same random stream. For few seeds the interval is too narrow: with n runs the
   bootstrap sees (n - 1) / n of the variance.
-- over seeds (Student's t): from the differences of each seed's two models on the whole
-  set, with n - 1 degrees of freedom. With three seeds it is 2.5 standard deviations of
-  these differences wide to each side.
+- over seeds (Student's t): from the difference of each seed on the complete set, with
+  n - 1 degrees of freedom. For three seeds it extends 2.5 standard deviations of these
+  differences to each side.
 
-Utterances count as independent, though speakers and some sentences recur.
+Utterances are treated as independent, although speakers and some sentences recur.
 
-The name of this module is not ``statistics``: that would hide Python's own from all
-that is started in this folder.
+This module must not be called ``statistics``: it would hide Python's own module from
+every script that is started in this folder.
 """
 
 import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 LEVEL = 0.95
 RESAMPLES = 10_000
@@ -40,14 +41,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Interval:
-    """From ``low`` to ``high``; not a number where nothing can be said."""
+    """From ``low`` to ``high``; NaN where it cannot be computed."""
 
     low: float
     high: float
 
     @property
     def side(self) -> int:
-        """-1 if all of it is below 0, 1 if all is above, else 0."""
+        """-1 if the interval is below 0, 1 if it is above 0, else 0."""
         return int(self.low > 0) - int(self.high < 0)
 
 
@@ -55,11 +56,11 @@ class Interval:
 class Difference:
     """Error rates of two systems with the same seeds, in per cent.
 
-    ``absolute`` is system minus baseline in points, ``relative`` the same in per cent
-    of the baseline; below 0 the system makes fewer errors.
+    ``absolute`` is system minus baseline in points, ``relative`` is the same in per
+    cent of the baseline. Below 0 the system makes fewer errors.
 
     Attributes:
-        seeds: of both; all others are left out here.
+        seeds: common to both systems; runs with other seeds are not used.
         baseline, rate: all seeds pooled.
         absolute_utterances, relative_utterances: over utterances.
         absolute_both, relative_both: over utterances and seeds; None with one seed.
@@ -87,18 +88,14 @@ class Difference:
 
 
 def mean_and_sd(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean, and sample standard deviation (n - 1), which one value does not have.
+    """Mean and sample standard deviation (n - 1); None for the deviation of one value.
 
     Raises:
         ValueError: there is no value.
     """
     if not values:
         raise ValueError("no values")
-    mean = math.fsum(values) / len(values)
-    if len(values) == 1:
-        return mean, None
-    squares = math.fsum((value - mean) ** 2 for value in values)
-    return mean, math.sqrt(squares / (len(values) - 1))
+    return fmean(values), stdev(values) if len(values) > 1 else None
 
 
 def compare(
@@ -111,13 +108,13 @@ def compare(
     """Compare a system with the baseline.
 
     Args:
-        references: reference length of each utterance; ``(U,)`` for all seeds.
+        references: reference length of each utterance, ``(U,)``, equal for all seeds.
         baseline, system: errors of each seed's model in each utterance, ``(S, U)``.
         seeds: S names of the rows.
-        resamples: of each bootstrap.
+        resamples: number of resamples of each bootstrap.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: the shapes do not fit.
     """
     expected = len(seeds), len(references)
     if not seeds or baseline.shape != expected or system.shape != expected:
@@ -156,9 +153,9 @@ def compare(
 
 @functools.lru_cache(maxsize=4)
 def _drawn_utterances(number: int, resamples: int) -> NDArray[np.int32]:
-    """How often each resample has each utterance, ``(resamples, number)``.
+    """How often each resample contains each utterance, ``(resamples, number)``.
 
-    The same for all comparisons of a set, so that their intervals can be compared.
+    All comparisons of a set use the same draws, so their intervals can be compared.
     """
     return _draws(np.random.default_rng([_SEED, 0]), number, resamples)
 
@@ -205,7 +202,7 @@ def _spread(
 
 
 def _percentiles(values: Floats) -> Interval:
-    """Of the finite ones; a rare class may be absent from a resample."""
+    """Interval of the finite values; a rare class may be absent from a resample."""
     kept = values[np.isfinite(values)]
     if not len(kept):
         return Interval(math.nan, math.nan)
@@ -215,7 +212,7 @@ def _percentiles(values: Floats) -> Interval:
 
 
 def t_interval(values: Sequence[float]) -> Interval:
-    """Student's interval of the mean.
+    """Student's interval of the mean, 95 %.
 
     Raises:
         ValueError: fewer than two values.
@@ -223,33 +220,6 @@ def t_interval(values: Sequence[float]) -> Interval:
     mean, deviation = mean_and_sd(values)
     if deviation is None:
         raise ValueError("an interval needs two values")
-    half = t_quantile(len(values) - 1) * deviation / math.sqrt(len(values))
+    quantile = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1))
+    half = quantile * deviation / math.sqrt(len(values))
     return Interval(mean - half, mean + half)
-
-
-def t_quantile(degrees: int) -> float:
-    """Where the middle 95 % of Student's distribution end.
-
-    Its distribution function is a finite sum for whole degrees, inverted by bisection.
-    """
-    low, high = 0.0, 1e3
-    for _ in range(80):
-        middle = (low + high) / 2
-        if _t_middle(middle, degrees) < LEVEL:
-            low = middle
-        else:
-            high = middle
-    return high
-
-
-def _t_middle(t: float, degrees: int) -> float:
-    """Probability between -t and t."""
-    angle = math.atan(t / math.sqrt(degrees))
-    sine, cosine = math.sin(angle), math.cos(angle)
-    odd = degrees % 2
-    term = cosine if odd else 1.0
-    total = term if degrees > 1 else 0.0
-    for k in range(2 + odd, degrees, 2):
-        term *= (k - 1) / k * cosine**2
-        total += term
-    return 2 / math.pi * (angle + sine * total) if odd else sine * total

@@ -1,12 +1,12 @@
 """Numbers of a matrix: rates by seed, comparisons, and what is missing."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ablation import plan
-from ablation.cells import Analysis, Cell, Epoch, Scores, read_cells
+from ablation.cells import Cell, Epoch, Scores, read_cells
 from ablation.matrix import Matrix
 from ablation.significance import Difference, compare, mean_and_sd
 
@@ -20,7 +20,7 @@ class Summary:
 
     Attributes:
         matrix: the plan.
-        cells: all that there are, variants too.
+        cells: all existing cells, variants included.
     """
 
     matrix: Matrix
@@ -35,14 +35,14 @@ class Summary:
 
     @property
     def first_decode(self) -> str:
-        """The way of decoding of the headline and of the analyses."""
+        """The way of decoding of the headline and of the error classes."""
         return next(iter(self.matrix.decodes))
 
     @property
     def systems(self) -> list[str]:
-        """All systems as they are told; the matrix has them as they are run.
+        """All systems in the order of the tables; the matrix has the order of the runs.
 
-        The baseline is first, the question last but for references from outside.
+        The baseline is first; the question is last, before external references.
         """
         systems = self.matrix.systems
 
@@ -63,7 +63,7 @@ class Summary:
 
     @property
     def contenders(self) -> list[str]:
-        """Those of them that are neither the baseline nor from outside."""
+        """Present systems that are neither the baseline nor external."""
         return [
             name
             for name in self.present
@@ -72,7 +72,7 @@ class Summary:
 
     @property
     def question(self) -> str:
-        """The system that readers ask about."""
+        """The system of the main question."""
         inside = [s for s in self.systems if not self.matrix.systems[s].outside]
         return inside[-1]
 
@@ -80,30 +80,22 @@ class Summary:
         return self.matrix.systems[system].label
 
     def runs(self, system: str) -> list[Cell]:
-        """Runs of a system as it is, by seed."""
+        """Runs of a system without its variants, by seed."""
         return [c for c in self.cells if c.system == system and c.variant is None]
 
     def variants(self) -> list[Cell]:
         return [cell for cell in self.cells if cell.variant is not None]
 
     def compared(self, cell: Cell) -> list[Cell]:
-        """What a variant is compared with: another one, or runs of a system."""
+        """The runs to compare a variant with: another variant or a system."""
         assert cell.variant is not None
         against = self.matrix.variants[cell.variant].against
         # No variant has the name of a system.
         return [c for c in self.cells if (c.variant or c.system) == against]
 
     def scores(self, system: str, decode: str, name: str) -> dict[int, Scores]:
-        """Scores of a decoded set by seed, of the runs that have it."""
+        """Scores of a decoded set by seed, for the runs that have it."""
         return scores_of(self.runs(system), decode, name)
-
-    def analyses(self, system: str, decode: str, name: str) -> dict[int, Analysis]:
-        """Analyses of a decoded set by seed, of the runs that have one."""
-        return {
-            cell.seed: cell.decodes[decode].analysis[name]
-            for cell in self.runs(system)
-            if decode in cell.decodes and name in cell.decodes[decode].analysis
-        }
 
     def rates(self, system: str, decode: str, name: str, unit: str) -> list[float]:
         """Error rates of all seeds, in per cent."""
@@ -113,7 +105,7 @@ class Summary:
     def difference(
         self, system: str, decode: str, name: str, unit: str
     ) -> Difference | None:
-        """A system against the baseline by the seeds of both; None without any."""
+        """A system against the baseline by their common seeds; None without any."""
         key = (system, decode, name, unit)
         if key not in self._differences:
             self._differences[key] = score_difference(
@@ -124,7 +116,7 @@ class Summary:
         return self._differences[key]
 
     def against_control(self, decode: str, name: str) -> Difference | None:
-        """The system asked about against the control, CER; None if one has no run."""
+        """CER of the question against the control; None if one has no run."""
         if self.matrix.control is None:
             return None
         return score_difference(
@@ -136,7 +128,7 @@ class Summary:
     def curve(
         self, system: str, value: "Callable[[Epoch], float | None]"
     ) -> list[list[tuple[Epoch, float]]]:
-        """A value of the log by epoch, of each run that has it."""
+        """A value of the log by epoch, for each run that has it."""
         curves = []
         for cell in self.runs(system):
             points = [(epoch, value(epoch)) for epoch in cell.epochs]
@@ -146,7 +138,7 @@ class Summary:
         return curves
 
     def missing(self) -> list[str]:
-        """What the matrix wants and no cell has, in words."""
+        """Planned results that no cell has, in words."""
         found = {cell.name: cell for cell in self.cells}
         lines = []
         for wanted in plan.cells(self.matrix):
@@ -180,7 +172,7 @@ class Summary:
 
 
 def scores_of(cells: Iterable[Cell], decode: str, name: str) -> dict[int, Scores]:
-    """Scores of a decoded set by seed, of the cells that have it."""
+    """Scores of a decoded set by seed, for the cells that have it."""
     return {
         cell.seed: cell.decodes[decode].sets[name]
         for cell in cells
@@ -200,7 +192,7 @@ def summarise(matrix: Matrix) -> Summary:
 def score_difference(
     baseline: Mapping[int, Scores], system: Mapping[int, Scores], unit: str
 ) -> Difference | None:
-    """Compare by the seeds that both have; None if they share none."""
+    """Compare by the common seeds; None if there are none."""
     seeds = [
         seed
         for seed in baseline
@@ -219,58 +211,51 @@ def score_difference(
 
 
 def class_difference(
-    baseline: Mapping[int, Analysis],
-    system: Mapping[int, Analysis],
+    baseline: Mapping[int, Scores],
+    system: Mapping[int, Scores],
     kind: str,
     name: str,
 ) -> Difference | None:
-    """Compare errors of one class, ``name`` of the table ``kind``, over utterances.
+    """Compare errors of one class, ``name`` of ``Scores.classes[kind]``.
 
     Returns:
-        None where the class is empty or counts by utterance were not kept.
+        None where no reference has the class, or no seed is common to both.
     """
     seeds = [
         seed
         for seed in baseline
         if seed in system
-        and kind in baseline[seed].utterances
-        and kind in system[seed].utterances
+        and kind in baseline[seed].classes
+        and kind in system[seed].classes
     ]
     if not seeds:
         return None
-    utterances = sorted(baseline[seeds[0]].utterances[kind])
-    tables = [
-        np.array(
-            [
-                [side[seed].utterances[kind][u].get(name, (0, 0)) for u in utterances]
-                for seed in seeds
-            ]
-        )
+    old, new = (
+        np.stack([side[seed].classes[kind][name] for seed in seeds])  # (S, U, 2)
         for side in (baseline, system)
-    ]
-    references = tables[0][0, :, 0]
-    if not references.sum():
+    )
+    if not old[..., 0].any():
         return None
-    return compare(references, tables[0][:, :, 1], tables[1][:, :, 1], seeds)
+    return compare(old[0, :, 0], old[..., 1], new[..., 1], seeds)
 
 
 def pooled(
-    analyses: Sequence[Analysis], kind: str
+    scores: Collection[Scores], kind: str
 ) -> dict[str, tuple[int, float | None]]:
     """Class to (reference tokens of one run, per cent of errors over all runs).
 
     Args:
-        analyses: one of each seed.
+        scores: one of each seed.
         kind: ``by_position``, ``by_frequency`` or ``by_sound``.
     """
     table: dict[str, list[int]] = {}
-    for analysis in analyses:
-        for name, (tokens, wrong) in getattr(analysis, kind).items():
+    for one in scores:
+        for name, (tokens, wrong) in one.counts(kind).items():
             row = table.setdefault(name, [0, 0])
             row[0] += tokens
             row[1] += wrong
     return {
-        name: (tokens // len(analyses), 100 * wrong / tokens if tokens else None)
+        name: (tokens // len(scores), 100 * wrong / tokens if tokens else None)
         for name, (tokens, wrong) in table.items()
     }
 

@@ -5,14 +5,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ablation.cells import Cell, Scores
-from ablation.errors import FREQUENCIES, SOUNDS
-from ablation.significance import t_interval
 from ablation.summary import (
     SETS,
     UNIT_NAMES,
     Summary,
-    class_difference,
-    pooled,
     score_difference,
     scores_of,
     shown,
@@ -34,7 +30,7 @@ _LOGGED = {  # of the last epoch: phase, name, factor, digits, heading
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; a bar inside a cell would end the cell."""
+    """A table; bars inside cells are escaped."""
     lines = [head, *rows]
     text = [
         "| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines
@@ -94,7 +90,7 @@ def differences(summary: Summary, decode: str) -> str:
 
 
 def runs(summary: Summary) -> str:
-    """Every run by itself."""
+    """A row for every run."""
     columns = [
         (decode, name, unit)
         for decode in summary.matrix.decodes
@@ -165,9 +161,10 @@ def _distinct(values: Sequence[int]) -> list[str]:
 
 
 def last_epoch(summary: Summary) -> str:
-    """What the log says of the last epoch, mean and deviation over seeds.
+    """The log of the last epoch, mean and deviation over seeds.
 
-    ESPnet's own models divide losses by utterances, ours by tokens: only ours are told.
+    ESPnet's own models divide losses by utterances, ours by tokens; only the losses of
+    ours are listed.
     """
     columns = [
         key
@@ -192,138 +189,8 @@ def last_epoch(summary: Summary) -> str:
     return markdown(["system", *(_LOGGED[key][2] for key in columns)], rows)
 
 
-def positions(summary: Summary, decode: str) -> str:
-    """Errors by tenths of the reference."""
-    return _classes(summary, decode, "by_position", "tenth of the reference")
-
-
-def frequencies(summary: Summary, decode: str) -> str:
-    """Errors by frequency in training."""
-    return _classes(summary, decode, "by_frequency", "times in the training text")
-
-
-def sounds(summary: Summary, decode: str) -> str:
-    """Errors by what stands instead of the character."""
-    title = "instead of the character stands"
-    return _classes(summary, decode, "by_sound", title, SOUNDS)
-
-
-def _classes(
-    summary: Summary,
-    decode: str,
-    kind: str,
-    title: str,
-    words: Mapping[str, str] | None = None,
-) -> str:
-    """Errors by class; ``words`` say what a class is where its name does not."""
-    tables = {}
-    for system in summary.present:
-        analyses = list(summary.analyses(system, decode, "test").values())
-        table = pooled(analyses, kind)
-        if table:
-            tables[system] = table
-    if not tables:
-        return "Not analysed yet.\n"
-    rows = []
-    for name, (tokens, _) in next(iter(tables.values())).items():
-        row = [words[name] if words else name, f"{tokens:,}"]
-        for table in tables.values():
-            rate = table[name][1] if name in table else None
-            row.append("–" if rate is None else f"{rate:.1f}")
-        rows.append(row)
-    return markdown([title, "tokens", *map(summary.label, tables)], rows)
-
-
-def frequency_differences(summary: Summary, decode: str) -> str:
-    """Differences by frequency in training."""
-    classes = {name: name for name in FREQUENCIES.values()}
-    title = "times in the training text"
-    return _class_differences(summary, decode, "by_frequency", title, classes)
-
-
-def sound_differences(summary: Summary, decode: str) -> str:
-    """Differences by what stands instead of the character."""
-    title = "instead of the character stands"
-    return _class_differences(summary, decode, "by_sound", title, SOUNDS)
-
-
-def _class_differences(
-    summary: Summary, decode: str, kind: str, title: str, classes: Mapping[str, str]
-) -> str:
-    """Difference from the baseline in points by class, with intervals.
-
-    Over utterances where cells keep counts by utterance; else over seeds.
-    """
-    pairs = [
-        (system, summary.matrix.baseline)
-        for system in summary.present
-        if system != summary.matrix.baseline
-    ]
-    if summary.matrix.control is not None:
-        pairs.append((summary.question, summary.matrix.control))
-    columns = []
-    for system, other in pairs:
-        found, base = (summary.analyses(s, decode, "test") for s in (system, other))
-        head = summary.label(system)
-        if other != summary.matrix.baseline:
-            head += f" minus {summary.label(other)}"
-        if set(found) & set(base):
-            columns.append((head, found, base))
-    if not columns:
-        return "Nothing to compare yet.\n"
-    rows = []
-    for name, words in classes.items():
-        row = [words]
-        for _, found, base in columns:
-            difference = class_difference(base, found, kind, name)
-            if difference is not None:
-                interval = bracket(difference.absolute_utterances)
-                row.append(f"{signed(difference.absolute)} {interval}")
-                continue
-            counts = [
-                (getattr(base[s], kind)[name], getattr(found[s], kind)[name])
-                for s in base
-                if s in found and getattr(base[s], kind).get(name, (0, 0))[0]
-            ]
-            values = [100 * (own[1] - old[1]) / old[0] for old, own in counts]
-            if not values:
-                row.append("–")
-                continue
-            over = t_interval(values) if len(values) > 1 else None
-            row.append(f"{signed(sum(values) / len(values))} {bracket(over)} (seeds)")
-        rows.append(row)
-    return markdown([title, *(head for head, _, _ in columns)], rows)
-
-
-def lengths(summary: Summary, decode: str) -> str:
-    """Tokens of the hypothesis minus tokens of the reference, on test."""
-    head = ["system", "too short %", "right %", "too long %", "mean, tokens"]
-    head.append("sum of absolute / reference %")
-    rows = []
-    for system in summary.present:
-        found = summary.scores(system, decode, "test").values()
-        if not found:
-            continue
-        tokens = np.stack([scores.tokens for scores in found])
-        off = tokens[:, :, 1] - tokens[:, :, 0]
-        per_run = 100 * np.abs(off).sum(1) / tokens[:, :, 0].sum(1)
-        rows.append(
-            [
-                summary.label(system),
-                *(shown((100 * side.mean(1)).tolist()) for side in _sides(off)),
-                shown(off.mean(1).tolist(), 2),
-                shown(per_run.tolist()),
-            ]
-        )
-    return markdown(head, rows) if rows else "Not decoded yet.\n"
-
-
-def _sides(off: "np.ndarray") -> tuple["np.ndarray", ...]:
-    return off < 0, off == 0, off > 0
-
-
 def variants(summary: Summary) -> str:
-    """Side experiments, each against what it is compared with, of the same seed."""
+    """Side experiments, each with the run it is compared with."""
     head = ["what", "system", "seed", "epochs", "decoding", "dev CER %", "test CER %"]
     head += ["against", "its test CER %", "points", "over utterances", "dev acc_acd %"]
     rows = []
@@ -372,9 +239,9 @@ def _against(summary: Summary, cell: Cell) -> str:
 
 
 def tuning(entries: Sequence[Mapping[str, object]]) -> str:
-    """All that was tried, in the order of the file."""
+    """All settings that were tried, in the order of the file."""
     if not entries:
-        return "Nothing was tuned, or it was not noted.\n"
+        return "No tuning runs are recorded.\n"
     names: list[str] = []
     for entry in entries:
         dev = entry["dev"]

@@ -1,11 +1,11 @@
-"""Note a run that was made to choose settings, so that none is left out.
+"""Record a run that was made to choose settings, so none is left out.
 
     python3 benchmarks/ablation/tried.py benchmarks/ablation/fotaq.yaml FOLDER
         --name NAME --question "…" --changed "…" --command "./run.sh …"
 
-FOLDER is the experiment folder, finished or stopped. An entry of the same name is
-replaced. Error rates are those of validation; with ``--decode`` the searched ones of
-dev stand beside them.
+FOLDER is the experiment folder, finished or stopped. An entry with the same name is
+replaced. Error rates are those of validation; ``--decode`` adds those of a search on
+dev.
 """
 
 import argparse
@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ablation.collect import align_all, read_epochs, read_scores, unfiltered
 from ablation.matrix import read_matrix
+from ablation.utterances import locked
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.tables import write_text
 
@@ -27,7 +28,7 @@ _OTHERS = ("acc", "nll", "acc_acd")
 
 
 def entry(folder: Path, decoded: str | None) -> dict[str, Any]:
-    """What the folder tells: epochs, seconds, and the last figures of dev."""
+    """Epochs, seconds and the last figures of dev of an experiment folder."""
     epochs = read_epochs(folder)
     valid = epochs[-1]["valid"]
     dev = {name: round(100 * valid[name], 2) for name in _RATES if name in valid}
@@ -40,6 +41,15 @@ def entry(folder: Path, decoded: str | None) -> dict[str, Any]:
             dev[name] = round(100 * errors / n_ref, 2)
     seconds = sum(epoch["seconds"] for epoch in epochs)
     return {"epochs": len(epochs), "seconds": round(seconds), "dev": dev}
+
+
+def add(path: Path, new: dict[str, Any]) -> None:
+    """Write an entry into the list at ``path``; one with the same name is replaced."""
+    with locked(path.parent):
+        known = json.loads(path.read_text("utf-8")) if path.exists() else []
+        entries = [one for one in known if one["name"] != new["name"]]
+        text = json.dumps([*entries, new], indent=1, ensure_ascii=False)
+        write_text(path, text + "\n")
 
 
 def main() -> None:
@@ -66,10 +76,7 @@ def main() -> None:
         "seed": args.seed,
         "commands": args.command,
     }
-    known = json.loads(path.read_text("utf-8")) if path.exists() else []
-    entries = [one for one in known if one["name"] != args.name]
-    text = json.dumps([*entries, {**said, **found}], indent=1, ensure_ascii=False)
-    write_text(path, text + "\n")
+    add(path, {**said, **found})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What a difference allows to say, in sentences that follow the numbers.
+"""Sentences about a difference, made from its numbers.
 
-A system counts as better or worse only if all three intervals of ``significance.py``
-lie on one side of 0. What rests on less is told with what it lacks.
+A system is called better or worse only if all three intervals of ``significance.py``
+are on the same side of 0. Every weaker result is reported with what it lacks.
 """
 
 import enum
@@ -12,7 +12,7 @@ from ablation.significance import Difference, Interval
 
 
 class Finding(enum.Enum):
-    """How much a difference has behind it; ``SHOWN`` is the only claim."""
+    """The evidence for a difference; only ``SHOWN`` is a claim."""
 
     SHOWN = "shown"
     SEEDS_OPEN = "few seeds"
@@ -22,7 +22,7 @@ class Finding(enum.Enum):
 
 
 def find(difference: Difference) -> Finding:
-    """Judge by the absolute difference."""
+    """The finding that the intervals of the absolute difference allow."""
     side = difference.absolute_utterances.side
     if side == 0:
         return Finding.NOT_SHOWN
@@ -36,7 +36,7 @@ def find(difference: Difference) -> Finding:
 
 
 def signed(value: float, digits: int = 1) -> str:
-    """With its sign; what rounds to 0 has none."""
+    """The number with its sign; without one if it rounds to 0."""
     if math.isnan(value):
         return "–"
     text = f"{value:+.{digits}f}"
@@ -53,7 +53,7 @@ def bracket(interval: Interval | None, digits: int = 1) -> str:
 
 
 def in_a_word(difference: Difference) -> str:
-    """For a column of a table."""
+    """The finding for a column of a table."""
     finding = find(difference)
     if finding is Finding.NOT_SHOWN:
         return "no difference shown"
@@ -61,7 +61,7 @@ def in_a_word(difference: Difference) -> str:
     if finding is Finding.SHOWN:
         return f"**{way}**"
     return {
-        Finding.SEEDS_OPEN: f"{way}, but seeds too few or too far apart",
+        Finding.SEEDS_OPEN: f"{way}, but too few seeds for their spread",
         Finding.TRAINING_OPEN: f"{way} for these models only",
         Finding.ONE_SEED: f"{way} in the one run",
     }[finding]
@@ -70,12 +70,12 @@ def in_a_word(difference: Difference) -> str:
 def headline(
     baseline: str, compared: Sequence[tuple[str, Difference]], sought: int
 ) -> str:
-    """What was shown of all systems together, in one or two sentences.
+    """The result of all comparisons in one or two sentences.
 
     Args:
         baseline: its label.
         compared: label and difference of each system that could be compared.
-        sought: how many there should be.
+        sought: number of systems that the matrix compares.
     """
     if not compared:
         return "Nothing can be compared yet."
@@ -94,7 +94,7 @@ def headline(
     ]
     if groups["open"]:
         rest = f"for {_listed(groups['open'])} neither was shown"
-        none = f"nothing was shown to be better or worse than {baseline}"
+        none = f"no system was shown to be better or worse than {baseline}"
         parts.append(rest if parts else none)
     text = "; ".join(parts)
     text = f"{text[0].upper()}{text[1:]}."
@@ -125,11 +125,11 @@ def sentence(system: str, baseline: str, rate: str, difference: Difference) -> s
     head = {
         Finding.SHOWN: f"{system} is {better} than {baseline}",
         Finding.SEEDS_OPEN: f"{system} was {better} than {baseline} in these runs, "
-        f"but {runs} seeds do not show that it is",
+        f"but {runs} seeds do not prove it",
         Finding.TRAINING_OPEN: f"the trained models of {system} are {better} than "
-        f"those of {baseline}, but that training makes them so was not shown",
-        Finding.ONE_SEED: f"one run of {system} is {better} than one of {baseline}; "
-        "how much runs differ by chance was not measured",
+        f"those of {baseline}, but other seeds may give another result",
+        Finding.ONE_SEED: f"one run of {system} is {better} than one run of "
+        f"{baseline}; the variation between runs was not measured",
         Finding.NOT_SHOWN: f"no difference between {system} and {baseline} was shown",
     }[finding]
     return (
@@ -142,7 +142,7 @@ def sentence(system: str, baseline: str, rate: str, difference: Difference) -> s
 def _size(difference: Difference) -> str:
     absolute = difference.absolute
     if float(f"{absolute:.1f}") == 0:
-        return "equal to within 0.05 points"
+        return "equal within 0.05 points"
     way = "lower" if absolute < 0 else "higher"
     text = f"{abs(absolute):.1f} points {way}"
     if not math.isnan(difference.relative):
@@ -161,15 +161,15 @@ def _intervals(difference: Difference) -> str:
 def _because(finding: Finding, difference: Difference) -> str:
     runs = len(difference.seeds)
     if finding is Finding.ONE_SEED:
-        return "The interval says nothing of another training."
+        return "The interval does not cover the variation between trainings."
     if finding is Finding.SHOWN:
-        return f"None of them contains 0; {_agreement(difference)}."
+        return f"None contains 0; {_agreement(difference)}."
     if finding is Finding.SEEDS_OPEN:
         return f"The last contains 0; {_agreement(difference)}."
     if finding is Finding.TRAINING_OPEN:
         return f"The second contains 0; {_agreement(difference)}."
-    which = "It" if runs == 1 else "The first"
-    text = f"{which} contains 0: these utterances cannot tell the two apart"
+    which = "The interval" if runs == 1 else "The first"
+    text = f"{which} contains 0: the test set does not separate the two systems"
     return f"{text}; {_agreement(difference)}." if runs > 1 else f"{text}."
 
 
@@ -179,5 +179,5 @@ def _agreement(difference: Difference) -> str:
     runs = len(difference.per_seed)
     if lower == runs or higher == runs:
         which = "both" if runs == 2 else f"all {runs}"
-        return f"{which} seeds are {'lower' if lower else 'higher'}"
-    return f"{lower} of {runs} seeds are lower, {higher} higher"
+        return f"the rate is {'lower' if lower else 'higher'} with {which} seeds"
+    return f"the rate is lower with {lower} of {runs} seeds, higher with {higher}"

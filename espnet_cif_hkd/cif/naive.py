@@ -1,4 +1,4 @@
-"""Integrate-and-fire as a loop anyone can check by eye: the oracle of the tests."""
+"""Integrate-and-fire as a plain loop over frames: the reference for tests."""
 
 import torch
 
@@ -12,14 +12,24 @@ def integrate_and_fire_naive(
 ) -> tuple[list[torch.Tensor], list[list[float]]]:
     """Fire utterance by utterance and frame by frame.
 
-    Arguments as in :func:`espnet_cif_hkd.cif.integrate_and_fire`; float64 input is
-    expected, since every number is kept in the dtype it comes in.
+    Arguments: see :func:`espnet_cif_hkd.cif.integrate_and_fire`. All numbers keep the
+    dtype of the input, so the input should be float64.
 
     Returns:
-        For each utterance its fired vectors, ``(L_b, D)``, and the time in frames at
-        which each fired.
+        For each utterance the fired vectors, ``(L_b, D)``, and their firing times in
+        frames.
 
-    Source: spec A 1.4, with as many firings in a frame as its weight holds.
+    Source: arXiv 1905.11235. One frame fires as often as its weight allows.
+
+    Example:
+        >>> import torch
+        >>> hs = torch.eye(3, dtype=torch.float64)[None]
+        >>> alpha = torch.tensor([[0.5, 0.75, 0.75]], dtype=torch.float64)
+        >>> vectors, times = integrate_and_fire_naive(hs, alpha, torch.tensor([3]))
+        >>> vectors[0].tolist()
+        [[0.5, 0.5, 0.0], [0.0, 0.25, 0.75]]
+        >>> [round(time, 3) for time in times[0]]
+        [1.667, 3.0]
     """
     vectors: list[torch.Tensor] = []
     times: list[list[float]] = []
@@ -32,12 +42,12 @@ def integrate_and_fire_naive(
         fired, fired_at = _fire_utterance(hs[b, :n_frames], weights, target)
         token, filled = fired.pop()  # the token still open at the end
         if target is not None:
-            # Rounding may leave the last token a hair short of one, or a hair over.
+            # Rounding may leave the last token slightly below or above one.
             if len(fired) < target:
                 fired.append((token, filled))
                 fired_at.append(float(n_frames))
         elif tail_threshold is not None and filled.item() > tail_threshold:
-            # The original guards the division so, and it shows in gradients.
+            # The original adds this to the divisor; it changes the gradients.
             fired.append((token / (filled + 1e-10), filled))
             fired_at.append(float(n_frames))
         rows = [vector for vector, _ in fired]
@@ -49,13 +59,13 @@ def integrate_and_fire_naive(
 def _fire_utterance(
     frames: torch.Tensor, weights: torch.Tensor, target: int | None
 ) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], list[float]]:
-    """Return every full token and, last, the one still open; and the firing times."""
+    """Return all full tokens, then the incomplete one, and the firing times."""
     done: list[tuple[torch.Tensor, torch.Tensor]] = []
     fired_at: list[float] = []
     token = frames.new_zeros(frames.size(1))
     filled = weights.new_zeros(())
     for t, (frame, weight) in enumerate(zip(frames, weights, strict=True)):
-        left = weight  # what this frame still has to give
+        left = weight  # weight of this frame that is not used yet
         while (filled + left).item() >= 1 and (target is None or len(done) < target):
             need = 1.0 - filled
             done.append((token + need * frame, filled + need))

@@ -1,4 +1,4 @@
-"""Integrate-and-fire for a whole batch at once, without a loop over frames.
+"""Integrate-and-fire for a batch, without a loop over frames.
 
 Shapes and names
 ----------------
@@ -6,13 +6,13 @@ Shapes and names
 B    utterances
 T    acoustic frames, padded to the longest utterance
 D    size of a frame's vector
-L    fired tokens, padded to the utterance with most of them
+L    fired tokens, padded to the largest number in the batch
 c    running sum of alpha, in float64: frame t covers ``[c_{t-1}, c_t]``
 ===  =====================================================================
 
-Token ``k`` (from 0) owns the interval ``[k, k + 1]`` of the running sum, and frame
-``t`` gives it the length of the overlap of both intervals, so several firings inside
-one frame need no special case. :mod:`espnet_cif_hkd.cif.staircase` sums the overlaps.
+Token ``k`` (from 0) owns the interval ``[k, k + 1]`` of the running sum. The weight of
+frame ``t`` in this token is the overlap of both intervals. Several firings in one frame
+need no special case. :mod:`espnet_cif_hkd.cif.staircase` computes the weighted sums.
 """
 
 from dataclasses import dataclass
@@ -21,26 +21,34 @@ import torch
 
 from espnet_cif_hkd.cif.staircase import fire_tokens
 
-# A running sum this near below an integer has reached it: the difference is rounding
-# of the float32 alphas that were meant to sum to the integer.
+# A running sum this close below an integer counts as the integer. The difference is the
+# rounding error of float32 alphas that should sum to the integer.
 _ROUNDING = 1e-6
-# The original's guard when it divides the tail by its weight, which is over the
-# threshold anyway; kept because it shows in the tenth digit.
+# The original adds this to the divisor of the tail. It changes the tenth digit, so it
+# stays for exact parity.
 _TAIL_GUARD = 1e-10
 
 
 @dataclass
 class CIFOutput:
-    """What integrate-and-fire returns.
+    """Result of :func:`integrate_and_fire`.
 
     Attributes:
-        embeddings: Fired vectors, ``(B, L, D)``, dtype of ``hs``; zero where padded.
-        lengths: Fired tokens of each utterance, ``(B,)`` int64.
+        embeddings: Fired vectors, ``(B, L, D)``, dtype of ``hs``; zero in padding.
+        lengths: Number of fired tokens, ``(B,)`` int64.
         quantity: Sum of the unscaled alpha over valid frames, ``(B,)``, float32 or
-            float64: what the quantity loss compares with the number of tokens.
-        alpha: The masked and, in training, scaled weights that fired, ``(B, T)``
-            float64.
-        frame_lengths: Valid frames of each utterance, ``(B,)``.
+            float64. The quantity loss compares it with the number of tokens.
+        alpha: Weights after masking and (in training) scaling, ``(B, T)`` float64;
+            zero in padding.
+        frame_lengths: Number of valid frames, ``(B,)`` integer.
+
+    Example:
+        >>> import torch
+        >>> fired = integrate_and_fire(
+        ...     torch.ones(1, 4, 2), torch.full((1, 4), 0.5), torch.tensor([4])
+        ... )
+        >>> fired.embeddings.shape, fired.lengths.tolist(), fired.quantity.tolist()
+        (torch.Size([1, 2, 2]), [2], [2.0])
     """
 
     embeddings: torch.Tensor
@@ -51,10 +59,20 @@ class CIFOutput:
 
     @property
     def firing_times(self) -> torch.Tensor:
-        """When each token fires, ``(B, L)`` float64, in frames and their fractions.
+        """Times at which tokens fire, in frames, ``(B, L)`` float64; -1 in padding.
 
-        Frame ``t`` spans ``[t, t + 1]``. A token completed by the tail fires at the
-        end of the utterance. -1 where padded. Computed when it is asked for.
+        Frame ``t`` spans ``[t, t + 1]``; times have fractions. A token that the tail
+        completes fires at the end of the last valid frame. Computed on each access.
+        :class:`espnet_cif_hkd.cif.times.FrameTimes` converts frames to seconds.
+
+        Example:
+            >>> import torch
+            >>> alpha = torch.tensor([[0.5, 1.0, 1.25]])
+            >>> fired = integrate_and_fire(
+            ...     torch.ones(1, 3, 2), alpha, torch.tensor([3])
+            ... )
+            >>> fired.firing_times.tolist()
+            [[1.5, 2.4, 3.0]]
         """
         alpha = self.alpha.detach()
         cum = alpha.cumsum(dim=1)
@@ -73,31 +91,37 @@ def integrate_and_fire(
     tail_threshold: float | None = 0.5,
     max_target_length: int | None = None,
 ) -> CIFOutput:
-    """Integrate frames by their weight and fire a vector whenever one unit is full.
+    """Sum frames by weight; each full unit of weight fires one vector.
 
-    With ``target_lengths`` (training) alpha is scaled so that exactly that many
-    tokens fire. Without it (inference) the number of tokens is the integer part of
-    the sum, plus one when the rest is over ``tail_threshold``; that last, partial
-    vector is divided by its weight so that it, too, holds one unit.
+    With ``target_lengths`` (training), alpha is scaled so that exactly this number of
+    tokens fires. Without it (inference), the number of tokens is the integer part of
+    the sum, plus one if the rest is above ``tail_threshold``. This last vector is
+    divided by its weight, so that it also holds one unit. If the sum is NaN or
+    infinite, nothing fires at inference, and ``quantity`` shows it.
+
+    The running sum is float64, also under autocast. There are no second derivatives:
+    ``create_graph=True`` in a backward pass raises RuntimeError.
 
     Args:
-        hs: Frames, ``(B, T, D)``, any floating dtype. Sums are kept in float32, or in
-            float64 for float64 input. Padded frames may hold anything.
-        alpha: Unscaled weights ``>= 0``, ``(B, T)``.
-        lengths: Valid frames of each utterance, ``(B,)`` integer.
-        target_lengths: Tokens to fire in each utterance, ``(B,)`` integer.
-        tail_threshold: Least rest of alpha that fires a last token at inference;
-            None (null in YAML) fires none.
-        max_target_length: L, where the caller knows it (at least the largest target
-            or fired length, more only pads). It spares a read-back from the device.
+        hs: Frames, ``(B, T, D)``, any floating dtype. Sums of frames use float32, or
+            float64 for float64 input. The content of padded frames has no effect.
+        alpha: Unscaled weights ``>= 0``, ``(B, T)``, any floating dtype.
+        lengths: Number of valid frames, ``(B,)`` integer.
+        target_lengths: Number of tokens to fire, ``(B,)`` integer.
+        tail_threshold: The rest of alpha that fires one more token at inference must
+            be greater than this; None (null in YAML) disables this token.
+        max_target_length: L, if the caller knows it. It must be at least the largest
+            number of tokens; a larger value adds padding. It avoids one
+            synchronisation with the device.
 
     Returns:
-        The fired vectors with lengths, quantity and firing times.
+        Fired vectors, their numbers, the quantity and the firing times.
 
     Raises:
         ValueError: If the shapes do not fit.
 
-    Source: spec A 1.2 (scaling), A 1.4 (closed form), A 1.5 (tail).
+    Source: arXiv 1905.11235: the CIF module, and among its supporting strategies the
+    scaling strategy (training) and tail handling (inference).
 
     Example:
         >>> import torch
@@ -121,7 +145,7 @@ def integrate_and_fire(
 
     if target_lengths is not None:
         token_lengths = target_lengths.to(device=hs.device, dtype=torch.int64)
-        # An all-zero alpha cannot be scaled; its tokens are zero vectors.
+        # An alpha of zeros cannot be scaled: its tokens are zero vectors.
         divisor = torch.where(total > 0, total, torch.ones_like(total))
         alpha64 = alpha64 * (token_lengths / divisor)[:, None]
         cum = alpha64.cumsum(dim=1)  # (B, T)
@@ -170,25 +194,26 @@ def _check_shapes(
 def _free_lengths(
     cum: torch.Tensor, tail_threshold: float | None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Count what fires without a target: ``(B,)`` tokens, ``(B,)`` rest or None."""
+    """Number of tokens without a target, ``(B,)``, and weight of the last one."""
     if cum.size(1) == 0:
         return cum.new_zeros(cum.size(0), dtype=torch.int64), None
     total = cum[:, -1]
     with torch.no_grad():
-        whole = torch.floor(total + _ROUNDING)
+        # NaN and infinity have no integer part: such an utterance fires nothing.
+        n_full = torch.floor(total + _ROUNDING).nan_to_num(0.0, 0.0, 0.0)
     if tail_threshold is None:
-        return whole.long(), None
-    rest = total - whole  # (B,), may be -1e-6 after rounding up
+        return n_full.long(), None
+    rest = total - n_full  # (B,), may be -1e-6 after rounding up
     fires = rest > tail_threshold
-    # 1 for utterances without a tail, so that the division below leaves them alone
+    # 1 for utterances without a tail: the division changes nothing there
     tail = torch.where(fires, rest + _TAIL_GUARD, torch.ones_like(rest))
-    return whole.long() + fires.long(), tail
+    return n_full.long() + fires.long(), tail
 
 
 def _firing_frames(cum: torch.Tensor, n_tokens: int) -> torch.Tensor:
     """Frame in which each token is completed, ``(B, L)`` int64.
 
-    T for tokens that the sum does not complete: the tail, or rounding.
+    T for tokens that the sum does not complete (tail or rounding).
     """
     ends = torch.arange(1, n_tokens + 1, device=cum.device, dtype=cum.dtype)
     ends = ends.expand(cum.size(0), n_tokens).contiguous()  # (B, L)
@@ -201,7 +226,7 @@ def _firing_times(
     lengths: torch.Tensor,
     fire_frame: torch.Tensor,
 ) -> torch.Tensor:
-    """When each token is completed, in frames: ``(B, L)`` float64."""
+    """Time at which each token is complete, in frames: ``(B, L)`` float64."""
     if cum.size(1) == 0:
         return cum.new_zeros(fire_frame.shape)
     last = (lengths.long() - 1).clamp(min=0)[:, None]

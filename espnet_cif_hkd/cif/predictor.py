@@ -1,4 +1,4 @@
-"""How much of a token each acoustic frame holds: the weight generator of CIF."""
+"""The weight predictor of CIF: the share of a token that each frame holds."""
 
 import torch
 
@@ -6,14 +6,13 @@ import torch
 class CIFPredictor(torch.nn.Module):
     """Predict alpha from encoder frames: Conv1d, dropout, Linear, sigmoid.
 
-    No activation stands between the convolution and the linear layer, as in the
-    original. Padded frames are zeroed before the convolution, so that alpha does not
-    depend on what stands behind an utterance.
+    There is no activation between the convolution and the linear layer, as in the
+    original. Padded frames are set to zero before the convolution: padding does not
+    affect alpha.
 
     Args:
         input_size: D, size of an encoder frame.
-        conv_channels: Channels of the convolution; null takes the size of an encoder
-            frame.
+        conv_channels: Channels of the convolution; None (null in YAML) means D.
         conv_width: Width of the convolution in frames; odd, so that frames and
             weights stay aligned.
         dropout_rate: Dropout after the convolution.
@@ -21,7 +20,15 @@ class CIFPredictor(torch.nn.Module):
     Raises:
         ValueError: If ``conv_width`` is even or less than one.
 
-    Source: spec A 1.1, convolutional branch.
+    Source: arXiv 1905.11235, the weights of the CIF module; the layers are those of
+    the code of arXiv 2301.13003.
+
+    Example:
+        >>> import torch
+        >>> predictor = CIFPredictor(8).eval()
+        >>> alpha = predictor(torch.randn(2, 5, 8), torch.tensor([5, 3]))
+        >>> alpha.shape, alpha[1, 3:].tolist()
+        (torch.Size([2, 5]), [0.0, 0.0])
     """
 
     def __init__(
@@ -49,13 +56,12 @@ class CIFPredictor(torch.nn.Module):
         """Compute the unscaled weights.
 
         Args:
-            hs_pad: Encoder frames, ``(B, T, D)``.
-            hlens: Valid frames, ``(B,)`` integer.
+            hs_pad: Encoder frames, ``(B, T, D)``, any floating dtype.
+            hlens: Number of valid frames, ``(B,)`` integer.
 
         Returns:
-            alpha in (0, 1), 0 at padded frames, ``(B, T)``; float32 also under
-            autocast (float64 for a float64 module), because sums of 16-bit weights
-            do not fire where they should (spec A 1.4.2).
+            alpha in (0, 1), 0 in padding, ``(B, T)``; float32 also under autocast
+            (float64 for a float64 module): sums of 16-bit weights lose tokens.
         """
         frames = torch.arange(hs_pad.size(1), device=hs_pad.device)
         pad = frames[None, :] >= hlens.to(hs_pad.device)[:, None]  # (B, T)

@@ -1,4 +1,4 @@
-"""The weighted sums of integrate-and-fire, as bags of frames and bags of tokens.
+"""The weighted sums of integrate-and-fire, as bags of frames and of tokens.
 
 Shapes and names
 ----------------
@@ -6,22 +6,22 @@ Shapes and names
 B    utterances
 T    acoustic frames, padded to the longest utterance
 D    size of a frame's vector
-L    fired tokens, padded to the utterance with most of them
+L    fired tokens, padded to the largest number in the batch
 c    running sum of alpha: frame t covers ``[c_{t-1}, c_t]``, token k (from 0)
      owns ``[k, k + 1]``
 E    steps of the staircase of one utterance, ``T + L``
 ===  =====================================================================
 
-Only where frame and token overlap does a frame give to a token. Walk along the running
-sum: each step crosses the end of a frame or of a token, so the overlaps are a staircase
-through the (T, L) matrix, sorted by frame and by token at once. The step at which
-each begins is known without sorting: frame t at ``t + (tokens fired before it)``, token
-k > 0 at ``(frame in which token k - 1 fired) + k``. What is behind the last token is
-walked through as a token L, whose steps are empty.
+A frame contributes to a token only where both intervals overlap. Along the running sum,
+each step ends at the end of a frame or of a token. So the overlaps form a staircase in
+the (T, L) matrix that is sorted by frame and by token at the same time. The first step
+of each is known without sorting: frame t begins at step ``t + (tokens fired before
+it)``, token k > 0 at step ``(frame in which token k - 1 fired) + k``. The frames after
+the last token form an extra token L; its steps are empty.
 
-So tokens are bags of neighbouring steps, and so are frames. Sums over bags are what
-``embedding_bag`` computes without a (B, T, D) product in memory and without atomic
-additions: forward it sums frames into tokens, backward gradients of tokens into frames.
+A token is a bag of neighbouring steps, and so is a frame. ``embedding_bag`` sums over
+bags without a (B, T, D) product in memory and without atomic additions: frames into
+tokens in the forward pass, gradients of tokens into frames in the backward pass.
 """
 
 from typing import Any
@@ -32,7 +32,7 @@ _aten = torch.ops.aten
 _SUM = 0  # embedding_bag's mode
 
 
-class Staircase(torch.autograd.Function):
+class _Staircase(torch.autograd.Function):
     """Sum frames by their overlaps with tokens; see :func:`fire_tokens`."""
 
     @staticmethod
@@ -53,7 +53,7 @@ class Staircase(torch.autograd.Function):
         began = fire_frame < n_frames  # (B, L)
         start_frame = fire_frame.clamp(max=n_frames - 1)  # (B, L)
 
-        # (B, T), the token that is open as a frame begins
+        # (B, T), the incomplete token at the beginning of a frame
         open_token = torch.searchsorted(
             start_frame, frame.expand(n_batch, -1).contiguous()
         )
@@ -63,7 +63,7 @@ class Staircase(torch.autograd.Function):
         before = torch.nn.functional.pad(cum[:, :-1], (1, 0))
         left = torch.minimum(cum, open_token + 1.0) - before  # (B, T)
         first = torch.minimum(cum.gather(1, start_frame), token + 1.0) - token
-        # What is past the last token is a rest under the threshold, or rounding.
+        # Weight after the last token is a rest below the threshold, or rounding.
         no_left = (frame >= lengths[:, None]) | (open_token >= token_lengths[:, None])
         no_first = (token >= token_lengths[:, None]) | ~began
 
@@ -74,8 +74,8 @@ class Staircase(torch.autograd.Function):
 
         empty = by_step(no_left, no_first)
         shares = by_step(left, first.to(left.dtype)).masked_fill_(empty, 0.0)
-        # 0 * NaN is NaN: an empty step looks at a valid frame, of its own utterance
-        # if there is one.
+        # 0 * NaN is NaN: an empty step reads a valid frame, of the same utterance if
+        # it has one.
         spare = torch.where(lengths > 0, rows[:, 0], lengths.argmax()) * n_frames
         frames = by_step(frame.expand(n_batch, -1), start_frame) + rows * n_frames
         frames = torch.where(empty, spare[:, None], frames)
@@ -92,7 +92,8 @@ class Staircase(torch.autograd.Function):
         position = torch.arange(n_tokens, device=hs.device)
         token_pad = position >= token_lengths.masked_fill(lengths <= 0, 0)[:, None]
 
-        # A frame ends before the next one, the last with the last token that began.
+        # A frame ends before the next one begins; the last frame ends with the last
+        # token that began.
         last = n_frames - 1 + began.sum(1, keepdim=True)
         ends_at = torch.cat([frame_step[:, 1:] - 1, last], dim=1) + rows * n_steps
         ctx.save_for_backward(
@@ -112,6 +113,13 @@ class Staircase(torch.autograd.Function):
     def backward(  # type: ignore[override]
         ctx: Any, grad: torch.Tensor
     ) -> tuple[torch.Tensor | None, ...]:
+        # The saved weights have no graph to alpha. torch's once_differentiable would
+        # not raise in torch.autograd.grad, which skips its error node.
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "integrate_and_fire has no second derivative: call backward or "
+                "torch.autograd.grad without create_graph"
+            )
         (
             hs,
             frames,
@@ -145,7 +153,7 @@ def _sum_bags(
     bags: torch.Tensor,
     weights: torch.Tensor,
 ) -> torch.Tensor:
-    """Weighted sums of the rows of each bag, ``(bags, D)``."""
+    """Weighted sum of the rows of each bag, ``(bags, D)``."""
     sums: torch.Tensor = _aten._embedding_bag(
         rows, indices, bags, False, _SUM, False, weights, False, -1
     )[0]
@@ -159,25 +167,35 @@ def fire_tokens(
     lengths: torch.Tensor,
     token_lengths: torch.Tensor,
 ) -> torch.Tensor:
-    """Sum frames by the length of their overlap with each token.
+    """Sum the frames of each token, weighted by their overlap with it.
 
     Args:
-        hs: Frames, ``(B, T, D)``, any floating dtype. Padded ones may hold anything.
-        cum: Running sum of alpha, ``(B, T)`` float64, constant where padded.
+        hs: Frames, ``(B, T, D)``, any floating dtype. The content of padding has no
+            effect.
+        cum: Running sum of alpha, ``(B, T)`` float64, constant in padding.
         fire_frame: Frame in which each token is completed, ``(B, L)`` int64; T where
             the sum does not complete it.
-        lengths: Valid frames, ``(B,)``.
-        token_lengths: Valid tokens, ``(B,)``.
+        lengths: Number of valid frames, ``(B,)`` integer.
+        token_lengths: Number of valid tokens, ``(B,)`` integer.
 
     Returns:
-        Fired vectors, ``(B, L, D)`` in float32, or in float64 for float64 frames, zero
-        where padded. Their gradient cannot be differentiated again.
+        Fired vectors, ``(B, L, D)``, float32 or (for float64 frames) float64; zero in
+        padding. ``create_graph=True`` in a backward pass raises RuntimeError.
+
+    Example:
+        >>> import torch
+        >>> hs = torch.tensor([[[1.0], [10.0], [100.0]]])
+        >>> cum = torch.tensor([[0.5, 1.5, 2.0]], dtype=torch.float64)
+        >>> fire_frame = torch.tensor([[1, 2]])
+        >>> fire_tokens(hs, cum, fire_frame, torch.tensor([3]), torch.tensor([2]))
+        tensor([[[ 5.5000],
+                 [55.0000]]])
     """
     n_batch, n_frames, n_dim = hs.shape
     n_tokens = fire_frame.size(1)
     hs = hs.to(torch.promote_types(hs.dtype, torch.float32))
     if n_tokens == 0 or n_frames == 0:
-        # Still a function of hs, so that a batch that fires nothing trains.
+        # Depends on hs, so that backward works for a batch that fires nothing.
         return hs.new_zeros(n_batch, n_tokens, n_dim) + hs[:0].sum()
-    fired: torch.Tensor = Staircase.apply(hs, cum, fire_frame, lengths, token_lengths)
+    fired: torch.Tensor = _Staircase.apply(hs, cum, fire_frame, lengths, token_lengths)
     return fired

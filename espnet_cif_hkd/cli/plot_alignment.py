@@ -9,7 +9,8 @@ import numpy as np
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.inference.figure import Alignment, FloatArray, draw
-from espnet_cif_hkd.io.tables import read_table
+from espnet_cif_hkd.io.audio import read_utterance, resample, select_channel
+from espnet_cif_hkd.io.tables import read_table, single_spaced
 
 
 def look_up(path: Path, utt_id: str) -> str:
@@ -24,27 +25,35 @@ def look_up(path: Path, utt_id: str) -> str:
     return table[utt_id]
 
 
-def read_audio(path: str, rate: int) -> FloatArray:
-    """Read one channel of audio at ``rate`` Hz, resampled if need be, as ``(S,)``.
+def read_audio(name: str, entry: str, rate: int) -> FloatArray:
+    """Read the first channel of a recording at ``rate`` Hz, as ``(S,)``.
+
+    Args:
+        name: of the utterance, for messages.
+        entry: a file, or a command as in ``wav.scp``.
+        rate: the recording is resampled to it.
 
     Raises:
-        UserError: it is missing, empty or no audio.
+        UserError: it cannot be read, is empty or contains NaN.
     """
-    import soundfile
+    sound = select_channel(read_utterance(name, entry), "0", name)
+    return np.asarray(resample(sound.samples, sound.rate, rate), dtype=np.float32)
 
+
+def picture_path(out: Path, name: str) -> Path:
+    """The file to write: ``out``, or ``NAME.png`` in it where that is a folder.
+
+    Raises:
+        UserError: its folder cannot be made.
+    """
+    path = out / f"{name}.png" if out.is_dir() else out
     try:
-        samples, found = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise UserError(f"{path}: cannot be read as audio ({error})") from None
-    if len(samples) == 0:
-        raise UserError(f"{path}: the audio is empty")
-    channel: FloatArray = samples[:, 0]
-    if found != rate:
-        from scipy.signal import resample_poly
-
-        divisor = int(np.gcd(found, rate))
-        channel = resample_poly(channel, rate // divisor, found // divisor)
-    return np.asarray(channel, dtype=np.float32)
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--out {out}: {error.filename}: {error.strerror}: name another file"
+        ) from error
+    return path
 
 
 def sampling_rate(train_args: argparse.Namespace) -> int:
@@ -57,7 +66,7 @@ def sampling_rate(train_args: argparse.Namespace) -> int:
 
 def fire(
     model: Any, samples: FloatArray, rate: int
-) -> tuple[FloatArray, FloatArray, float]:
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Run encoder and predictor on one utterance.
 
     Args:
@@ -66,13 +75,14 @@ def fire(
         rate: its sampling rate in Hz.
 
     Returns:
-        alpha ``(T,)``, firing times in seconds ``(L,)``, seconds per encoder frame.
+        alpha ``(T,)``; firing times ``(L,)`` and frame borders ``(T + 1,)`` in seconds.
 
     Raises:
         UserError: the model has no CIF decoder, or the audio is too short for it.
     """
     import torch
 
+    from espnet_cif_hkd.encoder.geometry import frame_times
     from espnet_cif_hkd.plugin.compat import TooShortUttError
 
     decoder = getattr(model, "decoder", None)
@@ -88,10 +98,15 @@ def fire(
             raise UserError(f"the audio is too short for this model: {error}") from None
         hidden = encoded[0] if isinstance(encoded, tuple) else encoded
         fired = decoder.fire(hidden, n_frames)
-    frame_shift = len(samples) / rate / int(n_frames[0])
-    alpha = fired.alpha[0, : int(n_frames[0])].cpu().numpy()
-    times = fired.firing_times[0, : int(fired.lengths[0])].cpu().numpy()
-    return alpha, times * frame_shift, frame_shift
+    n = int(n_frames[0])
+    frames = frame_times(model, rate, len(samples), n)
+    duration = len(samples) / rate
+    times = fired.firing_times[0, : int(fired.lengths[0])]
+    return (
+        fired.alpha[0, :n].cpu().numpy(),
+        frames.seconds(times, duration).cpu().numpy(),
+        frames.seconds(torch.arange(n + 1), duration).numpy(),
+    )
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -111,7 +126,9 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--beam_size", type=int, default=5)
     parser.add_argument("--ctc_weight", type=float, default=0.3)
-    parser.add_argument("--out", type=Path, required=True, help="the PNG to write")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="the PNG, or its folder"
+    )
     return parser
 
 
@@ -133,7 +150,10 @@ def plot(args: argparse.Namespace) -> None:
     for path in (args.model_file, args.train_config):
         if not path.is_file():
             raise UserError(f"{path}: no such file")
-    reference = None if args.text is None else look_up(args.text, utt_id)
+    reference = None
+    if args.text is not None:
+        reference = single_spaced(look_up(args.text, utt_id))
+    args.out = picture_path(args.out, utt_id or Path(audio).stem)
 
     import espnet_cif_hkd
 
@@ -144,20 +164,20 @@ def plot(args: argparse.Namespace) -> None:
         ctc_weight=args.ctc_weight,
     )
     rate = sampling_rate(recogniser.asr_train_args)
-    samples = read_audio(audio, rate)
+    samples = read_audio(utt_id or audio, audio, rate)
     if args.hyp_dir is not None:
         hypothesis = look_up(args.hyp_dir / "text", utt_id)
         tokens = look_up(args.hyp_dir / "token", utt_id).split()
     else:
         text, tokens, *_ = recogniser(samples)[0]
         hypothesis = text or ""
-    alpha, firing_times, frame_shift = fire(recogniser.asr_model, samples, rate)
+    alpha, firing_times, edges = fire(recogniser.asr_model, samples, rate)
     draw(
         Alignment(
             samples=samples,
             rate=rate,
             alpha=alpha,
-            frame_shift=frame_shift,
+            edges=edges,
             firing_times=firing_times,
             tokens=tokens,
             hypothesis=hypothesis,

@@ -8,13 +8,12 @@ T    encoder frames, padded
 L    tokens, ``<eos>`` included, padded
 D    size of encoder frames and of fired vectors
 V    vocabulary
-N    hypotheses scored together, of one utterance or, utterance-major, of B
-i    step of the search: how many tokens a hypothesis has
+N    hypotheses that are scored together, of one utterance or, utterance-major, of B
+i    step of the search: number of tokens of a hypothesis
 ===  =====================================================================
 """
 
 import functools
-import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from espnet_cif_hkd.decoder.search_state import (
     KeyValuePool,
     Scored,
     gathered,
+    ready_for_search,
 )
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.plugin.compat import (
@@ -43,15 +43,15 @@ from espnet_cif_hkd.plugin.compat import (
 
 @dataclass
 class CIFDecoderOutput:
-    """What training needs of one pass through the decoder.
+    """Output of the decoder in training.
 
     Attributes:
         logits: ``(B, L, V)``.
         states: Decoder states joined with the fired vectors, before the output
             layer, ``(B, L, D)``.
         cif: Fired vectors, lengths, quantity and firing times.
-        hidden: Decoder states before they join, behind the transformer's last norm,
-            ``(B, L, D)``: as wide as ``states``.
+        hidden: Decoder states after the last layer norm of the transformer, before
+            they are joined, ``(B, L, D)``.
     """
 
     logits: torch.Tensor
@@ -63,29 +63,30 @@ class CIFDecoderOutput:
 class CIFDecoder(AbsDecoder, BatchScorerInterface):
     """Predict token i from the tokens before it and the vectors fired up to it.
 
-    The decoder owns the predictor, because ESPnet hands beam search nothing but the
+    The decoder contains the predictor, because ESPnet's beam search has only the
     decoder and encoder frames.
 
     Args:
         vocab_size: V.
         encoder_output_size: D, size of encoder frames and of this decoder.
-        attention_heads: Heads of self-attention; must divide D, the encoder's output
-            size, which is also the decoder's.
+        attention_heads: Heads of self-attention; must divide D, the output size of
+            the encoder and of the decoder.
         linear_units: Width of the feed-forward blocks.
-        num_blocks: Transformer layers; they look at earlier tokens only, never at
+        num_blocks: Transformer layers; they attend to earlier tokens only, not to
             encoder frames.
         dropout_rate: Dropout of residuals and inside the feed-forward blocks.
         positional_dropout_rate: Dropout of the input after adding positions.
         self_attention_dropout_rate: Dropout of attention weights.
         predictor_conf: Options of :class:`CIFPredictor` and the ``tail_threshold`` of
             :func:`integrate_and_fire`.
-        eos_slack: How many tokens before the last fired one ``<eos>`` may come in a
-            search; :func:`mask_by_fired_length` has the rule.
+        eos_slack: In a search, ``<eos>`` may come this number of tokens before the
+            last fired one; see :func:`mask_by_fired_length`.
 
     Raises:
         UserError: If heads do not divide D or ``predictor_conf`` has an unknown key.
 
-    Source: spec A 2.1.
+    Source: the CIF-based decoder of arXiv 1905.11235, with the transformer layers of
+    arXiv 2301.13003.
     """
 
     def __init__(
@@ -118,8 +119,8 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
                 f"{sorted(known | {'tail_threshold'})}"
             )
         self.eos_slack = eos_slack
-        # ESPnet's token lists end with <sos/eos>; the model tells if this one does not
-        self.eos = vocab_size - 1
+        # ESPnet's token lists end with <sos/eos>; the model sets other indices.
+        self.sos = self.eos = vocab_size - 1
         self.predictor = CIFPredictor(size, **conf)
 
         self.embed = torch.nn.Embedding(vocab_size, size)
@@ -153,8 +154,8 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         Args:
             hs_pad: Encoder frames, ``(B, T, D)``.
             hlens: Valid frames, ``(B,)``.
-            target_lengths: Tokens to fire, ``<eos>`` included, ``(B,)``; None lets
-                alpha decide, as in a search.
+            target_lengths: Number of tokens to fire, ``<eos>`` included, ``(B,)``;
+                None: alpha determines the number, as in a search.
             max_target_length: L, if known.
         """
         alpha = self.predictor(hs_pad, hlens)
@@ -169,7 +170,7 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         ys_in_pad: torch.Tensor,
         ys_in_lens: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Score known tokens; alpha is scaled to their number.
+        """Predict known tokens; alpha is scaled to their number.
 
         Args:
             hs_pad: Encoder frames, ``(B, T, D)``.
@@ -214,10 +215,10 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
     def _transform(
         self, embeddings: torch.Tensor, ys_in_pad: torch.Tensor
     ) -> torch.Tensor:
-        """What the layers make of tokens and of the vectors fired before each.
+        """Apply the layers to tokens and to the vectors fired before each.
 
-        Padding stands behind the tokens and attention looks back only, so no mask of
-        lengths is needed.
+        Attention is causal and padding comes after the tokens, so no length mask is
+        needed.
         """
         previous = torch.nn.functional.pad(embeddings[:, :-1], (0, 0, 1, 0))
         n_tokens = ys_in_pad.size(1)
@@ -235,15 +236,15 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
     def _enter(
         self, tokens: torch.Tensor, previous: torch.Tensor, n_before: int
     ) -> torch.Tensor:
-        """Embed tokens ``(B, L)`` that follow ``n_before``: ``(B, L, D)``.
+        """Embed tokens ``(B, L)`` at positions from ``n_before``: ``(B, L, D)``.
 
-        ``previous`` are the vectors fired before each, ``(B or 1, L, D)``.
+        ``previous``: the vector fired before each token, ``(B or 1, L, D)``.
         """
         xs = self.embed(tokens) * math.sqrt(self.embed.embedding_dim)
         previous = previous.to(xs.dtype).expand_as(xs)
         xs = self.project_in(torch.cat([xs, previous], dim=-1))
         n_total = n_before + tokens.size(1)
-        # The positions alone: ESPnet's forward would scale the projection as well.
+        # Only the table of positions: ESPnet's forward also scales its input.
         self.positions.extend_pe(xs.new_empty(1, n_total, 1))
         return self.positions.dropout(xs + self.positions.pe[:, n_before:n_total])
 
@@ -258,17 +259,17 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         ],
         mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Predict the token behind prefixes whose last tokens are new.
+        """Predict the next token of prefixes whose last tokens are new.
 
-        This is a step of every search. It is for inference: there is no dropout.
+        This is one step of a search, without dropout.
 
         Args:
-            tokens: The new tokens, ``(N, L)`` int64, L mostly 1.
+            tokens: The new tokens, ``(N, L)`` int64; L is usually 1.
             previous: The vectors fired before each, ``(N or 1, L, D)``.
             current: The vector fired for the token to predict, ``(N or 1, D)``.
-            n_before: P, how many tokens stand before the new ones.
-            exchange: Given the index of a layer, keys and values of the new tokens,
-                ``(N, L, D)`` each, stores them and returns those of all P + L.
+            n_before: P, the number of tokens before the new ones.
+            exchange: Stores keys and values of the new tokens, ``(N, L, D)`` each, for
+                a layer index, and returns those of all P + L tokens.
             mask: As in :meth:`CausalLayer.extend`.
 
         Returns:
@@ -294,10 +295,10 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
 
         Args:
             x: Encoder frames, ``(T, D)`` or ``(B, T, D)``.
-            xs_lengths: Valid frames of a batch, ``(B,)``; None takes all.
+            xs_lengths: Number of valid frames of a batch, ``(B,)``; None: all.
 
         Returns:
-            The state that every hypothesis starts from.
+            The initial state of every hypothesis.
         """
         hs_pad = x if x.dim() == 3 else x.unsqueeze(0)
         if xs_lengths is None:
@@ -306,30 +307,16 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         return HypothesisState(fired, KeyValuePool(len(self.layers)))
 
     def fire_freely(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> FiredTokens:
-        """As :meth:`fire`, for a search: it warns where that will end oddly.
+        """As :meth:`fire`, for a search, with warnings about unusual lengths.
 
         Args:
             hs_pad: Encoder frames, ``(B, T, D)``.
-            hlens: Valid frames, ``(B,)``.
+            hlens: Number of valid frames, ``(B,)``.
+
+        Raises:
+            UserError: If alpha of an utterance is not finite.
         """
-        fired = self.fire(hs_pad, hlens.to(hs_pad.device))
-        lengths = fired.lengths.cpu()
-        for n_fired, n_frames in zip(lengths.tolist(), hlens.tolist(), strict=True):
-            if n_fired == 0:
-                logging.warning("no token fired: the hypothesis is empty")
-            if n_fired > n_frames:
-                logging.warning(
-                    "%d tokens fired from %d encoder frames: with maxlenratio 0 the "
-                    "search stops after %d; use less sub-sampling, longer units or a "
-                    "maxlenratio",
-                    n_fired,
-                    n_frames,
-                    n_frames,
-                )
-        embeddings = fired.embeddings
-        if embeddings.size(1) == 0:  # nothing fired: a vector that is never used
-            embeddings = embeddings.new_zeros(hs_pad.size(0), 1, hs_pad.size(2))
-        return FiredTokens(embeddings, lengths)
+        return ready_for_search(self.fire(hs_pad, hlens.to(hs_pad.device)), hlens)
 
     def score(
         self, ys: torch.Tensor, state: HypothesisState, x: torch.Tensor
@@ -350,8 +337,8 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         Args:
             ys: Prefixes, ``<sos>`` first, ``(N, i + 1)`` int64.
             states: One state per hypothesis.
-            xs: Encoder frames; not looked at, the vectors have fired already.
-            xs_mask: Likewise.
+            xs: Not used: the vectors are fired already.
+            xs_mask: Not used.
 
         Returns:
             Log-probabilities under the ending rule, ``(N, V)``, and N states.
@@ -373,7 +360,7 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
             current[:, -1],
             n_before,
             lambda layer, keys, values: pool.exchange(layer, rows, keys, values),
-            # one new token, the last, may look at everything
+            # one new token, the last, attends to all tokens
             None if n_new == 1 else _causal_mask(n_new, n_tokens, ys.device),
         )
         logp = mask_by_fired_length(
@@ -388,8 +375,19 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
             HypothesisState(fired, pool, scored, index) for index in range(n_hyp)
         ]
 
+    def extend_prob(self, x: torch.Tensor) -> None:
+        """Refuse block by block decoding: only ESPnet's streaming searches call this.
+
+        Raises:
+            UserError: Always. Firing would end with the first block.
+        """
+        raise UserError(
+            "decoder: cif cannot decode block by block yet: decode without "
+            "--use_streaming (asr.sh), asr_inference_streaming and --streaming"
+        )
+
 
 def _causal_mask(n_new: int, n_total: int, device: torch.device) -> torch.Tensor:
-    """True where new token l may look: itself and what stands before, (new, all)."""
+    """True where a new token attends: itself and earlier tokens, ``(new, all)``."""
     mask = torch.ones(n_new, n_total, dtype=torch.bool, device=device)
     return mask.tril(diagonal=n_total - n_new)

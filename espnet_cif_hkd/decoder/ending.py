@@ -1,37 +1,38 @@
-"""When a search over fired tokens ends."""
+"""The end of a search over fired tokens."""
 
 import torch
 
-# ESPnet's own value for what must not be chosen: finite, so that sums stay numbers.
+# ESPnet's value for tokens that must not be chosen: finite, so that sums are finite.
 _LOG_ZERO = -1e10
 
 
 def is_too_early(step: int, lengths: torch.Tensor, eos_slack: int) -> torch.Tensor:
-    """Where ``<eos>`` may not yet be chosen, ``(N,)``: :func:`mask_by_fired_length`."""
+    """True where ``<eos>`` is too early, ``(N,)``: :func:`mask_by_fired_length`."""
     return step < lengths - 1 - eos_slack
 
 
 def mask_by_fired_length(
     logp: torch.Tensor, step: int, lengths: torch.Tensor, eos: int, eos_slack: int
 ) -> torch.Tensor:
-    """Let the fired length, not the score of ``<eos>`` alone, end a hypothesis.
+    """End a hypothesis by its fired length, not by the score of ``<eos>`` alone.
 
-    L vectors fired, the last of them usually for ``<eos>``. A tail under the threshold
-    may have swallowed that one, so ``<eos>`` must not be forced as token L; and an
-    ``<eos>`` far too early would compare a short sum of scores with long ones. So:
+    L vectors fired; the last one is usually for ``<eos>``. A tail below the threshold
+    does not fire, then ``<eos>`` has no vector: so ``<eos>`` is not forced as token L.
+    A very early ``<eos>`` would win, because its sum of scores is short. So:
 
     - before step ``L - 1 - eos_slack``, ``<eos>`` cannot be chosen;
     - from there to step L - 1 it has its own probability, as any token;
-    - from step L on it is certain and costs nothing.
+    - from step L on it has probability 1.
 
     Args:
-        logp: Log-probabilities of the next token, ``(N, V)``; changed in place, for
-            copies of all hypotheses times the vocabulary cost more than the rule.
-        step: Tokens each hypothesis has already.
-        lengths: L of each hypothesis, ``(N,)`` on the CPU, so that no step waits for
-            a GPU to find that the rule says nothing.
+        logp: Log-probabilities of the next token, ``(N, V)``; changed in place, because
+            a copy costs more than the rule.
+        step: Number of tokens of each hypothesis.
+        lengths: L of each hypothesis, ``(N,)`` on the CPU, so that a step without
+            effect does not wait for the GPU.
         eos: Index of ``<eos>``.
-        eos_slack: Tokens before the last fired one at which ``<eos>`` may come.
+        eos_slack: Number of tokens before the last fired one at which ``<eos>`` may
+            come.
 
     Returns:
         ``logp``.

@@ -16,9 +16,9 @@ Exchange = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tens
 class CausalLayer(torch.nn.Module):
     """Pre-norm self-attention and feed-forward, without encoder attention.
 
-    ESPnet's ``DecoderLayer`` always attends to the encoder and caches outputs, so
-    that it projects every earlier token again at each step. This one is made of the
-    same ESPnet modules; its caller keeps keys and values.
+    ESPnet's ``DecoderLayer`` always attends to the encoder. It caches outputs, so it
+    projects every earlier token again at each step. This layer consists of the same
+    ESPnet modules; its caller stores keys and values.
 
     Args:
         size: Model size d.
@@ -27,7 +27,7 @@ class CausalLayer(torch.nn.Module):
         dropout_rate: Dropout of residuals and inside the feed-forward block.
         self_attention_dropout_rate: Dropout of attention weights.
 
-    Source: spec A 2.1, step 6.
+    Source: the decoder of arXiv 2301.13003.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class CausalLayer(torch.nn.Module):
 
         Args:
             xs: Tokens, ``(B, L, d)``.
-            mask: True where token ``l`` may look, ``(B or 1, L, L)`` bool.
+            mask: True where token ``l`` attends, ``(B or 1, L, L)`` bool.
 
         Returns:
             The transformed tokens, ``(B, L, d)``.
@@ -64,14 +64,14 @@ class CausalLayer(torch.nn.Module):
     def extend(
         self, xs: torch.Tensor, exchange: Exchange, mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Transform tokens that follow others, without dropout.
+        """Transform new tokens after earlier ones, without dropout.
 
         Args:
             xs: New tokens, ``(N, L, d)``.
-            exchange: Given keys and values of the new tokens, ``(N, L, d)`` each,
-                stores them and returns those of all P + L tokens.
-            mask: True where new token ``l`` may look, ``(L, P + L)`` bool; None lets
-                it look everywhere, which is right for one new token.
+            exchange: Stores keys and values of the new tokens, ``(N, L, d)`` each, and
+                returns those of all P + L tokens.
+            mask: True where new token ``l`` attends, ``(L, P + L)`` bool; None: it
+                attends to all, which is correct for one new token.
 
         Returns:
             The transformed tokens, ``(N, L, d)``.

@@ -1,24 +1,27 @@
-"""What hypotheses of a search have in common: fired vectors, and keys and values.
+"""Data that the hypotheses of a search share: fired vectors, keys and values.
 
-A search scores each token of each hypothesis once. Its keys and values stay where they
-are, in a pool that only grows; a hypothesis is the list of its tokens' rows there. So a
-step writes what is new and reads what it attends to, and when beams are reordered no
-keys move. An older state stays valid, and hypotheses that have ended hold the one pool
-instead of a batch of keys each.
+A search scores each token of each hypothesis once. A pool that only grows stores keys
+and values; a hypothesis is a list of row indices of this pool. A step writes the new
+rows and reads the rows that it attends to. Reordering of beams moves no keys. Older
+states stay valid, and ended hypotheses refer to the pool instead of a copy of keys.
 """
 
+import logging
 from dataclasses import dataclass
 
 import torch
+
+from espnet_cif_hkd.cif import CIFOutput
+from espnet_cif_hkd.errors import UserError
 
 _FIRST_ROWS = 256
 
 
 class KeyValuePool:
-    """Keys and values of all tokens that a search has scored, one row a token.
+    """Keys and values of all scored tokens of a search, one row for each token.
 
     Args:
-        n_layers: Decoder layers; each has keys and values of its own.
+        n_layers: Number of decoder layers; each has its own keys and values.
     """
 
     def __init__(self, n_layers: int) -> None:
@@ -37,14 +40,14 @@ class KeyValuePool:
     def exchange(
         self, layer: int, rows: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store what is new; return what the new tokens attend to.
+        """Store new keys and values; return those that the new tokens attend to.
 
         Args:
             layer: Index of the layer.
             rows: Rows of the tokens of each hypothesis, ``(N, P + new)``; the last
                 ``new`` were claimed last.
-            keys: Of the new tokens, ``(N, new, D)``.
-            values: Likewise.
+            keys: Keys of the new tokens, ``(N, new, D)``.
+            values: Values of the new tokens, ``(N, new, D)``.
 
         Returns:
             Keys and values of all tokens of each hypothesis, ``(N, P + new, D)``.
@@ -67,12 +70,12 @@ class KeyValuePool:
 
 @dataclass(frozen=True)
 class FiredTokens:
-    """The vectors of B utterances, fired once before a search.
+    """The fired vectors of B utterances, computed once before a search.
 
     Attributes:
         embeddings: ``(B, L, D)``, L at least 1.
-        lengths: How many of them fired, ``(B,)`` int64 on the CPU: asking whether an
-            utterance has ended must not wait for a GPU.
+        lengths: Number of fired vectors, ``(B,)`` int64 on the CPU, so that a check for
+            the end of an utterance does not wait for the GPU.
     """
 
     embeddings: torch.Tensor
@@ -81,14 +84,15 @@ class FiredTokens:
     def at(
         self, steps: torch.Tensor, owners: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The vectors fired for, and before, tokens of N hypotheses.
+        """The vectors fired for tokens of N hypotheses, and those fired before them.
 
-        ESPnet 202611 goes on scoring hypotheses that have ended: steps past the last
-        vector take the last one.
+        ESPnet 202611 also scores hypotheses that have ended: steps after the last
+        vector use the last one.
 
         Args:
             steps: ``(new,)`` int64.
-            owners: Utterance of each hypothesis, ``(N,)``; None if there is only one.
+            owners: Utterance index of each hypothesis, ``(N,)``; None if there is one
+                utterance.
 
         Returns:
             Current and previous vectors, ``(N or 1, new, D)``.
@@ -102,13 +106,51 @@ class FiredTokens:
         return current.index_select(0, owners), previous.index_select(0, owners)
 
 
+def ready_for_search(fired: CIFOutput, hlens: torch.Tensor) -> FiredTokens:
+    """Fired vectors for a search, with warnings about unusual lengths.
+
+    Args:
+        fired: Fired vectors of B utterances.
+        hlens: Number of valid frames, ``(B,)``.
+
+    Raises:
+        UserError: If alpha of an utterance is not finite.
+    """
+    # One transfer from the device. NaN has no number of tokens.
+    quantity, counts = torch.stack([fired.quantity.double(), fired.lengths]).cpu()
+    if not quantity.isfinite().all():
+        place = int(quantity.isfinite().int().argmin())
+        raise UserError(
+            f"utterance {place} of the batch: the encoder's output is not finite; "
+            "check the audio and the model's parameters for NaN and infinity"
+        )
+    lengths = counts.long()
+    for n_fired, n_frames in zip(lengths.tolist(), hlens.tolist(), strict=True):
+        if n_fired == 0:
+            logging.warning("no token fired: the hypothesis is empty")
+        if n_fired > n_frames:
+            logging.warning(
+                "%d tokens fired from %d encoder frames: with maxlenratio 0 the "
+                "search stops after %d; use less sub-sampling, longer units or a "
+                "maxlenratio",
+                n_fired,
+                n_frames,
+                n_frames,
+            )
+    embeddings = fired.embeddings
+    if embeddings.size(1) == 0:  # nothing fired: one vector without effect
+        n_batch, _, size = embeddings.shape
+        embeddings = embeddings.new_zeros(n_batch, 1, size)
+    return FiredTokens(embeddings, lengths)
+
+
 @dataclass(frozen=True)
 class Scored:
     """N hypotheses after a step.
 
     Attributes:
-        owners: Utterance of each, ``(N,)`` int64 on the CPU.
-        rows: Rows of their tokens in the pool, ``(N, i)``.
+        owners: Utterance index of each, ``(N,)`` int64 on the CPU.
+        rows: Pool rows of their tokens, ``(N, i)`` int64.
     """
 
     owners: torch.Tensor
@@ -117,13 +159,13 @@ class Scored:
 
 @dataclass(frozen=True)
 class HypothesisState:
-    """What ESPnet's search keeps for one hypothesis.
+    """State of one hypothesis in ESPnet's search.
 
     Attributes:
-        fired: Of all utterances of the search.
-        pool: Of all hypotheses of the search.
-        scored: The step that scored it last; None before the first.
-        index: Which of those it was.
+        fired: Fired vectors of all utterances of the search.
+        pool: Keys and values of all hypotheses of the search.
+        scored: The last step that scored this hypothesis; None before the first step.
+        index: Index of this hypothesis in ``scored``.
     """
 
     fired: FiredTokens
@@ -133,10 +175,10 @@ class HypothesisState:
 
 
 def gathered(states: list[HypothesisState]) -> Scored:
-    """What has been scored of N hypotheses of one search, in their order."""
+    """The scored tokens of N hypotheses of one search, in the order of ``states``."""
     scored = states[0].scored
     if scored is None:
-        # The common first state; slots are laid out utterance-major.
+        # The common initial state; hypotheses are in utterance-major order.
         n_utterances = states[0].fired.embeddings.size(0)
         owners = torch.arange(n_utterances).repeat_interleave(
             len(states) // n_utterances

@@ -1,19 +1,21 @@
-"""Batch normalisation over the frames that are speech."""
+"""Batch normalisation over valid frames."""
 
 import torch
 
 
 class MaskedBatchNorm1d(torch.nn.BatchNorm1d):
-    """``BatchNorm1d`` whose statistics in training leave out padded frames.
+    """``BatchNorm1d`` whose statistics in training exclude padded frames.
 
-    - Same parameters, buffers and names as torch's, so that weights of either fit the
-      other, and the same result where nothing is padded. In evaluation it is torch's.
-    - Statistics are reckoned in float32 also under autocast (float64 for float64
-      input); the result has the dtype of the input.
-    - Running statistics follow torch: exponential averages with ``momentum``, the
-      variance unbiased. They are floats, so that checkpoints can be averaged.
-    - Under DDP each process takes the statistics of its own part of the batch, and
-      rank 0's running ones are broadcast, as with ESPnet's conformer.
+    - Parameters and buffers have torch's names: weights of both classes are
+      interchangeable. Without padding, the result is the same as torch's; in
+      evaluation, the class is torch's.
+    - Statistics are float32 also under autocast (float64 for float64 input); the
+      result has the dtype of the input.
+    - Running statistics are computed as in torch: exponential averages with
+      ``momentum`` and the unbiased variance. They are floats, so checkpoints can be
+      averaged.
+    - Under DDP, each process uses the statistics of its part of the batch, and the
+      running statistics of rank 0 are broadcast, as in ESPnet's conformer.
     """
 
     def forward(  # type: ignore[override]
@@ -22,11 +24,11 @@ class MaskedBatchNorm1d(torch.nn.BatchNorm1d):
         """Normalise each channel.
 
         Args:
-            xs: ``(B, D, T)``; finite also where it does not count.
-            valid: True at frames that count, ``(B, 1, T)`` bool, one at least.
+            xs: ``(B, D, T)``; must be finite in padding, too.
+            valid: True at valid frames, ``(B, 1, T)`` bool; at least one is True.
 
         Returns:
-            ``(B, D, T)``; finite also where it does not count.
+            ``(B, D, T)``; finite in padding, too.
         """
         if not self.training:
             return super().forward(xs)

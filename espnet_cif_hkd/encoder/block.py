@@ -1,4 +1,4 @@
-"""A conformer block that hands its mask to the convolution."""
+"""A conformer block whose convolution uses the padding mask."""
 
 import torch
 
@@ -12,7 +12,7 @@ from espnet_cif_hkd.plugin.compat import (
 
 
 class ConformerBlock(EncoderLayer):  # type: ignore[misc]
-    """ESPnet's conformer layer: its modules and names, pre-norm, with the mask.
+    """ESPnet's conformer layer with its modules and names, pre-norm, and a mask.
 
     Args:
         size: D.
@@ -21,11 +21,12 @@ class ConformerBlock(EncoderLayer):  # type: ignore[misc]
         dropout_rate: Dropout of residuals and inside the feed-forward modules.
         attention_dropout_rate: Dropout of attention weights.
         activation_type: ESPnet's name of the activation.
-        macaron_style: Whether a second, halved feed-forward module comes first.
+        macaron_style: Whether a second feed-forward module with the factor 1/2 comes
+            first.
         cnn_module_kernel: Width of the depth-wise convolution in frames.
         cnn_module_bias: Whether the convolutions have biases.
 
-    Source: spec A 5.2.
+    Source: the encoder of the code of arXiv 2301.13003.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class ConformerBlock(EncoderLayer):  # type: ignore[misc]
         cnn_module_kernel: int,
         cnn_module_bias: bool,
     ) -> None:
-        # torch's is one operation where ESPnet's swish is two, and keeps less.
+        # torch's SiLU is one operation; ESPnet's swish is two and needs more memory.
         activation = (
             torch.nn.SiLU()
             if activation_type == "swish"

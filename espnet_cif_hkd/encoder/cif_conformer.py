@@ -22,6 +22,7 @@ from espnet_cif_hkd.encoder.frames import (
     PAPER_INPUT,
     PAPER_POOLING,
     POOLING,
+    Windows,
     fewest_frames,
     frames_after,
 )
@@ -47,13 +48,13 @@ from espnet_cif_hkd.plugin.compat import (
 class CIFConformerEncoder(AbsEncoder):
     """Conformer that halves its frame rate after given blocks.
 
-    What stands behind an utterance changes nothing: lengths are reckoned from each
-    utterance's own, convolutions see zeros there, batch statistics leave it out.
-    Defaults are the paper's for AISHELL-1. With an ESPnet ``input_layer``,
-    ``pooling_layers: []``, ``cnn_module_bias: true`` and ``final_norm: true`` it
-    computes what ESPnet's conformer (``rel_pos_type: latest``) computes of one
-    utterance, from the same parameter names. Those of the input layer differ between
-    ESPnet's releases; either are loaded.
+    Padding does not affect the output: the length of an utterance depends on its own
+    frames, convolutions see zeros in padding, and batch statistics exclude padding.
+    The defaults are the paper's for AISHELL-1. With an ESPnet ``input_layer``,
+    ``pooling_layers: []``, ``cnn_module_bias: true`` and ``final_norm: true``, the
+    output for one utterance equals that of ESPnet's conformer (``rel_pos_type:
+    latest``), with the same parameter names. Names in the input layer differ between
+    ESPnet's releases; both are loaded.
 
     Args:
         input_size: F.
@@ -62,12 +63,12 @@ class CIFConformerEncoder(AbsEncoder):
             divide D.
         linear_units: Width of the feed-forward modules.
         num_blocks: Conformer blocks.
-        pooling_layers: Blocks, counted from 1, after which neighbouring frames are
-            pooled to their maximum, two to one; an odd last frame is dropped.
+        pooling_layers: Blocks, counted from 1, after which each pair of neighbouring
+            frames becomes their maximum; an odd last frame is dropped.
         dropout_rate: Dropout of residuals, inside the feed-forward modules, and of
             the input layers ``conv2d_stride2`` and ``linear``.
         positional_dropout_rate: Dropout of relative positions and, with ESPnet's
-            input layers, of the frames they come with.
+            input layers, of the frames.
         attention_dropout_rate: Dropout of attention weights.
         input_layer: ``conv2d_stride2`` (the paper's, halves the frame rate), or
             ESPnet's ``conv2d``, ``conv2d1``, ``conv2d2``, ``conv2d6``, ``conv2d8``,
@@ -75,20 +76,20 @@ class CIFConformerEncoder(AbsEncoder):
         input_channels: Channels of ``conv2d_stride2``.
         activation_type: Activation of feed-forward and convolution modules, by
             ESPnet's name.
-        macaron_style: Whether each block begins with a feed-forward module, too;
-            then each of the two counts half.
+        macaron_style: Whether each block also begins with a feed-forward module;
+            then both have the factor 1/2.
         cnn_module_kernel: Width of the depth-wise convolutions in frames, odd.
         cnn_module_bias: Whether the convolution modules have biases.
         final_norm: Whether a layer norm ends the stack, as in ESPnet's conformer.
-        max_pos_emb_len: Frames for which positions are made beforehand; longer
-            input extends them.
+        max_pos_emb_len: Number of frames with positions at the start; longer input
+            extends them.
         espnet_options: Other options of ESPnet's ``ConformerEncoder``, with the only
-            values that this one has.
+            values that this encoder supports.
 
     Raises:
         UserError: If an option is unknown or does not fit.
 
-    Source: spec A 5.2.
+    Source: the encoder of the code of arXiv 2301.13003.
     """
 
     def __init__(
@@ -142,9 +143,6 @@ class CIFConformerEncoder(AbsEncoder):
         self._output_size = output_size
         self.input_layer = input_layer
         self.pooling_layers = check_pooling(pooling_layers, num_blocks)
-        self._fewest_frames = fewest_frames(
-            INPUT_WINDOWS.get(input_layer, ()) + POOLING * len(self.pooling_layers)
-        )
         self.embed = build_front_end(
             input_layer,
             input_size,
@@ -170,10 +168,22 @@ class CIFConformerEncoder(AbsEncoder):
             for _ in range(num_blocks)
         )
         self.after_norm = LayerNorm(output_size) if final_norm else None
+        self._fewest_frames = fewest_frames(self.windows())
 
     def output_size(self) -> int:
         """Return D."""
         return self._output_size
+
+    def windows(self, layer: int | None = None) -> Windows:
+        """Windows over time from the features to a block.
+
+        Args:
+            layer: Block, counted from 1, before the pooling that follows it; None: the
+                output of the encoder.
+        """
+        last = len(self.encoders) + 1 if layer is None else layer
+        n_pooled = sum(number < last for number in self.pooling_layers)
+        return INPUT_WINDOWS[self.input_layer] + POOLING * n_pooled
 
     def forward(
         self,
@@ -184,21 +194,20 @@ class CIFConformerEncoder(AbsEncoder):
         """Encode a batch.
 
         Args:
-            xs_pad: Features, ``(B, T, F)``; what stands behind an utterance is not
-                looked at.
-            ilens: Valid frames, ``(B,)`` integer.
+            xs_pad: Features, ``(B, T, F)``; the content of padding has no effect.
+            ilens: Number of valid frames, ``(B,)`` integer.
             prev_states: Not used; part of ESPnet's interface.
 
         Returns:
-            hs_pad, ``(B, T', D)``, zero behind an utterance; valid frames of each,
-            ``(B,)``; None.
+            hs_pad, ``(B, T', D)``, zero in padding; number of valid frames, ``(B,)``;
+            None.
 
         Raises:
-            TooShortUttError: If no frame is left of an utterance; compiled or
-                exported, its length is 0 or less instead.
+            TooShortUttError: If an utterance has no output frame. A compiled or
+                exported encoder gives a length of 0 or less instead.
         """
         ilens = ilens.to(xs_pad.device)
-        if not torch.compiler.is_compiling():  # a graph asks nothing of the host
+        if not torch.compiler.is_compiling():  # a graph has no access to the host
             xs_pad = xs_pad[:, : self._longest(ilens)]
         xs = xs_pad.masked_fill(~_valid(ilens, xs_pad).transpose(1, 2), 0.0)
         xs = apply_front_end(self.embed, xs)
@@ -215,7 +224,7 @@ class CIFConformerEncoder(AbsEncoder):
 
     def _longest(self, ilens: torch.Tensor) -> int:
         """Frames of the longest utterance; raises if one is too short."""
-        # The only wait for the device; ESPnet's own encoders have it for their masks.
+        # The only synchronisation; ESPnet's own encoders have it for their masks.
         shortest, longest = torch.stack(torch.aminmax(ilens)).tolist()
         if shortest < self._fewest_frames:
             raise TooShortUttError(
@@ -230,8 +239,8 @@ class CIFConformerEncoder(AbsEncoder):
     def _relative_positions(self, xs: torch.Tensor) -> torch.Tensor:
         """Vectors of T - 1 to 1 - T for ``xs (B, T, D)``: ``(1, 2 T - 1, D)``.
 
-        From ESPnet's table, but not by its forward: that scales ``xs`` again, and once
-        autocast has handed it 16 bits the table stays rounded to them.
+        Uses ESPnet's table, but not its forward, which scales ``xs`` again and keeps
+        the table in 16 bits after a call under autocast.
         """
         n_frames = xs.size(1)
         self.positions.extend_pe(xs.new_empty(1, n_frames, 1, dtype=torch.float32))
@@ -256,9 +265,9 @@ def _valid(lengths: torch.Tensor, xs: torch.Tensor) -> torch.Tensor:
 def _halve(xs: torch.Tensor) -> torch.Tensor:
     """The maximum of each pair of frames, ``(B, T, D)`` to ``(B, T // 2, D)``.
 
-    By its length an utterance keeps the pairs whose frames are both its own, so that
-    nothing of the padding is in them. In the original a last frame was paired with
-    padding if there was any, and dropped if there was none.
+    The length of an utterance includes only pairs of two valid frames, so padding has
+    no effect. The original pairs an odd last frame with padding if there is padding,
+    and drops it otherwise.
     """
     n_pairs = xs.size(1) // 2
     return torch.maximum(xs[:, 0 : 2 * n_pairs : 2], xs[:, 1 : 2 * n_pairs : 2])

@@ -1,4 +1,4 @@
-"""The convolution module of a conformer block, blind to padding."""
+"""The convolution module of a conformer block; padding has no effect."""
 
 import torch
 
@@ -9,20 +9,19 @@ from espnet_cif_hkd.errors import UserError
 class MaskedConvolutionModule(torch.nn.Module):
     """Pointwise convolution and GLU, depth-wise convolution, norm, pointwise.
 
-    ESPnet's ``ConvolutionModule`` lets the depth-wise convolution reach into padded
-    frames and counts them in the batch statistics. This one has the same parameters
-    under the same names.
+    In ESPnet's ``ConvolutionModule`` the depth-wise convolution and the batch
+    statistics include padded frames. This module has the same parameter names.
 
     Args:
         channels: D.
         kernel_size: Width of the depth-wise convolution in frames, odd.
         activation: Applied after the norm.
-        bias: Whether the convolutions have biases: ESPnet's have, the paper's not.
+        bias: Whether the convolutions have biases (ESPnet: yes, the paper: no).
 
     Raises:
-        UserError: If ``kernel_size`` is even, less than one or no whole number.
+        UserError: If ``kernel_size`` is not a positive odd integer.
 
-    Source: spec A 5.2.
+    Source: the encoder of the code of arXiv 2301.13003.
     """
 
     def __init__(
@@ -31,8 +30,8 @@ class MaskedConvolutionModule(torch.nn.Module):
         super().__init__()
         if type(kernel_size) is not int or kernel_size < 1 or kernel_size % 2 == 0:
             raise UserError(
-                f"encoder_conf: cnn_module_kernel {kernel_size!r} must be odd and a "
-                "whole number >= 1, so that a frame stays in the middle of what it sees"
+                f"encoder_conf: cnn_module_kernel {kernel_size!r} must be an odd "
+                "integer >= 1"
             )
         self.pointwise_conv1 = torch.nn.Conv1d(channels, 2 * channels, 1, bias=bias)
         self.depthwise_conv = torch.nn.Conv1d(
@@ -58,7 +57,7 @@ class MaskedConvolutionModule(torch.nn.Module):
             ``(B, T, D)``.
         """
         xs = torch.nn.functional.glu(self.pointwise_conv1(xs.transpose(1, 2)), dim=1)
-        # An utterance alone has zeros beyond its ends; so it has here.
+        # A single utterance has zeros outside of its ends; so does this batch.
         xs = self.depthwise_conv(xs.masked_fill(~mask, 0.0))  # (B, D, T)
         xs = self.activation(self.norm(xs, mask))
         return self.pointwise_conv2(xs).transpose(1, 2)

@@ -1,8 +1,8 @@
-"""How many frames encoders make, by arithmetic alone.
+"""Number and position of the frames of an encoder, computed without torch.
 
-Convolutions over time and pooling are windows: so many frames wide, moved by so many.
-None of them pads, so that the frames of an utterance follow from its own length. The
-recipe engine reckons with the same rules before a training.
+Convolutions over time and pooling are windows of a width and a stride in frames. None
+of them pads, so the number of frames of an utterance depends only on its own length.
+The recipe engine uses the same rules before a training.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ PAPER_INPUT = "conv2d_stride2"
 PAPER_POOLING = (5, 10)
 # What cif_conformer does after each of its pooling_layers.
 POOLING: Windows = ((2, 2),)
-# (width, stride) of the convolutions of each input layer: the paper's, and those of
-# ESPnet's encoders.
+# (width, stride) of the convolutions of each input layer: the paper's and ESPnet's.
 INPUT_WINDOWS: dict[str | None, Windows] = {
     PAPER_INPUT: ((3, 2),),
     None: (),
@@ -38,22 +37,38 @@ INPUT_WINDOWS: dict[str | None, Windows] = {
 
 
 def frames_after(frames: Frames, windows: Windows) -> Frames:
-    """Frames that come out of windows applied one after the other.
+    """Number of frames after a sequence of windows.
 
     Args:
-        frames: How many go in; an int, or an integer tensor of any shape.
-        windows: Width and stride of each.
+        frames: Number of input frames; an int, or an integer tensor of any shape.
+        windows: Width and stride of each window, in order.
 
     Returns:
-        The like of ``frames``; zero or less where they are too few for a window.
+        The same type as ``frames``; zero or less for too few frames.
     """
     for width, stride in windows:
         frames = (frames - width) // stride + 1
     return frames
 
 
+def centre_of_first(windows: Windows) -> tuple[float, int]:
+    """Position of frame 0 after a sequence of windows, and the stride.
+
+    Frame n is centred at ``position + n · stride`` input frames.
+
+    Example:
+        >>> centre_of_first(INPUT_WINDOWS["conv2d"])
+        (3.0, 4)
+    """
+    position, stride = 0.0, 1
+    for width, step in windows:
+        position += stride * (width - 1) / 2
+        stride *= step
+    return position, stride
+
+
 def fewest_frames(windows: Windows) -> int:
-    """The shortest input of which one frame is left."""
+    """Number of input frames that give one output frame."""
     frames = 1
     for width, stride in reversed(windows):
         frames = (frames - 1) * stride + width

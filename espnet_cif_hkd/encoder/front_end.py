@@ -1,7 +1,7 @@
-"""From features to the first block: the input layers of ``cif_conformer``.
+"""Input layers of ``cif_conformer``, from features to the first block.
 
-Each multiplies by √d, where ESPnet's positional encoding would: relative positions are
-not added to the frames, and the encoder looks after them.
+Each multiplies by √d, as ESPnet's positional encoding does. The encoder itself handles
+the relative positions; they are not added to the frames.
 """
 
 import math
@@ -42,18 +42,18 @@ class Scale(torch.nn.Module):
 
 
 class Conv2dStride2(torch.nn.Module):
-    """The paper's front end: one convolution that halves the frame rate.
+    """The paper's input layer: one convolution that halves the frame rate.
 
-    Conv2d, ReLU, Linear, multiplication by √d, Linear, dropout. No parameter has the
-    name of one of ESPnet's, which would be loaded in its place.
+    Conv2d, ReLU, Linear, multiplication by √d, Linear, dropout. Parameter names differ
+    from ESPnet's, so that no weights of another layer are loaded.
 
     Args:
-        input_size: F, size of a feature frame; three at least.
+        input_size: F, size of a feature frame; at least three.
         output_size: d.
-        channels: Of the convolution.
+        channels: Channels of the convolution.
         dropout_rate: Dropout of the output.
 
-    Source: spec A 5.2.
+    Source: the encoder of the code of arXiv 2301.13003.
     """
 
     def __init__(
@@ -81,18 +81,18 @@ def build_front_end(
     dropout_rate: float,
     positional_dropout_rate: float,
 ) -> torch.nn.Module:
-    """Make the input layer of this name, with ESPnet's parameter names if it is one.
+    """Build an input layer by its name; ESPnet's have ESPnet's parameter names.
 
     Args:
         input_layer: One of ``INPUT_LAYERS``.
         input_size: F.
         output_size: d.
-        channels: Of the paper's; ESPnet's convolutions have d.
-        dropout_rate: Of the paper's and of ``linear``.
-        positional_dropout_rate: Of the output of ESPnet's, as there.
+        channels: Channels of the paper's convolution; ESPnet's have d.
+        dropout_rate: Dropout of the paper's layer and of ``linear``.
+        positional_dropout_rate: Dropout of the output of ESPnet's layers.
 
     Raises:
-        UserError: If there is none of this name, or if features are too small for it.
+        UserError: If the name is unknown or the features are too small for it.
     """
     if input_layer not in INPUT_LAYERS:
         names = ", ".join(str(name) for name in INPUT_LAYERS if name)
@@ -100,7 +100,7 @@ def build_front_end(
             f"encoder_conf: cif_conformer has no input_layer {input_layer!r}; choose "
             f"one of {names}, null"
         )
-    # The convolutions go over features as over time.
+    # The convolutions have the same windows over features as over time.
     if frames_after(input_size, INPUT_WINDOWS[input_layer]) < 1:
         raise UserError(
             f"encoder_conf: features of size {input_size} are too small for "
@@ -129,15 +129,15 @@ def build_front_end(
 
 
 def apply_front_end(embed: torch.nn.Module, xs: torch.Tensor) -> torch.Tensor:
-    """Call what :func:`build_front_end` made.
+    """Apply an input layer of :func:`build_front_end`.
 
     Args:
         embed: The module.
         xs: Features, ``(B, T, F)``.
 
     Returns:
-        ``(B, T', d)``, without a mask: ESPnet 202511 would reckon an utterance's
-        length from that of the longest, so that it would end in padding.
+        ``(B, T', d)``, without a mask: ESPnet 202511 computes lengths from the longest
+        utterance, so that shorter ones include padding.
     """
     if isinstance(embed, tuple(_SUBSAMPLING.values())):
         xs, _ = embed(xs, None)
@@ -148,16 +148,16 @@ def apply_front_end(embed: torch.nn.Module, xs: torch.Tensor) -> torch.Tensor:
 def rename_for_this_release(
     embed: torch.nn.Module, state_dict: dict[str, Any], prefix: str
 ) -> None:
-    """Take the parameters of ESPnet's convolutions by the names of either release.
+    """Rename parameters of ESPnet's convolutions to the names of this release.
 
     The last Linear is ``out.0`` in 202511 (``out`` in ``conv2d8``), ``out`` in 202611.
-    ``load_pretrained_model`` adds the present values of all parameters to what it has
-    read; from an older file, ESPnet 202611 then keeps the present ones.
+    ``load_pretrained_model`` adds the current values of all parameters to those of the
+    file; with a file of 202511, ESPnet 202611 would then keep the current ones.
 
     Args:
-        embed: The front end.
-        state_dict: What is being loaded; changed.
-        prefix: Of the front end's keys.
+        embed: The input layer.
+        state_dict: Parameters to load; changed in place.
+        prefix: Prefix of the keys of the input layer.
     """
     if not isinstance(embed, tuple(_SUBSAMPLING.values())):
         return

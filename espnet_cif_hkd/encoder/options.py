@@ -1,12 +1,12 @@
-"""Checks of what a configuration says about ``cif_conformer``."""
+"""Checks of the options of ``cif_conformer``."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from espnet_cif_hkd.errors import UserError
 
-# Options of ESPnet's ConformerEncoder that have one value here. They may stand in a
-# configuration, so that one written for ESPnet's conformer can be used as it is.
+# Options of ESPnet's ConformerEncoder with one supported value. A configuration for
+# ESPnet's conformer may contain them and needs no change.
 _FIXED: dict[str, Any] = {
     "normalize_before": True,
     "concat_after": False,
@@ -24,15 +24,15 @@ _FIXED: dict[str, Any] = {
     "qk_norm": False,
     "use_sdpa": False,
 }
-# Without effect in ESPnet, too, when the options above have these values.
+# Without effect in ESPnet, too, if the options above have these values.
 _IDLE = {"positionwise_conv_kernel_size", "padding_idx", "use_flash_attn"}
 
 
 def check_espnet_options(options: dict[str, Any]) -> None:
-    """Accept options of ESPnet's conformer that say what ``cif_conformer`` does.
+    """Accept options of ESPnet's conformer with the values that are supported here.
 
     Raises:
-        UserError: If one says something else, or is unknown.
+        UserError: If an option is unknown or has another value.
     """
     for name, value in options.items():
         if name in _IDLE:
@@ -40,30 +40,30 @@ def check_espnet_options(options: dict[str, Any]) -> None:
         if name not in _FIXED:
             raise UserError(
                 f"encoder_conf: cif_conformer has no option {name}; "
-                "docs/configuration.md lists those it has"
+                "docs/configuration.md lists its options"
             )
         if (list(value) if isinstance(value, tuple) else value) != _FIXED[name]:
             raise UserError(
-                f"encoder_conf: cif_conformer has {name}: {_FIXED[name]} only, not "
-                f"{value}; remove the option, or use encoder: conformer"
+                f"encoder_conf: cif_conformer supports only {name}: {_FIXED[name]}, "
+                f"not {value}; remove the option, or use encoder: conformer"
             )
 
 
 def check_count(name: str, value: object) -> None:
-    """Accept whole numbers from 1.
+    """Accept integers from 1.
 
     Raises:
-        UserError: If ``value`` is none; YAML makes text of a number in quotes.
+        UserError: For other values; YAML reads a number in quotes as text.
     """
     if type(value) is not int or value < 1:
-        raise UserError(f"encoder_conf: {name} {value!r} must be a whole number >= 1")
+        raise UserError(f"encoder_conf: {name} {value!r} must be an integer >= 1")
 
 
 def check_pooling(pooling_layers: Sequence[int], num_blocks: int) -> tuple[int, ...]:
     """Return the numbers of the blocks after which frames are pooled.
 
     Raises:
-        UserError: If they are not different numbers from 1 to ``num_blocks``.
+        UserError: If they are not different integers from 1 to ``num_blocks``.
     """
     given = pooling_layers
     if (

@@ -1,4 +1,4 @@
-"""Draw one utterance: waveform, alpha, firing times and the tokens they stand for."""
+"""Draw one utterance: waveform, alpha, firing times and tokens."""
 
 import textwrap
 from dataclasses import dataclass
@@ -24,23 +24,23 @@ _POINTS_PER_FRAME = 20
 
 @dataclass
 class Alignment:
-    """What one picture shows.
+    """Content of a picture.
 
     Attributes:
         samples: The waveform, ``(S,)``.
         rate: Its sampling rate in Hz.
         alpha: Weight of each encoder frame, ``(T,)``.
-        frame_shift: Seconds per encoder frame.
-        firing_times: When each token fired, in seconds, ``(L,)``.
+        edges: Begin of each frame and end of the last one in seconds, ``(T + 1,)``.
+        firing_times: Firing time of each token in seconds, ``(L,)``.
         tokens: The decoded tokens, ``<eos>`` excluded.
         hypothesis: The decoded text.
-        reference: What was said, if known.
+        reference: The reference text, if known.
     """
 
     samples: FloatArray
     rate: int
     alpha: FloatArray
-    frame_shift: float
+    edges: FloatArray
     firing_times: FloatArray
     tokens: list[str]
     hypothesis: str
@@ -48,15 +48,15 @@ class Alignment:
 
     @property
     def seconds(self) -> float:
-        """Length of the utterance."""
+        """Duration of the utterance."""
         return len(self.samples) / self.rate
 
 
 def labels_of(alignment: Alignment) -> list[tuple[float, float, str]]:
     """Return (begin, end, label) in seconds for each fired vector.
 
-    Vector k belongs to token k; the one behind the last token is ``<eos>``, further
-    ones have no label.
+    Vector k belongs to token k. The vector after the last token is ``<eos>``; further
+    vectors have no label.
     """
     names = [_readable(token) for token in alignment.tokens] + ["eos"]
     begins = [0.0, *alignment.firing_times.tolist()]
@@ -68,18 +68,17 @@ def labels_of(alignment: Alignment) -> list[tuple[float, float, str]]:
 
 
 def running_sum(alignment: Alignment) -> tuple[FloatArray, FloatArray]:
-    """Return times in seconds and the sum of alpha since the last firing, in 0 to 1.
+    """Return times in seconds and the sum of alpha since the last firing, 0 to 1.
 
-    The sum is NaN at each firing, which parts the teeth of the line.
+    The sum is NaN at each firing, so that the line is interrupted.
     """
     n_frames = len(alignment.alpha)
-    times = np.linspace(0.0, n_frames, n_frames * _POINTS_PER_FRAME + 1)
-    total = np.interp(
-        times, np.arange(n_frames + 1), np.append(0.0, np.cumsum(alignment.alpha))
-    )
+    positions = np.linspace(0.0, n_frames, n_frames * _POINTS_PER_FRAME + 1)
+    borders = np.arange(n_frames + 1)
+    total = np.interp(positions, borders, np.append(0.0, np.cumsum(alignment.alpha)))
     since = np.mod(total, 1.0)
     since[1:][np.diff(np.floor(total)) > 0] = np.nan
-    return times * alignment.frame_shift, since
+    return np.interp(positions, borders, alignment.edges), since
 
 
 def _readable(token: str) -> str:
@@ -95,7 +94,7 @@ def _text(name: str, text: str) -> str:
 
 
 def draw(alignment: Alignment, out: Path) -> None:
-    """Write the picture as PNG; it appears under its name only when whole.
+    """Write the picture as PNG; the file appears only when it is complete.
 
     Raises:
         UserError: matplotlib is not installed.
@@ -115,10 +114,11 @@ def draw(alignment: Alignment, out: Path) -> None:
     wave.set_ylabel("waveform")
     wave.set_yticks([])
 
-    edges = np.arange(len(alignment.alpha) + 1) * alignment.frame_shift
     top = max(1.0, float(alignment.alpha.max(initial=0.0))) * 1.2
     weights.plot(*running_sum(alignment), color=_SUM, linewidth=1.2)
-    weights.stairs(alignment.alpha, edges, fill=True, color=_ALPHA, alpha=0.75)
+    weights.stairs(
+        alignment.alpha, alignment.edges, fill=True, color=_ALPHA, alpha=0.75
+    )
     weights.set_ylim(0.0, top)
     weights.set_ylabel("alpha")
     weights.set_xlabel("seconds")
@@ -142,7 +142,7 @@ def draw(alignment: Alignment, out: Path) -> None:
             style="italic" if label == "eos" else "normal",
             family=plain,
         )
-    wave.set_xlim(0.0, max(alignment.seconds, float(edges[-1])))
+    wave.set_xlim(0.0, alignment.seconds)
     for axes in (wave, weights):
         axes.spines[["top", "right"]].set_visible(False)
 

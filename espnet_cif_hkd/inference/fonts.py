@@ -4,7 +4,7 @@ import logging
 
 from espnet_cif_hkd.io.tables import first_few
 
-# What systems commonly have for Chinese, Japanese and Korean; the first come first.
+# Common fonts for Chinese, Japanese and Korean, in order of preference.
 _WIDE = (
     *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC"),
     *("Source Han Sans CN", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei"),
@@ -14,12 +14,11 @@ _WIDE = (
 
 
 def families(first: str, text: str) -> list[str]:
-    """Font families that together can show ``text``, as far as there are any.
+    """Font families that together show ``text``, as far as they are installed.
 
     Args:
-        first: the family to be used wherever it has the character, such as
-            ``DejaVu Sans``.
-        text: all that will be written; what cannot be shown is told in a warning.
+        first: the preferred family, such as ``DejaVu Sans``.
+        text: all text of the picture; a warning names characters without a font.
     """
     from matplotlib import font_manager as manager
 
@@ -35,8 +34,8 @@ def families(first: str, text: str) -> list[str]:
         missing -= shown
     if missing:
         logging.warning(
-            "no font of this machine has %s: boxes are drawn instead; install one that "
-            "has, such as Debian's fonts-noto-cjk",
+            "no installed font has %s: boxes are drawn instead; install a font such "
+            "as Debian's fonts-noto-cjk",
             first_few(sorted(missing)),
         )
     return chosen

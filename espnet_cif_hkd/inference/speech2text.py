@@ -5,12 +5,12 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.encoder.cif_conformer import CIFConformerEncoder
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.inference.speech import Samples, checked_samples
 from espnet_cif_hkd.plugin import register
 from espnet_cif_hkd.plugin.compat import Hypothesis, TooShortUttError
 from espnet_cif_hkd.search.greedy import GreedyHypothesis, greedy_search
@@ -20,7 +20,7 @@ register()
 
 from espnet2.bin.asr_inference import Speech2Text as ESPnetSpeech2Text  # noqa: E402
 
-# What a greedy search leaves no choice of; ESPnet's first two defaults are others.
+# Options that a greedy search implies; ESPnet's first two defaults differ.
 _GREEDY: dict[str, Any] = {
     "beam_size": 1,
     "ctc_weight": 0.0,
@@ -35,20 +35,20 @@ _GREEDY: dict[str, Any] = {
 
 
 class Speech2Text(ESPnetSpeech2Text):
-    """ESPnet's ``Speech2Text`` in a Python where ESPnet knows our classes.
+    """ESPnet's ``Speech2Text`` with the classes of this package registered.
 
-    Arguments and results are ESPnet's. Two things are added: audio that is too short
-    for the encoder's sub-sampling gives one empty hypothesis instead of an exception,
-    and there is a greedy search.
+    Arguments and results are ESPnet's. Additions: a greedy search; one empty hypothesis
+    instead of an exception if the audio is too short for the encoder; lists of
+    utterances with both releases of ESPnet; checks of the audio.
 
     Args:
-        args: ESPnet's.
-        greedy: Search with :func:`greedy_search` instead of ESPnet's beam search: the
-            text of ``beam_size=1, ctc_weight=0.0``, which are then set, several times
-            faster, and a list of utterances is searched as one batch with both releases
-            of ESPnet. The encoder ``cif_conformer`` takes it as one batch, too;
-            ESPnet's own, whose frames depend on padding, one after the other.
-        kwargs: ESPnet's.
+        args: ESPnet's arguments.
+        greedy: Use :func:`greedy_search` instead of ESPnet's beam search. The text is
+            that of ``beam_size=1, ctc_weight=0.0`` (set automatically), several times
+            faster. A list of utterances is searched as one batch. The encoder
+            ``cif_conformer`` also encodes it as one batch; ESPnet's encoders, whose
+            output depends on padding, encode one utterance at a time.
+        kwargs: ESPnet's arguments.
 
     Raises:
         UserError: If an option contradicts ``greedy``, or the decoder is not ``cif``.
@@ -69,41 +69,70 @@ class Speech2Text(ESPnetSpeech2Text):
     def _set_greedy(self, greedy: bool) -> None:
         if greedy and not isinstance(self.asr_model.decoder, CIFDecoder):
             raise UserError(
-                "greedy: it needs a model with 'decoder: cif', got "
+                "greedy needs a model with 'decoder: cif', got "
                 f"{type(self.asr_model.decoder).__name__}; use beam_size=1"
             )
         self.greedy = greedy
 
-    def __call__(
-        self, speech: torch.Tensor | np.ndarray | list[torch.Tensor | np.ndarray]
-    ) -> Any:
-        """Decode one utterance.
+    def __call__(self, speech: Samples | Sequence[Samples]) -> Any:
+        """Decode one utterance or a list of utterances.
 
         Args:
-            speech: Samples ``(S,)`` at the rate of the training data, float in
-                [-1, 1]. With ``greedy``, and with ESPnet 202611, also a list of
-                utterances, which are decoded together.
+            speech: Samples ``(S,)`` at the sampling rate of the training data, float in
+                [-1, 1] or int16. Several channels ``(S, C)`` only for a model whose
+                frontend combines channels; features ``(T, F)`` for a model without
+                frontend. A list of these is decoded as one batch with ``greedy`` and
+                with ESPnet 202611, otherwise one after the other.
 
         Returns:
             The n best ``(text, tokens, token_ids, hypothesis)``, best first; for a list
-            of utterances a list of these.
+            a list of these, in the same order.
+
+        Raises:
+            UserError: If the type, shape or a value of an utterance is wrong; the
+                message has its index in the list.
         """
+        if isinstance(speech, list | tuple):
+            return self._decode_list(
+                [
+                    self._checked(one, f"speech[{index}]")
+                    for index, one in enumerate(speech)
+                ]
+            )
+        return self._decode(self._checked(speech, "speech"))
+
+    def _checked(self, speech: Any, name: str) -> torch.Tensor:
+        frontend = getattr(self.asr_model, "frontend", self.asr_model)
+        checked = checked_samples(speech, name, frontend)
+        return checked.to(getattr(torch, self.dtype))
+
+    def _decode(self, speech: torch.Tensor) -> Any:
         try:
-            if not self.greedy:
-                return super().__call__(speech)
-            if isinstance(speech, list | tuple):
-                return self._greedily(speech)
-            return self._greedily([speech])[0]
+            if len(speech) == 0:
+                raise TooShortUttError("has no samples", 0, 1)
+            return self._greedily([speech])[0] if self.greedy else self._beam(speech)
         except TooShortUttError as error:
-            if isinstance(speech, list | tuple):
-                return [self(one) for one in speech]
             logging.warning("%s: the hypothesis is empty", error)
             return [self._nothing()]
 
+    def _decode_list(self, speech: list[torch.Tensor]) -> Any:
+        in_batches = self.greedy or (
+            hasattr(ESPnetSpeech2Text, "batch_decode")
+            and all(one.dim() == 1 for one in speech)
+        )
+        if in_batches and speech and all(map(len, speech)):
+            try:
+                return self._greedily(speech) if self.greedy else self._beam(speech)
+            except TooShortUttError:
+                pass
+        return [self._decode(one) for one in speech]
+
+    def _beam(self, speech: torch.Tensor | list[torch.Tensor]) -> Any:
+        return super().__call__(speech)
+
     @torch.no_grad()
-    def _greedily(self, speech: Sequence[torch.Tensor | np.ndarray]) -> list[Any]:
-        waves = [torch.as_tensor(one).to(getattr(torch, self.dtype)) for one in speech]
-        # Frames of ESPnet's own encoders depend on the padding, much so in 202511.
+    def _greedily(self, waves: list[torch.Tensor]) -> list[Any]:
+        # Frames of ESPnet's encoders depend on padding, strongly in 202511.
         together = isinstance(self.asr_model.encoder, CIFConformerEncoder)
         batches = [waves] if together else [[wave] for wave in waves]
         frames: list[torch.Tensor] = []
@@ -150,7 +179,7 @@ class Speech2Text(ESPnetSpeech2Text):
     def from_pretrained(
         cls, model_tag: str | None = None, **kwargs: Any
     ) -> "Speech2Text":
-        """Build from a model that is downloaded by its tag, or from ``kwargs`` alone.
+        """Download a model by its tag and build; without a tag, build from ``kwargs``.
 
         Args:
             model_tag: A tag of ESPnet's model zoo or of the Hugging Face hub.
@@ -160,7 +189,7 @@ class Speech2Text(ESPnetSpeech2Text):
         if greedy:
             kwargs.update(_greedy_options(**kwargs))
         built = ESPnetSpeech2Text.from_pretrained(model_tag, **kwargs)
-        # ESPnet's method builds ESPnet's class. It has the same state.
+        # ESPnet's method builds ESPnet's class, which has the same state.
         built.__class__ = cls
         built._set_greedy(greedy)
         return built
@@ -170,7 +199,7 @@ def _greedy_options(*args: Any, **kwargs: Any) -> dict[str, Any]:
     """Options of ESPnet's class that ``greedy`` implies.
 
     Raises:
-        UserError: If one of them is given another value.
+        UserError: If one of them is given with another value.
     """
     given = inspect.signature(ESPnetSpeech2Text).bind_partial(*args, **kwargs).arguments
     for name, value in _GREEDY.items():

@@ -1,10 +1,12 @@
-"""Reading one recording of a ``wav.scp``: files, pipes, segments, another rate."""
+"""Reading one recording of a ``wav.scp``: files, pipes, channels, another rate."""
 
+import contextlib
 import io
 import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,12 @@ import numpy as np
 import soundfile
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.tables import first_few
+
+# More than this share of samples beyond full scale is no clipping but another scale;
+# so is a sample this far beyond it.
+_MOST_CLIPPED = 0.01
+_HIGHEST_PEAK = 10.0
 
 # A speed change as stage 2 (and asr.sh) writes it; done here, so sox is not needed.
 _SPEED = re.compile(
@@ -22,16 +30,36 @@ _SPEED = re.compile(
 
 @dataclass
 class Sound:
-    """Samples ``(frames,)`` or ``(frames, channels)`` float64, and their rate.
+    """Samples ``(frames,)`` or ``(frames, channels)`` float64, and their rate in Hz.
 
-    ``file`` is set when the samples are the whole, unchanged content of that file;
-    ``subtype`` then is how it stores them.
+    ``file`` is set when the samples are the complete, unchanged content of that file;
+    ``subtype`` then is how it stores them. ``clipped`` counts samples beyond ±1.
     """
 
     samples: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]"
     rate: int
     file: str | None = None
     subtype: str | None = None
+    clipped: int = 0
+
+    @property
+    def channels(self) -> int:
+        return 1 if self.samples.ndim == 1 else self.samples.shape[1]
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / self.rate
+
+
+@dataclass
+class Header:
+    """What the header of a recording says; the fields are those of :class:`Sound`."""
+
+    channels: int
+    seconds: float
+    rate: int
+    file: str
+    subtype: str
 
 
 def resample(samples: "np.ndarray", rate: float, wanted: float) -> "np.ndarray":
@@ -80,19 +108,77 @@ def read_entry(entry: str) -> Sound:
         return Sound(samples, sound.samplerate, entry, sound.subtype)
 
 
+def read_header(utterance: str, entry: str) -> Header | None:
+    """Read the header of a file, also where its speed will change.
+
+    Returns:
+        None for a command.
+
+    Raises:
+        UserError: the file is missing or is no audio.
+    """
+    match = _SPEED.match(entry)
+    if entry.endswith("|") and (match is None or match["file"] is None):
+        return None
+    file = entry if match is None else shlex.split(match["file"])[0]
+    with _named(utterance, entry):
+        if not Path(file).is_file():
+            raise FileNotFoundError("there is no such file")
+        found = soundfile.info(file)
+    speed = 1.0 if match is None else float(match["factor"])
+    changed = "" if match else file
+    seconds = found.duration / speed
+    return Header(found.channels, seconds, found.samplerate, changed, found.subtype)
+
+
+@contextlib.contextmanager
+def _named(utterance: str, entry: str) -> Iterator[None]:
+    """Turn an error of reading ``entry`` into one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (ValueError, RuntimeError, OSError) as error:
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else "?"
+        raise UserError(
+            f"audio of {utterance} cannot be read ({reason[:200]}): "
+            f"correct or remove {entry}"
+        ) from error
+
+
 def checked(utterance: str, entry: str, sound: Sound) -> Sound:
-    """Refuse audio that would poison a training.
+    """Refuse audio that would spoil a training.
 
     Raises:
         UserError: the audio is empty or contains NaN or infinity.
     """
     if len(sound.samples) == 0:
-        raise UserError(f"audio of {utterance} is empty: mend or remove {entry}")
+        raise UserError(f"audio of {utterance} is empty: correct or remove {entry}")
     if not np.isfinite(sound.samples).all():
         raise UserError(
-            f"audio of {utterance} contains NaN or infinity: mend or remove {entry}"
+            f"audio of {utterance} contains NaN or infinity: correct or remove {entry}"
         )
     return sound
+
+
+def _check_scale(utterance: str, entry: str, sound: Sound) -> None:
+    """Count samples beyond ±1 of floating-point audio; refuse another scale."""
+    level = np.abs(sound.samples)
+    sound.clipped = int(np.count_nonzero(level > 1))
+    if not sound.clipped:
+        return
+    peak, share = float(level.max()), sound.clipped / level.size
+    integers = bool((sound.samples == np.rint(sound.samples)).all())
+    if not integers and peak <= _HIGHEST_PEAK and share <= _MOST_CLIPPED:
+        return
+    fix = "reduce its level"
+    if integers or peak > _HIGHEST_PEAK:
+        full_scale = 2**15 if peak <= 2**15 else 2**31
+        fix = f"it seems to hold integers: divide its samples by {full_scale}"
+    raise UserError(
+        f"audio of {utterance}: {100 * share:.3g} % of its samples are outside -1 to 1 "
+        f"(up to {peak:g}) and would be clipped: {fix}, in {entry}"
+    )
 
 
 def read_utterance(utterance: str, entry: str) -> Sound:
@@ -101,15 +187,53 @@ def read_utterance(utterance: str, entry: str) -> Sound:
     Raises:
         UserError: naming the utterance, its file and what is wrong.
     """
-    try:
-        sound = read_entry(entry)
-    except (ValueError, RuntimeError, OSError) as error:
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else "?"
+    with _named(utterance, entry):
+        sound = checked(utterance, entry, read_entry(entry))
+    _check_scale(utterance, entry, sound)
+    return sound
+
+
+def select_channel(sound: Sound, channel: str, name: str) -> Sound:
+    """Take one channel of several.
+
+    Args:
+        sound: one channel stays unchanged.
+        channel: a number from 0, ``mean`` for the mean of all, or empty to keep all.
+        name: of the recording, for the message.
+
+    Raises:
+        UserError: there is no such channel.
+    """
+    if sound.channels == 1 or not channel:
+        return sound
+    if channel != "mean" and int(channel) >= sound.channels:
         raise UserError(
-            f"audio of {utterance} cannot be read ({reason[:200]}): "
-            f"mend or remove {entry}"
-        ) from error
-    return checked(utterance, entry, sound)
+            f"{name}: no channel {channel}: the {sound.channels} channels are "
+            "counted from 0"
+        )
+    samples = sound.samples
+    one = samples.mean(axis=1) if channel == "mean" else samples[:, int(channel)]
+    return Sound(one, sound.rate)
+
+
+def check_channels(channels: Mapping[str, int], place: Path) -> None:
+    """Refuse recordings with different numbers of channels: no batch can hold them.
+
+    Args:
+        channels: by utterance or recording.
+        place: the table that lists them.
+
+    Raises:
+        UserError: naming those with the rarer number.
+    """
+    numbers = sorted(set(channels.values()), key=list(channels.values()).count)
+    if len(numbers) > 1:
+        rare = [name for name, count in channels.items() if count == numbers[0]]
+        raise UserError(
+            f"{place}: {first_few(rare)} with {numbers[0]} channels among recordings "
+            f"with {numbers[-1]}: run stage 3 with --channel 0 (or another number), or "
+            "--channel mean"
+        )
 
 
 def cut(sound: Sound, begin: float, end: float) -> Sound:
@@ -118,11 +242,11 @@ def cut(sound: Sound, begin: float, end: float) -> Sound:
     return Sound(sound.samples[int(begin * sound.rate) : last], sound.rate)
 
 
-def can_keep(sound: Sound, entry: str, audio_format: str, rate: int) -> bool:
+def can_keep(sound: Sound | Header, entry: str, audio_format: str, rate: int) -> bool:
     """Whether the dump may point to the recording itself instead of a copy."""
     return (
-        sound.file is not None
-        and sound.rate == rate
+        sound.rate == rate
+        and sound.file == entry
         and Path(entry).suffix == f".{audio_format}"
         and sound.subtype == soundfile.default_subtype(audio_format.upper())
     )

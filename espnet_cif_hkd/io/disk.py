@@ -35,6 +35,26 @@ def require_space(
         )
 
 
+def require_writable(folder: Path) -> None:
+    """Refuse a folder in which nothing can be written; it need not exist yet.
+
+    Raises:
+        UserError: naming the folder, and the file or folder that is the obstacle.
+    """
+    place = folder.absolute()
+    while not os.path.lexists(place):
+        place = place.parent
+    if not place.is_dir():
+        raise UserError(
+            f"{folder} cannot be written: {place} is not a folder: move it away"
+        )
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(
+            f"{folder} cannot be written: no permission for {place}: change its owner "
+            "or mode, or name another folder"
+        )
+
+
 def remove(path: Path, consequence: str) -> None:
     """Delete a file, if it is there.
 

@@ -1,4 +1,4 @@
-"""Fetch a corpus archive; cut off, it goes on later where it stopped."""
+"""Fetch a corpus archive; an interrupted transfer continues at the next call."""
 
 import hashlib
 import http.client
@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import AbstractContextManager, suppress
+from email.message import Message
 from pathlib import Path
 from typing import IO
 
@@ -45,8 +46,9 @@ def fetch(
     """Download ``url`` to ``path``, or find it there.
 
     What has arrived is kept in ``path`` + ``.part``, and a later call asks the server
-    for the rest; a server that cannot send a part sends all of it. A file at ``path``
-    is checked once, then again only if its size or time changes.
+    for the rest; a server that cannot send a part sends all of it. A part of a file
+    that the server has replaced since is dropped. A file at ``path`` is checked once,
+    then again only if its size or time changes.
 
     Args:
         url: an http or https address.
@@ -72,12 +74,15 @@ def fetch(
             # Another process has finished since the first look.
             part.unlink()
             return expected.found()
-        _download(url, stream, path, size_bytes)
+        source = _Source(part)
+        _download(url, stream, path, size_bytes, source)
         try:
             expected.check(part, f"what came from {url} is dropped: run this again")
         except UserError:
             part.unlink()
             raise
+        finally:
+            source.forget()
         os.replace(part, path)
         expected.remember()
     return path
@@ -98,7 +103,7 @@ class _Expected:
         return json.dumps([status.st_size, status.st_mtime_ns, self._hashes])
 
     def remember(self) -> None:
-        # The folder may be somebody else's: then the next run checks again.
+        # The folder may not be writable; then the next run checks again.
         with suppress(OSError):
             write_text(self._note, self._state() + "\n")
 
@@ -131,6 +136,40 @@ class _Expected:
             self.remember()
 
 
+class _Source:
+    """Which version of the server's file a part is of, noted beside the part.
+
+    The version is the server's Last-Modified, or else its ETag. A server that sends
+    neither cannot be checked so; then only the hash of the complete file tells.
+    """
+
+    def __init__(self, part: Path) -> None:
+        self._note = part.with_name(f".{part.name}.version")
+
+    def known(self) -> str:
+        """The version that was noted; empty if there is none."""
+        with suppress(OSError):
+            return self._note.read_text(encoding="utf-8").strip()
+        return ""
+
+    def remember(self, headers: Message) -> None:
+        with suppress(OSError):
+            write_text(self._note, self.of(headers) + "\n")
+
+    def forget(self) -> None:
+        with suppress(OSError):
+            self._note.unlink(missing_ok=True)
+
+    @staticmethod
+    def of(headers: Message) -> str:
+        return headers.get("Last-Modified") or headers.get("ETag") or ""
+
+    def has_changed(self, headers: Message) -> bool:
+        """Whether the server's file is known to be another one than the part's."""
+        now, known = self.of(headers), self.known()
+        return bool(now and known and now != known)
+
+
 def _hash(path: Path, name: str) -> str:
     # Integrity, not security: FIPS builds refuse md5 otherwise.
     digest = hashlib.new(name, usedforsecurity=False)
@@ -153,15 +192,17 @@ def _only_one(part: Path) -> AbstractContextManager[IO[bytes]]:
     return locked(part, log, refusal)
 
 
-def _download(url: str, stream: IO[bytes], path: Path, size: int | None) -> None:
-    """Append to ``stream`` until it is whole; wait and try again when cut off."""
+def _download(
+    url: str, stream: IO[bytes], path: Path, size: int | None, source: _Source
+) -> None:
+    """Append to ``stream`` until it is complete; wait and retry when cut off."""
     failures, pause = 0, _FIRST_PAUSE
     while True:
         before = stream.seek(0, os.SEEK_END)
         if before and before == size:
             return
         try:
-            _transfer(url, stream, path, size)
+            _transfer(url, stream, path, size, source)
             return
         except urllib.error.HTTPError as error:
             error.close()
@@ -171,18 +212,18 @@ def _download(url: str, stream: IO[bytes], path: Path, size: int | None) -> None
                     f"{error.reason}; get it another way and put it at {path}"
                 ) from error
             reason = f"{error.code} {error.reason}"
-        # Of OSError are time-outs, resets, TLS and routes that are lost, as urllib and
-        # the socket under a response raise them. What cannot be written is UserError.
+        # urllib and sockets raise OSError for time-outs, resets, TLS and lost routes. A
+        # file that cannot be written is a UserError.
         except (_CutOff, http.client.HTTPException, OSError) as error:
-            told = getattr(error, "reason", None) or error
-            reason = str(told) or type(error).__name__
+            cause = getattr(error, "reason", None) or error
+            reason = str(cause) or type(error).__name__
         if stream.seek(0, os.SEEK_END) > before:
             failures, pause = 0, _FIRST_PAUSE
         failures += 1
         if failures == _ATTEMPTS:
             raise UserError(
-                f"cannot fetch {url} to {path}: {reason}; run this again to go on "
-                f"from what is in {path.name}.part, or get it another way and put it "
+                f"cannot fetch {url} to {path}: {reason}; run this again to continue "
+                f"from {path.name}.part, or get it another way and put it "
                 f"at {path}"
             )
         log(f"{url}: {reason}; trying again in {pause:.0f} s")
@@ -190,11 +231,14 @@ def _download(url: str, stream: IO[bytes], path: Path, size: int | None) -> None
         pause *= 2
 
 
-def _transfer(url: str, stream: IO[bytes], path: Path, size: int | None) -> None:
+def _transfer(
+    url: str, stream: IO[bytes], path: Path, size: int | None, source: _Source
+) -> None:
     """One request: the rest of the file, or all of it.
 
     Raises:
-        _CutOff: less came than was announced.
+        _CutOff: less came than was announced, or the part is of an older file and
+            was dropped.
         UserError: the server's file has another size, or the disk is full.
     """
     begun = stream.seek(0, os.SEEK_END)
@@ -203,6 +247,9 @@ def _transfer(url: str, stream: IO[bytes], path: Path, size: int | None) -> None
     headers = {"User-Agent": "espnet-cif-hkd", "Accept-Encoding": "identity"}
     if begun:
         headers["Range"] = f"bytes={begun}-"
+        # A weak ETag is not allowed here; without the field we compare by ourselves.
+        if source.known() and not source.known().startswith("W/"):
+            headers["If-Range"] = source.known()
     try:
         response = urllib.request.urlopen(
             urllib.request.Request(url, headers=headers), timeout=_TIMEOUT
@@ -211,11 +258,12 @@ def _transfer(url: str, stream: IO[bytes], path: Path, size: int | None) -> None
         if error.code != 416:
             raise
         error.close()
-        # Nothing is left to send: whole, unless the server's file has changed.
-        if _announced(error.headers.get("Content-Range", "")) == begun:
+        # Nothing is left to send: complete, unless the server's file has changed.
+        announced = _announced(error.headers.get("Content-Range", ""))
+        if announced == begun and not source.has_changed(error.headers):
             return
         stream.truncate(0)
-        raise _CutOff("what is here is longer than the server's file") from error
+        raise _CutOff("the server's file has changed since the part came") from error
     with response:
         total = _length_of(response, begun)
         if response.status != 206:
@@ -225,6 +273,11 @@ def _transfer(url: str, stream: IO[bytes], path: Path, size: int | None) -> None
         ):
             stream.truncate(0)
             raise _CutOff("the server sent another part than it was asked for")
+        elif source.has_changed(response.headers):
+            stream.truncate(0)
+            raise _CutOff("the server's file has changed since the part came")
+        if not begun:
+            source.remember(response.headers)
         if size is not None and total is not None and total != size:
             raise UserError(
                 f"{url} has {total:,} bytes instead of {size:,}: it is not the file "
@@ -267,11 +320,11 @@ def _copy(
         except OSError as error:
             raise UserError(
                 f"{path}.part cannot be written: {error.strerror}; make room and run "
-                "this again, it goes on from there"
+                "this again, it continues from there"
             ) from error
         done += len(block)
         if time.monotonic() - last >= _LOG_EVERY:
             last = time.monotonic()
-            whole = f" of {_mebibytes(total)}" if total else ""
-            log(f"{url}: {_mebibytes(done)}{whole}")
+            of_all = f" of {_mebibytes(total)}" if total else ""
+            log(f"{url}: {_mebibytes(done)}{of_all}")
     return done

@@ -1,4 +1,4 @@
-"""Dated lines on the terminal, and progress for whatever takes long."""
+"""Dated lines on the terminal, and the progress of long tasks."""
 
 import sys
 import time

@@ -1,15 +1,16 @@
-"""Kaldi's text tables: one ``key value…`` line per utterance, sorted by key."""
+"""Kaldi's text tables: one ``key value…`` line for each utterance, sorted by key."""
 
-import os
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.atomic import write_text as write_text
 
 # What Kaldi's copy_data_dir.sh takes along that a recipe for raw audio can have.
-COPIED_FILES = ("text", "utt2spk", "spk2utt", "spk2gender", "utt2uniq", "utt2lang")
+COPIED_FILES = ("text", "utt2spk", "spk2gender", "utt2uniq", "utt2lang")
 UTTERANCE_FILES = ("text", "utt2spk", "utt2uniq", "utt2lang")
+# Zero-width space; word joiner and zero-width no-break space (the byte order mark).
+_INVISIBLE = {0x200B: " ", 0x2060: None, 0xFEFF: None}
 
 
 def byte_order(key: str) -> bytes:
@@ -17,58 +18,81 @@ def byte_order(key: str) -> bytes:
     return key.encode("utf-8")
 
 
-def read_table(path: str | Path, mend: str = "") -> dict[str, str]:
+class NumberedTable(dict[str, str]):
+    """A table that knows the line of each key, counted from 1, in :attr:`lines`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: dict[str, int] = {}
+
+
+def read_table(path: str | Path, fix: str = "") -> NumberedTable:
     """Read ``key value…`` lines; the value may be empty and keeps inner spaces.
 
     Args:
         path: the file.
-        mend: what the user should do when the file is missing.
+        fix: what the user should do when the file is missing.
 
     Raises:
         UserError: the file is missing, is not UTF-8 or has a key twice.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path} is missing" + (f": {mend}" if mend else ""))
-    table: dict[str, str] = {}
-    for line in read_lines(path):
-        parts = line.strip().split(None, 1)
-        if not parts:
+        raise UserError(f"{path} is missing" + (f": {fix}" if fix else ""))
+    table = NumberedTable()
+    for number, line in enumerate(read_lines(path), 1):
+        key, *rest = line.split(None, 1) or [""]
+        if not key:
             continue
-        if parts[0] in table:
-            raise UserError(f"{path}: {parts[0]} occurs twice: keep one line of it")
-        table[parts[0]] = parts[1] if len(parts) > 1 else ""
+        if key in table:
+            raise UserError(
+                f"{path}, line {number}: {key} occurs twice, first in line "
+                f"{table.lines[key]}: keep one line of it"
+            )
+        table[key] = rest[0].rstrip() if rest else ""
+        table.lines[key] = number
     return table
 
 
+def read_text(path: str | Path, fix: str = "") -> dict[str, str]:
+    """Read a table of transcripts, with normalised white space.
+
+    Raises:
+        UserError: see :func:`read_table`.
+    """
+    table = read_table(path, fix)
+    return {key: single_spaced(words) for key, words in table.items()}
+
+
+def single_spaced(words: str) -> str:
+    """Normalise white space: words separated by one ASCII space.
+
+    Every Unicode space separates words, also the zero-width space, which marks a word
+    boundary; a word joiner or byte order mark inside a text is removed. Any of them
+    would otherwise become a token of its own, or an unknown one.
+    """
+    return " ".join(words.translate(_INVISIBLE).split())
+
+
 def read_lines(path: str | Path) -> list[str]:
-    """The lines of a text file; only a newline ends one, as for the shell's tools.
+    """The lines of a text file, which may end as on Linux, Windows or old Macs.
+
+    A byte order mark at the beginning of a line is removed: joined files have several.
 
     Raises:
         UserError: it is not UTF-8.
     """
+    content = Path(path).read_bytes()
     try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
         raise UserError(
-            f"{path} is not UTF-8 text (byte {error.start}): convert it to UTF-8"
+            f"{path}, line {line}: not UTF-8 text: convert the file to UTF-8"
         ) from error
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    lines = [line.lstrip("\ufeff") for line in lines]
     return lines if lines[-1] else lines[:-1]
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write ``text`` so that the file is either the old or the whole new one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_table(path: str | Path, table: Mapping[str, str]) -> None:
@@ -85,17 +109,25 @@ def spk2utt(utt2spk: Mapping[str, str]) -> dict[str, str]:
     return {speaker: " ".join(names) for speaker, names in speakers.items()}
 
 
-def copy_data_dir(source: Path, target: Path) -> None:
-    """Copy the utterance files of a data folder; the speakers are derived anew."""
-    target.mkdir(parents=True, exist_ok=True)
+def copy_data_dir(source: Path, target: Path) -> int:
+    """Copy the utterance files of a data folder in the form that ESPnet reads.
+
+    The speakers' utterances are derived from ``utt2spk``.
+
+    Returns:
+        How many transcripts had other white space than single ASCII spaces.
+    """
+    changed = 0
     for name in COPIED_FILES:
         if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
-    utt2spk = read_table(target / "utt2spk")
-    write_table(target / "utt2spk", utt2spk)
-    write_table(target / "spk2utt", spk2utt(utt2spk))
-    if (target / "text").is_file():
-        write_table(target / "text", read_table(target / "text"))
+            table: dict[str, str] = read_table(source / name)
+            if name == "text":
+                text = {key: single_spaced(words) for key, words in table.items()}
+                changed = sum(text[key] != words for key, words in table.items())
+                table = text
+            write_table(target / name, table)
+    write_table(target / "spk2utt", spk2utt(read_table(target / "utt2spk")))
+    return changed
 
 
 def keep_utterances(folder: Path, keys: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""Unpack tar archives, safely and so that an interrupted run goes on."""
+"""Unpack tar archives safely; an interrupted run continues at the next call."""
 
 import bz2
 import gzip
@@ -57,10 +57,10 @@ def forget_extracted(archive: Path, folder: Path) -> None:
 def extract_tar(archive: Path, folder: Path) -> None:
     """Unpack a tar archive (plain, gz, bz2 or xz) and keep it.
 
-    Every file appears whole or not at all, and a call after an interruption writes
+    Every file appears complete or not at all, and a call after an interruption writes
     only what is missing. Files get the archive's times and the user's permissions.
-    ``.NAME.extracted`` in ``folder`` marks that all is there. A second process waits
-    for the first, by ``.NAME.lock`` beside the mark.
+    ``.NAME.extracted`` in ``folder`` marks that everything is there. A second process
+    waits for the first, by ``.NAME.lock`` beside the mark.
 
     Raises:
         UserError: naming the archive: it is missing, damaged or cut off, a member
@@ -83,8 +83,8 @@ def extract_tar(archive: Path, folder: Path) -> None:
         raise _damaged(archive, str(error)) from error
     except OSError as error:
         raise UserError(
-            f"{archive} cannot be unpacked into {folder}: {error}; mend that and run "
-            "this again, it goes on from there"
+            f"{archive} cannot be unpacked into {folder}: {error}; fix that and run "
+            "this again, it continues from there"
         ) from error
 
 
@@ -122,16 +122,16 @@ def _extract(archive: Path, folder: Path) -> None:
                 elif member.isreg():
                     _write(members, member, target)
                 else:
-                    _link(archive, folder, member, target)
+                    _link(folder, member, target)
                     links.append((member, target))
                 if time.monotonic() - last >= _LOG_EVERY:
                     last = time.monotonic()
                     log(f"unpacking {archive}: {raw.tell() / size:.0%}")
-        # tarfile stops at the end mark; the checksum comes behind it.
+        # tarfile stops at the end mark; the checksum comes after it.
         while stream.read(_BLOCK):
             pass
     for member, target in links:
-        # A link of later on may have turned an earlier one.
+        # A later link may have changed where an earlier one leads.
         if target.is_symlink() and not _contains(folder, target):
             target.unlink()
             raise _leaves(archive, folder, member)
@@ -149,18 +149,19 @@ def _leaves(archive: Path, folder: Path, member: tarfile.TarInfo) -> UserError:
 
 
 def _inside(archive: Path, folder: Path, member: tarfile.TarInfo) -> Path:
-    parts = member.name.split("/")
-    target = folder.joinpath(*(part for part in parts if part not in ("", ".")))
-    # The parent, because the last part may be an old link that is replaced.
-    parent = target if member.isdir() else target.parent
-    if (
-        member.name.startswith("/")
-        or ".." in parts
-        or "\0" in member.name
-        # A file of the name "." would be written beside the folder, not into it.
-        or (target == folder and not member.isdir())
-        or not _contains(folder, parent)
-    ):
+    """Where a member goes; the rules are those of ``tarfile.data_filter``."""
+    try:
+        target = folder / tarfile.data_filter(member, str(folder)).name
+    except tarfile.SpecialFileError as error:
+        raise UserError(
+            f"{archive}: {member.name!r} is a device or a pipe: do not trust this "
+            "archive"
+        ) from error
+    except tarfile.FilterError as error:
+        raise _leaves(archive, folder, member) from error
+    # The filter makes absolute names relative; none of our archives has any. A file of
+    # the name "." would replace the folder.
+    if member.name.startswith("/") or (target == folder and not member.isdir()):
         raise _leaves(archive, folder, member)
     return target
 
@@ -187,20 +188,11 @@ def _write(members: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> N
         part.unlink(missing_ok=True)
 
 
-def _link(archive: Path, folder: Path, member: tarfile.TarInfo, target: Path) -> None:
-    """Make a link whose end is inside ``folder``; refuse whatever else there is."""
-    if not (member.issym() or member.islnk()):
-        raise UserError(
-            f"{archive}: {member.name!r} is a device or a pipe: do not trust this "
-            "archive"
-        )
-    base = target.parent if member.issym() else folder
-    end = base / member.linkname
-    if member.linkname.startswith("/") or not _contains(folder, end):
-        raise _leaves(archive, folder, member)
+def _link(folder: Path, member: tarfile.TarInfo, target: Path) -> None:
+    """Make a link, whose end :func:`_inside` has found in ``folder``."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     if member.issym():
         target.symlink_to(member.linkname)
     else:
-        os.link(end, target, follow_symlinks=False)
+        os.link(folder / member.linkname, target, follow_symlinks=False)

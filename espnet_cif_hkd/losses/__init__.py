@@ -1,4 +1,4 @@
-"""Losses of distillation. This package needs torch and numpy only."""
+"""Losses of distillation and of the decoder. This package needs torch only."""
 
 from espnet_cif_hkd.losses.contrastive import contrastive_loss
 from espnet_cif_hkd.losses.regression import regression_loss

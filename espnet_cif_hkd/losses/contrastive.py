@@ -1,10 +1,10 @@
-"""Acoustic contrastive distillation: a token's vector against its PLM vector.
+"""Acoustic contrastive distillation: a token's vector against its teacher vector.
 
-The paper (spec A 3.4) gathers K negatives for each of N tokens into an (N, K, C)
-tensor. Every negative is one of the same N teacher vectors, so that one (N, N)
-matrix of cosines already holds all the numbers: choosing negatives is a mask on
-it. Blocks of its rows are gone through one after the other, and the gradient of a
-block is taken while it is at hand: memory is O(N * C), whatever K.
+The code of the paper (arXiv 2301.13003) gathers K negatives for each of N tokens into
+an (N, K, C) tensor. Every negative is one of the same N teacher vectors, so one (N, N)
+matrix of cosines holds all the numbers, and a mask selects the negatives. The loss
+processes blocks of rows and computes the gradient of each block immediately: memory is
+O(N * C) for every K.
 """
 
 from typing import Any
@@ -12,11 +12,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 NORM_EPS = 1e-6
-# Cosines held at once. A batch of 1,400 tokens is a single block; the blocks of a
-# larger one are still wide enough for fast products of matrices.
+# Cosines in memory at the same time. A batch of 1,400 tokens is one block; the blocks
+# of a larger batch are still wide enough for fast matrix products.
 _BLOCK_COSINES = 1 << 21
 
 
@@ -31,33 +30,46 @@ def contrastive_loss(
     generator: torch.Generator | None = None,
     loss_dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor]:
-    """Contrastive loss of each token, student to teacher (spec A 3.4).
+    """Contrastive loss of each token, student against teacher.
 
     Args:
-        student: (B, L, C), floating. What lies beyond ``lengths`` is never read.
-        teacher: (B, L, C), floating; takes no gradient.
-        lengths: (B,) integer, tokens of each utterance; N is their sum.
+        student: (B, L, C), any floating dtype. Padding has no effect.
+        teacher: (B, L, C), any floating dtype; gets no gradient.
+        lengths: (B,) integer, number of tokens; N is their sum.
         temperature: divisor of the cosines, > 0.
-        num_negatives: K, drawn without replacement for each token among the
-            batch's N teacher vectors; floor(0.8 N) when N <= K. A token that draws
-            itself has one negative less. None takes all others of the batch.
-        negative_ids: (N, K) integer, negatives given instead of drawn: indices
-            into the flattened valid tokens. One equal to the token's own index is
-            ignored, one that occurs twice counts twice.
-        generator: source of the draws, on the device of ``student``; None means
-            torch's own. Its state and the shapes determine the negatives.
-        loss_dtype: dtype of the softmax. The paper's is float32 whatever the
-            inputs are; the cosines are float64 for float64 inputs and float32
-            for all others, also under autocast.
+        num_negatives: K, drawn without replacement for each token from the N
+            teacher vectors of the batch; floor(0.8 N) if N <= K. A token that draws
+            itself has one negative less. None uses all others of the batch.
+        negative_ids: (N, K) integer, given negatives instead of drawn ones: indices
+            of the flattened valid tokens. The token's own index is ignored; an index
+            that occurs twice counts twice.
+        generator: random generator, on the device of ``student``; None means torch's
+            global one. Its state and the shapes determine the negatives.
+        loss_dtype: dtype of the softmax, in the paper float32 for all inputs. The
+            cosines are float64 for float64 inputs and float32 for all others, also
+            under autocast.
 
     Returns:
         (N,) losses in nats, of ``loss_dtype``, and the share of tokens (float32
-        scalar) to which no negative is nearer than their own teacher vector. The
-        letters of one word may share a vector: equal cosines, up to rounding, count
-        as near.
+        scalar) that are at least as close to their own teacher vector as to every
+        negative. Cosines that are equal up to rounding count as close: letters of
+        one word may share a vector. ``create_graph=True`` in a backward pass raises
+        RuntimeError.
 
     Raises:
         ValueError: shapes do not fit or a number is out of range.
+
+    Source: acoustic contrastive distillation of arXiv 2301.13003.
+
+    Example:
+        >>> import torch
+        >>> vectors = torch.eye(4).view(2, 2, 4)
+        >>> losses, nearest = contrastive_loss(
+        ...     vectors, vectors, torch.tensor([2, 1]), temperature=0.1,
+        ...     num_negatives=None,
+        ... )
+        >>> losses.shape, bool((losses < 1e-3).all()), nearest.item()
+        (torch.Size([3]), True, 1.0)
     """
     if student.shape != teacher.shape or student.dim() != 3:
         raise ValueError(
@@ -77,7 +89,20 @@ def contrastive_loss(
 
 
 def valid_tokens(padded: Tensor, lengths: Tensor) -> Tensor:
-    """(B, L) True where ``padded`` (B, L, ...) holds a token, not padding."""
+    """Mask of tokens, False in padding, (B, L) bool.
+
+    Args:
+        padded: (B, L, ...).
+        lengths: (B,) integer, number of tokens.
+
+    Raises:
+        ValueError: shapes do not fit.
+
+    Example:
+        >>> import torch
+        >>> valid_tokens(torch.zeros(2, 3, 4), torch.tensor([3, 1])).tolist()
+        [[True, True, True], [True, False, False]]
+    """
     if lengths.shape != padded.shape[:1]:
         raise ValueError(
             f"lengths {tuple(lengths.shape)} do not fit (B, L, C) = "
@@ -102,12 +127,27 @@ def token_contrastive_loss(
 
     Args:
         student: (N, C).
-        teacher: (M, C) with M >= N: the own vectors of the N tokens are the rows from
-            ``first`` on, and negatives are drawn among all M, or indexed by
-            ``negative_ids``. Rows of other processes share their negatives.
-        temperature, num_negatives, negative_ids, generator, loss_dtype: see there,
-            with M in the place of N for what is drawn from.
+        teacher: (M, C) with M >= N. Rows ``first`` to ``first + N - 1`` are the
+            vectors of the N tokens. Negatives come from all M rows, which may include
+            the tokens of other processes.
+        temperature, num_negatives, negative_ids, generator, loss_dtype: as in
+            :func:`contrastive_loss`; negatives are drawn from M rows instead of N.
         first: row of ``teacher`` that belongs to the first token.
+
+    Returns:
+        (N,) losses and the share of nearest tokens, as :func:`contrastive_loss`.
+
+    Raises:
+        ValueError: shapes do not fit or a number is out of range.
+
+    Example:
+        >>> import torch
+        >>> teacher = torch.eye(3)
+        >>> losses, nearest = token_contrastive_loss(
+        ...     teacher[1:2], teacher, 1.0, None, first=1
+        ... )
+        >>> losses
+        tensor([0.5514])
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be > 0, but is {temperature}")
@@ -116,8 +156,8 @@ def token_contrastive_loss(
     n_tokens, n_candidates = student.size(0), teacher.size(0)
     if not 0 <= first <= n_candidates - n_tokens:
         raise ValueError(
-            f"teacher has {n_candidates} rows, which do not hold the {n_tokens} of "
-            f"the tokens from row {first} on"
+            f"teacher has {n_candidates} rows: too few for {n_tokens} tokens from "
+            f"row {first}"
         )
     if negative_ids is not None:
         _check_ids(negative_ids, n_tokens, n_candidates)
@@ -152,10 +192,11 @@ def token_contrastive_loss(
 
 
 class _KnownGradient(torch.autograd.Function):
-    """Losses (N,) of ``own`` (N, C) whose rows' gradients (N, C) are known already.
+    """Losses (N,) of ``own`` (N, C) whose gradients (N, C) are computed already.
 
-    A token's vector reaches no loss but its own, so that a row's gradient can be taken
-    with its block of cosines, and nothing of the block waits for the backward pass.
+    The vector of a token affects only the loss of this token. So the gradient of a row
+    is computed together with its block of cosines, and the block needs no memory until
+    the backward pass.
     """
 
     @staticmethod
@@ -164,8 +205,14 @@ class _KnownGradient(torch.autograd.Function):
         return losses.clone()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor, None, None]:
+        # The saved gradient has no graph to the vectors. torch's once_differentiable
+        # would not raise in torch.autograd.grad, which skips its error node.
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "contrastive_loss has no second derivative: call backward or "
+                "torch.autograd.grad without create_graph"
+            )
         (grad,) = ctx.saved_tensors
         return above.to(grad.dtype)[:, None] * grad, None, None
 
@@ -176,7 +223,7 @@ def _drawn(
     num_negatives: int | None,
     generator: torch.Generator | None,
 ) -> tuple[Tensor, Tensor]:
-    """(n, M) logits without those not drawn, and where each own one stands, (n,)."""
+    """Logits, (n, M), -inf if not drawn, and the columns of the own tokens, (n,)."""
     keep = draw_negatives(
         logits.size(0),
         num_negatives,
@@ -191,7 +238,7 @@ def _drawn(
 
 
 def _given(logits: Tensor, first: int, negative_ids: Tensor) -> tuple[Tensor, Tensor]:
-    """(n, 1 + K) logits, the own one before the negatives, and its place, 0, (n,)."""
+    """Logits, (n, 1 + K), own token first, and its column, 0, (n,)."""
     own = torch.arange(first, first + len(logits), device=logits.device)[:, None]
     negatives = logits.gather(1, negative_ids)
     negatives = negatives.masked_fill(negative_ids == own, -torch.inf)
@@ -199,7 +246,14 @@ def _given(logits: Tensor, first: int, negative_ids: Tensor) -> tuple[Tensor, Te
 
 
 def negatives_per_token(n_candidates: int, num_negatives: int | None) -> int:
-    """How many of ``n_candidates`` vectors are drawn for a token (spec A 3.4)."""
+    """Number of vectors that are drawn for a token from ``n_candidates``.
+
+    Source: the code of arXiv 2301.13003; floor(0.8 N) for small batches.
+
+    Example:
+        >>> [negatives_per_token(1000, k) for k in (100, 1000, None)]
+        [100, 800, 1000]
+    """
     if num_negatives is None:
         return n_candidates
     if n_candidates <= num_negatives:
@@ -216,19 +270,25 @@ def draw_negatives(
     device: torch.device | str = "cpu",
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """A random subset for each token, without the token itself.
+    """Draw a random subset for each token, without the token itself.
 
     Args:
-        n_tokens: N, tokens to draw for.
+        n_tokens: N, number of tokens.
         num_negatives: see :func:`contrastive_loss`.
-        n_candidates: M, vectors to draw from; None means N.
-        first: which of them is the first token's own.
-        device: of the draws and the result.
-        generator: source of the draws.
+        n_candidates: M, number of vectors to draw from; None means N.
+        first: index of the first token's own vector.
+        device: device of the draws and of the result.
+        generator: random generator; None means torch's global one.
 
     Returns:
-        (N, M) bool, True where column j is a negative of token i. Every row holds
-        K of :func:`negatives_per_token`, or K - 1 if it drew its own index.
+        (N, M) bool, True where column j is a negative of token i. Every row has K
+        of :func:`negatives_per_token`, or K - 1 if it drew its own index.
+
+    Example:
+        >>> import torch
+        >>> chosen = draw_negatives(5, 2, generator=torch.Generator().manual_seed(0))
+        >>> chosen.shape, bool((chosen.sum(dim=1) <= 2).all())
+        (torch.Size([5, 5]), True)
     """
     if n_candidates is None:
         n_candidates = n_tokens
@@ -237,9 +297,9 @@ def draw_negatives(
     if count == n_candidates:
         keep = torch.ones(shape, dtype=torch.bool, device=device)
     else:
-        # The places of the largest of M independent draws are a uniform subset.
-        # Drawing whichever of the subset and its complement is the smaller one
-        # halves the work for the paper's 80 %.
+        # The positions of the largest of M independent draws are a uniform subset.
+        # Drawing the smaller of the subset and its complement halves the work for the
+        # paper's 80 %.
         drop = count > n_candidates // 2
         size = n_candidates - count if drop else count
         draws = torch.rand(shape, device=device, generator=generator)

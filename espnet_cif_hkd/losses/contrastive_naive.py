@@ -1,4 +1,4 @@
-"""The contrastive loss as a loop anyone can check: the oracle of the fast one."""
+"""The contrastive loss as a plain loop: the reference for tests."""
 
 import torch
 from torch import Tensor
@@ -16,14 +16,23 @@ def contrastive_loss_naive(
     """Like ``contrastive_loss`` with given negatives, in the dtype of ``student``.
 
     Args:
-        student, teacher: (B, L, C).
-        lengths: (B,) tokens of each utterance.
+        student, teacher: (B, L, C), floating.
+        lengths: (B,) integer, number of tokens.
         temperature: divisor of the cosines.
-        negative_ids: for each of the N valid tokens, in the order of the batch, the
-            indices of its negatives among them.
+        negative_ids: for each of the N valid tokens, in batch order, the indices of
+            its negatives.
 
     Returns:
-        (N,) losses and the share of tokens to which no negative is nearer.
+        (N,) losses and the share of tokens without a closer negative.
+
+    Example:
+        >>> import torch
+        >>> vectors = torch.eye(3)[None]
+        >>> losses, nearest = contrastive_loss_naive(
+        ...     vectors, vectors, torch.tensor([3]), 1.0, [[1, 2], [0, 2], [0, 1]]
+        ... )
+        >>> losses, nearest
+        (tensor([0.5514, 0.5514, 0.5514]), 1.0)
     """
     students, teachers = [], []
     for b, length in enumerate(lengths.tolist()):

@@ -1,7 +1,7 @@
-"""Targets of the decoder and how well it meets them, without a wait for the device.
+"""Targets of the decoder, its loss and its accuracy, without device synchronisation.
 
-ESPnet has functions for each of these; they loop over the batch, read counts back from
-the device, and each goes over the vocabulary anew.
+ESPnet's functions for this loop over the batch, read counts back from the device and
+each process the complete vocabulary again.
 """
 
 import math
@@ -12,14 +12,21 @@ import torch
 
 @dataclass
 class TokenScores:
-    """How well known tokens have been predicted; sums over all that are no padding.
+    """Scores of known tokens; sums over all tokens without padding.
 
     Attributes:
-        loss: Divergence of the smoothed targets from the prediction, as ESPnet's label
-            smoothing sums it; scalar, the only one with a gradient.
-        nll: Negative log-likelihood of the tokens themselves; scalar.
-        n_correct: Tokens that are the likeliest; scalar.
-        likeliest: The likeliest tokens, ``(B, L)`` int64.
+        loss: Divergence between smoothed targets and prediction, the sum of ESPnet's
+            label smoothing loss; scalar, the only attribute with a gradient.
+        nll: Negative log-likelihood of the tokens; scalar.
+        n_correct: Number of tokens with the highest probability; scalar int64.
+        likeliest: Tokens with the highest probability, ``(B, L)`` int64.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[[9.0, 0.0], [9.0, 0.0], [9.0, 0.0]]])
+        >>> scores = score_tokens(logits, torch.tensor([[0, 1, -1]]), -1, 0.0)
+        >>> scores.n_correct.item(), scores.likeliest.tolist()
+        (1, [[0, 0, 0]])
     """
 
     loss: torch.Tensor
@@ -35,17 +42,24 @@ def shift_targets(
     eos: int,
     ignore_id: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the decoder reads and what it is to say.
+    """Make the input and the targets of the decoder.
 
     Args:
         text: Token ids, ``(B, U)`` int64, padded with ``ignore_id``.
-        text_lengths: Tokens, ``(B,)``.
-        sos: Comes first in the input.
-        eos: Ends the targets, and pads the input.
-        ignore_id: Pads the targets.
+        text_lengths: Number of tokens, ``(B,)`` integer.
+        sos: First token of the input.
+        eos: Last target; also the padding of the input.
+        ignore_id: Padding of the targets.
 
     Returns:
-        Input and targets, both ``(B, U + 1)``.
+        Input and targets, both ``(B, U + 1)`` int64.
+
+    Example:
+        >>> import torch
+        >>> text = torch.tensor([[5, 6, 7], [8, -1, -1]])
+        >>> ys_in, ys_out = shift_targets(text, torch.tensor([3, 1]), 1, 2, -1)
+        >>> ys_in.tolist(), ys_out.tolist()
+        ([[1, 5, 6, 7], [1, 8, 2, 2]], [[5, 6, 7, 2], [8, 2, -1, -1]])
     """
     n_tokens = text.size(1)
     steps = torch.arange(n_tokens + 1, device=text.device)
@@ -58,15 +72,25 @@ def shift_targets(
 def score_tokens(
     logits: torch.Tensor, targets: torch.Tensor, ignore_id: int, smoothing: float
 ) -> TokenScores:
-    """Compare predictions with targets whose mass is smoothed over the vocabulary.
+    """Compare predictions with targets; label smoothing over the vocabulary.
 
     Args:
-        logits: ``(B, L, V)``; finite also where it does not count.
+        logits: ``(B, L, V)``, any floating dtype; must be finite in padding, too. The
+            softmax is float32, or float64 for float64 logits.
         targets: ``(B, L)`` int64.
-        ignore_id: Marks targets that do not count.
-        smoothing: Mass that a target gives to the other V - 1 tokens, in equal parts.
+        ignore_id: Target id that is padding.
+        smoothing: Probability that a target gives to the other V - 1 tokens, in equal
+            parts; 0 disables smoothing.
 
-    Source: spec A 3.1; ESPnet's subtracts the entropy of the target, a constant.
+    Source: the cross-entropy of arXiv 2301.13003; as in ESPnet's ``LabelSmoothingLoss``
+    the entropy of the target, a constant, is subtracted.
+
+    Example:
+        >>> import torch
+        >>> targets = torch.tensor([[2, 0, -1]])
+        >>> scores = score_tokens(torch.zeros(1, 3, 4), targets, -1, 0.1)
+        >>> round(scores.nll.item(), 4), round(scores.loss.item(), 4)
+        (2.7726, 1.9027)
     """
     others = max(logits.size(-1) - 1, 1)
     valid = targets != ignore_id

@@ -137,7 +137,7 @@ class CIFASRModel(ESPnetASRModel):
             autocast_frontend=autocast_frontend,
             extract_feats_in_collect_stats=extract_feats_in_collect_stats,
         )
-        self.decoder.eos = self.eos
+        self.decoder.sos, self.decoder.eos = self.sos, self.eos
         self.quantity_weight = quantity_weight
         self.lsm_weight = lsm_weight
         self.register_buffer("token_list_digest", token_list_digest(self.token_list))

@@ -1,20 +1,21 @@
-"""The one place that knows ESPnet 202511 from ESPnet 202611.
+"""Differences between ESPnet 202511 and ESPnet 202611.
 
-ESPnet 202611 moved ``espnet.nets`` to ``espnet2.legacy.nets``. Every other module
-of this package takes those classes from here and never asks for a release.
+ESPnet 202611 moved ``espnet.nets`` to ``espnet2.legacy.nets``. All other modules of
+this package import those classes from here and do not depend on the release.
 """
 
 import importlib
-import importlib.metadata
 import importlib.util
 from typing import Any
 
-ESPNET_RELEASE: str = importlib.metadata.version("espnet")
-_LEGACY_PREFIX = (
-    "espnet2.legacy.nets"
-    if importlib.util.find_spec("espnet2.legacy") is not None
-    else "espnet.nets"
-)
+import espnet2
+
+_HAS_LEGACY = importlib.util.find_spec("espnet2.legacy") is not None
+_LEGACY_PREFIX = "espnet2.legacy.nets" if _HAS_LEGACY else "espnet.nets"
+# pip has no record of a checkout on PYTHONPATH, and ESPnet may have no number there.
+ESPNET_RELEASE: str = espnet2.__version__
+if not ESPNET_RELEASE.isdigit():
+    ESPNET_RELEASE = "202611" if _HAS_LEGACY else "202511"
 
 
 def _from_nets(module: str, name: str) -> Any:

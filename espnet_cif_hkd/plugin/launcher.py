@@ -19,6 +19,7 @@ from types import CodeType, ModuleType
 from typing import Any, NoReturn
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.processes import PARENT_VARIABLE, die_with_parent
 from espnet_cif_hkd.plugin.registration import register_on_import
 
 SPAWNED_MODULE = "espnet_cif_hkd.plugin.spawned"
@@ -74,6 +75,8 @@ def main(argv: Sequence[str]) -> int:
             f"unknown option {first}; options of the interpreter go before ours: "
             f"python3 {first} -m espnet_cif_hkd …"
         )
+    if parent := os.environ.get(PARENT_VARIABLE):
+        die_with_parent(int(parent))
     register_on_import()
     try:
         if first == "-m":

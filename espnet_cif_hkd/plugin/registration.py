@@ -9,13 +9,14 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
 from espnet_cif_hkd.errors import UserError
 
 TASK_MODULE = "espnet2.tasks.asr"
+LM_MODULE = "espnet2.tasks.lm"
 
 # Table of classes in TASK_MODULE -> name in YAML -> (module, class). ESPnet looks
 # names up in lower case.
@@ -32,7 +33,7 @@ REGISTERED: dict[str, dict[str, tuple[str, str]]] = {
 
 
 def register() -> None:
-    """Make ESPnet know our encoder, decoder and model.
+    """Make ESPnet know our encoder, decoder, model and trainer.
 
     May be called any number of times. Imports ``espnet2.tasks.asr``.
 
@@ -50,6 +51,18 @@ def register() -> None:
         check_choice(choices, name, cls)
     for choices, name, cls in wanted:
         choices.classes[name] = cls
+    _set_trainer(task.ASRTask)
+    _register_lm()
+
+
+def _register_lm() -> None:
+    _set_trainer(importlib.import_module(LM_MODULE).LMTask)
+
+
+def _set_trainer(task: Any) -> None:
+    from espnet_cif_hkd.plugin.trainer import install
+
+    install(task)
 
 
 def check_choice(choices: Any, name: str, cls: type) -> None:
@@ -92,7 +105,7 @@ def register_on_import() -> None:
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds ``espnet2.tasks.asr`` by the other finders, and nothing else."""
+    """Finds modules of ESPnet's tasks by the other finders, and nothing else."""
 
     def find_spec(
         self,
@@ -100,7 +113,8 @@ class _Finder(importlib.abc.MetaPathFinder):
         path: Sequence[str] | None,
         target: ModuleType | None = None,
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname != TASK_MODULE:
+        hooks = {TASK_MODULE: register, LM_MODULE: _register_lm}
+        if fullname not in hooks:
             return None
         for finder in sys.meta_path:
             if isinstance(finder, _Finder):
@@ -108,16 +122,17 @@ class _Finder(importlib.abc.MetaPathFinder):
             spec = finder.find_spec(fullname, path, target)
             if spec is not None:
                 if spec.loader is not None:
-                    spec.loader = _Loader(spec.loader)
+                    spec.loader = _Loader(spec.loader, hooks[fullname])
                 return spec
         return None
 
 
 class _Loader(importlib.abc.Loader):
-    """Loads a module by its own loader, then registers."""
+    """Loads a module by its own loader, then calls a function."""
 
-    def __init__(self, loader: Any) -> None:
+    def __init__(self, loader: Any, then: Callable[[], None]) -> None:
         self.loader = loader
+        self.then = then
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         return self.loader.create_module(spec)
@@ -128,4 +143,4 @@ class _Loader(importlib.abc.Loader):
         if module.__spec__ is not None:
             module.__spec__.loader = self.loader
         self.loader.exec_module(module)
-        register()
+        self.then()

@@ -8,6 +8,7 @@ import os
 import runpy
 from typing import Any
 
+from espnet_cif_hkd.io.processes import PARENT_VARIABLE, die_with_parent
 from espnet_cif_hkd.plugin.launcher import TARGET_VARIABLE
 from espnet_cif_hkd.plugin.registration import register_on_import
 
@@ -31,5 +32,7 @@ def target_names() -> dict[str, Any]:
 
 
 if __name__ == "__mp_main__":
+    if PARENT_VARIABLE in os.environ:
+        die_with_parent(os.getppid())
     register_on_import()
     globals().update(target_names())

@@ -15,37 +15,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io import processes
 from espnet_cif_hkd.io.log import log
+from espnet_cif_hkd.recipe.progress import EVERY, Echo, Follower, Progress
 
 _LOG_FORMAT = "%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s"
 _HOST = f"[{os.uname()[1].split('.')[0]}] "
-# Modules whose lines tell how far a command is.
-_TOLD = ("trainer", "collect_stats", "dump")
-# Where ESPnet's inference begins with an utterance.
-UTTERANCE_MARK = "speech length: "
-
-
-class _Echo(logging.Handler):
-    """Tells on the terminal how far a command is, every ten seconds at most."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(logging.INFO)
-        self.what = what
-        self.last = time.monotonic()
-        self.utterances = 0
-
-    def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
-        if message.startswith(UTTERANCE_MARK):
-            self.utterances += 1
-            message = f"utterance {self.utterances}"
-        elif record.module not in _TOLD or record.levelno != logging.INFO:
-            return
-        whole = "epoch results" in message  # what they say of dev stands at the end
-        now = time.monotonic()
-        if now - self.last >= 10 or whole:
-            self.last = now
-            log(f"{self.what}: {message if whole else message[:300]}")
 
 
 @contextlib.contextmanager
@@ -62,7 +37,7 @@ def logged_to(path: Path, what: str, prefix: str = "") -> Iterator[None]:
     with path.open("w", encoding="utf-8", buffering=1) as stream:
         handler = logging.StreamHandler(stream)
         handler.setFormatter(logging.Formatter(prefix + _LOG_FORMAT))
-        root.handlers[:] = [handler, _Echo(what)]
+        root.handlers[:] = [handler, Echo(Progress(what))]
         root.setLevel(logging.INFO)
         try:
             with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
@@ -81,14 +56,14 @@ def rotate(path: Path, keep: int = 10) -> None:
 
 
 def import_espnet() -> None:
-    """Import and extend ESPnet, telling the user why nothing happens meanwhile."""
+    """Import and extend ESPnet, and say why nothing happens meanwhile."""
     if "espnet2.tasks.asr" in sys.modules:
         from espnet_cif_hkd import register
 
         register()
         return
     log("importing ESPnet (10 to 20 seconds)")
-    # Its many dependencies greet with warnings that are no concern of a recipe.
+    # Warnings of its many dependencies do not concern a recipe.
     noise = io.StringIO()
     try:
         with (
@@ -131,7 +106,7 @@ def call(module: str, arguments: Sequence[str], log_file: Path, what: str) -> No
         module: a module of ESPnet with ``main(cmd)``.
         arguments: its command line.
         log_file: where logging, stdout and stderr go.
-        what: what the user is told is running.
+        what: what is running, for messages.
 
     Raises:
         UserError: the command failed; the end of its log is printed.
@@ -164,7 +139,7 @@ def _parser_error(path: Path) -> str:
 
 
 def job_count(wanted: int, items: int, items_per_job: int) -> int:
-    """How many processes are worth their start-up of 10 to 20 seconds."""
+    """The number of processes that is worth their start-up of 10 to 20 seconds."""
     cores = len(os.sched_getaffinity(0))
     return max(1, min(wanted, cores, items // items_per_job))
 
@@ -175,10 +150,10 @@ def run_jobs(
     """Run one process per (arguments, log file) at the same time, and wait.
 
     Every process goes through the launcher of this package, so that our classes are
-    registered there, and computes with one thread.
+    registered there, and computes with one thread. All end when this process ends.
     """
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    running: list[tuple[subprocess.Popen[bytes], Path]] = []
+    running: dict[subprocess.Popen[bytes], Follower] = {}
+    progress, threads = Progress(what), {"OMP_NUM_THREADS": "1"}
     try:
         for arguments, log_file in jobs:
             log_file.parent.mkdir(parents=True, exist_ok=True)
@@ -186,53 +161,42 @@ def run_jobs(
             with log_file.open("wb") as stream:
                 stream.write(f"# {shlex.join(command)}\n".encode())
                 stream.flush()
-                running.append(
-                    (
-                        subprocess.Popen(
-                            command,
-                            stdout=stream,
-                            stderr=subprocess.STDOUT,
-                            env=environment,
-                        ),
-                        log_file,
-                    )
-                )
-        _wait(running, what)
+                job = processes.start(command, stream, threads, tied=True)
+            running[job] = Follower(log_file, progress)
+        _wait(running, progress)
     finally:
-        for process, _ in running:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
+        processes.stop(list(running))
 
 
-def _wait(running: list[tuple["subprocess.Popen[bytes]", Path]], what: str) -> None:
-    begun = last = time.monotonic()
-    waiting = list(running)
+def _wait(
+    running: dict["subprocess.Popen[bytes]", Follower], progress: Progress
+) -> None:
+    begun = time.monotonic()
+    waiting = dict(running)
     while waiting:
         time.sleep(0.2)
-        for item in list(waiting):
-            code = item[0].poll()
-            if code is None:
-                continue
-            waiting.remove(item)
-            if code != 0:
-                raise failed(what, item[1], f"exit status {code}")
-        if time.monotonic() - last >= 10:
-            last = time.monotonic()
-            told = [f"{len(waiting)} of {len(running)} jobs running"]
-            decoded = sum(
-                path.read_text(encoding="utf-8", errors="replace").count(UTTERANCE_MARK)
-                for _, path in running
+        for job, follower in list(waiting.items()):
+            code = job.poll()
+            follower.read()
+            if code is not None:
+                del waiting[job]
+                if code != 0:
+                    raise failed(progress.what, follower.path, _ending(code))
+        if time.monotonic() - progress.last >= 6 * EVERY:
+            seconds = time.monotonic() - begun
+            progress.print(
+                f"{len(waiting)} of {len(running)} jobs running, {seconds:.0f} s"
             )
-            if decoded:
-                told.append(f"utterance {decoded}")
-            log(f"{what}: {', '.join(told)}, {last - begun:.0f} s")
+
+
+def _ending(code: int) -> str:
+    return f"exit status {code}" if code > 0 else f"ended by signal {-code}"
 
 
 def train_model(
     module: str, arguments: Sequence[str], log_file: Path, what: str, ngpu: int
 ) -> None:
-    """Train here, or with several GPUs in a process that starts one for each."""
+    """Train in this process, or with several GPUs in a process for each."""
     if ngpu <= 1:
         call(module, arguments, log_file, what)
     else:

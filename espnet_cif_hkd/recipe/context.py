@@ -1,4 +1,4 @@
-"""What every stage is given."""
+"""The run that every stage gets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

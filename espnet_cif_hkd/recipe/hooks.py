@@ -2,9 +2,12 @@
 
 import argparse
 import importlib
+from contextlib import suppress
+from pathlib import Path
 
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.atomic import write_text
 from espnet_cif_hkd.io.log import log
-from espnet_cif_hkd.io.tables import write_text
 from espnet_cif_hkd.recipe.commands import logged_to
 from espnet_cif_hkd.recipe.context import Run
 
@@ -42,3 +45,32 @@ def dump_teacher(run: Run, args: argparse.Namespace) -> None:
     ]
     with logged_to(paths.asr_exp / "dump_teacher.log", "teacher's features"):
         command.run(command.get_parser().parse_args(words))
+
+
+def teacher_inputs(run: Run, args: argparse.Namespace) -> list[Path]:
+    """The files of teachers and stores that a training reads, for its fingerprint.
+
+    Args:
+        run: the run.
+        args: of the training, of which only ``model_conf`` is needed.
+
+    Returns:
+        Folders of teachers on this machine and headers of stores. A teacher that is
+        named by hub name and revision has none here.
+    """
+    conf = args.model_conf or {}
+    found: list[Path] = []
+    for criterion in (
+        conf.get("criterion_conf"),
+        *(conf.get("criteria") or {}).values(),
+    ):
+        if not isinstance(criterion, dict) or not criterion.get("teacher"):
+            continue
+        from espnet_cif_hkd.teachers.text.plm import resolve_teacher
+
+        if criterion.get("teacher_store"):
+            found.append(Path(str(criterion["teacher_store"])) / "header.json")
+        with suppress(UserError):  # the checks before training report it
+            place = Path(resolve_teacher(str(criterion["teacher"])))
+            found += [place] if place.is_dir() else []
+    return found

@@ -1,34 +1,19 @@
-"""``recipe init NAME DIR``: a recipe of this package, laid out to be run."""
+"""``recipe init NAME DIR``: copy a recipe of this package into a folder of the user."""
 
-import shutil
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.log import log
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-# Made by running a recipe, in its own folder; not a part of it.
-_RUN = frozenset({"data", "dump", "exp", "downloads", "path.sh"})
-_CACHES = frozenset({"__pycache__", ".mypy_cache"})
-# Links into an ESPnet checkout, made by asr.sh where the recipe has no file of its own.
-_LINKED = frozenset({"scripts", "pyscripts", "steps", "utils", "cmd.sh", "db.sh"})
-
-
-def _left_out(recipe: Path) -> Callable[[str, list[str]], set[str]]:
-    """What ``shutil.copytree`` shall leave out of ``recipe``."""
-
-    def ignore(folder: str, names: list[str]) -> set[str]:
-        if Path(folder) != recipe:
-            return set(names) & _CACHES
-        links = {name for name in _LINKED if Path(folder, name).is_symlink()}
-        return set(names) & (_CACHES | _RUN | links | {"asr.sh"})
-
-    return ignore
+# What running a recipe makes in its folder.
+_MADE = frozenset({"data", "dump", "exp", "downloads", "local_cache", "path.sh"})
 
 
 def recipes_folder() -> Path:
-    """Where the recipes are: inside the installed package, or in a checkout.
+    """The folder of all recipes: in the installed package, or in a checkout.
 
     Raises:
         UserError: neither has them.
@@ -39,37 +24,83 @@ def recipes_folder() -> Path:
     raise UserError("this installation has no recipes: install the package again")
 
 
+def _files(recipe: Path) -> Iterator[Path]:
+    """The files of a recipe, relative to it, without those that a run makes."""
+    shelf = recipe.parent.parent.resolve()
+    for folder, folders, names in os.walk(recipe):
+        made = _MADE if Path(folder) == recipe else frozenset()
+        folders[:] = sorted(
+            name
+            for name in set(folders) - made
+            if not name.startswith((".", "__pycache__"))
+        )
+        for name in sorted(set(names) - made):
+            path = Path(folder, name)
+            # Recipes link to TEMPLATE. asr.sh adds links into an ESPnet checkout.
+            if not name.startswith(".") and shelf in path.resolve().parents:
+                yield path.relative_to(recipe)
+
+
+def _write(source: Path, target: Path) -> None:
+    """Write a copy with the modes of a new file, executable if it is a script."""
+    content = source.read_bytes()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(content)
+    if content.startswith(b"#!"):
+        mode = target.stat().st_mode
+        target.chmod(mode | (mode & 0o444) >> 2)
+
+
+def _copy(name: str, recipe: Path, target: Path) -> None:
+    # Its presence means that an earlier init did not reach its end.
+    marker = target / f".init-{name}"
+    if target.exists() and not target.is_dir():
+        raise UserError(f"{target} is a file: name another folder")
+    if target.exists() and not marker.exists() and any(target.iterdir()):
+        raise UserError(f"{target} exists and is not empty: name another folder")
+    files = list(_files(recipe))
+    for file in files:
+        there = target / file
+        if there.exists() and not (recipe / file).read_bytes().startswith(
+            there.read_bytes()
+        ):
+            raise UserError(
+                f"{there} has been changed since an interrupted recipe init: move it "
+                "away, or name another folder"
+            )
+    target.mkdir(parents=True, exist_ok=True)
+    marker.touch()
+    for file in files:
+        _write(recipe / file, target / file)
+    marker.unlink()
+
+
 def init(arguments: Sequence[str]) -> None:
     """Copy the recipe ``arguments[0]`` into the folder ``arguments[1]``.
 
+    Files get the modes that the user's umask gives, whatever they are in the
+    installation. An interrupted copy is completed by the same command.
+
     Raises:
-        UserError: wrong arguments, an unknown recipe, or a folder that has content.
+        UserError: wrong arguments, an unknown recipe, a folder that has content, or
+            one that cannot be written.
     """
-    source = recipes_folder()
-    names = sorted(
-        path.parent.parent.name
-        for path in source.glob("*/asr_hkd/run.sh")
-        if path.parent.parent.name != "TEMPLATE"
-    )
+    recipes = {
+        path.parents[1].name.lower(): path.parent
+        for path in sorted(recipes_folder().glob("*/asr_hkd/run.sh"))
+    }
+    names = ", ".join(sorted(recipes))
     if len(arguments) != 2:
-        raise UserError(
-            f"usage: recipe init NAME DIR, with NAME of: {', '.join(names)}"
-        )
+        raise UserError(f"usage: recipe init NAME DIR, with NAME of: {names}")
     name, target = arguments[0], Path(arguments[1])
-    if name not in names:
-        raise UserError(f"there is no recipe {name!r}: choose from {', '.join(names)}")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UserError(f"{target} exists and is not empty: name another folder")
-    recipe = source / name / "asr_hkd"
-    shutil.copytree(
-        recipe,
-        target,
-        symlinks=False,
-        ignore=_left_out(recipe),
-        dirs_exist_ok=True,
-    )
-    # A recipe in the repository links to the one asr.sh; here it gets its own copy.
-    shutil.copyfile(source / "TEMPLATE" / "asr_hkd" / "asr.sh", target / "asr.sh")
-    for script in (*target.glob("*.sh"), *target.glob("local/*.sh")):
-        script.chmod(0o755)
-    log(f"recipe {name} is in {target}: cd {target} && ./run.sh")
+    if name not in recipes:
+        raise UserError(f"there is no recipe {name!r}: choose from {names}")
+    try:
+        _copy(name, recipes[name], target)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or target}: {error.strerror}: recipe init needs a folder "
+            "that you can write to; the same command completes an interrupted copy"
+        ) from error
+    next_step = "fill in local/data.sh, then" if name == "template" else "then"
+    log(f"recipe {name} is in {target}: cd {target}, {next_step} ./run.sh")

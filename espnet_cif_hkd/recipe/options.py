@@ -105,9 +105,23 @@ class Options:
     reuse: bool = False
     drop_too_long: bool = False
     drop_empty_text: bool = False
+    channel: str = ""
+    hf_private: bool = False
 
 
-ENGINE_ONLY = ("reuse", "drop_too_long", "drop_empty_text")
+ENGINE_ONLY = ("reuse", "drop_too_long", "drop_empty_text", "channel", "hf_private")
+
+# What --help says of options whose names do not.
+NOTES = {
+    "stop_stage": "the last stage",
+    "ngpu": "GPUs for training; several are one process each",
+    "nj": "at most so many processes or threads",
+    "gpu_inference": "stage 12 in one process on one GPU",
+    "asr_args": "options of espnet2.bin.asr_train, after those of --asr_config",
+    "reuse": "keep what stages made of the same inputs",
+    "drop_too_long": "leave out utterances with more tokens than frames",
+    "drop_empty_text": "leave out utterances without a transcript",
+}
 
 # Options of asr.sh that the engine leaves to asr.sh, with the only value it takes.
 LEFT_TO_STOCK = {
@@ -175,7 +189,7 @@ def parse(arguments: Sequence[str]) -> Options:
     """Parse a command line of ``asr.sh``.
 
     Raises:
-        UserError: an unknown option, a missing or unfit value, a stage that does not
+        UserError: an unknown option, a missing or wrong value, a stage that does not
             exist, or something that only ESPnet's own ``asr.sh`` can do.
     """
     options = Options()
@@ -233,6 +247,11 @@ def check(options: Options) -> None:
             )
     if options.num_splits_asr < 1 or options.num_splits_lm < 1:
         raise UserError("--num_splits_asr and --num_splits_lm must be 1 or more")
+    if options.channel not in ("", "mean") and not options.channel.isdecimal():
+        raise UserError(
+            f"--channel {options.channel}: write the number of a channel, from 0, or "
+            "mean"
+        )
     for name in ("nj", "inference_nj", "batch_size", "nbpe"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name} must be 1 or more")
@@ -273,9 +292,7 @@ def _check_sets(options: Options) -> None:
     kept: list[str] = []
     for name in options.test_sets.split():
         if name == options.train_set:
-            raise UserError(
-                f"--test_sets contains the training set {name}: take it out"
-            )
+            raise UserError(f"--test_sets contains the training set {name}: remove it")
         if name == options.valid_set:
             options.eval_valid_set = True
         elif name not in kept:
@@ -298,7 +315,9 @@ def help_text() -> str:
         default = field.default
         if isinstance(default, bool):
             default = str(default).lower()
-        note = " (this engine only)" if field.name in ENGINE_ONLY else ""
-        lines.append(f'  --{field.name:32} default "{default}"{note}')
+        note = NOTES.get(field.name, "")
+        if field.name in ENGINE_ONLY:
+            note += " (this engine only)"
+        lines.append(f'  --{field.name:32} default "{default}"  {note}'.rstrip())
     lines += ["", "Left to asr.sh (set ESPNET_ROOT): " + ", ".join(LEFT_TO_STOCK)]
     return "\n".join(lines)

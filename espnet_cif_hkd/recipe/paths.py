@@ -124,8 +124,11 @@ def derive(options: Options) -> Paths:
     feats = Path(options.dumpdir) / options.feats_type
     source = options.train_set
     train = f"{source}_sp" if options.speed_perturb_factors else source
-    # asr.sh fills these in before it appends _sp to the training set.
+    # The default of asr.sh. With speed perturbation stage 3 does not write it, but
+    # dump/raw/org/TRAIN_sp, which has each sentence several times.
     train_text = f"{feats}/org/{source}/text"
+    if options.speed_perturb_factors:
+        train_text = f"data/{source}/text"
     valid_text = f"{feats}/org/{options.valid_set}/text"
     tests = options.test_sets.split()
     test_text = f"{feats}/{tests[0]}/text" if tests else valid_text

@@ -1,12 +1,14 @@
 """Which stages run, in which order, and which of them may be reused."""
 
 import argparse
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_cif_hkd.io.log import log
+from espnet_cif_hkd.io.tables import read_lines
 from espnet_cif_hkd.recipe import hooks as store
 from espnet_cif_hkd.recipe.checks import config as config_check
 from espnet_cif_hkd.recipe.checks import preflight, stamps
@@ -25,6 +27,10 @@ from espnet_cif_hkd.recipe.stages import (
 )
 
 _DATA = Path("data")
+# What local/data.sh declares to have read, one a line: a file, a folder with all its
+# files, or a variable of the environment as $NAME. Without it no change of the corpus
+# could be noticed, so that stage 1 is never reused.
+_INPUTS = _DATA / ".inputs"
 
 
 @dataclass(frozen=True)
@@ -38,17 +44,28 @@ class Stage:
 
 
 def _data_fingerprint(run: Run) -> str:
+    """What stage 1 depends on: options, the recipe's scripts, and declared inputs."""
     mark = stamps.Fingerprint().words(run.options.local_data_opts)
-    return mark.words(*data.source_sets(run)).files(Path("local")).hexdigest()
+    mark.words(*data.source_sets(run)).files("local", "db.sh")
+    for line in read_lines(_INPUTS) if _INPUTS.is_file() else []:
+        if line.startswith("$"):
+            mark.words(line, os.environ.get(line[1:]))
+        elif line:
+            mark.states(line)
+    return mark.hexdigest()
 
 
 def _data_up_to_date(run: Run) -> bool:
     needs = [f"{name}/{f}" for name in data.source_sets(run) for f in data.DATA_FILES]
+    if not _INPUTS.is_file():
+        log(f"stage 1 ({STAGES[0].name}): runs again, for there is no {_INPUTS}")
+        return False
     return stamps.is_done(_DATA, 1, _data_fingerprint(run), needs)
 
 
 def _prepare_data(run: Run) -> None:
     stamps.begin(_DATA, 1)
+    _INPUTS.unlink(missing_ok=True)
     data.prepare(run)
     stamps.finish(_DATA, 1, _data_fingerprint(run))
 
@@ -174,7 +191,7 @@ def run_stages(run: Run) -> None:
     else:
         log("stages to run: " + " ".join(map(str, run.stages)))
     if 15 in run.stages:
-        # Days of training must not end in a missing token.
+        # Before days of training, not after them.
         upload.check(run)
     checks = Checks(run)
     stages = [stage for stage in STAGES if stage.number in run.stages]

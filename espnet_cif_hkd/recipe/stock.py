@@ -1,19 +1,19 @@
 """Running ESPnet's own ``asr.sh`` with this package's classes and checks.
 
-Called by a recipe's ``asr.sh`` when ``ESPNET_ROOT`` is set. A range of stages that
-crosses stage 10 is run in two parts with the checks of :mod:`preflight` between them;
-``asr.sh`` itself decides everything by stage number, so two parts equal one.
+A recipe's ``asr.sh`` calls this when ``ESPNET_ROOT`` is set. A range of stages that
+crosses stage 10 is run in two parts, with the checks of :mod:`preflight` between them.
+``asr.sh`` decides everything by stage number, so two parts equal one.
 """
 
 import argparse
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io import processes
 from espnet_cif_hkd.io.log import log
-from espnet_cif_hkd.recipe import options, paths
+from espnet_cif_hkd.recipe import dropped, options, paths
 from espnet_cif_hkd.recipe.context import Run
 
 _STAGE = 10
@@ -32,7 +32,7 @@ def split_engine_options(
         if name == "python":
             raise UserError(
                 "--python would replace the launcher that registers this package: "
-                "name the interpreter with PYTHON=… in the environment"
+                "name the interpreter in the environment, as PYTHON=…"
             )
         if name in options.ENGINE_ONLY:
             if not words:
@@ -61,7 +61,7 @@ def check(run: Run) -> None:
     """What the engine checks before stage 10.
 
     Raises:
-        UserError: one line that names the thing and how to mend it.
+        UserError: one line that names the fault and its fix.
     """
     from espnet_cif_hkd.recipe.plan import Checks
 
@@ -72,11 +72,10 @@ def check(run: Run) -> None:
 
 def _run_asr_sh(command: Sequence[str]) -> None:
     log(" ".join(command))
-    result = subprocess.run(command, check=False)
-    if result.returncode != 0:
+    status = processes.run(command)
+    if status != 0:
         raise UserError(
-            f"asr.sh failed with exit status {result.returncode}: "
-            "see its messages above"
+            f"asr.sh failed with exit status {status}: see its messages above"
         )
 
 
@@ -92,14 +91,40 @@ def run_stock(asr_sh: Path, python: str, arguments: Sequence[str]) -> None:
     command = ["bash", str(asr_sh), "--python", f"{python} -m espnet_cif_hkd", *kept]
     engine_only = [word for name in taken for word in (f"--{name}", taken[name])]
     run = engine_run([*kept, *engine_only])
-    if run is None or not {10, 11} & set(run.stages):
-        _run_asr_sh(command)
-        return
-    if run.options.stage < _STAGE:
-        _run_asr_sh([*command, "--stop_stage", str(_STAGE - 1)])
-        command += ["--stage", str(_STAGE)]
-    check(run)
+    if taken.get("channel") and (run is None or 3 in run.stages):
+        raise UserError(
+            "--channel is this package's engine only: convert the recordings, or run "
+            "stage 3 without ESPNET_ROOT"
+        )
+    if run is not None and run.options.speed_perturb_factors:
+        # The defaults of asr.sh name a file that it does not write (ESPnet #5518).
+        for name in ("lm_train_text", "bpe_train_text"):
+            if not getattr(run.options, name):
+                command += [f"--{name}", getattr(run.paths, name)]
+    if run is not None and {10, 11} & set(run.stages):
+        if run.options.stage < _STAGE:
+            _run_asr_sh([*command, "--stop_stage", str(_STAGE - 1)])
+            command += ["--stage", str(_STAGE)]
+        check(run)
+    if run is not None and dropped.listings(run) and run.options.stop_stage > _STAGE:
+        if run.options.stage <= _STAGE:
+            _run_asr_sh([*command, "--stop_stage", str(_STAGE)])
+            command += ["--stage", str(_STAGE + 1)]
+        _without_dropped(run)
+        command += ["--asr_stats_dir", str(dropped.kept_folder(run))]
     _run_asr_sh(command)
+
+
+def _without_dropped(run: Run) -> None:
+    """Prepare the shapes of a training by ``asr.sh`` that leaves utterances out."""
+    if 11 not in run.stages:
+        return
+    if run.options.num_splits_asr > 1:
+        raise UserError(
+            "--drop_too_long true: asr.sh cannot leave utterances out with "
+            f"--num_splits_asr {run.options.num_splits_asr}: give --num_splits_asr 1"
+        )
+    dropped.write_kept(run)
 
 
 def main(cmd: Sequence[str] | None = None) -> int:
@@ -110,10 +135,14 @@ def main(cmd: Sequence[str] | None = None) -> int:
     parser.add_argument("arguments", nargs="*")
     args = parser.parse_args(cmd)
     try:
-        run_stock(args.asr_sh, args.python, args.arguments)
+        with processes.signals_stop():
+            run_stock(args.asr_sh, args.python, args.arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
+    except processes.Stopped as signal:
+        print(f"error: stopped by {signal}", file=sys.stderr, flush=True)
+        return 128 + signal.number
     return 0
 
 

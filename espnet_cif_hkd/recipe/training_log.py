@@ -1,4 +1,4 @@
-"""What ESPnet's ``train.log`` says of each finished epoch."""
+"""The results of each finished epoch in ESPnet's ``train.log``."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -45,7 +45,7 @@ class Training:
         epochs: in their order.
         vocab_size: V, with ``<blank>`` and ``<sos/eos>``.
         lsm_weight: label smoothing.
-        notes: what a reader of the numbers should know.
+        notes: remarks for the reader of the numbers.
     """
 
     name: str
@@ -95,7 +95,7 @@ def read_training(logs: list[Path], config: Path | None = None) -> Training:
             if again:
                 notes.append(
                     f"{log}: epoch {epoch.number} is there again: the training was "
-                    f"resumed or begun anew; {len(again)} older results are left out"
+                    f"resumed or started again; {len(again)} older results are left out"
                 )
                 epochs = epochs[: -len(again)]
             if epochs and epoch.updates <= epochs[-1].updates:
@@ -125,8 +125,8 @@ def _read_config(path: Path) -> dict[str, Any]:
         conf = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(
-            f"{path}: no such file; it tells vocabulary and label smoothing: name the "
-            "training's config.yaml by --config"
+            f"{path}: no such file; it has the vocabulary and the label smoothing: "
+            "name the training's config.yaml by --config"
         ) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path}: cannot be read ({error})".splitlines()[0]) from None
@@ -165,7 +165,7 @@ def _read_epochs(log: Path, accum_grad: int) -> list[Epoch]:
 
 
 def epoch_phases(text: str) -> Iterator[tuple[int, dict[str, dict[str, float]]]]:
-    """What a log says of each finished epoch, of any model of ESPnet.
+    """The results of each finished epoch in a log of any model of ESPnet.
 
     Args:
         text: of the log.
@@ -207,6 +207,6 @@ def _check(
         )
     if "total_count" not in train or "loss_quantity" not in valid:
         raise UserError(
-            f"{log}: epoch {number} is incomplete: the line was cut; take it out or "
+            f"{log}: epoch {number} is incomplete: the line was cut; remove it, or "
             "wait until the next epoch ends"
         )

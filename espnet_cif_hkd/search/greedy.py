@@ -1,11 +1,9 @@
 """Greedy search over fired tokens, for batches of utterances.
 
-A beam of one, without CTC prefix scores and without a language model, is all that needs
-no bookkeeping: the vectors that fired say beforehand how many steps each utterance
-takes. So utterances are put in order of their lengths, every step takes as many of
-them as still have tokens to come, and nothing is asked of the device until all is done.
-Steps follow one another because each token depends on those before it; nothing else
-loops.
+The number of fired vectors determines the number of steps of an utterance before the
+search begins. So the search sorts utterances by length, and each step processes those
+that are not complete. The host does not wait for the device before the last step. The
+only loop is over steps, because each token depends on the tokens before it.
 """
 
 import dataclasses
@@ -19,7 +17,7 @@ from espnet_cif_hkd.decoder.ending import is_too_early
 
 @dataclasses.dataclass(frozen=True)
 class GreedyHypothesis:
-    """The likeliest token at each step.
+    """The tokens with the highest probability at each step.
 
     Attributes:
         yseq: Tokens, ``<sos>`` first and ``<eos>`` last, ``(U + 2,)`` int64 on the CPU.
@@ -37,20 +35,24 @@ def greedy_search(
     hlens: torch.Tensor,
     maxlenratio: float = 0.0,
 ) -> list[GreedyHypothesis]:
-    """Take the likeliest token at each step, of B utterances together.
+    """Choose the token with the highest probability at each step.
 
-    Tokens and scores are those of ESPnet's beam search with beam 1, except that where a
-    chosen ``<eos>`` meets the limit of ``maxlenratio``, ESPnet writes a second one.
+    Tokens and scores are those of ESPnet's beam search with beam 1, without CTC and
+    language model. One exception: if ``<eos>`` is chosen at the limit of
+    ``maxlenratio``, ESPnet writes a second ``<eos>``.
 
     Args:
         decoder: In ``eval`` mode.
         hs_pad: Encoder frames, ``(B, T, D)``.
-        hlens: Valid frames, ``(B,)``.
-        maxlenratio: As in ESPnet: most tokens as a share of the frames; 0 allows as
-            many as there are frames, -n allows n.
+        hlens: Number of valid frames, ``(B,)`` integer.
+        maxlenratio: As in ESPnet, the largest number of tokens per frame; 0 allows as
+            many tokens as frames, -n allows n.
 
     Returns:
         One hypothesis for each utterance.
+
+    Raises:
+        UserError: If the encoder output of an utterance is not finite.
     """
     fired = decoder.fire_freely(hs_pad, hlens)
     n_steps = torch.minimum(fired.lengths, _limits(hlens.cpu(), maxlenratio))
@@ -63,6 +65,7 @@ def greedy_search(
     tokens = n_steps.new_full(
         (n_utterances, n_total + 2), decoder.eos, device=hs_pad.device
     )
+    tokens[:, 0] = decoder.sos
     logp = embeddings.new_zeros(n_utterances, n_total)
     cache = _Cache(n_utterances, n_total)
     running = (n_steps[:, None] > torch.arange(n_total)).sum(dim=0).tolist()
@@ -93,7 +96,7 @@ def greedy_search(
 
 
 def _limits(hlens: torch.Tensor, maxlenratio: float) -> torch.Tensor:
-    """Most tokens of each utterance, ``(B,)``."""
+    """Largest number of tokens of each utterance, ``(B,)``."""
     if maxlenratio == 0:
         return hlens
     if maxlenratio < 0:
@@ -102,7 +105,7 @@ def _limits(hlens: torch.Tensor, maxlenratio: float) -> torch.Tensor:
 
 
 class _Cache:
-    """Keys and values of each layer, in the place of their step."""
+    """Keys and values of each layer, indexed by step."""
 
     def __init__(self, n_utterances: int, n_steps: int) -> None:
         self._shape = (2, n_utterances, n_steps)
@@ -111,7 +114,11 @@ class _Cache:
     def exchange(
         self, step: int, layer: int, keys: torch.Tensor, values: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store ``(n, 1, D)`` of a step; return ``(n, step + 1, D)``."""
+        """Store keys and values of a step, ``(n, 1, D)``; return those of all steps.
+
+        Returns:
+            Two tensors, ``(n, step + 1, D)``.
+        """
         if layer not in self._layers:
             self._layers[layer] = keys.new_empty(*self._shape, keys.size(2))
         stored = self._layers[layer][:, : len(keys)]

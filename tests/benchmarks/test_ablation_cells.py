@@ -1,10 +1,8 @@
-"""Matrices and cells are read as written, and refused with the place of the fault."""
-
-import json
+"""Matrices and cells are read as written; an error names the place of the fault."""
 
 import ablation_cells
 import pytest
-from ablation.cells import read_cell, read_cells
+from ablation.cells import read_cells
 from ablation.matrix import read_matrix
 
 from espnet_cif_hkd.errors import UserError
@@ -57,7 +55,7 @@ def test_the_matrices_of_the_repository_are_sound():
         ("[1, 2, 3]", "[1, 1]", r"seeds: give a list of different"),
         ("[1, 2, 3]", "[]", r"seeds: give a list of different"),
         ("system: hkd", "system: kd", r"variants.neg100.system: kd is none of"),
-        ("  att:", "  a_t:", r"systems.a_t: names are small letters"),
+        ("  att:", "  a_t:", r"systems.a_t: names are lower-case letters"),
         ("options: []", "options: [1]", r"variants.neg100.options: give a list"),
         ("options: []", "epochs: 0", r"variants.neg100.epochs: give a whole number"),
         ("options: []", "against: ciff", r"neg100.against: ciff is none of \['acd'"),
@@ -76,39 +74,60 @@ def test_faults_of_a_matrix_are_named(matrix_path, old, new, message):
     assert str(caught.value).startswith(str(matrix_path))
 
 
-def test_a_missing_matrix_is_told(tmp_path):
+def test_a_missing_matrix_is_reported(tmp_path):
     with pytest.raises(UserError, match=r"none\.yaml: cannot be read"):
         read_matrix(tmp_path / "none.yaml")
 
 
 def test_a_cell_is_read_as_written(matrix_path):
-    path = write(matrix_path)
-    found, written = read_cell(path), json.loads(path.read_text())
+    write(matrix_path)
+    (found,) = read_cells(read_matrix(matrix_path))
     assert (found.name, found.variant) == ("hkd_seed1", None)
+    written = {
+        row["utterance"]: row
+        for row in ablation_cells.cell("hkd", 1)["rows"]
+        if (row["decode"], row["set"]) == ("lm", "test")
+    }
     scores = found.decodes["lm"].sets["test"]
-    utterances = written["decodes"]["lm"]["sets"]["test"]["utterances"]
-    assert list(scores.utterances) == sorted(utterances)
-    counted = [utterances[utt]["char"] for utt in scores.utterances]
+    assert list(scores.utterances) == sorted(written)
+    errors = ("char_ins", "char_del", "char_sub")
     assert scores.rate("char") == pytest.approx(
-        100 * sum(sum(row[1:]) for row in counted) / sum(row[0] for row in counted)
+        100
+        * sum(row[name] for row in written.values() for name in errors)
+        / sum(row["char_ref"] for row in written.values())
     )
-    utt = scores.utterances[7]
-    lengths = utterances[utt]["ref_tokens"], utterances[utt]["hyp_tokens"]
-    assert tuple(scores.tokens[7]) == lengths
+    row = written[scores.utterances[7]]
+    assert scores.tokens[7].tolist() == [row["ref_tokens"], row["hyp_tokens"]]
+    assert scores.errors["char"][7].tolist() == [row[name] for name in errors]
+    assert scores.classes["by_frequency"]["20-99"][7].tolist() == [
+        row["seen_20-99_ref"],
+        row["seen_20-99_wrong"],
+    ]
     assert found.epochs[-1].valid["cer_free"] > 0
-    analysis = found.decodes["nolm"].analysis["dev"]
-    assert next(iter(analysis.by_position)) == "0-10%"
+    assert next(iter(scores.by_position)) == "0-10%"
 
 
 def test_a_cell_without_decodings_is_read(matrix_path):
-    path = write(matrix_path, decodes={}, analysis={})
-    assert read_cell(path).decodes == {}
+    write(matrix_path, decodes={}, rows=[])
+    (found,) = read_cells(read_matrix(matrix_path))
+    assert found.decodes == {}
+
+
+def test_a_cell_without_its_rows_must_be_collected_again(matrix_path):
+    path = write(matrix_path, rows=[])
+    message = "hkd_seed1.json: decodes.lm.by_position.dev: the table has no such"
+    with pytest.raises(UserError, match=message):
+        read_cells(read_matrix(matrix_path))
+    path.unlink()  # rows alone are what a killed writer leaves: the cell is missing
+    write(matrix_path)
+    path.unlink()
+    assert read_cells(read_matrix(matrix_path)) == ()
 
 
 @pytest.mark.parametrize(
     ("where", "value", "message"),
     [
-        ("format", 2, "format: this report reads format 1"),
+        ("format", 1, "format: this report reads format 2; collect the cell again"),
         ("hashes", None, "the file: has no 'hashes'"),
         ("seed", 1.5, "seed: must be a whole number"),
         ("epochs", [], "epochs: there is none"),
@@ -117,17 +136,16 @@ def test_a_cell_without_decodings_is_read(matrix_path):
         ("parameters__training", "4", "parameters.training: must be a number"),
         ("commands", [3], r"commands\[0\]: must be a text"),
         (
-            "decodes__lm__sets__dev__utterances__dev0003__char",
+            "decodes__lm__by_position__dev__0-10%",
             [3, 0, 0],
-            "dev0003.char: must be 4 numbers, not 3",
+            "dev.0-10%: must be 2 numbers, not 3",
         ),
         (
-            "decodes__lm__sets__dev__utterances__dev0003__char",
-            [3, -1, 0, 0],
-            r"dev0003.char\[1\]: must be a whole number",
+            "decodes__lm__by_position__dev__0-10%",
+            [3, -1],
+            r"dev.0-10%\[1\]: must be a whole number",
         ),
-        ("decodes__lm__sets__dev__utterances", {}, "utterances: there is none"),
-        ("analysis__lm__dev__by_position__0%", [1, 1], "unknown class '0%'"),
+        ("decodes__lm__by_position__dev__0%", [1, 1], "unknown class '0%'"),
         ("system", "cif", "it holds cif_seed1; the name must be that"),
     ],
 )
@@ -136,15 +154,15 @@ def test_faults_of_a_cell_are_named(matrix_path, where, value, message):
     if where == "system":  # written under the name of another
         path = path.rename(path.with_name("hkd_seed1.json"))
     with pytest.raises(UserError, match=message) as caught:
-        read_cell(path)
+        read_cells(read_matrix(matrix_path))
     assert str(caught.value).startswith(str(path))
 
 
-def test_half_a_file_is_told(matrix_path):
+def test_half_a_file_is_refused(matrix_path):
     path = write(matrix_path)
     path.write_text(path.read_text()[:100])
     with pytest.raises(UserError, match="not JSON"):
-        read_cell(path)
+        read_cells(read_matrix(matrix_path))
 
 
 def test_cells_come_in_the_order_of_the_matrix(tmp_path):
@@ -171,11 +189,15 @@ def test_a_cell_of_another_matrix_is_not_left_out_silently(
         read_cells(read_matrix(matrix_path))
 
 
-def test_different_references_are_not_compared(matrix_path):
+@pytest.mark.parametrize("field", ["char_ref", "word_ref", "seen_1_ref"])
+def test_different_references_are_not_compared(matrix_path, field):
     ablation_cells.write_cell(matrix_path, ablation_cells.cell("cif", 1))
-    write(
-        matrix_path,
-        decodes__nolm__sets__test__utterances__test0003__char=[99, 0, 0, 1],
-    )
+    found = ablation_cells.cell("hkd", 1)
+    changed = {("nolm", "test0003"): {field: 99}}
+    found["rows"] = [
+        {**row, **changed.get((row["decode"], row["utterance"]), {})}
+        for row in found["rows"]
+    ]
+    ablation_cells.write_cell(matrix_path, found)
     with pytest.raises(UserError, match="test: its references are not those of"):
         read_cells(read_matrix(matrix_path))

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from ablation import run
-from ablation.cells import read_cells
+from ablation.cells import read_cells, write_cell
 from ablation.collect import (
-    analysis,
     collect,
+    counts,
     read_sounds,
     teacher_hash,
     unfiltered,
@@ -55,23 +55,20 @@ def matrix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Matrix:
 
 
 def test_a_finished_experiment_becomes_a_cell(finished: Path, matrix: Matrix) -> None:
-    found = collect(
+    found, rows = collect(
         finished / ASR_EXP, finished, {"nolm": INFERENCE.name}, ("test",), "word"
     )
     decoded = found["decodes"]["nolm"]
-    rows = decoded["sets"]["test"]["utterances"]
     assert decoded["seconds"] > 0
     for unit, kind in (("char", "cer"), ("word", "wer")):
         result = (finished / INFERENCE / f"test/score_{kind}/result.txt").read_text()
         total = re.search(r"Sum +\| +(\d+) +(\d+) \|([ \d]+)\|", result)
         assert total is not None
-        assert sum(row[unit][0] for row in rows.values()) == int(total[2])
+        assert sum(row[f"{unit}_ref"] for row in rows) == int(total[2])
         _, substituted, deleted, inserted, *_ = map(int, total[3].split())
-        assert [sum(row[unit][k] for row in rows.values()) for k in (1, 2, 3)] == [
-            inserted,
-            deleted,
-            substituted,
-        ]
+        expected = {"ins": inserted, "del": deleted, "sub": substituted}
+        found_errors = {k: sum(row[f"{unit}_{k}"] for row in rows) for k in expected}
+        assert found_errors == expected
     weights = torch.load(finished / ASR_EXP / "valid.acc.ave.pth", weights_only=True)
     assert (
         0 < found["parameters"]["inference"] <= sum(w.numel() for w in weights.values())
@@ -82,12 +79,13 @@ def test_a_finished_experiment_becomes_a_cell(finished: Path, matrix: Matrix) ->
     assert {"loss", "acc"} <= set(epochs[0]["train"]) & set(epochs[0]["valid"])
     assert len(found["hashes"]["test"]) == 64
 
-    whole = {**found, "corpus": "tiny", "system": "cif", "seed": 1, "commands": ["x"]}
-    file = result_file(matrix, Cell("cif", 1))
-    file.parent.mkdir(parents=True)
-    file.write_text(json.dumps(whole))
+    named = {**found, "corpus": "tiny", "system": "cif", "seed": 1, "commands": ["x"]}
+    write_cell(result_file(matrix, Cell("cif", 1)), named, rows)
     (cell,) = read_cells(matrix)
-    assert cell.seed == 1
+    scores = cell.decodes["nolm"].sets["test"]
+    assert sorted(row["utterance"] for row in rows) == list(scores.utterances)
+    wrong = sum(n for _, n in scores.counts("by_position").values())
+    assert wrong == scores.errors["char"].sum() > 0
 
 
 def test_a_set_that_validates_too_is_read_where_all_of_it_is(tmp_path: Path) -> None:
@@ -114,16 +112,22 @@ def _mandarin(recipe: Path, pinyin: str) -> None:
 def test_readings_tell_homophones_from_other_errors(tmp_path: Path) -> None:
     _mandarin(tmp_path, "b ta1 , hao3 .\n")
     sounds = read_sounds(tmp_path, "data/{set}/pinyin", ("train", "test"))
-    aligned = {"char": {"s-b": align("他好", "她她")}}
-    found = analysis(aligned, Counter("她好"), "char", sounds)
-    assert found["by_sound"] == found["by_sound_utterances"]["s-b"]
-    assert {name: row[1] for name, row in found["by_sound"].items()} == {
-        "homophone": 1,
-        "tone": 0,
-        "sound": 1,
-        "deleted": 0,
+    one = align("他好", "她她")
+    aligned = {"char": {"s-b": one}, "word": {"s-b": one}}
+    scores = {"token": {"s-b": (["他", "好"], ["她", "她"])}}
+    (row,) = counts(scores, aligned, Counter("她好"), "char", sounds)
+    found = {name: n for name, n in row.items() if name.startswith("sound_")}
+    assert found == {
+        "sound_homophone": 1,
+        "sound_tone": 0,
+        "sound_sound": 1,
+        "sound_deleted": 0,
     }
-    assert "by_sound" not in analysis(aligned, Counter(), "char", None)
+    (row,) = counts(scores, aligned, Counter(), "char", None)
+    assert not any(name.startswith("sound_") for name in row)
+    sounds.spoken["s-b"].pop()
+    with pytest.raises(UserError, match="s-b: 1 readings of 2 characters"):
+        list(counts(scores, aligned, Counter(), "char", sounds))
 
 
 def test_a_sentence_with_too_few_readings_is_named(tmp_path: Path) -> None:
@@ -166,20 +170,19 @@ def test_cells_are_run_side_by_side_and_one_that_fails_stops_no_other(
     assert calls.count("--stage 12 --stop_stage 13") == 1
 
 
-def test_collecting_anew_keeps_the_versions_of_the_run(
+def test_collecting_again_keeps_the_versions_of_the_run(
     matrix: Matrix, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     versions = [{"torch": "2.13"}, {"torch": "3"}]
-    monkeypatch.setattr(run, "collect", lambda *_: {"versions": versions.pop(0)})
+    monkeypatch.setattr(run, "collect", lambda *_: ({"versions": versions.pop(0)}, []))
     file = result_file(matrix, Cell("cif", 1))
-    file.parent.mkdir(parents=True)
     for _ in range(2):
         run.keep(matrix, Cell("cif", 1))
         assert json.loads(file.read_text())["versions"] == {"torch": "2.13"}
     assert not versions
 
 
-def test_scores_are_collected_anew_of_the_cells_named(
+def test_scores_of_the_named_cells_are_collected_again(
     matrix: Matrix, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for seed in (1, 2):

@@ -39,7 +39,7 @@ def test_a_short_reference_lies_in_the_middle_of_its_parts():
     ("hyp", "tenth"),
     [("Xabcd", "0-10%"), ("abXcd", "50-60%"), ("abcdX", "90-100%")],
 )
-def test_an_insertion_counts_where_it_stands(hyp, tenth):
+def test_an_insertion_counts_at_its_position(hyp, tenth):
     rows = errors.by_position([align("abcd", hyp)])
     assert {name: row[1] for name, row in rows.items() if row[1]} == {tenth: 1}
 
@@ -84,11 +84,9 @@ def test_classes_add_up_to_substitutions_and_deletions(pairs, counts):
     assert sum(row[1] for row in rows.values()) == sum(
         one.substituted + one.deleted for one in found.values()
     )
-    single = errors.by_frequency_utterances(found, counts)
-    assert list(single) == list(found)
+    single = [errors.by_frequency([one], counts) for one in found.values()]
     for name, row in rows.items():
-        parts = [one.get(name, [0, 0]) for one in single.values()]
-        assert row == [sum(part[0] for part in parts), sum(part[1] for part in parts)]
+        assert row == [sum(one[name][k] for one in single) for k in (0, 1)]
 
 
 READINGS = {"他": {"ta1"}, "她": {"ta1"}, "打": {"da3"}, "大": {"da4", "dai4"}}
@@ -102,38 +100,27 @@ READINGS = {"他": {"ta1"}, "她": {"ta1"}, "打": {"da3"}, "大": {"da4", "dai4
     ],
 )
 def test_what_is_written_instead_is_classed_by_its_sound(hyp, kind):
-    rows = errors.by_sound_utterances(aligned(("他", hyp)), {"0": ["ta1"]}, READINGS)
-    assert rows == {"0": {name: [1, int(name == kind)] for name in errors.SOUNDS}}
+    rows = errors.by_sound(align("他", hyp), ["ta1"], READINGS)
+    assert rows == {name: int(name == kind) for name in errors.SOUNDS}
 
 
 def test_one_of_several_readings_in_another_tone_is_a_wrong_tone():
-    rows = errors.by_sound_utterances(
-        aligned(("打他", "大他大")), {"0": ["da3", "ta1"]}, READINGS
-    )
-    assert rows["0"] == {
-        "homophone": [2, 0],
-        "tone": [2, 1],
-        "sound": [2, 0],
-        "deleted": [2, 0],
-    }
+    rows = errors.by_sound(align("打他", "大他大"), ["da3", "ta1"], READINGS)
+    assert rows == {"homophone": 0, "tone": 1, "sound": 0, "deleted": 0}
 
 
-def test_a_character_without_a_reading_is_refused_by_the_name_of_its_sentence():
-    with pytest.raises(ValueError, match="u7: 2 characters, 1 read"):
-        errors.by_sound_utterances({"u7": align("他大", "他")}, {"u7": ["ta1"]}, {})
+def test_each_character_needs_a_reading():
+    with pytest.raises(ValueError, match="shorter"):
+        errors.by_sound(align("他大", "他"), ["ta1"], {})
 
 
 @given(PAIRS)
 def test_sounds_add_up_to_substitutions_and_deletions(pairs):
-    found = aligned(*pairs)
-    spoken = {utt: [f"{c}1" for c in pair[0]] for utt, pair in zip(found, pairs)}
     readings = {"a": {"a1", "b1"}, "b": {"b2"}}
-    rows = errors.by_sound_utterances(found, spoken, readings)
-    total = errors.summed(rows.values())
-    assert sum(row[1] for row in total.values()) == sum(
-        one.substituted + one.deleted for one in found.values()
-    )
-    assert {row[0] for row in total.values()} <= {sum(len(ref) for ref, _ in pairs)}
+    for ref, hyp in pairs:
+        one = align(ref, hyp)
+        rows = errors.by_sound(one, [f"{c}1" for c in ref], readings)
+        assert sum(rows.values()) == one.substituted + one.deleted
 
 
 def test_length_errors_are_ascending():

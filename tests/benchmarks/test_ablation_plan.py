@@ -108,7 +108,7 @@ def test_a_variant_may_be_trained_on_less(matrix: Matrix) -> None:
     ]
     for words in (*prepared, *commands(matrix, Cell("hkd", 1, "small"))):
         assert words[words.index("--train_set") + 1] == "train_7"
-        # The statistics of the whole set stay.
+        # The statistics of the complete set are kept.
         assert "train_7" in words[words.index("--asr_stats_dir") + 1]
     for words in commands(matrix, Cell("hkd", 1, "few")):
         assert "--train_set" not in words

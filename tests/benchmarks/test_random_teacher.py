@@ -1,4 +1,4 @@
-"""The control of the ablation: a teacher that knows which unit it is, and no more."""
+"""The control of the ablation: a teacher with a random vector for each unit."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ TOKENS = ["<blank>", "<unk>", *CHINESE, "<sos/eos>"]
 
 @pytest.fixture(scope="module")
 def vectors(tmp_path_factory: pytest.TempPathFactory) -> torch.Tensor:
-    """Of all characters twice, the second time backwards; ``(2 V, C)``."""
+    """Vectors of all characters, then of all in reverse order; ``(2 V, C)``."""
     folder = tmp_path_factory.mktemp("teachers")
     make(build_tiny_bert(folder / "tiny"), folder / "random", variance=9.0, seed=3)
     config = TeacherConfig(str(folder / "random"), HIDDEN, layer=0)
@@ -25,18 +25,18 @@ def vectors(tmp_path_factory: pytest.TempPathFactory) -> torch.Tensor:
     return teacher.features([ids + ids[::-1]], torch.device("cpu"))[:-1]
 
 
-def test_a_character_has_one_vector_wherever_it_stands(vectors: torch.Tensor) -> None:
+def test_a_character_has_one_vector_at_every_position(vectors: torch.Tensor) -> None:
     assert torch.equal(vectors[: len(CHINESE)], vectors[len(CHINESE) :].flip(0))
 
 
-def test_characters_differ_and_have_the_length_asked_for(vectors: torch.Tensor) -> None:
+def test_characters_differ_and_have_the_given_length(vectors: torch.Tensor) -> None:
     lengths = vectors.square().sum(1)
     assert lengths.tolist() == pytest.approx([9.0] * len(vectors), rel=1e-3)
     cosines = vectors[: len(CHINESE)] @ vectors[: len(CHINESE)].T / 9
     assert (cosines - torch.eye(len(CHINESE))).max() < 0.9
 
 
-def test_what_is_there_is_kept_if_it_is_the_same(tmp_path: Path) -> None:
+def test_an_existing_teacher_is_kept_if_it_is_the_same(tmp_path: Path) -> None:
     tiny = build_tiny_bert(tmp_path / "tiny")
     made = tmp_path / "deep/random"
     make(tiny, made, variance=9.0, seed=1)
@@ -44,7 +44,7 @@ def test_what_is_there_is_kept_if_it_is_the_same(tmp_path: Path) -> None:
     make(tiny, made, variance=9.0, seed=1)
     assert (made / "model.safetensors").stat().st_mtime_ns == before
     assert [file.name for file in made.parent.iterdir()] == ["random"]
-    with pytest.raises(UserError, match=r"random is there, but is not .*'seed': 2"):
+    with pytest.raises(UserError, match=r"random exists but is not .*'seed': 2"):
         make(tiny, made, variance=9.0, seed=2)
 
 

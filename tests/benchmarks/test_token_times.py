@@ -1,4 +1,4 @@
-"""The measures of benchmarks/token_times.py, on cases done by hand."""
+"""The measures of benchmarks/token_times.py on cases computed by hand."""
 
 import pytest
 import token_times

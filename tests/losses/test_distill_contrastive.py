@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from espnet_cif_hkd.distill import contrastive_loss, regression_loss
 from espnet_cif_hkd.losses import contrastive as contrastive_module
+from espnet_cif_hkd.losses import contrastive_loss, regression_loss
 from espnet_cif_hkd.losses.contrastive import (
     draw_negatives,
     negatives_per_token,
@@ -245,8 +245,8 @@ def test_without_gradients_none_is_computed(monkeypatch):
 
 
 @pytest.mark.parametrize("first", [-1, 2])
-def test_candidates_must_hold_the_own_rows(first):
-    with pytest.raises(ValueError, match=f"from row {first} on"):
+def test_too_few_candidates_are_refused(first):
+    with pytest.raises(ValueError, match=f"too few for 3 tokens from row {first}"):
         token_contrastive_loss(torch.ones(3, 2), torch.ones(4, 2), 1, 1, first=first)
 
 
@@ -326,7 +326,7 @@ def test_batch_of_one_equals_batch_of_many():
 
 
 def test_a_random_start_costs_about_log_of_the_negatives():
-    """Spec A 3.4: ln 701 at random initialisation, here at a mild temperature."""
+    """ln 701 at random initialisation, here at a mild temperature."""
     student, teacher, lens = _ragged([300, 300, 300], 64, 17, dtype=torch.float32)
     losses, accuracy = contrastive_loss(student, teacher, lens, 1.0, 700)
     assert abs(float(losses.mean()) - math.log(701)) < 0.05

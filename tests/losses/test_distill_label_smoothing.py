@@ -1,17 +1,18 @@
-"""ESPnet's label smoothing against the paper's formula."""
+"""Our token loss and ESPnet's label smoothing against the paper's formula."""
 
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from espnet_cif_hkd.losses.token import score_tokens
 from espnet_cif_hkd.plugin.compat import LabelSmoothingLoss
 
 DATA = Path(__file__).parents[1] / "data"
 
 
 def test_label_smoothing_reference_vectors():
-    """ESPnet's class has the gradient of the paper's formula (spec A 3.1)."""
+    """Values as in the reference; all three have the same gradient."""
     ref = np.load(DATA / "label_smoothing.npz")
     target = torch.from_numpy(ref["target"])
     epsilon = float(ref["epsilon"])
@@ -30,4 +31,13 @@ def test_label_smoothing_reference_vectors():
     espnet = LabelSmoothingLoss(n_classes, -1, epsilon)
     # The class divides by the batch size; its value differs by a constant.
     (grad,) = torch.autograd.grad(espnet(logits, target) * batch, logits)
+    assert (grad - expected).abs().max() <= 1e-10
+
+    scores = score_tokens(logits, target, -1, epsilon)
+    # Ours subtracts the entropy of the smoothed targets, a constant, as ESPnet does.
+    entropy = -(1 - epsilon) * np.log(1 - epsilon) - epsilon * np.log(epsilon_i)
+    constant = entropy * int(valid.sum())
+    assert abs(float(scores.loss.detach()) + constant - float(ref["loss_sum"])) <= 1e-10
+    assert abs(float(scores.nll) - float(ref["nll_sum"])) <= 1e-10
+    (grad,) = torch.autograd.grad(scores.loss, logits)
     assert (grad - expected).abs().max() <= 1e-10

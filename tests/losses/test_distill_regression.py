@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from espnet_cif_hkd.distill import regression_loss
+from espnet_cif_hkd.losses import regression_loss
 
 
 def test_regression_sums_dimensions():

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-CORPORA = ("aishell", "fotaq", "hsk", "librispeech")
+RECIPES = ("aishell", "fotaq", "hsk", "librispeech", "template")
 BUILD = "import setuptools.build_meta as b; print(b.build_wheel('dist'))"
 
 
@@ -47,13 +47,17 @@ def test_wheel_has_the_package_and_the_recipes(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     assert "espnet_cif_hkd/models/cif.py" in names
     recipe = "espnet_cif_hkd/egs2/fotaq/asr_hkd/"
-    for corpus in CORPORA:
-        ours = recipe_files(f"egs2/{corpus}/asr_hkd")
+    for folder in map(folder_of, RECIPES):
+        ours = recipe_files(folder)
         for name in ("local/data.sh", "cmd.sh", "conf/slurm.conf", "README.md"):
-            assert f"egs2/{corpus}/asr_hkd/{name}" in ours
+            assert f"{folder}/{name}" in ours
         assert {f"espnet_cif_hkd/{name}" for name in ours} <= names
     made = ("data/", "exp/", "downloads/", "path.sh", "utils/")
     assert not [n for n in names if n.startswith(tuple(recipe + m for m in made))]
+
+
+def folder_of(recipe):
+    return f"egs2/{'TEMPLATE' if recipe == 'template' else recipe}/asr_hkd"
 
 
 def recipe_files(folder):
@@ -64,18 +68,18 @@ def recipe_files(folder):
         str(path.relative_to(ROOT))
         for path in (ROOT / folder).rglob("*")
         if path.is_file()
-        and not (path.is_symlink() and path.name in ("cmd.sh", "db.sh"))
+        and path.resolve().is_relative_to(ROOT / "egs2")
         and not made & set(path.relative_to(ROOT / folder).parts)
         and not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
     ]
 
 
-@pytest.mark.parametrize("corpus", CORPORA)
-def test_installed_package_lays_a_recipe_out(wheel, tmp_path, corpus):
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_installed_package_lays_a_recipe_out(wheel, tmp_path, recipe):
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
     laid = subprocess.run(
-        [sys.executable, "-m", "espnet_cif_hkd.recipe", "init", corpus, "here"],
+        [sys.executable, "-m", "espnet_cif_hkd.recipe", "init", recipe, "here"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(site)},
         capture_output=True,
@@ -83,17 +87,20 @@ def test_installed_package_lays_a_recipe_out(wheel, tmp_path, corpus):
     )
     assert laid.returncode == 0, laid.stderr
     here = tmp_path / "here"
-    original = ROOT / "egs2" / "TEMPLATE" / "asr_hkd" / "asr.sh"
-    assert (here / "asr.sh").read_bytes() == original.read_bytes()
     for script in ("asr.sh", "run.sh", "local/data.sh"):
         assert os.access(here / script, os.X_OK)
-    ours = recipe_files(f"egs2/{corpus}/asr_hkd")
-    laid_out = {str(path.relative_to(here)) for path in here.rglob("*")}
-    assert {name.split("/", 3)[3] for name in ours} <= laid_out
+    laid_out = {str(p.relative_to(here)): p for p in here.rglob("*") if p.is_file()}
+    ours = {
+        name.split("/", 3)[3]: ROOT / name for name in recipe_files(folder_of(recipe))
+    }
+    assert set(laid_out) == set(ours)
+    for name, path in laid_out.items():
+        assert not path.is_symlink()
+        assert path.read_bytes() == ours[name].read_bytes(), name
     assert "conf/train_asr_cif_hkd.yaml" in laid_out and "cmd.sh" in laid_out
 
 
-def test_init_names_the_corpora(tmp_path):
+def test_init_names_the_recipes(tmp_path):
     asked = subprocess.run(
         [sys.executable, "-m", "espnet_cif_hkd.recipe", "init"],
         cwd=tmp_path,
@@ -101,4 +108,4 @@ def test_init_names_the_corpora(tmp_path):
         text=True,
     )
     assert asked.returncode == 1
-    assert f"with NAME of: {', '.join(CORPORA)}" in asked.stderr
+    assert f"with NAME of: {', '.join(RECIPES)}" in asked.stderr

@@ -81,6 +81,7 @@ def stand_in_task(tmp_path, monkeypatch):
         "from espnet2.train.class_choices import ClassChoices\n"
         "decoder_choices = ClassChoices('decoder', {})\n"
         "seen_while_running = dict(decoder_choices.classes)\n"
+        "class ASRTask:\n    trainer = None\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(plugin, "TASK_MODULE", "stand_in_task")

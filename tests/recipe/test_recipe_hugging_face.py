@@ -12,6 +12,7 @@ from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.tables import read_lines
 from espnet_cif_hkd.recipe import options, paths
 from espnet_cif_hkd.recipe.checks import preflight
+from espnet_cif_hkd.recipe.checks.texts import _Tokenizer
 from espnet_cif_hkd.recipe.context import Run
 from espnet_cif_hkd.recipe.stages import tokens
 
@@ -124,6 +125,24 @@ def test_text_comes_back_and_each_piece_meets_one_of_the_teacher(
     assert tokenizer.text2tokens("CAT'S")[-2:] == ["##'", "##s"]
     # A search can begin with a piece that continues nothing.
     assert tokenizer.tokens2text(["##s", "##a", "cat", "##'"]) == "sa cat'"
+
+
+def test_words_that_the_tokenizer_does_not_know_are_named(folder: Path) -> None:
+    from espnet2.train.preprocessor import CommonPreprocessor
+
+    run = _run()
+    tokens.make_token_list(run)
+    tokenizer = _Tokenizer(
+        CommonPreprocessor(
+            train=False,
+            token_type="hugging_face",
+            token_list=read_lines(run.paths.token_list),
+            bpemodel="data/wordpiece",
+        )
+    )
+    for text in (*TEXTS, "IT IS 42", "你 IS 你"):
+        tokenizer(text)
+    assert tokenizer.unknown == {"你": 2, "42": 1}
 
 
 def test_a_tokenizer_that_changes_text_is_refused(folder: Path, bert: Path) -> None:

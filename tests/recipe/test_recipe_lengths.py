@@ -1,4 +1,4 @@
-"""The frames reckoned before a training are those of ESPnet's own layers."""
+"""The frames computed before a training are those of ESPnet's own layers."""
 
 import argparse
 from typing import Any
@@ -93,7 +93,7 @@ def test_frames_of_the_real_encoder(encoder: str, conf: dict[str, Any]) -> None:
         assert counter.encoded(samples) == expected, frames
 
 
-def test_every_input_layer_of_ours_is_reckoned() -> None:
+def test_every_input_layer_of_ours_is_known() -> None:
     assert set(INPUT_LAYERS) <= set(INPUT_WINDOWS)
 
 
@@ -107,6 +107,15 @@ def test_frames_of_the_real_front_end(n_fft: int, hop: int, center: bool) -> Non
     for samples in (n_fft, n_fft + 1, 1000, 1279, 1280, 4321):
         _, lengths = frontend(torch.zeros(1, samples), torch.tensor([samples]))
         assert counter.spectrum(samples) == int(lengths[0]), samples
+
+
+@pytest.mark.parametrize("center", [True, False])
+def test_fewest_samples_of_the_real_front_end(center: bool) -> None:
+    frontend = DefaultFrontend(fs=8000, n_fft=256, n_mels=4, center=center)
+    fewest = FrameCounter(256, 128, center, ()).fewest_samples
+    assert frontend(torch.zeros(1, fewest), torch.tensor([fewest]))[1][0] >= 1
+    with pytest.raises(RuntimeError):
+        frontend(torch.zeros(1, fewest - 1), torch.tensor([fewest - 1]))
 
 
 @pytest.mark.parametrize(

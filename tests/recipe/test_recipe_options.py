@@ -105,6 +105,7 @@ def test_folder_names_with_arguments_language_model_and_speed() -> None:
         "_asr_model_sub_10epoch"
     )
     assert str(found.train_dir) == "dump/raw/train_sp"
+    assert found.lm_train_text == found.bpe_train_text == "data/train/text"
     assert found.bpemodel == "data/token_list/bpe_unigram500/bpe.model"
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import tiny_recipe
+import yaml
 from finished_recipe import ASR_EXP, BATCHES, INFERENCE, finished, recipe, refusal, run
 from tiny_bert import HIDDEN, build_tiny_bert
 
@@ -58,6 +59,42 @@ def test_bad_configuration(
     line = refusal(capfd, stage="10", asr_tag="new", **changed)
     assert message in line
     assert not Path("exp/asr_new/train.log").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "changed", "message"),
+    [
+        ("CIF", {"use_streaming": "true"}, "'decoder: cif' cannot decode block by"),
+        ("CIF", {"inference_args": "--streaming true"}, "--streaming true of asr_inf"),
+        ("ASR", {"use_streaming": "true"}, "ESPnet streams only with contextual_block"),
+    ],
+)
+@pytest.mark.parametrize("stages", [(10, 12), (12, 12)], ids=["new", "trained"])
+def test_streaming_without_a_model_that_can(
+    recipe: Path,
+    capfd: pytest.CaptureFixture[str],
+    config: str,
+    changed: dict[str, str],
+    message: str,
+    stages: tuple[int, int],
+) -> None:
+    text = getattr(tiny_recipe, f"{config}_CONFIG")
+    Path("conf/streamed.yaml").write_text(text)
+    if stages[0] == 12:
+        trained = yaml.safe_load(text)
+        trained.setdefault("encoder", "conformer")
+        trained.setdefault("decoder", "transformer")
+        Path("exp/asr_streamed").mkdir(parents=True)
+        Path("exp/asr_streamed/config.yaml").write_text(yaml.safe_dump(trained))
+    line = refusal(
+        capfd,
+        stage=str(stages[0]),
+        stop_stage=str(stages[1]),
+        asr_tag="streamed",
+        asr_config="conf/streamed.yaml",
+        **changed,
+    )
+    assert message in line
 
 
 def test_an_unknown_option_and_a_missing_stage(
@@ -144,22 +181,6 @@ def test_nan_in_a_dump_that_asr_sh_made(
     soundfile.write("nan.wav", samples, rate, subtype="FLOAT")
     write_table("dump/raw/train/wav.scp", {**scp, "spk0-train0": "nan.wav"})
     assert "audio of spk0-train0 contains NaN" in refusal(capfd, stage="10")
-
-
-def test_targets_longer_than_the_frames(
-    recipe: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    text = read_table("dump/raw/train/text")
-    write_table("dump/raw/train/text", {**text, "spk0-train0": "ab" * 40})
-    line = refusal(capfd, stage="10", stop_stage="10")
-    assert "spk0-train0 (CTC needs 80 frames, the encoder makes" in line
-    assert "--drop_too_long true" in line
-    assert run(stage="10", stop_stage="10", drop_too_long="true") == 0
-    assert "left 1 utterances out" in capfd.readouterr().out
-    assert "spk0-train0" not in read_table("dump/raw/train/wav.scp")
-    assert len(read_table("exp/asr_stats_raw_en_char/train/text_shape")) == 7
-    listed = Path("dump/raw/train/dropped_too_long").read_text()
-    assert listed.startswith("spk0-train0 CTC needs 80 frames")
 
 
 def test_too_little_disk_for_checkpoints(

@@ -71,6 +71,18 @@ def test_case_counts_when_asked() -> None:
     assert align(["A"], ["a"], fold=False).substituted == 1
 
 
+@pytest.mark.parametrize(("fold", "wrong"), [(True, 1), (False, 2)])
+def test_the_marks_of_result_txt_are_those_of_the_counts(
+    fold: bool, wrong: int
+) -> None:
+    found = align(["The", "a", "É", "x"], ["the", "a", "é"], fold=fold)
+    text = result_text([ScoredUtterance("s", "u", found)], "x")
+    (line,) = [line for line in text.splitlines() if line.startswith("Eval: ")]
+    marks = line.removeprefix("Eval: ").split()
+    assert sorted(marks) == ["D", *"S" * wrong]
+    assert f"(#C #S #D #I) {3 - wrong} {wrong} 1 0\n" in text
+
+
 def test_the_pairs_spell_both_sides() -> None:
     rng = random.Random(3)
     for _ in range(200):

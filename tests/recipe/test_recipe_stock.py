@@ -11,7 +11,7 @@ import tiny_recipe
 from aishell_fixture import options_of_run_sh
 
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.recipe import layout, stock
+from espnet_cif_hkd.recipe import stock
 from espnet_cif_hkd.recipe.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,7 +74,7 @@ def test_the_engine_says_that_it_submits_no_jobs(
     monkeypatch.chdir(tmp_path)
     Path("cmd.sh").write_text(f"# cmd_backend='local'\n{line}\n")
     result = asr_sh(None, "--asr_confg", "x")
-    assert result.stderr.startswith("warning: cmd.sh names another") == warned
+    assert result.stderr.startswith("warning: cmd_backend in cmd.sh") == warned
     assert "--asr_confg" in result.stderr.splitlines()[-1]
 
 
@@ -85,6 +85,11 @@ def test_with_a_checkout_its_asr_sh_runs(
     recipe.mkdir()
     monkeypatch.chdir(recipe)
     Path("db.sh").write_text("# the recipe's own\n")
+    # As in the recipes of this repository.
+    shared = tmp_path / "TEMPLATE/asr_hkd/cmd.sh"
+    shared.parent.mkdir(parents=True)
+    shared.write_text("# of all recipes\n")
+    Path("cmd.sh").symlink_to("../TEMPLATE/asr_hkd/cmd.sh")
     words = tiny_recipe.options(stop_stage="5")
     result = asr_sh(checkout, *words)
     assert result.returncode == 0, result.stderr
@@ -93,6 +98,7 @@ def test_with_a_checkout_its_asr_sh_runs(
     assert Path("called").read_text().startswith(f"{checkout} ")
     assert Path("utils").resolve() == checkout / "egs2/TEMPLATE/asr1/utils"
     assert Path("db.sh").read_text() == "# the recipe's own\n"
+    assert Path("cmd.sh").samefile(shared)
     other = tmp_path / "other"
     shutil.copytree(checkout, other)
     assert asr_sh(other, *words).returncode == 0
@@ -106,8 +112,8 @@ def test_a_folder_that_is_no_checkout(
     monkeypatch.chdir(tmp_path)
     result = asr_sh(tmp_path)
     assert result.returncode == 1
-    assert "is no ESPnet checkout" in result.stderr
-    assert "there is no such folder" in asr_sh(tmp_path / "none").stderr
+    assert "is not an ESPnet checkout" in result.stderr
+    assert "no such folder" in asr_sh(tmp_path / "none").stderr
 
 
 def test_our_checks_run_between_stages_9_and_10(
@@ -141,53 +147,21 @@ def test_our_checks_run_between_stages_9_and_10(
     ]
     assert run("--stage", "11") == [["--stage", "11"]]
     assert run("--stage", "12") == [["--stage", "12"]]
+    speed = ["--speed_perturb_factors", "0.9 1.0"]
+    assert " ".join(run(*speed)[0]) == (
+        "--speed_perturb_factors 0.9 1.0 --lm_train_text data/train/text "
+        "--bpe_train_text data/train/text --stop_stage 9"
+    )
+    given = ["--lm_train_text", "a", "--bpe_train_text", "b"]
+    assert run(*speed, *given, "--stage", "12")[0][3:] == [*given, "--stage", "12"]
     # Only asr.sh understands this, so the checks are left out.
     assert run("--use_ngram", "true") == [["--use_ngram", "true"]]
-    assert seen == [1, 1, 0]
+    assert seen == [1, 1, 0, 1]
 
     Path("fail").touch()
     with pytest.raises(UserError, match=r"asr\.sh failed with exit status 1"):
         run()
-    assert len(seen) == 3
-
-
-def test_init_lays_a_recipe_out(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    target = tmp_path / "mine"
-    assert main(["init", "fotaq", str(target)]) == 0
-    for name in ("run.sh", "asr.sh", "local/data.sh", "conf/decode_asr.yaml"):
-        assert (target / name).is_file(), name
-    for name in ("run.sh", "asr.sh", "local/data.sh"):
-        assert os.access(target / name, os.X_OK)
-    assert (target / "asr.sh").read_text() == ASR_SH.read_text()
-    for name in ("data", "dump", "exp", "downloads"):
-        assert not (target / name).exists()
-    assert main(["init", "fotaq", str(target)]) == 1
-    assert "exists and is not empty" in capfd.readouterr().err
-    assert main(["init", "nothing", str(tmp_path / "new")]) == 1
-    assert "there is no recipe 'nothing': choose from" in capfd.readouterr().err
-    assert main(["init"]) == 1
-    assert "usage: recipe init NAME DIR" in capfd.readouterr().err
-
-
-def test_init_leaves_out_what_runs_make_at_the_top_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shelf, target = tmp_path / "egs2", tmp_path / "mine"
-    kept = {"run.sh", "local/path.sh", "local/data/a", "conf/exp/b", "utils/c"}
-    made = {"path.sh", "data/d", "exp/e", "asr.sh", "local/__pycache__/f"}
-    for name in [f"x/asr_hkd/{name}" for name in kept | made] + [
-        "TEMPLATE/asr_hkd/asr.sh"
-    ]:
-        (shelf / name).parent.mkdir(parents=True, exist_ok=True)
-        (shelf / name).write_text(name)
-    (shelf / "x/asr_hkd/steps").symlink_to(shelf)
-    monkeypatch.setattr(layout, "recipes_folder", lambda: shelf)
-    layout.init(["x", str(target)])
-    found = {str(p.relative_to(target)) for p in target.rglob("*") if p.is_file()}
-    assert found == kept | {"asr.sh"}
-    assert (target / "asr.sh").read_text() == "TEMPLATE/asr_hkd/asr.sh"
+    assert len(seen) == 4
 
 
 def test_another_python_would_lose_the_registration(

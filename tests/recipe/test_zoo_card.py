@@ -45,7 +45,7 @@ def test_a_card_has_everything_a_stranger_needs(
     card = card_of(packed, ARCHIVE, tmp_path)
     assert f"trained with espnet-cif-hkd {__version__} on ESPnet 20" in card
     assert f"pip install espnet-cif-hkd=={__version__} " in card
-    assert f"Where no package index has `espnet-cif-hkd=={__version__}`, write" in card
+    assert f"If no package index has `espnet-cif-hkd=={__version__}`, write" in card
     code = re.search(r"```python\n(.*?)```", card, re.DOTALL)
     assert code is not None
     assert '"user/tones",\n    beam_size=2,\n    ctc_weight=0.3,\n' in code[1]
@@ -54,7 +54,8 @@ def test_a_card_has_everything_a_stranger_needs(
     assert "`model: cif`, `decoder: cif`) and stops with `must be one of`" in card
     teacher = yaml.safe_load((packed / OPTIONS["asr_config"]).read_text())
     name = teacher["model_conf"]["criterion_conf"]["teacher"]
-    assert f"Teacher (`criterion: hkd`): `{name}`. It took part" in card
+    assert f"Teacher (`criterion: hkd`): `LOCAL_PATH/{Path(name).name}`. It" in card
+    assert name not in card and str(packed) not in card
     assert "\n./asr.sh --train_set train --valid_set valid --test_sets test" in card
     assert "Corpus: not stated" in card and "## Licence\n\nnot stated" in card
     results = (packed / ARCHIVE.parent / "RESULTS.md").read_text()
@@ -121,19 +122,37 @@ def test_a_tokenizer_of_transformers_needs_transformers(
     assert "`transformers` reads the tokenizer" in card
 
 
-def test_a_teacher_of_the_hub_is_named_with_its_revision() -> None:
-    conf = {"teacher": "bert-base-chinese", "teacher_revision": "8f23c25b"}
-    [line] = model_card.teacher_lines(
-        {"model_conf": {"criterion": "hkd", "criterion_conf": conf}}
-    )
-    assert "`bert-base-chinese`, revision `8f23c25b`" in line
-    assert "None of its weights are in this repository" in line
-
-
-@pytest.mark.parametrize("criterion", [None, "none"])
-def test_a_teacher_that_is_not_used_is_not_named(criterion: str | None) -> None:
-    conf = {"criterion": criterion, "criterion_conf": {"teacher": "x"}}
-    assert model_card.teacher_lines({"model_conf": conf}) == ["- Teacher: none."]
+@pytest.mark.parametrize(
+    ("model_conf", "line"),
+    [
+        (
+            {
+                "criterion": "hkd",
+                "criterion_conf": {
+                    "teacher": "bert-base-chinese",
+                    "teacher_revision": "8f23c25b",
+                },
+            },
+            "`bert-base-chinese`, revision `8f23c25b`. It was used in training only.",
+        ),
+        ({"criterion": None, "criterion_conf": {"teacher": "x"}}, "- Teacher: none."),
+        ({"criterion": "none", "criterion_conf": {"teacher": "x"}}, "- Teacher: none."),
+    ],
+    ids=["hub", "null", "none"],
+)
+def test_the_teacher_is_named_if_it_taught(
+    packed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    model_conf: dict[str, Any],
+    line: str,
+) -> None:
+    monkeypatch.chdir(packed)
+    found = read_packed(ARCHIVE)
+    with zipfile.ZipFile(found.archive) as opened:
+        opened.extractall(tmp_path)
+    found.configs["asr_train_config"]["model_conf"] = model_conf
+    assert line in model_card.build("user/tones", found, tmp_path, DECODING)
 
 
 def test_the_command_that_trained(empty: Path) -> None:
@@ -159,9 +178,19 @@ def test_the_facts_are_metadata_and_text(empty: Path) -> None:
     assert model_card.read_facts() == {}
     model_card.FACTS.write_text("license: mit\nnotes: a note\ntags: [mine]\n")
     assert model_card.read_facts()["notes"] == "a note"
-    metadata = yaml.safe_load(model_card.metadata(model_card.read_facts()).strip("-\n"))
+
+
+def test_facts_reach_the_card(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(packed)
+    monkeypatch.setattr(model_card, "FACTS", tmp_path / "facts.yaml")
+    model_card.FACTS.write_text("license: mit\nnotes: a note\ntags: [mine]\n")
+    card = card_of(packed, ARCHIVE, tmp_path)
+    metadata = yaml.safe_load(card.split("---\n")[1])
     assert metadata["license"] == "mit" and metadata["tags"] == ["mine"]
     assert "notes" not in metadata
+    assert "## Licence\n\nmit. Corpora" in card and card.endswith("\n\na note\n")
 
 
 @pytest.mark.parametrize(

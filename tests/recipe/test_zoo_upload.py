@@ -44,9 +44,9 @@ class Sharer:
     worker: RecipeWorker
 
     def upload(
-        self, repo: str = REPO, token: str | None = TOKEN
+        self, repo: str = REPO, token: str | None = TOKEN, **options: str
     ) -> "subprocess.CompletedProcess[str]":
-        return self.worker.run(*stage_15(repo), token=token)
+        return self.worker.run(*stage_15(repo, **options), token=token)
 
     def stored(self) -> list[str]:
         return [line for line in self.hub.requests if line.startswith("PUT /storage/")]
@@ -67,10 +67,9 @@ def sharer(running: Sharer) -> Sharer:
     return running
 
 
-def stage_15(repo: str) -> list[str]:
-    return tiny_recipe.options(
-        lang="en", stage="15", skip_upload_hf="false", hf_repo=repo, **OPTIONS
-    )
+def stage_15(repo: str, **options: str) -> list[str]:
+    options = {"skip_upload_hf": "false", "hf_repo": repo, **OPTIONS, **options}
+    return tiny_recipe.options(lang="en", stage="15", **options)
 
 
 def error_of(result: "subprocess.CompletedProcess[str]") -> str:
@@ -84,7 +83,7 @@ def error_of(result: "subprocess.CompletedProcess[str]") -> str:
 def test_a_new_repository_and_then_the_same_again(recipe: Path, sharer: Sharer) -> None:
     first = sharer.upload()
     assert first.returncode == 0, first.stderr
-    assert f"made the repository {REPO}" in first.stdout
+    assert f"created the repository {REPO}" in first.stdout
     assert f"the model is at {sharer.hub.url}/{REPO}" in first.stdout
     repository = sharer.hub.repositories[REPO]
     members = read_packed(ARCHIVE).members
@@ -101,6 +100,41 @@ def test_a_new_repository_and_then_the_same_again(recipe: Path, sharer: Sharer) 
     assert f"{REPO} has these files already" in again.stdout
     assert len(repository.commits) == 2
     assert len(sharer.stored()) == sent
+
+
+def test_a_private_repository(recipe: Path, sharer: Sharer) -> None:
+    for _ in range(2):
+        result = sharer.upload(hf_private="true")
+        assert result.returncode == 0, result.stderr
+        assert sharer.hub.repositories[REPO].private
+
+
+def test_nothing_private_goes_into_a_public_repository(
+    recipe: Path, sharer: Sharer
+) -> None:
+    assert sharer.upload().returncode == 0
+    repository = sharer.hub.repositories[REPO]
+    assert not repository.private
+    sent, commits = len(sharer.stored()), len(repository.commits)
+    line = error_of(sharer.upload(hf_private="true"))
+    assert "--hf_private true, but user/tones is public" in line
+    assert (len(sharer.stored()), len(repository.commits)) == (sent, commits)
+
+
+def test_no_local_path_is_published(recipe: Path, sharer: Sharer) -> None:
+    config = yaml.safe_load((recipe / ARCHIVE.parent / "config.yaml").read_text())
+    teacher = config["model_conf"]["criterion_conf"]["teacher"]
+    assert teacher.startswith("/")
+    assert sharer.upload().returncode == 0
+    files = sharer.hub.repositories[REPO].files
+    texts = {n: f.content for n, f in files.items() if n.endswith((".md", ".yaml"))}
+    assert len(texts) >= 4
+    for name, content in texts.items():
+        assert teacher.encode() not in content, name
+        assert b"/tmp/" not in content, name
+    uploaded = yaml.safe_load(files[f"{ARCHIVE.parent}/config.yaml"].content)
+    assert uploaded["token_list"] == config["token_list"]
+    assert uploaded["encoder_conf"] == config["encoder_conf"]
 
 
 def test_the_model_card_that_is_uploaded(recipe: Path, sharer: Sharer) -> None:

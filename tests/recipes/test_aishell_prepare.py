@@ -140,7 +140,7 @@ def test_what_is_not_there_is_fetched(
     _check(made, "empty/data_aishell")
 
 
-def test_too_little_room_is_told_before_anything_is_fetched(
+def test_too_little_room_is_reported_before_anything_is_fetched(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Usage:
@@ -149,7 +149,7 @@ def test_too_little_room_is_told_before_anything_is_fetched(
     monkeypatch.setattr("shutil.disk_usage", lambda folder: Usage)
     told = _error(capfd, "--data_url", "http://127.0.0.1:9")
     assert "AISHELL-1 needs about 35666 MiB in downloads" in told
-    assert "name another folder by AISHELL" in told
+    assert "set AISHELL to another folder" in told
 
 
 def test_an_interrupted_unpacking_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,14 +201,14 @@ def test_a_corpus_that_was_removed_as_the_message_says_comes_back(
     shutil.rmtree("downloads/data_aishell/wav/train")
     capfd.readouterr()
     told = _error(capfd, *more)
-    assert "wav/train has no recordings with words" in told
-    assert "remove downloads/data_aishell to have it unpacked or fetched" in told
+    assert "wav/train has no recordings with transcript" in told
+    assert "remove downloads/data_aishell, then it is unpacked or downloaded" in told
     shutil.rmtree("downloads/data_aishell")
     assert prepare.main(more) == 0
     _check(made, "downloads/data_aishell")
     Path("downloads/data_aishell", corpus.TRANSCRIPT).unlink()
     capfd.readouterr()
-    assert "is missing: remove downloads/data_aishell to" in _error(capfd, *more)
+    assert "is missing: remove downloads/data_aishell, then" in _error(capfd, *more)
 
 
 def test_a_corpus_of_others_is_not_written(
@@ -244,7 +244,7 @@ def test_unpacked_by_kaldi(monkeypatch: pytest.MonkeyPatch) -> None:
     _check(made, "downloads/data_aishell")
 
 
-def test_another_count_is_told_loudly(
+def test_another_count_is_a_warning(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = write_aishell(Path("corpus"), CLIPS)
@@ -257,8 +257,9 @@ def test_another_count_is_told_loudly(
     )
     assert "WARNING: data/dev has 4" in told.err
     assert "WARNING: data/test has 3" in told.err
-    assert f"325 have no words, here 1: {made.wordless[0]}" in told.err
-    assert f"words but no recording: {made.soundless[0]}" in told.err
+    assert "1 recordings have no transcript, in AISHELL-1 there are 325: " in told.err
+    assert f"there are 325: {made.wordless[0]}" in told.err
+    assert f"transcript but no recording: {made.soundless[0]}" in told.err
     made.soundless.clear()
     _known(made, monkeypatch)
     assert prepare.main(["--corpus", "corpus"]) == 0
@@ -279,10 +280,8 @@ def _error(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def test_bad_input(capfd: pytest.CaptureFixture[str]) -> None:
-    assert "AISHELL=nowhere: there is no such folder" in _error(
-        capfd, "--corpus", "nowhere"
-    )
-    assert "AISHELL=my corpus: wav.scp cannot hold a path with a blank" in _error(
+    assert "AISHELL=nowhere: no such folder" in _error(capfd, "--corpus", "nowhere")
+    assert "AISHELL=my corpus: wav.scp cannot contain a path with a blank" in _error(
         capfd, "--corpus", "my corpus"
     )
     write_aishell(Path("corpus"), CLIPS)
@@ -328,10 +327,10 @@ def test_the_shell_finds_the_corpus(tmp_path: Path, by: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--remove_archive", "yes"], "takes true or false, not yes"),
+        (["--remove_archive", "yes"], "--remove_archive yes: choose true or false"),
         (["--nonsense", "1"], "has no option --nonsense"),
         (["--data_url"], "--data_url needs a value"),
-        (["corpus"], "corpus is no option"),
+        (["corpus"], "has no option corpus"),
     ],
 )
 def test_the_shell_refuses(arguments: list[str], message: str) -> None:

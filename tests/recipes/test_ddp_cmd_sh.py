@@ -1,4 +1,4 @@
-"""cmd.sh and the schedulers' files: ESPnet's conventions, the same in every recipe."""
+"""cmd.sh and the schedulers' files: ESPnet's conventions, one copy for all recipes."""
 
 import os
 import shutil
@@ -52,10 +52,12 @@ def source(cmd_sh, backend, folder):
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.parent.name)
-def test_every_recipe_has_them_as_files_of_its_own(recipe):
-    for name in FILES:
-        assert not (recipe / name).is_symlink()  # ESPnet's asr.sh renews links
+def test_every_recipe_uses_the_files_of_the_template(recipe):
+    for name in [*FILES, "asr.sh", "local/options.sh"]:
         assert (recipe / name).read_bytes() == (TEMPLATE / name).read_bytes(), name
+        # A source archive has copies.
+        if recipe != TEMPLATE and (ROOT / ".git").exists():
+            assert (recipe / name).is_symlink(), name
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -71,7 +73,7 @@ def test_the_commands_are_espnets(backend, tmp_path):
     assert theirs.stdout.splitlines() == BACKENDS[backend], theirs.stderr
 
 
-def test_an_unknown_backend_is_told(tmp_path):
+def test_an_unknown_backend_is_reported(tmp_path):
     sourced = source(TEMPLATE / "cmd.sh", "lsf", tmp_path)
     assert sourced.returncode != 0 and sourced.stdout == ""
     assert sourced.stderr.startswith("error: cmd.sh: cmd_backend='lsf': choose local")

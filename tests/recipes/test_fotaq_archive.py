@@ -31,9 +31,9 @@ def test_members_are_read_back() -> None:
     [
         (lambda data: b"", "not a queen.1c"),
         (lambda data: b"RIFF" + data[4:], "not a queen.1c"),
-        (lambda data: data[:30], "the table of 3 members is cut off"),
-        (lambda data: data[:-2], "member B_2.SB is cut off"),
-        (lambda data: data.replace(b"A.DOG", b"../AB"), "member 0 has no proper name"),
+        (lambda data: data[:30], "the table of 3 members is truncated"),
+        (lambda data: data[:-2], "member B_2.SB is truncated"),
+        (lambda data: data.replace(b"A.DOG", b"../AB"), "name of member 0 is invalid"),
     ],
 )
 def test_damage_is_named(damage: Callable[[bytes], bytes], message: str) -> None:
@@ -98,7 +98,7 @@ def test_deb_gives_the_one_file_and_nothing_else(tmp_path: Path) -> None:
     [
         (_deb(b"game", "./usr/other"), "no queen.1c"),
         (_deb(RANDOM, GAME)[:-900], "damaged Debian package"),
-        (_deb(b"game", GAME)[:70], "cut off"),
+        (_deb(b"game", GAME)[:70], "truncated"),
         (_deb(b"game", GAME, "zst"), "dpkg-deb -x"),
     ],
 )
@@ -182,5 +182,5 @@ def test_without_apt_one_line_says_what_to_do(
 def test_table_of_a_real_size_is_not_read_past_its_end() -> None:
     data = bytearray(fixture.pack(MEMBERS))
     struct.pack_into(">H", data, 0x0D, 60_000)
-    with pytest.raises(ArchiveError, match="60000 members is cut off"):
+    with pytest.raises(ArchiveError, match="60000 members is truncated"):
         Archive(bytes(data))

@@ -5,7 +5,6 @@ from typing import Any
 import fotaq_fixture as fixture
 import four_systems
 import pytest
-import yaml
 from four_systems import SYSTEMS, load, weights
 
 CONF = fixture.RECIPE / "conf"
@@ -65,19 +64,8 @@ def test_espnet_builds_the_reference() -> None:
 
 
 def test_espnet_knows_every_option_of_the_language_model() -> None:
-    from espnet2.tasks.lm import LMTask
-
-    args = LMTask.get_parser().parse_args(
-        ["--config", str(CONF / "train_lm.yaml"), "--output_dir", "unused"]
-    )
-    args.token_list = TOKENS
-    model = LMTask.build_model(args)
-    assert sum(p.numel() for p in model.parameters()) < 2.0e6
+    four_systems.check_language_model(CONF, TOKENS)
 
 
 def test_espnet_knows_every_option_of_decoding() -> None:
-    from espnet2.bin.asr_inference import get_parser
-
-    known = {action.dest for action in get_parser()._actions}
-    conf = yaml.safe_load((CONF / "decode_asr.yaml").read_text())
-    assert set(conf) <= known
+    four_systems.check_decoding(CONF)

@@ -86,7 +86,7 @@ def test_another_file_is_replaced_by_the_right_one_only(
 @pytest.mark.parametrize(
     ("content", "wrong"),
     [
-        (CONTENT + b"!", f"not the file of {len(CONTENT)} bytes that is known"),
+        (CONTENT + b"!", f"has {len(CONTENT) + 1} bytes, not {len(CONTENT)}"),
         (CONTENT[:-1] + b"?", "its SHA-256 is"),
     ],
 )
@@ -104,7 +104,7 @@ def test_without_apt_the_error_says_where_the_file_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hsk_packages.shutil, "which", lambda _: None)
-    with pytest.raises(UserError, match=r"there is none on this machine\)\. Debian's"):
+    with pytest.raises(UserError, match=r"it is not on this machine\)\. Debian's"):
         hsk_packages.obtain(hsk_packages.VOICE, tmp_path)
 
 

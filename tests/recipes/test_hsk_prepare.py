@@ -110,6 +110,6 @@ def test_a_package_that_cannot_be_had_is_one_line(
     monkeypatch.setenv("PATH", "")
     assert hsk_prepare.main([]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("error: apt-get could not fetch gcin-voice")
+    assert error.startswith("error: apt-get could not download gcin-voice")
     assert error.count("\n") == 1
     assert not Path("data").exists()

@@ -144,7 +144,7 @@ def test_a_syllable_that_is_not_recorded_is_named(recordings) -> None:
     assert hsk_voice.voice_sentence(recordings, _sentence("ma1 wo4 ma1")) == "wo4"
 
 
-def test_what_is_no_package_is_told(tmp_path: Path) -> None:
+def test_what_is_no_package_is_reported(tmp_path: Path) -> None:
     fixture.deb(tmp_path / "whole.deb")
     path = tmp_path / "voice.deb"
     path.write_bytes(b"no package")

@@ -91,7 +91,7 @@ def test_known_utterances_of_a_speaker(corpus: Path) -> None:
     assert first["spk2gender"] == ["84-121300 f"]
 
 
-def test_fewer_utterances_than_known_are_told(
+def test_fewer_utterances_than_known_are_reported(
     corpus: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     last = max((corpus / "LibriSpeech/test-other").glob("*/*/*.flac"))
@@ -100,7 +100,7 @@ def test_fewer_utterances_than_known_are_told(
     last.unlink()
     assert _main(corpus) == 1
     error = capsys.readouterr().err
-    assert error.startswith("error: test-other: 1 of the known 2 utterances")
+    assert error.startswith("error: test-other: 1 of 2 utterances")
     assert "--incomplete true" in error and not Path("data").exists()
     assert _main(corpus, "--incomplete", "true") == 0
     assert len(_tables("test_other")["text"]) == 1
@@ -163,7 +163,7 @@ def _garble_speakers(chapter: Path) -> None:
         (_lose_transcripts, "84-121300.trans.txt is missing"),
         (_damage, "dev-clean: .*84-121300-0000.flac cannot be read"),
         (_resample, "84-121300-0000.flac has 8000 Hz and 1 channels"),
-        (_strange_folder, "84/old is no folder of LibriSpeech"),
+        (_strange_folder, "84/old is not a folder of LibriSpeech"),
         (_lose_reader, "SPEAKERS.TXT has no reader 84"),
         (_lose_speakers, "SPEAKERS.TXT is missing"),
         (_garble_transcript, "84-121300.trans.txt is not UTF-8 text"),
@@ -285,7 +285,7 @@ def test_room_is_looked_for_before_anything_is_fetched(
     empty = corpus.parent / "downloads"
     assert _main(empty, "--data_url", "http://127.0.0.1:9") == 1
     told = capsys.readouterr().err
-    assert "LibriSpeech needs about 14 MiB" in told and "by LIBRISPEECH" in told
+    assert "LibriSpeech needs about 14 MiB" in told and "or set LIBRISPEECH" in told
     # What is there, or begun, is not written again.
     (empty / "LibriSpeech").mkdir(parents=True)
     for part in ("dev-clean", "train-other-500"):
@@ -360,10 +360,10 @@ def test_another_text_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "names no model_conf.criterion_conf.teacher"),
-        ("model_conf:\n", "names no model_conf.criterion_conf.teacher"),
-        ("- a\n", r"must be 'key: value' lines, not \['a'\]"),
-        ("model_conf: 3\n", "must be 'key: value' lines, not 3"),
+        ("", "sets no model_conf.criterion_conf.teacher"),
+        ("model_conf:\n", "sets no model_conf.criterion_conf.teacher"),
+        ("- a\n", r"expected 'key: value' lines, not \['a'\]"),
+        ("model_conf: 3\n", "expected 'key: value' lines, not 3"),
         ("model_conf: {criterion_conf: hkd}\n", "lines, not 'hkd'"),
         ("model_conf: [\n", "is not YAML"),
         ("# caf\xe9\n", "is not YAML"),

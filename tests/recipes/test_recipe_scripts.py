@@ -1,4 +1,4 @@
-"""The shell scripts of the small recipes: what options they take and refuse."""
+"""The shell scripts of the recipes: which options they take and refuse."""
 
 import os
 import subprocess
@@ -46,10 +46,19 @@ def test_data_sh_takes_what_asr_sh_gives(
         ),
         ("fotaq", ["--subset", "few"], "--subset few: give a number"),
         ("fotaq", ["--system"], "--system needs a value"),
-        ("fotaq", ["--fotaq_archive=a b"], "--fotaq_archive: asr.sh cannot pass on"),
+        (
+            "fotaq",
+            ["--fotaq_archive=a b"],
+            "--fotaq_archive: asr.sh cannot pass a path",
+        ),
         ("hsk", ["--system", "rnn"], "--system rnn: choose cif, acd, lrd or hkd"),
         ("hsk", ["--subset", "few"], "--subset few: give a number"),
         ("hsk", ["--system"], "--system needs a value"),
+        ("hsk", ["--subset=-5"], "--subset -5: give a number"),
+        ("aishell", ["--system=lm"], "--system lm: choose cif, acd, lrd or hkd"),
+        ("aishell", ["--data-url"], "--data-url needs a value"),
+        ("librispeech", ["--hours", "9"], "--hours 9: choose 960 or 100"),
+        ("TEMPLATE", ["--system", "acd"], "--system acd: choose cif or hkd"),
     ],
 )
 def test_run_sh_refuses(corpus: str, arguments: list[str], message: str) -> None:

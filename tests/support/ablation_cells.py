@@ -1,6 +1,5 @@
-"""What tests of the ablation share: its modules on the path, and simulated cells."""
+"""Shared by the tests of the ablation: its modules on the path, simulated cells."""
 
-import json
 import math
 import sys
 from pathlib import Path
@@ -8,9 +7,11 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-if str(ROOT / "benchmarks") not in sys.path:
-    sys.path.append(str(ROOT / "benchmarks"))
+for _folder in ("benchmarks", "tools"):
+    if str(ROOT / _folder) not in sys.path:
+        sys.path.append(str(ROOT / _folder))
 
+from ablation import cells  # noqa: E402
 from ablation.errors import FREQUENCIES, TENTHS  # noqa: E402
 
 SETS = {"dev": 120, "test": 100}
@@ -46,58 +47,39 @@ def write_matrix(folder, seeds=(1, 2, 3), words=True):
     return path
 
 
-def _split(generator, total, names, shares):
-    """``total`` tokens spread over classes."""
-    return dict(zip(names, generator.multinomial(total, shares).tolist()))
-
-
 def _decoded_set(name, quality, seed):
+    """Rows of the table, and errors by position."""
     size = SETS[name]
     lengths = np.random.default_rng(len(name)).integers(4, 60, size)
     generator = np.random.default_rng([seed, int(1e6 * quality), size])
-    # Some recordings are hard for all systems: what makes a paired comparison sharp.
+    # Some recordings are hard for all systems, which makes a paired comparison sharp.
     hard = np.random.default_rng(size).normal(1, 0.35, size).clip(0.1, 2)
-    given = np.random.default_rng(size + 1)  # what references have is the same for all
-    rows, single = {}, {}
-    shares = np.array([0.06, 0.05, 0.1, 0.2, 0.3, 0.29])
-    badness = np.array([2.6, 1.9, 1.5, 1.1, 0.8, 0.6])
-    totals = dict.fromkeys(("tokens", "errors"), 0)
+    given = np.random.default_rng(size + 1)  # references are the same for all systems
+    shares = [0.06, 0.05, 0.1, 0.2, 0.3, 0.29]
+    badness = [2.6, 1.9, 1.5, 1.1, 0.8, 0.6]
+    rows = []
     for i, length in enumerate(lengths.tolist()):
         wrong = generator.binomial(length, min(0.9, quality * hard[i]))
         inserted, deleted, substituted = generator.multinomial(wrong, [0.1, 0.2, 0.7])
         words = max(1, length // 5)
         bad = generator.binomial(words, min(0.95, 1.8 * quality * hard[i]))
-        rows[f"{name}{i:04d}"] = {
-            "char": [length, int(inserted), int(deleted), int(substituted)],
-            "word": [words, 0, 0, int(bad)],
-            "ref_tokens": length,
-            "hyp_tokens": length + int(inserted) - int(deleted),
-        }
-        counted = _split(given, words, FREQUENCIES.values(), shares)
-        single[f"{name}{i:04d}"] = {
-            key: [n, int(generator.binomial(n, min(0.95, 1.6 * quality * much)))]
-            for (key, n), much in zip(counted.items(), badness)
-            if n
-        }
-        totals["tokens"] += length
-        totals["errors"] += int(wrong)
-    tenths = _split(given, totals["tokens"], TENTHS, np.full(10, 0.1))
-    slope = np.linspace(0.8, 1.2, 10)
-    analysis = {
-        "by_position": {
-            key: [n, int(generator.binomial(n, min(1, quality * much)))]
-            for (key, n), much in zip(tenths.items(), slope)
-        },
-        "by_frequency": {
-            key: [
-                sum(row.get(key, [0, 0])[column] for row in single.values())
-                for column in (0, 1)
-            ]
-            for key in FREQUENCIES.values()
-        },
-        "by_frequency_utterances": single,
+        row = {"set": name, "utterance": f"{name}{i:04d}"}
+        row |= {"char_ref": length, "char_ins": int(inserted)}
+        row |= {"char_del": int(deleted), "char_sub": int(substituted)}
+        row |= {"word_ref": words, "word_ins": 0, "word_del": 0, "word_sub": int(bad)}
+        row |= {"ref_tokens": length}
+        row |= {"hyp_tokens": length + int(inserted) - int(deleted)}
+        counted = given.multinomial(words, shares).tolist()
+        for key, n, much in zip(FREQUENCIES.values(), counted, badness):
+            missed = generator.binomial(n, min(0.95, 1.6 * quality * much))
+            row |= {f"seen_{key}_ref": n, f"seen_{key}_wrong": int(missed)}
+        rows.append(row)
+    tenths = given.multinomial(int(lengths.sum()), np.full(10, 0.1)).tolist()
+    by_position = {
+        key: [n, int(generator.binomial(n, min(1, quality * much)))]
+        for key, n, much in zip(TENTHS, tenths, np.linspace(0.8, 1.2, 10))
     }
-    return {"utterances": rows}, analysis
+    return rows, by_position
 
 
 def _epochs(system, quality, generator, number):
@@ -137,11 +119,11 @@ def seed_noise(generator):
 
 
 def cell(system, seed, variant=None, decodes=("nolm", "lm"), spread=0.008, epochs=12):
-    """One simulated cell, as ``collect.py`` would write it."""
+    """One simulated cell with its ``rows``, as ``collect.py`` would find it."""
     generator = np.random.default_rng([seed, sum(map(ord, system + (variant or "")))])
     quality = QUALITY[system] + spread * float(generator.standard_normal())
     found = {
-        "format": 1,
+        "format": 2,
         "corpus": "fotaq",
         "system": system,
         "seed": seed,
@@ -153,33 +135,32 @@ def cell(system, seed, variant=None, decodes=("nolm", "lm"), spread=0.008, epoch
         "parameters": {"inference": 4_070_000, "training": 4_170_000},
         "epochs": _epochs(system, quality, generator, epochs),
         "decodes": {},
-        "analysis": {},
+        "rows": [],
     }
     if variant:
         found["variant"] = variant
     for name in decodes:
         much = quality * (0.88 if name == "lm" else 1)
-        sets = {one: _decoded_set(one, much, seed) for one in SETS}
-        found["decodes"][name] = {
-            "seconds": 140.25,
-            "sets": {one: rows for one, (rows, _) in sets.items()},
-        }
-        found["analysis"][name] = {one: kept for one, (_, kept) in sets.items()}
+        found["decodes"][name] = {"seconds": 140.25, "by_position": {}}
+        for one in SETS:
+            rows, positions = _decoded_set(one, much, seed)
+            found["rows"] += [{**row, "decode": name} for row in rows]
+            found["decodes"][name]["by_position"][one] = positions
     return found
 
 
 def write_cell(matrix_path, found):
     """Put a cell where the report looks for it; returns its path."""
-    folder = matrix_path.parent / "results/fotaq/cells"
-    folder.mkdir(parents=True, exist_ok=True)
     middle = f"_{found['variant']}" if found.get("variant") else ""
-    path = folder / f"{found['system']}{middle}_seed{found['seed']}.json"
-    path.write_text(json.dumps(found), encoding="utf-8")
+    name = f"{found['system']}{middle}_seed{found['seed']}.json"
+    path = matrix_path.parent / "results/fotaq/cells" / name
+    rest = {key: value for key, value in found.items() if key != "rows"}
+    cells.write_cell(path, rest, found["rows"])
     return path
 
 
 def write_all(folder, seeds=(1, 2, 3), **kinds):
-    """A whole matrix with all its cells; returns the path of the matrix."""
+    """A complete matrix with all its cells; returns the path of the matrix."""
     path = write_matrix(folder, seeds)
     for system in QUALITY:
         for seed in seeds:

@@ -59,3 +59,24 @@ def check_lines(conf: Path) -> None:
         rest = next(n for n, line in enumerate(lines) if line.startswith("optim:"))
         shared.append(lines[begin:cut] + lines[rest:])
     assert all(lines == shared[0] for lines in shared)
+
+
+def check_language_model(conf: Path, tokens: list[str]) -> None:
+    """ESPnet builds the language model of ``train_lm.yaml``, and it is small."""
+    from espnet2.tasks.lm import LMTask
+
+    args = LMTask.get_parser().parse_args(
+        ["--config", str(conf / "train_lm.yaml"), "--output_dir", "unused"]
+    )
+    args.token_list = tokens
+    model = LMTask.build_model(args)
+    assert sum(p.numel() for p in model.parameters()) < 2.0e6
+
+
+def check_decoding(conf: Path) -> None:
+    """ESPnet knows every option of ``decode_asr.yaml``."""
+    from espnet2.bin.asr_inference import get_parser
+
+    known = {action.dest for action in get_parser()._actions}
+    options = yaml.safe_load((conf / "decode_asr.yaml").read_text(encoding="utf-8"))
+    assert set(options) <= known

@@ -46,6 +46,7 @@ class Repository:
     """The files of every commit, newest last."""
 
     commits: list[dict[str, Stored]] = field(default_factory=lambda: [{}])
+    private: bool = False
 
     @property
     def files(self) -> dict[str, Stored]:
@@ -217,13 +218,15 @@ class _Handler(BaseHTTPRequestHandler):
         elif name in self.hub.repositories:
             self._error(409, "You already created this model repo")
         else:
-            self.hub.repositories[name] = Repository()
+            private = asked.get("visibility") == "private" or bool(asked.get("private"))
+            self.hub.repositories[name] = Repository(private=private)
             self._json({"url": f"{self.hub.url}/{name}", "id": name})
 
     def info(self, body: bytes, name: str) -> None:
         if found := self._repository(name):
             files = [{"rfilename": path} for path in found.files]
-            self._json({"id": name, "sha": found.sha, "siblings": files, "tags": []})
+            facts = {"id": name, "sha": found.sha, "siblings": files, "tags": []}
+            self._json({**facts, "private": found.private})
 
     def tree(self, body: bytes, name: str) -> None:
         if found := self._repository(name):

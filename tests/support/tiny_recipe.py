@@ -22,6 +22,7 @@ batch_size: 4
 max_epoch: 1
 num_workers: 0
 keep_nbest_models: 1
+num_att_plot: 0
 """
 
 CIF_CONFIG = """
@@ -39,6 +40,7 @@ batch_size: 4
 max_epoch: 1
 num_workers: 0
 keep_nbest_models: 1
+num_att_plot: 0
 """
 
 LM_CONFIG = """
@@ -50,6 +52,7 @@ batch_size: 4
 max_epoch: 1
 num_workers: 0
 keep_nbest_models: 1
+num_att_plot: 0
 """
 
 DECODE_CONFIG = "beam_size: 2\nctc_weight: 0.3\nlm_weight: 0.1\nmaxlenratio: -5\n"
@@ -58,6 +61,7 @@ DATA_SH = """#!/usr/bin/env bash
 set -e
 mkdir -p data
 cp -r source/. data/
+printf '%s\\n' source sound '$CORPUS' > data/.inputs
 """
 
 

@@ -1,5 +1,6 @@
 """A Python in which some packages are not installed, although they are here."""
 
+import importlib.metadata
 import json
 import shutil
 import site
@@ -9,6 +10,8 @@ import sysconfig
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from packaging.requirements import Requirement
 
 # Whatever holds, reads or runs a pretrained language model.
 LANGUAGE_MODELS = (
@@ -59,3 +62,24 @@ def run_json(
     )
     assert result.returncode == 0, result.stdout + result.stderr
     return json.loads(result.stdout.splitlines()[-1])
+
+
+def packages_with(folder: Path, wanted: Sequence[str]) -> Path:
+    """Fill ``folder`` with links to ``wanted`` and all that they require."""
+    folder.mkdir()
+    missing, done = list(wanted), set()
+    while missing:
+        name = missing.pop()
+        if name in done:
+            continue
+        done.add(name)
+        distribution = importlib.metadata.distribution(name)
+        for line in distribution.requires or []:
+            requirement = Requirement(line)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                missing.append(requirement.name)
+        for top in {file.parts[0] for file in distribution.files or []}:
+            source = Path(str(distribution.locate_file(top)))
+            if top not in ("..", "__pycache__") and not (folder / top).exists():
+                (folder / top).symlink_to(source)
+    return folder

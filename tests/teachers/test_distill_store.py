@@ -15,7 +15,6 @@ from tiny_bert import HIDDEN, build_tiny_bert
 from espnet_cif_hkd.distill import HKDCriterion
 from espnet_cif_hkd.distill.check import check_teacher
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.teachers.base import sequence_key
 from espnet_cif_hkd.teachers.payload import Payload
 from espnet_cif_hkd.teachers.store import writer as dump
 from espnet_cif_hkd.teachers.store.reader import (
@@ -354,13 +353,6 @@ def test_estimate_is_exact_below_and_close_above_its_limit(
     monkeypatch.setattr(dump, "_SAMPLE_LIMIT", 1000)
     estimate = estimate_missing(sequences, reader, online)
     assert abs(estimate.n_sentences - 7000) < 0.15 * 7000
-
-
-def test_keys_depend_on_order_and_length():
-    keys = {
-        sequence_key(s) for s in ([], [0], [0, 0], [1, 2], [2, 1], [258], [1, 2, 0])
-    }
-    assert len(keys) == 7 and {len(k) for k in keys} == {16}
 
 
 def test_keys_that_begin_alike_are_told_apart(tmp_path):

@@ -11,7 +11,12 @@ from tiny_bert import HIDDEN, build_tiny_bert
 from espnet_cif_hkd.distill import HKDCriterion
 from espnet_cif_hkd.distill.check import check_teacher
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.teachers.base import AbsTeacher, Targets, TextTeacher
+from espnet_cif_hkd.teachers.base import (
+    AbsTeacher,
+    Targets,
+    TextTeacher,
+    sequence_key,
+)
 from espnet_cif_hkd.teachers.payload import Payload
 from espnet_cif_hkd.teachers.random import RandomTeacher
 from espnet_cif_hkd.teachers.registry import build_text_teacher, teacher_choices
@@ -225,3 +230,10 @@ def test_plm_is_the_default(tmp_path):
     conf = {"teacher": name, "teacher_dim": HIDDEN}
     assert type(build_text_teacher(conf, CHARS)) is OnlineTeacher
     assert teacher_choices.choices()[:2] == ("plm", "random")
+
+
+def test_keys_depend_on_order_and_length():
+    keys = {
+        sequence_key(s) for s in ([], [0], [0, 0], [1, 2], [2, 1], [258], [1, 2, 0])
+    }
+    assert len(keys) == 7 and {len(k) for k in keys} == {16}

@@ -1,21 +1,21 @@
 # shellcheck shell=bash
-# Where ESPnet's asr.sh starts its jobs; it reads this file, so this counts with
-# ESPNET_ROOT only. Without it every job runs on this machine.
+# Where ESPnet's asr.sh starts its jobs. Only asr.sh reads this file: without
+# ESPNET_ROOT every job runs on this machine.
 #
-#   local   this machine, a log file for each job
-#   stdout  this machine, on the terminal as well
+#   local   this machine, one log file per job
+#   stdout  this machine, also on the terminal
 #   slurm   sbatch: put your partitions into conf/slurm.conf
 #   pbs     qsub of Torque/PBS: conf/pbs.conf
 #   sge     qsub of Grid Engine: conf/queue.conf
-#   ssh     the machines that .queue/machines lists, one a line
-#   jhu     Grid Engine as the CLSP cluster has it
+#   ssh     the machines listed in .queue/machines, one per line
+#   jhu     Grid Engine with the settings of the CLSP cluster
 #
-# A job reads path.sh again, hence also local/path.sh: exports such as HF_HOME belong
-# there. docs/scaling.md says what several GPUs and machines change.
+# Each job reads path.sh again, and with it local/path.sh: exports such as HF_HOME
+# belong there. docs/scaling.md describes training on several GPUs and machines.
 cmd_backend='local'
 
-# train_cmd: data preparation and statistics; cuda_cmd: training, decoding on a GPU;
-# decode_cmd: other decoding.
+# train_cmd: data preparation and statistics. cuda_cmd: training, and decoding on a GPU.
+# decode_cmd: decoding on a CPU.
 case "${cmd_backend}" in
     local) train_cmd=run.pl ;;
     stdout) train_cmd=stdout.pl ;;

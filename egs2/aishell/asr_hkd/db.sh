@@ -1,4 +1,5 @@
 # shellcheck shell=bash disable=SC2034
-# Where the corpus is: the folder that has data_aishell/ in it. "downloads": the recipe
-# fetches it (37 GB while unpacking). A variable AISHELL of the environment goes first.
+# The folder that contains data_aishell/. If the corpus is not there, the recipe
+# downloads it (37 GB while unpacking). A variable AISHELL of the environment takes
+# precedence.
 AISHELL=downloads

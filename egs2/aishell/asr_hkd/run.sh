@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# AISHELL-1: read Mandarin, 151 hours for training. One of four systems of the paper:
+# AISHELL-1: read Mandarin, 151 hours for training. The four systems of the paper:
 #   ./run.sh --system cif|acd|lrd|hkd [--use_lm true] [--asr_config FILE]
 #            [any other option of asr.sh]
 
@@ -9,45 +9,26 @@ set -o pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
+# shellcheck source=egs2/TEMPLATE/asr_hkd/local/options.sh
+. local/options.sh
+
 system=hkd
 asr_config=
 use_lm=false
 data_url=
 remove_archive=false
-options=()
+take_options "system asr_config use_lm data_url remove_archive" "$@"
+choose system cif acd lrd hkd
+find_system_config
 
-while [ $# -gt 0 ]; do
-    case "$1" in
-        --system | --asr_config | --use_lm | --data_url | --remove_archive)
-            [ $# -ge 2 ] || { echo "error: $1 needs a value" >&2; exit 2; }
-            printf -v "${1#--}" '%s' "$2"
-            shift 2 ;;
-        --system=* | --data_url=* | --remove_archive=*)
-            name=${1%%=*}
-            printf -v "${name#--}" '%s' "${1#*=}"
-            shift ;;
-        *) options+=("$1"); shift ;;
-    esac
-done
-
-case "${system}" in
-    cif) system_config=conf/train_asr_cif.yaml ;;
-    acd | lrd | hkd) system_config=conf/train_asr_cif_${system}.yaml ;;
-    *)
-        echo "error: --system ${system}: choose cif, acd, lrd or hkd" >&2
-        exit 2 ;;
-esac
 inference_config=conf/decode_asr.yaml
 if [ "${use_lm}" = true ]; then
     inference_config=conf/decode_asr_lm.yaml
 fi
-local_data_opts="--remove_archive ${remove_archive}"
-if [ -n "${data_url}" ]; then
-    local_data_opts+=" --data_url ${data_url}"
-fi
+local_data_opts="--remove_archive ${remove_archive}${data_url:+ --data_url ${data_url}}"
 
-# Two GPUs as in the paper; with another number the batches stay the same, see the
-# configuration. train.total_count.ave.pth is the average of the last ten epochs.
+# Two GPUs as in the paper. Another number of GPUs does not change the batches (see the
+# configuration). train.total_count.ave.pth is the average of the last ten epochs.
 ./asr.sh \
     --lang zh \
     --ngpu 2 \

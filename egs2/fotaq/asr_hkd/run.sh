@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# FOTAQ: English game dialogue, 3.9 hours for training. One of four systems:
-#   ./run.sh --system cif|acd|lrd|hkd [--subset N] [any option of asr.sh]
-# or ESPnet's own CTC/attention model beside them, --system att.
+# FOTAQ: English game dialogue, 3.9 hours for training. The paper's four systems, and
+# ESPnet's CTC/attention model for comparison (att):
+#   ./run.sh --system cif|acd|lrd|hkd|att [--subset N] [any option of asr.sh]
 
 set -e
 set -u
@@ -9,67 +9,25 @@ set -o pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
+# shellcheck source=egs2/TEMPLATE/asr_hkd/local/options.sh
+. local/options.sh
+
 system=hkd
 subset=0
 fotaq_archive=
-options=()
-
-while [ $# -gt 0 ]; do
-    case "$1" in
-        --system | --subset | --fotaq_archive)
-            [ $# -ge 2 ] || { echo "error: $1 needs a value" >&2; exit 2; }
-            printf -v "${1#--}" '%s' "$2"
-            shift 2 ;;
-        --system=* | --subset=* | --fotaq_archive=*)
-            name=${1%%=*}
-            printf -v "${name#--}" '%s' "${1#*=}"
-            shift ;;
-        *) options+=("$1"); shift ;;
-    esac
-done
-
-case "${system}" in
-    cif | att) asr_config=conf/train_asr_${system}.yaml ;;
-    acd | lrd | hkd) asr_config=conf/train_asr_cif_${system}.yaml ;;
-    *)
-        echo "error: --system ${system}: choose cif, acd, lrd, hkd or att" >&2
-        exit 2 ;;
-esac
-case "${subset}" in
-    *[!0-9]* | "")
-        echo "error: --subset ${subset}: give a number of training utterances" >&2
-        exit 2 ;;
-esac
-
-train_set=train
-valid_set=dev
-test_sets="dev test"
+take_options "system subset fotaq_archive" "$@"
+choose system cif acd lrd hkd att
+find_system_config
 lang=en
-dumpdir=dump
-expdir=exp
-local_data_opts=
-if [ "${subset}" -gt 0 ]; then
-    # A name of its own for everything, so that a subset and the whole corpus never
-    # share a token list, statistics or a checkpoint.
-    train_set=train_${subset}
-    valid_set=dev_${subset}
-    test_sets=test_${subset}
-    lang=en_${subset}
-    dumpdir=dump/subset_${subset}
-    expdir=exp/subset_${subset}
-    local_data_opts="--subset ${subset}"
-fi
-if [ -n "${fotaq_archive}" ]; then
-    case "${fotaq_archive}" in
-        *[[:space:]]*)
-            echo "error: --fotaq_archive: asr.sh cannot pass on a path with a blank" >&2
-            exit 2 ;;
-    esac
-    local_data_opts+=" --fotaq_archive ${fotaq_archive}"
-fi
+name_subset
+case "${fotaq_archive}" in
+    "") ;;
+    *[[:space:]]*) refuse "--fotaq_archive: asr.sh cannot pass a path with a blank" ;;
+    *) local_data_opts+=" --fotaq_archive ${fotaq_archive}" ;;
+esac
 
-# The recordings are at 11,025 Hz and stay so. Speed perturbation is left out because
-# the settings known to learn fastest on two cores did without it.
+# The recordings have 11,025 Hz and are not resampled. There is no speed perturbation:
+# the settings that learn fastest on two cores do without it.
 ./asr.sh \
     --lang "${lang}" \
     --ngpu 0 \
@@ -84,7 +42,7 @@ fi
     --use_lm false \
     --dumpdir "${dumpdir}" \
     --expdir "${expdir}" \
-    --asr_config "${asr_config}" \
+    --asr_config "${system_config}" \
     --lm_config conf/train_lm.yaml \
     --inference_config conf/decode_asr.yaml \
     --train_set "${train_set}" \

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# HSK: Mandarin sentences, voiced by joining recorded syllables. One of four systems:
+# HSK: synthetic Mandarin sentences, joined from recorded syllables. The four systems:
 #   ./run.sh --system cif|acd|lrd|hkd [--subset N] [any option of asr.sh]
 
 set -e
@@ -8,56 +8,18 @@ set -o pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
+# shellcheck source=egs2/TEMPLATE/asr_hkd/local/options.sh
+. local/options.sh
+
 system=hkd
 subset=0
-options=()
-
-while [ $# -gt 0 ]; do
-    case "$1" in
-        --system | --subset)
-            [ $# -ge 2 ] || { echo "error: $1 needs a value" >&2; exit 2; }
-            printf -v "${1#--}" '%s' "$2"
-            shift 2 ;;
-        --system=* | --subset=*)
-            name=${1%%=*}
-            printf -v "${name#--}" '%s' "${1#*=}"
-            shift ;;
-        *) options+=("$1"); shift ;;
-    esac
-done
-
-case "${system}" in
-    cif) asr_config=conf/train_asr_cif.yaml ;;
-    acd | lrd | hkd) asr_config=conf/train_asr_cif_${system}.yaml ;;
-    *)
-        echo "error: --system ${system}: choose cif, acd, lrd or hkd" >&2
-        exit 2 ;;
-esac
-case "${subset}" in
-    *[!0-9]* | "")
-        echo "error: --subset ${subset}: give a number of training sentences" >&2
-        exit 2 ;;
-esac
-
-train_set=train
-valid_set=dev
-test_sets="dev test"
+take_options "system subset" "$@"
+choose system cif acd lrd hkd
+find_system_config
 lang=zh
-dumpdir=dump
-expdir=exp
-local_data_opts=
-if [ "${subset}" -gt 0 ]; then
-    # A name of its own for everything, so that a subset and the whole corpus never
-    # share a token list, statistics or a checkpoint.
-    train_set=train_${subset}
-    valid_set=dev_${subset}
-    test_sets=test_${subset}
-    lang=zh_${subset}
-    dumpdir=dump/subset_${subset}
-    expdir=exp/subset_${subset}
-    local_data_opts="--subset ${subset}"
-fi
-# No speed perturbation: stage 1 varies tempo and pitch already.
+name_subset
+
+# No speed perturbation: stage 1 already varies tempo and pitch.
 ./asr.sh \
     --lang "${lang}" \
     --ngpu 0 \
@@ -72,7 +34,7 @@ fi
     --use_lm false \
     --dumpdir "${dumpdir}" \
     --expdir "${expdir}" \
-    --asr_config "${asr_config}" \
+    --asr_config "${system_config}" \
     --lm_config conf/train_lm.yaml \
     --inference_config conf/decode_asr.yaml \
     --train_set "${train_set}" \

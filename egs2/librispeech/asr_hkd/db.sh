@@ -1,4 +1,4 @@
 # shellcheck shell=bash disable=SC2034
-# Where the corpus is: the folder that has LibriSpeech/ in it. "downloads": the recipe
-# fetches what it needs. A variable LIBRISPEECH of the environment goes first.
+# The folder that contains LibriSpeech/. The recipe downloads the parts that are missing
+# there. A variable LIBRISPEECH of the environment takes precedence.
 LIBRISPEECH=downloads

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# LibriSpeech: English audiobooks, 960 or 100 hours for training. One of four systems:
+# LibriSpeech: English audiobooks, 960 or 100 hours for training. The four systems:
 #   ./run.sh --system cif|acd|lrd|hkd [--hours 960|100] [--units bpe|wordpiece]
 #            [--asr_config FILE] [any other option of asr.sh]
 
@@ -8,6 +8,9 @@ set -u
 set -o pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")"
+
+# shellcheck source=egs2/TEMPLATE/asr_hkd/local/options.sh
+. local/options.sh
 
 system=hkd
 hours=960
@@ -18,82 +21,54 @@ use_lm=false
 incomplete=false
 data_url=
 remove_archive=
-options=()
+take_options "system hours units asr_config asr_args use_lm incomplete data_url
+    remove_archive" "$@"
+choose system cif acd lrd hkd
+choose hours 960 100
+choose units bpe wordpiece
+find_system_config
 
-while [ $# -gt 0 ]; do
-    case "$1" in
-        --system | --hours | --units | --asr_config | --asr_args | --use_lm | \
-            --incomplete | --data_url | --remove_archive)
-            [ $# -ge 2 ] || { echo "error: $1 needs a value" >&2; exit 2; }
-            printf -v "${1#--}" '%s' "$2"
-            shift 2 ;;
-        --system=* | --hours=* | --units=* | --incomplete=* | --data_url=* | \
-            --remove_archive=*)
-            name=${1%%=*}
-            printf -v "${name#--}" '%s' "${1#*=}"
-            shift ;;
-        *) options+=("$1"); shift ;;
-    esac
-done
-
-case "${system}" in
-    cif) system_config=conf/train_asr_cif.yaml ;;
-    acd | lrd | hkd) system_config=conf/train_asr_cif_${system}.yaml ;;
-    *)
-        echo "error: --system ${system}: choose cif, acd, lrd or hkd" >&2
-        exit 2 ;;
-esac
 lang=en
 dumpdir=dump
 expdir=exp
-case "${hours}" in
-    960) train_set=train_960 ;;
-    100)
-        train_set=train_clean_100
-        # A name of its own for everything, so that two training sets never share a
-        # token list, statistics or a checkpoint.
-        lang=en_100
-        dumpdir=dump/100h
-        expdir=exp/100h
-        # A third of the updates, 250 times through the data. asr.sh names the
-        # experiment after these arguments.
-        asr_args="--max_epoch 248 --scheduler_conf max_steps=80000 ${asr_args}" ;;
-    *)
-        echo "error: --hours ${hours}: choose 960 or 100" >&2
-        exit 2 ;;
-esac
+if [ "${hours}" = 960 ]; then
+    train_set=train_960
+else
+    # Separate names for everything, so that two training sets never share a token list,
+    # statistics or a checkpoint.
+    train_set=train_clean_100
+    lang=en_100
+    dumpdir=dump/100h
+    expdir=exp/100h
+    # A third of the updates: 250 passes over the data. asr.sh names the experiment
+    # after these arguments.
+    asr_args="--max_epoch 248 --scheduler_conf max_steps=80000 ${asr_args}"
+fi
 
 local_data_opts="--hours ${hours} --lm_text ${use_lm} --incomplete ${incomplete}"
 local_data_opts+="${data_url:+ --data_url ${data_url}}"
 local_data_opts+="${remove_archive:+ --remove_archive ${remove_archive}}"
-case "${units}" in
-    bpe) unit_options=(--token_type bpe --nbpe 5000) ;;
-    wordpiece)
-        if [ "${system}" != hkd ] && [ -z "${asr_config}" ]; then
-            echo "error: --units wordpiece --system ${system}: there is a configuration" \
-                "for hkd only; name yours with --asr_config" >&2
-            exit 2
-        fi
-        if [ "${use_lm}" = true ]; then
-            echo "error: --units wordpiece --use_lm true: ESPnet's language models know" \
-                "no such tokens; use --units bpe" >&2
-            exit 2
-        fi
-        system_config=conf/train_asr_cif_hkd_wordpiece.yaml
-        unit_options=(
-            --token_type hugging_face
-            --hugging_face_model_name_or_path data/wordpiece
-        ) ;;
-    *)
-        echo "error: --units ${units}: choose bpe or wordpiece" >&2
-        exit 2 ;;
-esac
-asr_config=${asr_config:-${system_config}}
-if [ "${units}" = wordpiece ]; then
+if [ "${units}" = bpe ]; then
+    asr_config=${asr_config:-${system_config}}
+    unit_options=(--token_type bpe --nbpe 5000)
+else
+    if [ "${system}" != hkd ] && [ -z "${asr_config}" ]; then
+        refuse "--units wordpiece --system ${system}: there is a configuration for" \
+            "hkd only; name yours with --asr_config"
+    fi
+    if [ "${use_lm}" = true ]; then
+        refuse "--units wordpiece --use_lm true: ESPnet trains no language model on" \
+            "such tokens; use --units bpe"
+    fi
+    asr_config=${asr_config:-conf/train_asr_cif_hkd_wordpiece.yaml}
     local_data_opts+=" --wordpiece ${asr_config}"
+    unit_options=(
+        --token_type hugging_face
+        --hugging_face_model_name_or_path data/wordpiece
+    )
 fi
 
-# The text for language models is fetched only for those who train one.
+# The text for language models is downloaded only for --use_lm true.
 lm_train_text=data/${train_set}/text
 inference_config=conf/decode_asr.yaml
 if [ "${use_lm}" = true ]; then

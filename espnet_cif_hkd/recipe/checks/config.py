@@ -9,8 +9,11 @@ from typing import Any
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.recipe import commands
+from espnet_cif_hkd.recipe.checks.trained import check_same_model
 from espnet_cif_hkd.recipe.context import Run
 from espnet_cif_hkd.recipe.stages import train
+
+_STREAMING_ENCODERS = ("contextual_block_conformer", "contextual_block_transformer")
 
 
 def check_yaml(option: str, name: str) -> None:
@@ -126,10 +129,12 @@ def check_config(run: Run) -> argparse.Namespace | None:
         check_yaml("asr_config", options.asr_config)
         args = training_args(run)
         _check_model(args, run)
+        if 11 in stages:
+            check_same_model(run.paths.asr_exp, args, "asr_tag")
     if {6, 7} & stages:
         _check_lm(run)
     if 12 in stages:
-        _check_inference(run)
+        _check_inference(run, args)
     if args is not None or {7, 8, 12} & stages:
         check_gpu(run, args)
     return args
@@ -143,10 +148,14 @@ def _check_lm(run: Run) -> None:
     config = ["--config", options.lm_config] if options.lm_config else []
     named = f"--lm_config {options.lm_config} --lm_args {options.lm_args}"
     required = ["--token_list", "none", "--output_dir", "none"]
-    _parse(get_parser, [*required, *config, *options.lm_args.split()], named)
+    words = [*required, *config, *options.lm_args.split()]
+    args = _parse(get_parser, words, named)
+    if 7 in run.stages:
+        args.token_type = options.token_type
+        check_same_model(run.paths.lm_exp, args, "lm_tag")
 
 
-def _check_inference(run: Run) -> None:
+def _check_inference(run: Run, model: argparse.Namespace | None) -> None:
     commands.import_espnet()
     if run.options.use_streaming:
         from espnet2.bin.asr_inference_streaming import get_parser
@@ -162,8 +171,32 @@ def _check_inference(run: Run) -> None:
     ]
     words = options.inference_args.split()
     args = _parse(get_parser, [*required, *config, *words], named)
+    if options.use_streaming or getattr(args, "streaming", False):
+        _check_streaming(run, model)
     if options.batch_size > 1 and not hasattr(args, "ctc_window_margin"):
         raise UserError(
             f"--batch_size {options.batch_size}: this ESPnet decodes one utterance at "
             "a time: give --batch_size 1"
+        )
+
+
+def _check_streaming(run: Run, model: argparse.Namespace | None) -> None:
+    """Refuse streaming with a model that cannot decode block by block."""
+    import yaml
+
+    name, config = "--use_streaming true", run.paths.asr_exp / "config.yaml"
+    if not run.options.use_streaming:
+        name = "--streaming true of asr_inference"
+    if model is None and config.is_file():
+        model = argparse.Namespace(**yaml.safe_load(config.read_text(encoding="utf-8")))
+    if model is None:
+        return
+    if model.decoder == "cif":
+        raise UserError(
+            f"{name}: 'decoder: cif' cannot decode block by block yet; give false"
+        )
+    if run.options.use_streaming and model.encoder not in _STREAMING_ENCODERS:
+        raise UserError(
+            f"{name}: ESPnet streams only with {' or '.join(_STREAMING_ENCODERS)}, "
+            f"this model has 'encoder: {model.encoder}'; give --use_streaming false"
         )

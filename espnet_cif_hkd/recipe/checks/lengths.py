@@ -1,4 +1,4 @@
-"""How many frames an encoder makes of an utterance, without running it."""
+"""The number of frames that an encoder makes of an utterance, without running it."""
 
 import argparse
 import itertools
@@ -35,6 +35,11 @@ class FrameCounter:
     center: bool
     windows: Windows
 
+    @property
+    def fewest_samples(self) -> int:
+        """What the front end needs: its padding mirrors half a window."""
+        return self.n_fft // 2 + 1 if self.center else self.n_fft
+
     def spectrum(self, samples: int) -> int:
         """Frames of the front end."""
         padded = samples + 2 * (self.n_fft // 2) if self.center else samples
@@ -69,14 +74,14 @@ def frame_counter(args: argparse.Namespace) -> FrameCounter | None:
 
 
 def _encoder_windows(encoder: str, conf: dict[str, Any]) -> Windows | None:
-    """All that takes frames away, or None if that is unknown."""
+    """The windows that reduce the number of frames, or None if they are unknown."""
     ours = encoder == "cif_conformer"
     layer = conf.get("input_layer", PAPER_INPUT if ours else "conv2d")
     pooling_layers = conf.get("pooling_layers", PAPER_POOLING) if ours else ()
     if (
         encoder not in _ENCODERS
         or layer not in INPUT_WINDOWS
-        # The encoder itself says what is wrong with them.
+        # The encoder itself reports what is wrong with them.
         or not isinstance(pooling_layers, list | tuple)
     ):
         return None

@@ -2,25 +2,23 @@
 
 import argparse
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import soundfile
 
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.io.audio import read_utterance
+from espnet_cif_hkd.io.audio import check_channels, read_utterance
 from espnet_cif_hkd.io.disk import require_space
 from espnet_cif_hkd.io.log import log, progress
 from espnet_cif_hkd.io.tables import (
     first_few,
-    keep_utterances,
     read_table,
-    write_text,
 )
+from espnet_cif_hkd.recipe import dropped
 from espnet_cif_hkd.recipe.checks import stamps
-from espnet_cif_hkd.recipe.checks.lengths import frame_counter, frames_needed
+from espnet_cif_hkd.recipe.checks.texts import check_texts
+from espnet_cif_hkd.recipe.checks.trained import check_parameters
 from espnet_cif_hkd.recipe.context import Run
 from espnet_cif_hkd.recipe.stages.filter_data import DUMP_FILES
 from espnet_cif_hkd.recipe.stages.tokens import check_restored, read_token_list
@@ -68,8 +66,8 @@ def check_audio(folder: Path) -> None:
     """Open every recording of a dump folder; read those that stage 3 did not check.
 
     Raises:
-        UserError: a file is missing, corrupt, empty or contains NaN, or its length
-            is not the one in ``utt2num_samples``.
+        UserError: a file is missing, corrupt, empty or contains NaN, its length is not
+            the one in ``utt2num_samples``, or not all have the same channels.
     """
     scp, counts = read_table(folder / "wav.scp"), read_table(folder / "utt2num_samples")
     text = read_table(folder / "text")
@@ -82,13 +80,15 @@ def check_audio(folder: Path) -> None:
     origin = folder.parent / "org" / folder.name
     read_by_stage_3 = any((place / ".done-3").is_file() for place in (folder, origin))
 
-    def look(item: tuple[str, str]) -> None:
+    def look(item: tuple[str, str]) -> int:
         utterance, path = item
         if not read_by_stage_3:
-            length = len(read_utterance(utterance, path).samples)
+            sound = read_utterance(utterance, path)
+            length, channels = len(sound.samples), sound.channels
         else:
             try:
-                length = soundfile.info(path).frames
+                header = soundfile.info(path)
+                length, channels = header.frames, header.channels
             except (RuntimeError, OSError) as error:
                 raise UserError(
                     f"audio of {utterance} cannot be read: {path} is missing or "
@@ -99,54 +99,12 @@ def check_audio(folder: Path) -> None:
                 f"{path} has {length} samples, {folder}/utt2num_samples says "
                 f"{counts[utterance]}: run stage 3 again"
             )
+        return channels
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        done: Iterator[None] = pool.map(look, scp.items())
-        for _ in progress(done, len(scp), f"checking the audio of {folder}"):
-            continue
-
-
-def check_lengths(run: Run, args: argparse.Namespace, folder: Path) -> None:
-    """Find utterances that CTC cannot align or the encoder cannot take.
-
-    They are an error, or left out of ``folder`` with ``--drop_too_long true``; the
-    file ``dropped_too_long`` then lists them.
-    """
-    from espnet2.tasks.asr import ASRTask
-
-    counter = frame_counter(args)
-    if counter is None:
-        log(
-            f"preflight: the frames of '{args.encoder}' are not known beforehand, "
-            "the length of CTC targets is not checked"
-        )
-        return
-    counts, text = read_table(folder / "utt2num_samples"), read_table(folder / "text")
-    preprocess: Any = ASRTask.build_preprocess_fn(args, False)
-    uses_ctc = (args.model_conf or {}).get("ctc_weight", 0.5) > 0
-    bad: dict[str, str] = {}
-    for utterance, words in text.items():
-        frames = counter.encoded(int(counts[utterance]))
-        if frames == 0:
-            bad[utterance] = "too short for the encoder"
-            continue
-        tokens = preprocess(utterance, {"text": words})["text"].tolist()
-        needed = frames_needed(tokens)
-        if uses_ctc and needed > frames:
-            bad[utterance] = f"CTC needs {needed} frames, the encoder makes {frames}"
-    if not bad:
-        return
-    listing = folder / "dropped_too_long"
-    write_text(listing, "".join(f"{utt} {why}\n" for utt, why in sorted(bad.items())))
-    named = "; ".join(f"{utt} ({why})" for utt, why in list(bad.items())[:5])
-    if not run.options.drop_too_long:
-        raise UserError(
-            f"{len(bad)} utterances of {folder} have more tokens than frames: {named} "
-            f"(all in {listing}): mend them, sub-sample less, or leave them out by "
-            "--drop_too_long true"
-        )
-    keep_utterances(folder, [utt for utt in text if utt not in bad])
-    log(f"preflight: left {len(bad)} utterances out of {folder}: {named}")
+        done = pool.map(look, scp.items())
+        found = list(progress(done, len(scp), f"checking the audio of {folder}"))
+    check_channels(dict(zip(scp, found)), folder)
 
 
 def check_model(run: Run, args: argparse.Namespace) -> None:
@@ -167,6 +125,7 @@ def check_model(run: Run, args: argparse.Namespace) -> None:
             f"--asr_config {run.options.asr_config}: the model cannot be built: "
             f"{type(error).__name__}: {reason}"
         ) from error
+    check_parameters(run.paths.asr_exp, args, model)
     parameters = sum(p.numel() for p in model.parameters())
     kept = args.keep_nbest_models
     best = max(kept) if isinstance(kept, list) else int(kept)
@@ -211,11 +170,11 @@ def check_data(run: Run, args: argparse.Namespace) -> None:
     """All checks that need the data of stages 1 to 5.
 
     Raises:
-        UserError: one line that names the thing and how to mend it.
+        UserError: one line that names the fault and its fix.
     """
     check_teacher(run, args, check_token_list(run))
     check_restored(run)
-    folders = [run.paths.train_dir, run.paths.data_feats / run.options.valid_set]
+    folders = [dropped.data_folder(run, part) for part in dropped.PARTS]
     for folder in folders:
         stamps.require(folder, 4, DUMP_FILES)
         check_audio(folder)
@@ -224,6 +183,6 @@ def check_data(run: Run, args: argparse.Namespace) -> None:
             folder = run.paths.data_feats / name
             stamps.require(folder, 3, DUMP_FILES)
             check_audio(folder)
-    for folder in folders:
-        check_lengths(run, args, folder)
+    for part in dropped.PARTS:
+        check_texts(run, args, part)
     check_model(run, args)

@@ -1,7 +1,7 @@
-"""The few calls of the Hugging Face hub that sharing a model takes.
+"""The calls of the Hugging Face hub that sharing a model needs.
 
-``huggingface_hub`` does the work over HTTP: neither git nor git-lfs is needed. It asks
-again by itself where a large file or a question of its own met a busy server.
+``huggingface_hub`` does the work over HTTP: neither git nor git-lfs is needed. It
+retries by itself when a server is busy.
 """
 
 import re
@@ -41,7 +41,7 @@ def check_name(repo: str) -> None:
 
 
 def check_ready() -> None:
-    """Refuse to go on without the client or without a token; asks no server.
+    """Refuse to start without the client or without a token; asks no server.
 
     Raises:
         UserError: Naming what is missing and how to get it.
@@ -78,8 +78,8 @@ def _status(error: BaseException) -> int | None:
     return None
 
 
-def mended_by(error: Exception, repo: str) -> UserError:
-    """The one line that tells a user what a failed call means and what to do."""
+def explained(error: Exception, repo: str) -> UserError:
+    """What a failed call means and what to do, in one line."""
     status = _status(error)
     if status == 401:
         return UserError(f"the hub refused the token (401): {_TOKEN}")
@@ -91,7 +91,7 @@ def mended_by(error: Exception, repo: str) -> UserError:
     # The client wraps the reason of a failed transfer in an error of its own.
     root = _chain(error)[-1]
     reason = " ".join(str(root).split()) or "no reason given"
-    told = f"{type(root).__name__}: {reason[:200]}"
+    reported = f"{type(root).__name__}: {reason[:200]}"
     if status == 409:
         return UserError(f"{repo} was changed meanwhile (409): {_AGAIN}")
     if status is not None and (status == 429 or status >= 500):
@@ -103,29 +103,33 @@ def mended_by(error: Exception, repo: str) -> UserError:
         )
     if status is not None:
         return UserError(
-            f"the hub refused the upload to {repo} ({status}, {told}): mend what it "
+            f"the hub refused the upload to {repo} ({status}, {reported}): fix what it "
             "names, and run the same command again"
         )
-    return UserError(f"the upload to {repo} broke off ({told}): {_AGAIN}")
+    return UserError(f"the upload to {repo} broke off ({reported}): {_AGAIN}")
 
 
-def upload(repo: str, files: Mapping[str, Path], message: str) -> str:
+def upload(
+    repo: str, files: Mapping[str, Path], message: str, private: bool = False
+) -> str:
     """Put files into a repository in one commit: it has all of them, or none.
 
-    A repository that does not exist is made, public unless its owner's default is
-    private; one that exists gets a new commit, and keeps its visibility and the files
-    that are not named here. Nothing happens if it has these very files already.
+    A repository that does not exist is created: private, or else with its owner's
+    default visibility. One that exists gets a new commit and keeps its visibility and
+    the files that are not named here. Nothing is sent if it has the same files.
 
     Args:
         repo: ``USER/NAME``.
         files: Name in the repository -> file.
         message: Of the commit.
+        private: Whether the repository must be private.
 
     Returns:
         The address of the repository.
 
     Raises:
-        UserError: The hub refused, or cannot be reached; how to mend it.
+        UserError: The hub refused, cannot be reached, or has a public repository where
+            a private one is asked for; then nothing was sent.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.utils import disable_progress_bars
@@ -139,16 +143,25 @@ def upload(repo: str, files: Mapping[str, Path], message: str) -> str:
         if api.repo_exists(repo):
             log(f"stage 15: {repo} exists and gets a new commit")
         else:
-            api.create_repo(repo, exist_ok=True)
-            log(f"stage 15: made the repository {repo}")
-        before = api.model_info(repo).sha
+            # None leaves the choice to the owner's default.
+            api.create_repo(repo, exist_ok=True, private=private or None)
+            log(f"stage 15: created the repository {repo}")
+        found = api.model_info(repo)
+        if private and not found.private:
+            raise UserError(
+                f"--hf_private true, but {repo} is public: make it private in its "
+                "settings on the hub, or choose another --hf_repo; nothing was sent"
+            )
+        before = found.sha
         commit = api.create_commit(
             repo,
             [CommitOperationAdd(name, str(path)) for name, path in files.items()],
             commit_message=message,
         )
+    except UserError:
+        raise
     except Exception as error:
-        raise mended_by(error, repo) from error
+        raise explained(error, repo) from error
     if commit.oid == before:
         log(f"stage 15: {repo} has these files already")
     return f"{api.endpoint}/{repo}"

@@ -1,4 +1,4 @@
-"""The model card: what a stranger must know about a shared model to use it."""
+"""The model card: how to use a shared model, and how it was made."""
 
 import re
 from collections.abc import Mapping
@@ -12,12 +12,13 @@ from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.log import log
 from espnet_cif_hkd.recipe.paths import sampling_rate
 from espnet_cif_hkd.recipe.share.packed import Packed
+from espnet_cif_hkd.recipe.share.published import publishable
 
-# What only the maker of a model can know stands in this file of the recipe.
+# Facts that only the maker of a model knows are in this file of the recipe.
 FACTS = Path("conf/model_card.yaml")
 # Keys of it that are text for the card; the others are the hub's metadata.
 _TEXT_KEYS = ("corpus", "notes", "package_url")
-# What pip takes behind "NAME @"; between the quotes of a shell it must stay as it is.
+# What pip takes after "NAME @". It must need no escapes between a shell's quotes.
 _URL = re.compile(r"[a-z+]+://[\w.~:/?#@%&=+,-]+")
 # Options of asr_inference that are also arguments of Speech2Text and change its text.
 _DECODING = (
@@ -57,29 +58,16 @@ def read_facts() -> dict[str, Any]:
     return facts
 
 
-def metadata(facts: Mapping[str, Any]) -> str:
-    """The YAML block at the top of a card, which the hub reads."""
-    known: dict[str, Any] = {
-        "library_name": "espnet",
-        "pipeline_tag": "automatic-speech-recognition",
-        "tags": ["espnet", "audio", "automatic-speech-recognition"],
-    }
-    known.update({k: v for k, v in facts.items() if k not in _TEXT_KEYS})
-    text: str = yaml.safe_dump(known, sort_keys=False, allow_unicode=True)
-    return f"---\n{text}---\n"
-
-
-def _is_ours(config: Mapping[str, Any]) -> bool:
-    return any(config.get(key) in names for key, names in _OURS.items())
-
-
 def training_command(folder: Path) -> str | None:
-    """The command line of ``asr.sh`` that trained, from the ``run.sh`` it left."""
+    """The command of ``asr.sh`` that trained, without local paths and credentials.
+
+    It is in the ``run.sh`` that stage 11 leaves in ``folder``; None without it.
+    """
     script = folder / "run.sh"
     if not script.is_file():
         return None
     line = script.read_text(encoding="utf-8").split("\n", 1)[0]
-    return re.sub(r"\s+--stage 11 \"\$@\"; exit \$\?$", "", line)
+    return publishable(re.sub(r"\s+--stage 11 \"\$@\"; exit \$\?$", "", line))
 
 
 def _trained_by(model_file: Path) -> str | None:
@@ -107,109 +95,37 @@ def decoding_options(config_file: str, arguments: str) -> dict[str, Any]:
     return {name: found[name] for name in _DECODING if name in found}
 
 
-def _call(function: str, first: str, named: Mapping[str, Any]) -> list[str]:
+def _call(function: str, first: str, named: Mapping[str, Any]) -> str:
     words = [first, *(f"{name}={value!r}" for name, value in named.items())]
     line = f"{function}({', '.join(words)})"
     if len(line) <= 80:
-        return [line]
-    return [f"{function}(", *(f"    {word}," for word in words), ")"]
+        return line
+    return "\n".join([f"{function}(", *(f"    {word}," for word in words), ")"])
 
 
-def _package(version: str, url: str | None) -> tuple[str, list[str]]:
-    """How pip is told of this package, and what must be said about it."""
-    if url is not None:
-        return f'"espnet-cif-hkd @ {url}"', []
-    name = f"espnet-cif-hkd=={version}"
-    return name, [
-        f"Where no package index has `{name}`, write the path of a clone of its "
-        "repository instead.",
-        "",
-    ]
-
-
-def _usage(
-    repo: str,
-    config: Mapping[str, Any],
-    version: str,
-    decoding: Mapping[str, Any],
-    url: str | None,
-) -> list[str]:
-    frontend = config.get("frontend_conf") or {}
-    rate = sampling_rate(str(frontend.get("fs", "16k")))
-    if not _is_ours(config):
-        module, cure = "espnet2.bin.asr_inference", []
-    else:
-        module = "espnet_cif_hkd"
-        names = ", ".join(
-            f"`{key}: {config[key]}`"
-            for key, ours in _OURS.items()
-            if config.get(key) in ours
-        )
-        cure = [
-            "ESPnet alone does not know the classes of this model "
-            f"({names}) and stops with `must be one of`. The cure is one line before "
-            "ESPnet's own `Speech2Text`: `import espnet_cif_hkd; "
-            "espnet_cif_hkd.register()`. Its commands take `python3 -m espnet_cif_hkd` "
-            "in place of `python3`.",
-            "",
-        ]
-    packages, where = _package(version, url) if _is_ours(config) else ("soundfile", [])
-    needed = "Neither a teacher nor `transformers` is needed."
-    if config.get("token_type") == "hugging_face":
-        packages += " transformers"
-        needed = (
-            "No teacher is needed; `transformers` reads the tokenizer, which is in "
-            "this repository."
-        )
-    return [
-        "## Use",
-        "",
-        "Beside ESPnet 202511 (Python 3.10, 3.11) or 202611 (Python 3.12):",
-        "",
-        "```sh",
-        f"python3 -m pip install {packages} huggingface_hub pandas",
-        "python3 -m pip install --no-deps espnet_model_zoo",
-        "```",
-        "",
-        *where,
-        "```python",
-        "import soundfile",
-        f"from {module} import Speech2Text",
-        "",
-        *_call("speech2text = Speech2Text.from_pretrained", f'"{repo}"', decoding),
-        'text, *_ = speech2text(soundfile.read("speech.wav")[0])[0]',
-        "```",
-        "",
-        f"`speech.wav` is one utterance, mono, at {rate} Hz. {needed}",
-        "",
-        *cure,
-    ]
-
-
-def teacher_lines(config: Mapping[str, Any]) -> list[str]:
-    """Which language model taught, from the configuration of the training."""
+def _teacher(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Who taught, from the configuration of the training; empty without a teacher."""
     conf = config.get("model_conf") or {}
     criterion = conf.get("criterion_conf") or {}
     teacher = criterion.get("teacher")
     if conf.get("criterion") in (None, "none", "null", "nil") or not teacher:
-        return ["- Teacher: none."]
-    revision = criterion.get("teacher_revision")
-    at = f", revision `{revision}`" if revision else ""
-    return [
-        f"- Teacher (`criterion: {conf['criterion']}`): `{teacher}`{at}. It took part "
-        "in training only. None of its weights are in this repository; its own "
-        "licence may still limit what a model taught by it may be used for."
-    ]
+        return {}
+    return {
+        "criterion": conf["criterion"],
+        "teacher": publishable(str(teacher)),
+        "revision": criterion.get("teacher_revision"),
+    }
 
 
-def _results(path: Path) -> list[str]:
+def _results(path: Path) -> str | None:
     if not path.is_file():
-        return []
-    text = path.read_text(encoding="utf-8")
-    text = re.sub(r"<!--.*?-->\n*", "", text, flags=re.DOTALL)
+        return None
+    text = re.sub(
+        r"<!--.*?-->\n*", "", path.read_text(encoding="utf-8"), flags=re.DOTALL
+    )
     # One level down: "Scores" is the heading above.
     text = re.sub(r"^# RESULTS\n*", "", text)
-    return ["## Scores", "", re.sub(r"^#", "##", text, flags=re.MULTILINE).strip(), ""]
+    return publishable(re.sub(r"^#", "##", text, flags=re.MULTILINE).strip())
 
 
 def build(repo: str, packed: Packed, folder: Path, decoding: Mapping[str, Any]) -> str:
@@ -224,6 +140,8 @@ def build(repo: str, packed: Packed, folder: Path, decoding: Mapping[str, Any]) 
     Raises:
         UserError: ``conf/model_card.yaml`` is malformed.
     """
+    from huggingface_hub import ModelCard, ModelCardData
+
     facts = read_facts()
     config = packed.configs["asr_train_config"]
     config_file = packed.config_files["asr_train_config"]
@@ -235,40 +153,54 @@ def build(repo: str, packed: Packed, folder: Path, decoding: Mapping[str, Any]) 
             "stage 15: the model card states no licence: write 'license: …' (a name of "
             f"the hub's list) into {FACTS}, and run stage 15 again"
         )
-    version = None
-    if _is_ours(config):
+    trained_with, index_name = f"ESPnet {config.get('version', '')}".rstrip(), None
+    kind, module, packages = (
+        "speech recogniser",
+        "espnet2.bin.asr_inference",
+        "soundfile",
+    )
+    ours = [key for key, names in _OURS.items() if config.get(key) in names]
+    if ours:
         version = _trained_by(folder / packed.files["asr_model_file"])
-    trained_with = f"ESPnet {config.get('version', '')}".rstrip()
-    kind = "speech recogniser"
-    if _is_ours(config):
-        kind = f"CIF {kind}"
         by = f"espnet-cif-hkd {version or ''}".rstrip()
         trained_with = f"{by} on {trained_with}"
-    command = training_command(experiment)
-    licence = str(facts.get("license") or "not stated by the maker of the model")
-    lines = [
-        metadata(facts),
-        f"# {PurePosixPath(repo).name}",
-        "",
-        f"A {kind}, trained with {trained_with}.",
-        "",
-        *_usage(
-            *(repo, config, version or __version__, decoding),
-            facts.get("package_url"),
-        ),
-        "## Training",
-        "",
-        f"- Corpus: {facts.get('corpus') or 'not stated by the maker of the model'}",
-        *teacher_lines(config),
-        f"- All settings: [{config_file}]({config_file})",
-        *(["- Command:", "", "```sh", command, "```"] if command else []),
-        "",
-        *_results(folder / experiment / "RESULTS.md"),
-        "## Licence",
-        "",
-        f"{licence}. Corpora and language models have licences of their own.",
-        "",
-    ]
-    if facts.get("notes"):
-        lines += [str(facts["notes"]).strip(), ""]
-    return "\n".join(lines)
+        kind, module = f"CIF {kind}", "espnet_cif_hkd"
+        packages = index_name = f"espnet-cif-hkd=={version or __version__}"
+        if facts.get("package_url"):
+            packages, index_name = f'"espnet-cif-hkd @ {facts["package_url"]}"', None
+    reads_tokenizer = config.get("token_type") == "hugging_face"
+    known = {
+        "library_name": "espnet",
+        "pipeline_tag": "automatic-speech-recognition",
+        "tags": ["espnet", "audio", "automatic-speech-recognition"],
+        **{k: v for k, v in facts.items() if k not in _TEXT_KEYS},
+    }
+    unstated = "not stated by the maker of the model"
+    card = ModelCard.from_template(
+        ModelCardData(**known),
+        template_str=_template(),
+        name=PurePosixPath(repo).name,
+        kind=kind,
+        trained_with=trained_with,
+        packages=f"{packages} transformers" if reads_tokenizer else packages,
+        index_name=index_name,
+        module=module,
+        call=_call("speech2text = Speech2Text.from_pretrained", f'"{repo}"', decoding),
+        rate=sampling_rate(str((config.get("frontend_conf") or {}).get("fs", "16k"))),
+        reads_tokenizer=reads_tokenizer,
+        classes=", ".join(f"`{key}: {config[key]}`" for key in ours),
+        corpus=facts.get("corpus") or unstated,
+        **_teacher(config),
+        config_file=config_file,
+        command=training_command(experiment),
+        results=_results(folder / experiment / "RESULTS.md"),
+        licence=facts.get("license") or unstated,
+        notes=str(facts.get("notes") or "").strip(),
+    )
+    return str(card)
+
+
+def _template() -> str:
+    # Lines that hold nothing but a condition leave no line behind.
+    text = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
+    return re.sub(r"^({%[^\n]*%})\n", r"\1", text, flags=re.MULTILINE)

@@ -3,6 +3,8 @@
 import zipfile
 from pathlib import Path
 
+import yaml
+
 from espnet_cif_hkd import __version__
 from espnet_cif_hkd.io.disk import require_space
 from espnet_cif_hkd.io.log import log
@@ -11,13 +13,14 @@ from espnet_cif_hkd.recipe.context import Run
 from espnet_cif_hkd.recipe.share import hub, model_card
 from espnet_cif_hkd.recipe.share.pack import archive_path
 from espnet_cif_hkd.recipe.share.packed import Packed, check_portable, read_packed
+from espnet_cif_hkd.recipe.share.published import publishable, publishable_config
 
 
 def check(run: Run) -> None:
-    """What can be told before anything runs: the name, the client, the token, the card.
+    """Check before anything runs: the name, the client, the token, the card's facts.
 
     Raises:
-        UserError: One line that names the thing and how to mend it.
+        UserError: What is wrong and how to fix it, in one line.
     """
     hub.check_name(run.options.hf_repo)
     hub.check_ready()
@@ -25,13 +28,13 @@ def check(run: Run) -> None:
 
 
 def warn_of_path_tokens(packed: Packed) -> None:
-    """Tell of tokens that espnet_model_zoo 0.1.7 takes for paths in the repository."""
+    """Warn of tokens that espnet_model_zoo 0.1.7 takes for paths in the repository."""
     tokens = packed.configs["asr_train_config"].get("token_list") or []
     names = {name.split("/")[0] for name in [*packed.members, "README.md"]}
     for token in sorted(names & set(map(str, tokens))):
         log(
             f"stage 15: the token {token!r} is also the name of a file or folder of "
-            "the repository: espnet_model_zoo 0.1.7 (Python 3.10, 3.11) spoils the "
+            "the repository: espnet_model_zoo 0.1.7 (Python 3.10, 3.11) changes the "
             "token list when it downloads; newer ones do not (docs/sharing.md)"
         )
 
@@ -55,6 +58,8 @@ def upload(run: Run) -> None:
     require_space(folder, packed.size, "stage 15 (the unpacked model)")
     with zipfile.ZipFile(packed.archive) as opened:
         opened.extractall(folder)
+    for name in (*packed.config_files.values(), *_results(packed)):
+        _make_publishable(folder / name)
     card = folder / "README.md"
     decoding = model_card.decoding_options(
         run.options.inference_config, run.options.inference_args
@@ -69,5 +74,24 @@ def upload(run: Run) -> None:
         repo,
         {name: folder / name for name in names},
         f"{packed.archive.stem}, uploaded by espnet-cif-hkd {__version__}",
+        run.options.hf_private,
     )
     log(f"stage 15: the model is at {address}")
+
+
+def _results(packed: Packed) -> list[str]:
+    return [name for name in packed.members if name.endswith("RESULTS.md")]
+
+
+def _make_publishable(file: Path) -> None:
+    """Remove local paths and credentials from a configuration or a page."""
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".md":
+        changed = publishable(text)
+    else:
+        config = yaml.safe_load(text)
+        cleaned = publishable_config(config)
+        if cleaned == config:
+            return
+        changed = yaml.safe_dump(cleaned, sort_keys=False, allow_unicode=True)
+    write_text(file, changed)

@@ -3,12 +3,13 @@
 import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io import processes
 from espnet_cif_hkd.io.log import log
+from espnet_cif_hkd.io.segments import read_segments
 from espnet_cif_hkd.io.tables import (
     read_table,
     spk2utt,
@@ -34,13 +35,11 @@ def run_local_data(options: str) -> None:
     if not _SCRIPT.is_file():
         raise UserError(f"{_SCRIPT} is missing: the recipe must bring it")
     # Its Python is the one the engine runs in, whichever python3 stands in PATH.
-    environment = {"PYTHON": sys.executable, **os.environ}
-    result = subprocess.run(
-        ["bash", str(_SCRIPT), *options.split()], env=environment, check=False
-    )
-    if result.returncode != 0:
+    python = {"PYTHON": os.environ.get("PYTHON", sys.executable)}
+    status = processes.run(["bash", str(_SCRIPT), *options.split()], python)
+    if status != 0:
         raise UserError(
-            f"local/data.sh {options} failed with exit status {result.returncode}: "
+            f"local/data.sh {options} failed with exit status {status}: "
             "see its messages above"
         )
 
@@ -53,7 +52,7 @@ def prepare(run: Run) -> None:
             path = Path("data") / name / file
             if not path.is_file() or path.stat().st_size == 0:
                 raise UserError(
-                    f"local/data.sh left no {path}: mend local/data.sh "
+                    f"local/data.sh left no {path}: correct local/data.sh "
                     "or the names of the sets"
                 )
 
@@ -105,13 +104,13 @@ def perturb(source: Path, target: Path, factor: str) -> None:
             write_table(target / name, {prefix + k: v for k, v in table.items()})
     if (source / "segments").is_file():
         segments = {}
-        for utt, line in read_table(source / "segments").items():
-            recording, begin, end = line.split()
-            times = [float(begin) / float(factor), float(end) / float(factor)]
-            if float(end) < 0:
-                times[1] = float(end)
-            segments[prefix + utt] = (
-                f"{prefix}{recording} {times[0]:.2f} {times[1]:.2f}"
+        for part in read_segments(source / "segments", scp):
+            begin, end = part.begin / float(factor), part.end
+            if end != -1:
+                end /= float(factor)
+            channel = "" if part.channel is None else f" {part.channel}"
+            segments[prefix + part.utterance] = (
+                f"{prefix}{part.recording} {begin:.2f} {end:.2f}{channel}"
             )
         write_table(target / "segments", segments)
 

@@ -2,21 +2,24 @@
 
 import re
 import shutil
+import time
 from datetime import datetime
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.atomic import write_text
 from espnet_cif_hkd.io.log import log
 from espnet_cif_hkd.io.tables import (
     byte_order,
     first_few,
+    read_lines,
     read_table,
     split_evenly,
-    write_text,
 )
 from espnet_cif_hkd.recipe.checks import stamps
 from espnet_cif_hkd.recipe.commands import call, job_count, run_jobs, write_run_script
 from espnet_cif_hkd.recipe.context import Run
+from espnet_cif_hkd.recipe.stages.train import tokens_fingerprint
 
 INPUT_FILES = ("wav.scp", "text", "utt2spk", "feats_type")
 # Below this many utterances a job costs more in start-up than it saves.
@@ -62,13 +65,13 @@ def real_time_factor(logs: list[Path], rate: int) -> dict[str, float]:
             match = _STAMPED.search(line)
             if match is None:
                 continue
-            time = datetime.strptime(match[1], "%Y-%m-%d %H:%M:%S")
-            time = time.replace(microsecond=int(match[2]) * 1000)
+            now = datetime.strptime(match[1], "%Y-%m-%d %H:%M:%S")
+            now = now.replace(microsecond=int(match[2]) * 1000)
             if match[4] is not None:
-                begun = (time, int(match[4]))
+                begun = (now, int(match[4]))
             elif begun is not None:
                 audio += begun[1] / rate
-                decoding += (time - begun[0]).total_seconds()
+                decoding += (now - begun[0]).total_seconds()
                 count += 1
                 begun = None
     return {
@@ -92,24 +95,38 @@ def _write_rtf(logdir: Path, logs: list[Path], rate: int) -> str:
 
 
 def _collect_outputs(outputs: list[Path], folder: Path, keys: list[str]) -> None:
-    """Join the jobs' results; every utterance must be there, be it empty."""
+    """Join the jobs' results, line by line as ``asr.sh`` does.
+
+    Blanks at the end of a line stay: after the name of an utterance without a
+    hypothesis, or where a hypothesis ends in a lone ``▁`` of sentencepiece.
+
+    Raises:
+        UserError: an utterance is missing; an empty hypothesis has a line, too.
+    """
     for name in ("token", "token_int", "score", "text"):
         parts = [path / "1best_recog" / name for path in outputs]
         if not parts[0].is_file():
             continue
-        table: dict[str, str] = {}
-        for part in parts:
-            table.update(read_table(part))
-        missing = [key for key in keys if key not in table]
+        lines = {
+            line.split(maxsplit=1)[0]: line
+            for part in parts
+            for line in read_lines(part)
+        }
+        missing = [key for key in keys if key not in lines]
         if missing:
             raise UserError(
                 f"{folder / name} would lack {len(missing)} utterances "
                 f"({first_few(missing)}): see the logs in {folder / 'logdir'}"
             )
-        # ESPnet ends the line of an empty hypothesis with a space; scripts that compare
-        # the files of both engines see no difference.
-        text = "".join(f"{key} {table[key]}\n" for key in sorted(table, key=byte_order))
+        text = "".join(f"{lines[key]}\n" for key in sorted(lines, key=byte_order))
         write_text(folder / name, text)
+
+
+def _seconds(run: Run, name: str) -> float:
+    """Seconds of audio in a set; 0 if stage 3 left no lengths."""
+    path = run.paths.data_feats / name / "utt2num_samples"
+    counts = read_table(path).values() if path.is_file() else []
+    return sum(map(int, counts)) / run.rate
 
 
 def _decode_set(run: Run, name: str) -> None:
@@ -122,6 +139,7 @@ def _decode_set(run: Run, name: str) -> None:
     logdir.mkdir(parents=True)
     scp = read_table(data / "wav.scp")
     keys = sorted(scp, key=byte_order)
+    # Several processes on one GPU would each load the model there.
     wanted = 1 if options.gpu_inference else options.inference_nj
     jobs = job_count(wanted, len(keys), UTTERANCES_PER_JOB)
     outputs, logs, commands = [], [], []
@@ -141,7 +159,10 @@ def _decode_set(run: Run, name: str) -> None:
         )
     streaming = "_streaming" if options.use_streaming else ""
     module, what = f"espnet2.bin.asr_inference{streaming}", f"stage 12: {name}"
-    log(f"{what}: decoding {len(keys)} utterances, the logs are in {logdir}")
+    device = "a GPU" if options.gpu_inference else f"{jobs} CPU processes"
+    log(
+        f"{what}: decoding {len(keys)} utterances on {device}, the logs are in {logdir}"
+    )
     if jobs == 1:
         call(module, commands[0], logs[0], what)
     else:
@@ -171,27 +192,34 @@ def decode(run: Run) -> None:
     for name in run.eval_sets():
         stamps.require(paths.data_feats / name, 3, INPUT_FILES)
     write_run_script(paths.inference_dir(), run.arguments, 12)
+    begun, audio = time.monotonic(), 0.0
     for name in run.eval_sets():
         if options.reuse and up_to_date(run, name):
             log(f"stage 12: {paths.inference_dir() / name} is up to date, reused")
         else:
             _decode_set(run, name)
+            audio += _seconds(run, name)
+    wall = time.monotonic() - begun
+    if audio:
+        log(
+            f"stage 12: {audio:.1f} s of audio in {wall:.1f} s with start-up: "
+            f"real-time factor {wall / audio:.3f}"
+        )
 
 
 def fingerprint(run: Run, name: str) -> str:
     """What decoding ``name`` depends on."""
     options, paths = run.options, run.paths
-    mark = stamps.Fingerprint().words(
+    mark = tokens_fingerprint(run).words(
         *(options.inference_args, options.batch_size, options.use_streaming),
         options.use_lm,
     )
-    models = [
-        paths.asr_exp / "config.yaml",
-        paths.asr_exp / options.inference_asr_model,
-    ]
+    models = [(paths.asr_exp, options.inference_asr_model)]
     if options.use_lm:
-        models.append(paths.lm_exp / options.inference_lm)
-    config = [options.inference_config] if options.inference_config else []
-    mark.files(*models, *config)
+        models.append((paths.lm_exp, options.inference_lm))
+    for folder, model in models:
+        mark.files(folder / "config.yaml", folder / model)
     data = paths.data_feats / name
-    return mark.files(data / "wav.scp", data / "utt2num_samples").hexdigest()
+    mark.words(stamps.recorded(data, 3, "fingerprint"))
+    config = [options.inference_config] if options.inference_config else []
+    return mark.files(data / "wav.scp", data / "utt2num_samples", *config).hexdigest()

@@ -1,4 +1,4 @@
-"""Stage 4: training utterances of a fit duration, and the language model's text."""
+"""Stage 4: training utterances of a fitting duration, the language model's text."""
 
 from pathlib import Path
 
@@ -10,6 +10,8 @@ from espnet_cif_hkd.io.tables import (
     keep_utterances,
     read_lines,
     read_table,
+    read_text,
+    single_spaced,
     write_table,
     write_text,
 )
@@ -37,16 +39,18 @@ def _filter_set(run: Run, name: str) -> None:
     kept = [utt for utt in fit if text.get(utt) and utt in scp]
     if not kept:
         raise UserError(
-            f"stage 4 would leave nothing of {source}: mend --min_wav_duration "
+            f"stage 4 would leave nothing of {source}: change --min_wav_duration "
             "and --max_wav_duration"
         )
     write_table(target / "wav.scp", scp)
     write_table(target / "utt2num_samples", counts)
     keep_utterances(target, kept)
-    _tell(target, counts, set(fit), set(kept))
+    _report(target, counts, set(fit), set(kept))
 
 
-def _tell(target: Path, counts: dict[str, str], fit: set[str], kept: set[str]) -> None:
+def _report(
+    target: Path, counts: dict[str, str], fit: set[str], kept: set[str]
+) -> None:
     log(f"stage 4: {len(kept)} of {len(counts)} utterances in {target}")
     misfit = sorted(set(counts) - fit)
     if misfit:
@@ -68,10 +72,9 @@ def lm_train_text(run: Run) -> str:
             )
         suffix = path.name.replace("text", "", 1)
         for line in read_lines(path):
-            words = line.split()
-            if len(words) > 1:
-                words[0] += suffix
-                lines.append(" ".join(words) + "\n")
+            key, *words = single_spaced(line).split(" ", 1)
+            if words:
+                lines.append(f"{key}{suffix} {words[0]}\n")
     return "".join(lines)
 
 
@@ -84,6 +87,8 @@ def filter_data(run: Run) -> None:
             f"{run.options.post_process_local_data_opts} "
             f"--asr_data_dir {run.paths.train_dir}"
         )
+        text = run.paths.train_dir / "text"
+        write_table(text, read_text(text, "local/data.sh has removed it"))
     write_text(run.paths.data_feats / "lm_train.txt", lm_train_text(run))
     mark = fingerprint(run)
     for name in (run.paths.train_set, run.options.valid_set):

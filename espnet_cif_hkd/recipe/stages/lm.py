@@ -6,10 +6,12 @@ from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.log import log
 from espnet_cif_hkd.io.tables import read_lines
 from espnet_cif_hkd.recipe.checks import stamps
+from espnet_cif_hkd.recipe.checks.trained import check_tokens
 from espnet_cif_hkd.recipe.commands import call, rotate, train_model, write_run_script
 from espnet_cif_hkd.recipe.context import Run
 from espnet_cif_hkd.recipe.stages.statistics import aggregate, collect, split_scps
 from espnet_cif_hkd.recipe.stages.tokens import read_token_list
+from espnet_cif_hkd.recipe.stages.train import text_options, tokens_fingerprint
 
 SHAPES = ("train/text_shape", "valid/text_shape")
 
@@ -19,16 +21,8 @@ def _train_text(run: Run) -> Path:
 
 
 def _text_options(run: Run) -> list[str]:
-    options, paths = run.options, run.paths
-    return [
-        *("--use_preprocessor", "true"),
-        *("--bpemodel", paths.bpemodel),
-        *("--token_type", options.token_type),
-        *("--token_list", str(paths.token_list)),
-        *("--non_linguistic_symbols", options.nlsyms_txt),
-        *("--cleaner", options.cleaner, "--g2p", options.g2p),
-        *("--valid_data_path_and_name_and_type", f"{paths.lm_dev_text},text,text"),
-    ]
+    dev = f"{run.paths.lm_dev_text},text,text"
+    return [*text_options(run), "--valid_data_path_and_name_and_type", dev]
 
 
 def _config(run: Run) -> list[str]:
@@ -98,7 +92,10 @@ def train(run: Run) -> None:
     needs = [*SHAPES, f"train/text_shape.{tokens}", f"valid/text_shape.{tokens}"]
     stamps.require(paths.lm_stats_dir, 6, needs)
     mark = fingerprint(run)
-    stamps.begin(paths.lm_exp, 7)
+    data = stamps.Fingerprint().files(_train_text(run)).hexdigest()
+    stamps.require_same_data(paths.lm_exp, 7, data, "lm_tag")
+    check_tokens(paths.lm_exp, paths.token_list, "lm_tag")
+    stamps.begin(paths.lm_exp, 7, data)
     write_run_script(paths.lm_exp, run.arguments, 7)
     log_file = paths.lm_exp / "train.log"
     rotate(log_file)
@@ -120,7 +117,7 @@ def train(run: Run) -> None:
         "stage 7",
         options.ngpu,
     )
-    stamps.finish(paths.lm_exp, 7, mark)
+    stamps.finish(paths.lm_exp, 7, mark, data)
 
 
 def perplexity(run: Run) -> None:
@@ -149,20 +146,16 @@ def perplexity(run: Run) -> None:
 
 def stats_fingerprint(run: Run) -> str:
     """What stage 6 depends on."""
-    options, paths = run.options, run.paths
-    mark = stamps.Fingerprint().words(
-        *(options.token_type, options.nlsyms_txt, options.cleaner, options.g2p),
-        options.lm_args,
-    )
-    config = [options.lm_config] if options.lm_config else []
-    mark.files(_train_text(run), paths.lm_dev_text, paths.token_list, *config)
-    return mark.hexdigest()
+    config = [run.options.lm_config] if run.options.lm_config else []
+    mark = tokens_fingerprint(run).words(run.options.lm_args)
+    return mark.files(_train_text(run), run.paths.lm_dev_text, *config).hexdigest()
 
 
 def fingerprint(run: Run) -> str:
     """What stage 7 depends on."""
-    mark = stamps.Fingerprint().words(stats_fingerprint(run))
-    return mark.words(run.options.lm_fold_length, run.options.num_splits_lm).hexdigest()
+    options = run.options
+    mark = stamps.Fingerprint().words(stats_fingerprint(run), options.ngpu)
+    return mark.words(options.lm_fold_length, options.num_splits_lm).hexdigest()
 
 
 def perplexity_fingerprint(run: Run) -> str:

@@ -35,7 +35,7 @@ class Sums:
     def percentages(self) -> list[float]:
         """Per cent of the words; of the sentences for the last column.
 
-        To one place, halves upwards in sclite's own arithmetic: 1 of 16 is 6.3.
+        Rounded to one place as sclite does, halves upwards: 1 of 16 is 6.3.
         """
         wholes = [self.words] * (len(self.counts) - 1) + [self.sentences]
         return [
@@ -95,16 +95,9 @@ def summary_row(utterances: Sequence[ScoredUtterance]) -> str:
 def _aligned(item: ScoredUtterance) -> list[str]:
     found = item.alignment
     lines: tuple[list[str], list[str], list[str]] = ([], [], [])
-    for ref, hyp in found.pairs:
-        if ref is None or hyp is None:
-            mark = "I" if ref is None else "D"
-        else:
-            same = ref.lower() == hyp.lower()
-            mark = " " if same else "S"
-        cells = (
-            *(ref if ref is not None else "*", hyp if hyp is not None else "*"),
-            mark,
-        )
+    for (ref, hyp), mark in zip(found.pairs, found.marks):
+        shown = " " if mark == "C" else mark
+        cells = ("*" if ref is None else ref, "*" if hyp is None else hyp, shown)
         width = max(map(len, cells))
         for line, cell in zip(lines, cells):
             line.append(f"{cell:<{width}}")

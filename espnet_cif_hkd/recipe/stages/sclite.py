@@ -3,7 +3,7 @@
 sclite charges 4 for a substitution and 3 for an insertion or a deletion, and takes
 the cheapest alignment. Often several are cheapest, and they can differ in the number
 of errors: three substitutions cost as much as two insertions and two deletions.
-Libraries break such ties otherwise (kaldialign 0.12's ``sclite_mode``) or weigh all
+Libraries break such ties differently (kaldialign 0.12's ``sclite_mode``) or weigh all
 errors alike (jiwer, rapidfuzz), so their totals differ from sclite's; the order of
 preference below reproduces sclite 2.10 on every pair tried (see the tests).
 """
@@ -21,22 +21,38 @@ NULL_WORD = "@"
 
 @dataclass(frozen=True)
 class Alignment:
-    """Pairs of (reference, hypothesis) tokens; ``None`` where one has no partner."""
+    """Pairs of (reference, hypothesis) tokens; ``None`` where one has no partner.
+
+    ``marks`` has a letter for each pair: C (correct), S, D or I.
+    """
 
     pairs: tuple[tuple[str | None, str | None], ...]
-    correct: int
-    substituted: int
-    deleted: int
-    inserted: int
+    marks: str
+
+    @property
+    def correct(self) -> int:
+        return self.marks.count("C")
+
+    @property
+    def substituted(self) -> int:
+        return self.marks.count("S")
+
+    @property
+    def deleted(self) -> int:
+        return self.marks.count("D")
+
+    @property
+    def inserted(self) -> int:
+        return self.marks.count("I")
 
     @property
     def errors(self) -> int:
-        return self.substituted + self.deleted + self.inserted
+        return len(self.marks) - self.correct
 
     @property
     def n_ref(self) -> int:
         """Tokens of the reference."""
-        return self.correct + self.substituted + self.deleted
+        return len(self.marks) - self.inserted
 
 
 def fold_case(token: str) -> str:
@@ -61,7 +77,7 @@ def align(
     costs = _costs(ref, hyp)
     row, column = len(ref), len(hyp)
     pairs: list[tuple[str | None, str | None]] = []
-    counts = [0, 0, 0, 0]
+    marks: list[str] = []
     while row or column:
         here = costs[row, column]
         # Among equally cheap last steps a pair goes first, then an insertion.
@@ -69,17 +85,17 @@ def align(
         pair = SUBSTITUTION if differs else 0
         if row and column and costs[row - 1, column - 1] + pair == here:
             row, column = row - 1, column - 1
-            counts[1 if differs else 0] += 1
+            marks.append("S" if differs else "C")
             pairs.append((reference[row], hypothesis[column]))
         elif column and costs[row, column - 1] + INDEL == here:
             column -= 1
-            counts[3] += 1
+            marks.append("I")
             pairs.append((None, hypothesis[column]))
         else:
             row -= 1
-            counts[2] += 1
+            marks.append("D")
             pairs.append((reference[row], None))
-    return Alignment(tuple(reversed(pairs)), *counts)
+    return Alignment(tuple(reversed(pairs)), "".join(reversed(marks)))
 
 
 def _costs(ref: Sequence[str], hyp: Sequence[str]) -> "np.ndarray":

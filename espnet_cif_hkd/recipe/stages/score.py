@@ -1,17 +1,13 @@
 """Stage 13: character, word and token error rates with sclite's numbers."""
 
-import subprocess
 import tempfile
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io import processes
+from espnet_cif_hkd.io.atomic import write_text
 from espnet_cif_hkd.io.log import log
-from espnet_cif_hkd.io.tables import (
-    byte_order,
-    first_few,
-    read_table,
-    write_text,
-)
+from espnet_cif_hkd.io.tables import byte_order, first_few, read_table
 from espnet_cif_hkd.recipe.checks import stamps
 from espnet_cif_hkd.recipe.commands import call
 from espnet_cif_hkd.recipe.context import Run
@@ -117,11 +113,10 @@ def score(run: Run) -> None:
     script = Path("local/score.sh")
     if script.is_file():
         words = run.options.local_score_opts.split()
-        command = ["bash", str(script), *words, str(paths.asr_exp)]
-        result = subprocess.run(command, check=False)
-        if result.returncode != 0:
+        status = processes.run(["bash", str(script), *words, str(paths.asr_exp)])
+        if status != 0:
             raise UserError(
-                f"local/score.sh failed with exit status {result.returncode}: "
+                f"local/score.sh failed with exit status {status}: "
                 "see its messages above"
             )
     text = results_md(paths.asr_exp)

@@ -4,8 +4,10 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from espnet_cif_hkd.io.atomic import write_text
 from espnet_cif_hkd.io.log import log
-from espnet_cif_hkd.io.tables import read_lines, split_evenly, write_text
+from espnet_cif_hkd.io.tables import read_lines, split_evenly
+from espnet_cif_hkd.recipe.checks.stamps import Fingerprint
 from espnet_cif_hkd.recipe.commands import call, job_count, run_jobs
 
 # Below this many utterances a job costs more in start-up than it saves.
@@ -29,7 +31,7 @@ def collect(
             be shared among the jobs.
         arguments: makes the command line of job n, whose output goes to the folder.
         wanted_jobs: at most so many processes.
-        what: what the user is told is running.
+        what: what is running, for messages.
 
     Returns:
         The output folders of the jobs, in order.
@@ -37,6 +39,9 @@ def collect(
     logdir = folder / "logdir"
     if logdir.exists():
         shutil.rmtree(logdir)
+    # Shards of the old statistics: asr.sh would train on them.
+    for done in folder.glob("splits*/.done"):
+        done.unlink()
     logdir.mkdir(parents=True)
     smallest = min(len(lines) for _, lines in keys.values())
     total = sum(len(lines) for _, lines in keys.values())
@@ -63,7 +68,7 @@ def aggregate(
     """Join the jobs' statistics in ``folder/{train,valid}``.
 
     ``text_shape.<token_type>`` is ``text_shape`` with the number of tokens appended,
-    from which ESPnet's batch samplers reckon the size of an output.
+    from which ESPnet's batch samplers compute the size of an output.
     """
     command = [word for path in outputs for word in ("--input_dir", str(path))]
     command += ["--output_dir", str(folder)] + ([] if sums else ["--skip_sum_stats"])
@@ -80,10 +85,17 @@ def aggregate(
 
 
 def split_scps(scps: list[Path], number: int, folder: Path) -> None:
-    """Cut key files into ``number`` parts unless a finished folder has them."""
-    if (folder / ".done").is_file():
-        log(f"{folder}/.done exists, splitting is skipped")
+    """Cut key files into ``number`` shards, unless ``folder`` has those of them.
+
+    ``folder/.done`` marks finished shards, as for ``asr.sh``; its content is the
+    fingerprint of their sources. Shards without such content are made again.
+    """
+    done = folder / ".done"
+    mark = Fingerprint().words(number).files(*scps).hexdigest() + "\n"
+    if done.is_file() and done.read_text(encoding="utf-8") == mark:
+        log(f"{folder} is up to date, splitting is skipped")
         return
+    shutil.rmtree(folder, ignore_errors=True)
     call(
         "espnet2.bin.split_scps",
         [
@@ -93,4 +105,4 @@ def split_scps(scps: list[Path], number: int, folder: Path) -> None:
         folder.with_name(f"{folder.name}.log"),
         "splitting",
     )
-    (folder / ".done").touch()
+    write_text(done, mark)

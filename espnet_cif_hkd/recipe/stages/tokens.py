@@ -6,7 +6,7 @@ from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.log import log
-from espnet_cif_hkd.io.tables import read_lines, read_table, write_text
+from espnet_cif_hkd.io.tables import read_lines, read_table, single_spaced, write_text
 from espnet_cif_hkd.recipe.checks import stamps
 from espnet_cif_hkd.recipe.commands import call, failed, logged_to
 from espnet_cif_hkd.recipe.context import Run
@@ -53,7 +53,7 @@ def _word_or_char(run: Run, part: Path) -> None:
 
 
 def _bpe_text(run: Run) -> str:
-    lines = []
+    lines: list[list[str]] = []
     for name in run.paths.bpe_train_text.split():
         path = Path(name)
         if not path.is_file():
@@ -62,9 +62,8 @@ def _bpe_text(run: Run) -> str:
                 f"an existing text file, such as "
                 f"data/{run.paths.source_train_set}/text"
             )
-        for line in read_lines(path):
-            lines.append(line.split(" ", 1)[1] if " " in line else line)
-    return "".join(f"{line}\n" for line in lines)
+        lines += [single_spaced(line).split(" ", 1)[1:] for line in read_lines(path)]
+    return "".join(f"{line}\n" for words in lines for line in words)
 
 
 def _user_symbols(value: str) -> list[str]:
@@ -113,17 +112,17 @@ def _hugging_face(run: Run, part: Path) -> None:
 
 
 def check_restored(run: Run, most: int = 2000) -> None:
-    """Refuse a Hugging Face tokenizer that does not give text back.
+    """Refuse a Hugging Face tokenizer that does not restore text.
 
-    Hypotheses are made of tokens, references are not: where BERT's own tokenizer
-    reads DON'T and writes "don ' t", every such word would count as wrong.
+    Hypotheses are made of tokens, references are not: BERT's own tokenizer turns DON'T
+    into "don ' t", and every such word would count as wrong.
 
     Args:
         run: the run; with another token type there is nothing to check.
         most: how many training texts are looked at.
 
     Raises:
-        UserError: more than one in a hundred comes back otherwise, case aside.
+        UserError: more than one text in a hundred changes, apart from case.
     """
     if run.options.token_type != "hugging_face":
         return
@@ -138,17 +137,17 @@ def check_restored(run: Run, most: int = 2000) -> None:
         if restored.lower() != " ".join(words.lower().split()):
             changed.append(f"{utterance} to {restored!r}")
     if changed:
-        told = (
+        found = (
             f"the tokenizer {name} changes {len(changed)} of {seen} texts, such "
             f"as that of {changed[0]}"
         )
         if 100 * len(changed) > seen:
             raise UserError(
-                f"{told}, which stage 13 would count as errors: use one that cuts at "
+                f"{found}, which stage 13 would count as errors: use one that cuts at "
                 "white space only; local/wordpiece.py of egs2/librispeech makes such a "
                 "one of a BERT's WordPieces"
             )
-        log(f"preflight: {told}")
+        log(f"preflight: {found}")
 
 
 _MAKERS = {

@@ -1,15 +1,21 @@
 """Stages 10 and 11: the recogniser's statistics and training."""
 
+import argparse
+import re
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from espnet_cif_hkd.io.log import log
 from espnet_cif_hkd.io.tables import read_table
+from espnet_cif_hkd.recipe import dropped
 from espnet_cif_hkd.recipe.checks import stamps
 from espnet_cif_hkd.recipe.commands import rotate, train_model, write_run_script
 from espnet_cif_hkd.recipe.context import Run
+from espnet_cif_hkd.recipe.hooks import teacher_inputs
 from espnet_cif_hkd.recipe.stages.filter_data import DUMP_FILES
 from espnet_cif_hkd.recipe.stages.statistics import aggregate, collect, split_scps
-from espnet_cif_hkd.recipe.stages.tokens import read_token_list
+from espnet_cif_hkd.recipe.stages.tokens import read_token_list, tokenizer_files
 
 MODULE = "espnet2.bin.asr_train"
 
@@ -97,12 +103,13 @@ def _stats_needs(run: Run) -> list[str]:
 
 
 def _shards(run: Run) -> Path:
-    return run.paths.asr_stats_dir / f"splits{run.options.num_splits_asr}"
+    shapes = dropped.sources(run, "train")[1]
+    return shapes.parent / f"splits{run.options.num_splits_asr}"
 
 
 def _split(run: Run) -> None:
     """Cut data and shapes into shards, if ``--num_splits_asr`` asks for several."""
-    folder, shapes = run.paths.train_dir, run.paths.asr_stats_dir / "train"
+    folder, shapes = dropped.sources(run, "train")
     if run.options.num_splits_asr > 1:
         sources = [folder / "wav.scp", folder / "text", shapes / "speech_shape"]
         sources.append(shapes / f"text_shape.{run.options.token_type}")
@@ -110,7 +117,7 @@ def _split(run: Run) -> None:
 
 
 def _train_data(run: Run) -> list[str]:
-    folder, shapes = run.paths.train_dir, run.paths.asr_stats_dir / "train"
+    folder, shapes = dropped.sources(run, "train")
     extra: list[str] = []
     if run.options.num_splits_asr > 1:
         folder = shapes = _shards(run)
@@ -127,7 +134,7 @@ def _train_data(run: Run) -> list[str]:
 def training_arguments(run: Run) -> list[str]:
     """The command line of stage 11."""
     options, paths = run.options, run.paths
-    shapes = paths.asr_stats_dir / "valid"
+    valid_dir, shapes = dropped.sources(run, "valid")
     normalize: list[str] = []
     if options.feats_normalize == "global_mvn":
         statistics = paths.asr_stats_dir / "train" / "feats_stats.npz"
@@ -138,7 +145,7 @@ def training_arguments(run: Run) -> list[str]:
     pretrained = options.pretrained_model
     return [
         *text_options(run),
-        *_data("valid", paths.data_feats / options.valid_set),
+        *_data("valid", valid_dir),
         *("--valid_shape_file", str(shapes / "speech_shape")),
         *("--valid_shape_file", str(shapes / f"text_shape.{options.token_type}")),
         *("--resume", "true"),
@@ -160,31 +167,47 @@ def train(run: Run) -> None:
     stamps.require(paths.asr_stats_dir, 10, _stats_needs(run))
     for folder in (paths.train_dir, paths.data_feats / options.valid_set):
         stamps.require(folder, 4, DUMP_FILES)
-    mark = fingerprint(run)
-    if (paths.asr_exp / "checkpoint.pth").is_file():
+    mark, data = fingerprint(run), _data_fingerprint(run)
+    stamps.require_same_data(paths.asr_exp, 11, data, "asr_tag")
+    if any(paths.asr_exp.glob("checkpoint*.pth")):
         log(f"stage 11: resuming from {paths.asr_exp}/checkpoint.pth")
-    stamps.begin(paths.asr_exp, 11)
+    stamps.begin(paths.asr_exp, 11, data)
     write_run_script(paths.asr_exp, run.arguments, 11)
+    dropped.write_kept(run)
     log_file = paths.asr_exp / "train.log"
     rotate(log_file)
     log(f"stage 11: training, the log is {log_file}")
     _split(run)
     arguments = training_arguments(run)
     train_model(MODULE, arguments, log_file, "stage 11", options.ngpu)
-    stamps.finish(paths.asr_exp, 11, mark)
+    stamps.finish(paths.asr_exp, 11, mark, data)
+
+
+def tokens_fingerprint(run: Run) -> stamps.Fingerprint:
+    """How text becomes tokens."""
+    options = run.options
+    mark = stamps.Fingerprint().words(
+        *(options.token_type, options.nlsyms_txt, options.cleaner, options.g2p)
+    )
+    return mark.files(run.paths.token_list, options.nlsyms_txt, *tokenizer_files(run))
+
+
+def _sets(run: Run) -> list[str]:
+    return [run.paths.train_set, run.options.valid_set]
 
 
 def stats_fingerprint(run: Run) -> str:
     """What stage 10 depends on."""
-    options, paths = run.options, run.paths
-    mark = stamps.Fingerprint().words(
-        *(options.token_type, options.nlsyms_txt, options.cleaner, options.g2p),
-        *(options.fs, options.asr_args, options.feats_normalize),
-    )
+    options, feats = run.options, run.paths.data_feats
+    mark = tokens_fingerprint(run)
+    mark.words(options.fs, options.asr_args, options.feats_normalize)
+    for name in _sets(run):
+        # The tables name audio files; this changes when their content does.
+        mark.words(stamps.recorded(feats / "org" / name, 3, "fingerprint"))
+        tables = ("wav.scp", "text", "utt2num_samples")
+        mark.files(*(feats / name / table for table in tables))
     config = [options.asr_config] if options.asr_config else []
-    for folder in (paths.train_dir, paths.data_feats / options.valid_set):
-        mark.files(*(folder / name for name in ("wav.scp", "text", "utt2num_samples")))
-    return mark.files(paths.token_list, *config).hexdigest()
+    return mark.files(*config).hexdigest()
 
 
 def fingerprint(run: Run) -> str:
@@ -195,7 +218,45 @@ def fingerprint(run: Run) -> str:
         *(options.ignore_init_mismatch, options.num_splits_asr),
         *(options.asr_speech_fold_length, options.asr_text_fold_length),
     )
-    return mark.hexdigest()
+    # Parameters to start from, here or in --init_param of --asr_args.
+    words = re.split(r"[\s:=,]+", f"{options.asr_args} {options.pretrained_model}")
+    mark.files(*(word for word in words if Path(word).is_file()))
+    args = argparse.Namespace(model_conf=_model_conf(run))
+    mark.files(*dropped.listings(run))
+    return mark.files(*teacher_inputs(run, args)).hexdigest()
+
+
+def _data_fingerprint(run: Run) -> str:
+    """What the recogniser learns from; a training cannot go on from other data."""
+    tables = ("text", "utt2num_samples")
+    mark = stamps.Fingerprint()
+    mark.files(*dropped.listings(run))
+    return mark.files(*(run.paths.train_dir / name for name in tables)).hexdigest()
+
+
+def _model_conf(run: Run) -> dict[str, Any]:
+    """``model_conf`` of --asr_config with the changes of --asr_args.
+
+    Nothing of a configuration that cannot be read: the checks before training report
+    it.
+    """
+    import yaml
+    from espnet2.utils.nested_dict_action import NestedDictAction
+
+    options = run.options
+    config: Any = None
+    with suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
+        config = yaml.safe_load(Path(options.asr_config).read_text(encoding="utf-8"))
+    parser = argparse.ArgumentParser(
+        add_help=False, allow_abbrev=False, exit_on_error=False
+    )
+    parser.add_argument("--model_conf", action=NestedDictAction)
+    conf = config.get("model_conf") if isinstance(config, dict) else None
+    parser.set_defaults(model_conf=conf if isinstance(conf, dict) else {})
+    found: dict[str, Any] = {}
+    with suppress(argparse.ArgumentError):
+        found = parser.parse_known_args(options.asr_args.split())[0].model_conf
+    return found
 
 
 def stats_up_to_date(run: Run) -> bool:

@@ -1,4 +1,4 @@
-"""Write data/{train,dev,test} of AISHELL-1 as ESPnet's egs2/aishell/asr1 does."""
+"""Write data/{train,dev,test} of AISHELL-1 like ESPnet's egs2/aishell/asr1."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from espnet_cif_hkd.io.tables import (
     write_table,
 )
 
-# Utterances with sound and words, as ESPnet and Kaldi have them, and speakers.
+# Utterances with audio and transcript, as in ESPnet and Kaldi, and speakers.
 KNOWN = {"train": (120_098, 340), "dev": (14_326, 40), "test": (7_176, 20)}
-# Of the 141,925 recordings so many have no line in the transcript.
+# Of the 141,925 recordings, this many have no line in the transcript.
 KNOWN_WORDLESS = 325
 
 
 @dataclass
 class Set:
-    """One set, by utterance: recording, words without spaces, speaker."""
+    """One set: recording, characters and speaker of each utterance."""
 
     recordings: dict[str, str] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
@@ -34,28 +34,28 @@ class Set:
 
 
 def read_transcript(path: Path) -> dict[str, str]:
-    """Utterance → its characters; the blanks between words are dropped.
+    """Utterance → its characters, without the blanks between words.
 
     Raises:
-        UserError: it is missing, is not UTF-8, or an utterance occurs twice or has no
-            words.
+        UserError: the file is missing or not UTF-8, or an utterance occurs twice or has
+            no words.
     """
-    table = read_table(path, f"remove {path.parents[1]} to have all unpacked again")
+    table = read_table(path, f"remove {path.parents[1]}, then it is unpacked again")
     words = {key: text.replace(" ", "") for key, text in table.items()}
     silent = [key for key, text in words.items() if not text]
     if silent:
-        raise UserError(f"{path}: {first_few(silent)} have no words: fetch it again")
+        raise UserError(f"{path}: {first_few(silent)} have no words: download it again")
     return words
 
 
 def collect(data: Path) -> tuple[dict[str, Set], list[str], list[str]]:
-    """Pair recordings with words.
+    """Pair recordings with transcripts.
 
     Args:
         data: the folder ``data_aishell``.
 
     Returns:
-        The sets; recordings that have no words; words that have no recording.
+        The sets; recordings without transcript; utterances without recording.
 
     Raises:
         UserError: a set is missing or an utterance occurs twice.
@@ -82,9 +82,9 @@ def collect(data: Path) -> tuple[dict[str, Set], list[str], list[str]]:
             made.speakers[utterance] = path.parent.name
         if not made.recordings:
             raise UserError(
-                f"{folder} has no recordings with words: AISHELL-1 is not whole; "
-                f"remove {data} to have it unpacked or fetched again, or name another "
-                "folder by AISHELL"
+                f"{folder} has no recordings with transcript: AISHELL-1 is incomplete; "
+                f"remove {data}, then it is unpacked or downloaded again, or set "
+                "AISHELL to another folder"
             )
     return sets, wordless, [name for name in transcript if name not in place]
 
@@ -94,7 +94,7 @@ def _warn(message: str) -> None:
 
 
 def report(sets: dict[str, Set], wordless: list[str], soundless: list[str]) -> None:
-    """Say how much there is, and loudly so if it is not what AISHELL-1 has."""
+    """Report the size of each set; warn if it is not that of AISHELL-1."""
     for name, made in sets.items():
         count, speakers = len(made.texts), len(set(made.speakers.values()))
         log(f"data/{name}: {count:,} utterances of {speakers} speakers")
@@ -102,17 +102,17 @@ def report(sets: dict[str, Set], wordless: list[str], soundless: list[str]) -> N
             known = "{:,} utterances of {} speakers".format(*KNOWN[name])
             _warn(
                 f"data/{name} has {count:,} utterances of {speakers} speakers, "
-                f"AISHELL-1 has {known}: scores will not compare with the paper's"
+                f"AISHELL-1 has {known}: scores are not comparable with the paper's"
             )
-    log(f"{len(wordless)} recordings are left out, the transcript lacks them")
+    log(f"{len(wordless)} recordings without transcript are left out")
     if len(wordless) != KNOWN_WORDLESS:
         _warn(
-            f"of AISHELL-1's recordings {KNOWN_WORDLESS} have no words, here "
-            f"{len(wordless)}: {first_few(wordless)}"
+            f"{len(wordless)} recordings have no transcript, in AISHELL-1 there are "
+            f"{KNOWN_WORDLESS}: {first_few(wordless)}"
         )
     if soundless:
         _warn(
-            f"{len(soundless)} utterances have words but no recording: "
+            f"{len(soundless)} utterances have a transcript but no recording: "
             f"{first_few(soundless)}"
         )
 

@@ -1,8 +1,8 @@
 """Read the resource archive of the game "Flight of the Amazon Queen".
 
-The freeware release is one file, ``queen.1c``: a magic word, a table of members
-and the members themselves. Everything is read with bounds checked and nothing is
-unpacked to a path taken from the archive. All integers are big-endian.
+The freeware release is one file, ``queen.1c``: a magic word, a table of members and the
+members. Every read checks the bounds, and no path from the archive is used for writing.
+All integers are big-endian.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _MEMBER_NAME = re.compile(r"[A-Z0-9_]{1,8}(\.[A-Z0-9]{1,4})?")
 
 
 class ArchiveError(ValueError):
-    """The archive is missing, damaged or not the release this recipe knows."""
+    """The archive is missing, damaged or not the release that this recipe expects."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """Where one member lies in the archive, in bytes."""
+    """Position of one member in the archive, in bytes."""
 
     offset: int
     size: int
@@ -46,11 +46,11 @@ class Archive:
     """The members of one ``queen.1c``.
 
     Args:
-        data: the bytes of the whole file.
-        name: how messages call it.
+        data: the bytes of the complete file.
+        name: its name in messages.
 
     Raises:
-        ArchiveError: no ``QTBL`` table, or a member outside of the file.
+        ArchiveError: there is no ``QTBL`` table, or a member is outside the file.
     """
 
     def __init__(self, data: bytes, name: str = "archive") -> None:
@@ -58,7 +58,7 @@ class Archive:
             raise ArchiveError(f"{name}: not a queen.1c archive (no QTBL at its start)")
         (count,) = struct.unpack_from(">H", data, COUNT_OFFSET)
         if TABLE_OFFSET + count * ENTRY.size > len(data):
-            raise ArchiveError(f"{name}: the table of {count} members is cut off")
+            raise ArchiveError(f"{name}: the table of {count} members is truncated")
         self._data = data
         self.members: dict[str, Member] = {}
         for index in range(count):
@@ -67,9 +67,9 @@ class Archive:
             )
             member = raw.split(b"\0", 1)[0].decode("ascii", errors="replace")
             if not _MEMBER_NAME.fullmatch(member):
-                raise ArchiveError(f"{name}: member {index} has no proper name")
+                raise ArchiveError(f"{name}: the name of member {index} is invalid")
             if offset + size > len(data):
-                raise ArchiveError(f"{name}: member {member} is cut off")
+                raise ArchiveError(f"{name}: member {member} is truncated")
             self.members[member] = Member(offset, size)
 
     def read(self, name: str) -> bytes:
@@ -99,7 +99,7 @@ def sha256_of(path: Path) -> str:
 
 
 def verify(path: Path) -> None:
-    """Check that a file is the known freeware ``queen.1c``, bit by bit.
+    """Check that a file is the known freeware ``queen.1c`` by its size and SHA-256.
 
     Raises:
         ArchiveError: it is missing, or its size or SHA-256 differs.
@@ -109,19 +109,19 @@ def verify(path: Path) -> None:
     size = path.stat().st_size
     if size != ARCHIVE_SIZE:
         raise ArchiveError(
-            f"{path}: {size} bytes instead of {ARCHIVE_SIZE}: cut off, or another "
+            f"{path}: {size} bytes instead of {ARCHIVE_SIZE}: truncated, or another "
             "release of the game; the recipe needs the English freeware CD version"
         )
     digest = sha256_of(path)
     if digest != ARCHIVE_SHA256:
         raise ArchiveError(
             f"{path}: SHA-256 {digest[:12]}… instead of {ARCHIVE_SHA256[:12]}…: "
-            "damaged, or another release of the game; delete it and fetch it again"
+            "damaged, or another release of the game; delete it and download it again"
         )
 
 
 def is_deb(path: Path) -> bool:
-    """Tell whether a file starts like a Debian package."""
+    """Whether a file begins like a Debian package."""
     with path.open("rb") as stream:
         return stream.read(len(_DEB_MAGIC)) == _DEB_MAGIC
 
@@ -129,11 +129,11 @@ def is_deb(path: Path) -> bool:
 def extract_from_deb(deb: Path, out: Path) -> None:
     """Copy ``queen.1c``, and nothing else, out of the Debian package.
 
-    Done here rather than by ``dpkg-deb`` so that a package fetched on another
-    machine serves on any system. The copy appears under its name only when whole.
+    This does not use ``dpkg-deb``, so that a package from another machine works on any
+    system. The copy gets its name only when it is complete.
 
     Raises:
-        ArchiveError: the package is cut off or lacks the file.
+        ArchiveError: the package is truncated or does not contain the file.
     """
     partial = out.with_name(out.name + ".partial")
     try:
@@ -166,7 +166,7 @@ def _find_payload(stream: IO[bytes], deb: Path) -> IO[bytes]:
     while True:
         header = stream.read(60)
         if len(header) < 60:
-            raise ArchiveError(f"{deb}: cut off, or no Debian package (no data.tar)")
+            raise ArchiveError(f"{deb}: truncated, or no Debian package (no data.tar)")
         name = header[:16].decode("ascii", errors="replace").strip().rstrip("/")
         try:
             size = int(header[48:58])
@@ -176,8 +176,8 @@ def _find_payload(stream: IO[bytes], deb: Path) -> IO[bytes]:
             return _Slice(stream, size)  # type: ignore[return-value]
         if name.startswith("data.tar"):
             raise ArchiveError(
-                f"{deb}: compressed as {name}, which Python cannot open here; "
-                "unpack it with dpkg-deb -x and give the queen.1c inside"
+                f"{deb}: its {name} cannot be opened here: unpack the package with "
+                "dpkg-deb -x and pass the queen.1c in it"
             )
         stream.seek(size + size % 2, 1)
 

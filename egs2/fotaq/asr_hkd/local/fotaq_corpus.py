@@ -1,4 +1,4 @@
-"""From lines and clips to utterances: wording, what is left out, and the split."""
+"""From lines and clips to utterances: normalisation, selection and the split."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LONE_APOSTROPHE = re.compile(r"(?<![A-Z])'+(?![A-Z])")
 
 @dataclass(frozen=True)
 class Clip:
-    """One recording: its line, length in seconds and the SHA-256 of its samples."""
+    """One recording: its line, duration in seconds and the SHA-256 of its samples."""
 
     line: Line
     seconds: float
@@ -30,7 +30,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Utterance:
-    """What goes into the Kaldi folders."""
+    """An entry of the Kaldi folders."""
 
     clip: str
     speaker: str
@@ -39,15 +39,15 @@ class Utterance:
 
     @property
     def utt_id(self) -> str:
-        """Speaker first, so that sorting by utterance also sorts by speaker."""
+        """The speaker first: sorting by utterance also sorts by speaker."""
         return f"{self.speaker}-{self.clip}"
 
 
 def normalise(text: str) -> str | None:
     """Return upper-case words of letters and apostrophes; None if it has digits.
 
-    Noises in brackets are dropped. Digits can be read in several ways and the
-    archive does not say which was, so such lines are not guessed at.
+    Noises in brackets are removed. Digits can be read in several ways, and the archive
+    does not say how they were read.
     """
     spoken = _NOISE.sub(" ", text).upper()
     if re.search(r"\d", spoken):
@@ -60,7 +60,7 @@ def read_excluded(path: Path) -> dict[str, str]:
     """Return clip -> reason from a table of two columns separated by a tab.
 
     Raises:
-        ValueError: a line has another shape.
+        ValueError: a line does not have two columns.
     """
     reasons: dict[str, str] = {}
     for number, row in enumerate(path.read_text(encoding="ascii").splitlines(), 1):
@@ -74,10 +74,10 @@ def read_excluded(path: Path) -> dict[str, str]:
 def select(
     clips: Iterable[Clip], listed: dict[str, str]
 ) -> tuple[list[Utterance], dict[str, str]]:
-    """Sort clips into utterances and left-out clips with their reason.
+    """Divide clips into utterances and left-out clips with the reason.
 
-    Of recordings that are the same sample by sample the last by name stays: the
-    others belong to a shortened copy of the opening scene.
+    Of recordings with identical samples, the last by name is kept: the others belong to
+    a shortened copy of the opening scene.
     """
     ordered = sorted(clips, key=lambda clip: clip.line.clip)
     last = {clip.digest: clip.line.clip for clip in ordered}
@@ -109,8 +109,8 @@ def _fraction(key: str) -> float:
 def split(utterances: Iterable[Utterance]) -> dict[str, list[Utterance]]:
     """Divide by a hash of the words, so that no sentence is in two sets.
 
-    The hash depends on nothing else: an utterance stays in its set whatever
-    happens to the others.
+    The hash depends on nothing else, so the set of an utterance does not depend on
+    other utterances.
     """
     sets: dict[str, list[Utterance]] = {name: [] for name in SETS}
     for utterance in utterances:
@@ -129,7 +129,7 @@ def subset(
 ) -> dict[str, list[Utterance]]:
     """Return at most ``size`` training and ``held_out`` dev and test utterances.
 
-    Chosen by a hash of the clip: a larger subset contains the smaller one.
+    A hash of the clip chooses them: a larger subset contains the smaller one.
     """
     limits = {"train": size, "dev": held_out, "test": held_out}
     return {

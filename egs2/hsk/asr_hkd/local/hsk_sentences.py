@@ -1,4 +1,4 @@
-"""The sentences: characters, syllables and pauses; and which set each one is in."""
+"""The sentences: characters, syllables, pauses, and the division into sets."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Sentence:
 
     Attributes:
         name: the package's id.
-        words: the characters alone, without punctuation.
-        pinyin: n syllables with the tones that are spoken.
-        dictionary: n syllables as the package has them.
+        words: the characters without punctuation.
+        pinyin: n syllables with the spoken tones.
+        dictionary: n syllables with the tones of the package.
         stops: n, what follows each character: 0 nothing, 1 a comma, 2 a full stop.
     """
 
@@ -48,12 +48,12 @@ def read_sentences(wheel: Path) -> tuple[list[Sentence], dict[str, str]]:
     """Read the package's sentences.
 
     Returns:
-        Sentences in the package's order; name and reason of what is left out:
-        "writing" (other than Chinese characters and punctuation), "pinyin" (not one
-        syllable a character), "duplicate" (the same characters as an earlier one).
+        Sentences in the order of the package; and the reason by name for those left
+        out: "writing" (not only Chinese characters and punctuation), "pinyin" (not one
+        syllable per character), "duplicate" (the characters of an earlier sentence).
 
     Raises:
-        UserError: the wheel or its list of sentences is not as expected.
+        UserError: the wheel or its list of sentences has an unexpected format.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -98,7 +98,7 @@ def _stops(written: str) -> list[int]:
 
 
 def _ends_of_words(tokens: Iterable[str]) -> list[bool]:
-    """For each character, whether a word of several characters ends with it."""
+    """For each character, whether it ends a word of several characters."""
     ends: list[bool] = []
     for token in tokens:
         word = re.sub(f"[^{_CHARACTER}]", "", token)
@@ -107,7 +107,7 @@ def _ends_of_words(tokens: Iterable[str]) -> list[bool]:
 
 
 def fraction(text: str) -> float:
-    """Return a number in [0, 1) that depends on ``text`` only."""
+    """A number in [0, 1) that depends on ``text`` only."""
     digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
     return int(digest[:12], 16) / 16**12
 
@@ -131,7 +131,7 @@ def subset(
 ) -> dict[str, list[Sentence]]:
     """Return at most ``size`` training and ``held_out`` dev and test sentences.
 
-    Chosen by a hash of the name: a larger subset contains the smaller one.
+    A hash of the name chooses them: a larger subset contains the smaller one.
     """
     limits = {"train": size, "dev": held_out, "test": held_out}
     return {

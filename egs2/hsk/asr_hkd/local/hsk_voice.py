@@ -1,4 +1,4 @@
-"""Speech from single recorded syllables: the recordings, and how they are joined."""
+"""Concatenative synthesis from recorded syllables."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ RATE = 16_000
 VOICE = "3"
 _NEUTRAL_RECORDED_AS = "1"
 
-# Recordings end in silence of different length; below this share of their loudest
-# 5 ms they are cut off.
+# Recordings begin and end with silence of different length. Frames of 5 ms below this
+# share of the loudest one are cut off there.
 _SILENT = 0.03
 _FRAME = 0.005
 _LOUDNESS = 0.08
 _FADE = 0.03
-# Shares of a syllable that was spoken alone: within a phrase a third tone does not
-# creak to its end, and a neutral tone is short.
+# Share of a recorded syllable that is kept: within a phrase a third tone does not end
+# in creaky voice, and a neutral tone is short.
 _HALF_THIRD = 0.7
 _SHORT = 0.6
 _NEUTRAL_DB = -4.0
-# Seconds: at a comma, at a full stop, at both ends.
+# Seconds: at a comma, at a full stop, at the beginning and end.
 _PAUSES = {1: (0.12, 0.25), 2: (0.25, 0.4)}
 _MARGIN = (0.08, 0.2)
 
 
 @dataclass(frozen=True)
 class Variation:
-    """How much utterances of one sentence would differ; ranges are uniform.
+    """Random variation of utterances; all ranges are uniform.
 
     Attributes:
-        tempo: of an utterance, ±share; pitch goes with it.
-        syllable_tempo: of each syllable, ±share on top of it.
+        tempo: of an utterance, ±share; it changes the pitch, too.
+        syllable_tempo: of each syllable, an additional ±share.
         syllable_db: level of each syllable, ±dB.
         level_db: level of an utterance, ±dB.
         snr_db: lowest and highest signal-to-noise ratio, dB.
@@ -57,10 +57,10 @@ class Variation:
 
 
 class Recordings:
-    """gcin's syllables, read from the Debian package without installing it.
+    """The syllables of gcin, read from the Debian package without installing it.
 
     Raises:
-        UserError: there is no dpkg-deb, or it cannot read the package.
+        UserError: dpkg-deb is missing or cannot read the package.
     """
 
     def __init__(self, deb: Path) -> None:
@@ -72,7 +72,7 @@ class Recordings:
             )
         except FileNotFoundError:
             raise UserError(
-                f"{deb}: dpkg-deb is needed to open it: install the package dpkg"
+                f"{deb}: dpkg-deb, which opens it, is missing: install the package dpkg"
             ) from None
         except subprocess.CalledProcessError as error:
             said = error.stderr.decode(errors="replace").strip().splitlines()
@@ -87,16 +87,16 @@ class Recordings:
         self._read: dict[tuple[str, str], np.ndarray] = {}
 
     def find(self, pinyin: str, other: str, after: str, voice: str) -> str | None:
-        """Name the recording for a syllable, or None if there is none.
+        """The name of the recording for a syllable; None if there is none.
 
-        Few syllables are recorded in the neutral tone. Others are taken in the fourth,
-        or in the first after a third, which is about where a neutral tone lies. Some
-        are not recorded in the tone that sandhi gives them, such as ``wo2``.
+        Few syllables are recorded in the neutral tone. The fourth tone replaces it, or
+        after a third tone the first, whose pitch is close to that of a neutral tone.
+        Some syllables, such as ``wo2``, are not recorded in the tone after sandhi.
 
         Args:
             pinyin: the syllable with its tone; ``r5`` is a final 儿.
-            other: the same with its dictionary tone, for want of that.
-            after: tone of the syllable before, "" at the beginning.
+            other: the syllable with its dictionary tone, as a replacement.
+            after: tone of the previous syllable, "" at the beginning.
             voice: "3" or "5".
         """
         syllable = "er5" if pinyin == "r5" else pinyin
@@ -111,11 +111,11 @@ class Recordings:
         return None
 
     def read(self, name: str, voice: str) -> np.ndarray:
-        """One recording without its silent ends, ``(samples,)`` float64 at ``RATE``,
-        at one loudness.
+        """One recording, trimmed and normalised in loudness: ``(samples,)`` float64 at
+        ``RATE``.
 
         Raises:
-            UserError: it is no sound.
+            UserError: the file is not audio.
         """
         import soundfile
 
@@ -132,7 +132,7 @@ class Recordings:
 
 
 def stretched(wave: np.ndarray, samples: int) -> np.ndarray:
-    """Resample ``(n,)`` to ``(samples,)``, which changes tempo and pitch alike."""
+    """Resample ``(n,)`` to ``(samples,)``: it changes tempo and pitch."""
     spectrum = np.fft.rfft(wave)
     return np.fft.irfft(spectrum, samples) * (samples / len(wave))
 
@@ -191,15 +191,15 @@ def voice_sentence(
     variation: Variation | None = None,
     spans: list[tuple[int, int]] | None = None,
 ) -> np.ndarray | str:
-    """Speak a sentence, the same way whenever it is asked for.
+    """Synthesise a sentence; the result depends on the arguments only.
 
     Args:
         recordings: of all syllables.
-        sentence: what is said.
+        sentence: the sentence.
         voice: "3" or "5".
-        variation: how much utterances differ.
-        spans: gets the first sample of each syllable and the one behind its last;
-            neighbours overlap where they are cross-faded.
+        variation: random variation; None for the default.
+        spans: this list receives, for each syllable, its first sample and the sample
+            after its last; cross-faded neighbours overlap.
 
     Returns:
         ``(samples,)`` float64 at ``RATE``, within ±1; or the first syllable that this

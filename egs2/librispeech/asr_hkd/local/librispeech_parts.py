@@ -1,4 +1,4 @@
-"""The parts of LibriSpeech: what is known of each, and how it comes here."""
+"""The parts of LibriSpeech: known sizes and checksums, and downloading."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from espnet_cif_hkd.io.log import log
 DATA_URL = "https://www.openslr.org/resources/12"
 LM_URL = "https://www.openslr.org/resources/11/librispeech-lm-norm.txt.gz"
 LM_BYTES = 1_507_274_412
-# Text that is numbered line by line is so many times as large as its archive.
+# The size of the text with numbered lines as a multiple of its archive.
 LM_GROWTH = 3.6
 LM_SHA256 = "927d47656638c2ca93566640e56bcbeb2aa4ca237b8490fe1eff7d6e610a53c7"
 
 
 @dataclass(frozen=True)
 class Part:
-    """One archive: its size in bytes, its MD5, and how many utterances it holds."""
+    """One archive: size in bytes, MD5 and number of utterances."""
 
     size_bytes: int
     md5: str
@@ -57,30 +57,30 @@ def data_name(part: str) -> str:
 
 
 def corpus_folder(root: Path) -> Path:
-    """The folder that holds the parts: ``LibriSpeech`` inside of ``root``."""
+    """The folder of the parts: ``LibriSpeech`` in ``root``."""
     return root / "LibriSpeech"
 
 
 def archive_of(part: str, root: Path) -> Path:
-    """Where the archive of a part is: beside ``LibriSpeech``."""
+    """The archive of a part, in the same folder as ``LibriSpeech``."""
     return root / f"{part}.tar.gz"
 
 
 def recordings(folder: Path) -> int:
-    """How many FLAC files a part's folder holds (none if it does not exist)."""
+    """The number of FLAC files of a part (0 if its folder does not exist)."""
     return sum(1 for _ in folder.glob("*/*/*.flac"))
 
 
 def obtain(parts: Iterable[str], root: Path, url: str) -> dict[str, Path]:
-    """The folders of parts, downloaded and extracted unless they are there.
+    """The folders of parts; missing ones are downloaded and extracted.
 
-    A folder with all its recordings is taken as it is. An incomplete one is extracted
-    again if its archive lies beside ``LibriSpeech``, and otherwise left alone: it is
-    for the caller to judge what is missing.
+    A folder with all its recordings is used unchanged. An incomplete one is extracted
+    again if its archive is there, and otherwise left unchanged: the caller decides
+    about missing recordings.
 
     Raises:
-        UserError: there is no room for them all, or one is not there and cannot be
-            fetched or extracted.
+        UserError: there is not enough space, or a missing part cannot be downloaded or
+            extracted.
     """
     missing, needed = [], 0
     folders = {part: corpus_folder(root) / part for part in parts}
@@ -89,14 +89,14 @@ def obtain(parts: Iterable[str], root: Path, url: str) -> dict[str, Path]:
         if found < PARTS[part].utterances and (archive.is_file() or not found):
             missing.append(part)
             needed += _room(part, archive, found)
-    require_space(root, needed, "LibriSpeech", "name another folder by LIBRISPEECH")
+    require_space(root, needed, "LibriSpeech", "set LIBRISPEECH to another folder")
     for part in missing:
         _obtain(part, root, url)
     return folders
 
 
 def _room(part: str, archive: Path, found: int) -> int:
-    """Bytes that a part will take up: FLAC is as large as in the archive."""
+    """Bytes that a part will need: FLAC is as large as in the archive."""
     size = PARTS[part].size_bytes
     needed = size - size * found // PARTS[part].utterances
     if not archive.is_file():
@@ -109,7 +109,7 @@ def _obtain(part: str, root: Path, url: str) -> None:
     folder, archive = corpus_folder(root) / part, archive_of(part, root)
     known = PARTS[part]
     if not archive.is_file():
-        log(f"{folder} is not there: fetching {known.size_bytes / 1e9:.1f} GB")
+        log(f"{folder} is missing: downloading {known.size_bytes / 1e9:.1f} GB")
         address = f"{url.rstrip('/')}/{archive.name}"
         try:
             fetch(address, archive, size_bytes=known.size_bytes, md5=known.md5)
@@ -118,10 +118,11 @@ def _obtain(part: str, root: Path, url: str) -> None:
                 f"{part} is not in {corpus_folder(root)}, and {error}. If LibriSpeech "
                 "is elsewhere, set LIBRISPEECH to the folder that contains it"
             ) from error
-    # Whether or not it was unpacked once: something is missing now.
+    # It may have been unpacked before, but something is missing now.
     forget_extracted(archive, root)
     extract_tar(archive, root)
     if not recordings(folder):
         raise UserError(
-            f"{archive} has no LibriSpeech/{part}: it is another archive; remove it"
+            f"{archive} does not contain LibriSpeech/{part}: it is another archive; "
+            "remove it"
         )

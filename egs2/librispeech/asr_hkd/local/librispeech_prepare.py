@@ -1,7 +1,7 @@
 """Prepare LibriSpeech for a Kaldi-style recipe: ``data/{train_960,dev,test_clean,…}``.
 
-The folders are those of ESPnet's egs2/librispeech/asr1. Run it again whenever it was
-interrupted: what is there and whole is not fetched or extracted twice.
+The folders are those of ESPnet's egs2/librispeech/asr1. If it was interrupted, run it
+again: complete files are not downloaded or extracted twice.
 """
 
 import argparse
@@ -47,18 +47,20 @@ def prepare(
     """Write the data folders of one size of training set and of all held-out sets.
 
     Args:
-        root: the folder that contains ``LibriSpeech``, or where it shall be.
+        root: the folder that contains, or will contain, ``LibriSpeech``.
         hours: "960" or "100".
-        url: where archives are fetched from.
-        incomplete: go on with a part that lacks utterances.
-        data: the folder of data folders.
-        remove_archive: delete the archive of a part that has been read.
+        url: the address of the archives.
+        incomplete: accept a part with missing utterances.
+        data: the parent of the data folders.
+        remove_archive: delete the archive of a part once it is read.
 
     Raises:
         UserError: naming the part, file or count that is wrong.
     """
     if any(letter.isspace() for letter in str(root)):
-        raise UserError(f"LIBRISPEECH={root}: wav.scp cannot hold a path with a blank")
+        raise UserError(
+            f"LIBRISPEECH={root}: wav.scp cannot contain a path with a blank"
+        )
     if not corpus_folder(root).is_dir() and any(
         (root / name).is_dir() for name in PARTS
     ):
@@ -67,14 +69,14 @@ def prepare(
             f"LibriSpeech itself: {root.absolute().parent}"
         )
     parts = (*HELD_OUT, *TRAINING[hours])
-    # Fetch everything before reading anything: the long part first, unattended.
+    # Download everything before reading anything, so that errors come early.
     folders = obtain(parts, root, url)
     gender = genders(corpus_folder(root))
     tables: dict[str, Tables] = {}
     for part, folder in folders.items():
         tables[part] = read_part(folder, gender)
-        told = check_count(part, len(tables[part].text), incomplete)
-        log(f"{part}: {told}, {check_audio(tables[part], part):.2f} hours")
+        counted = check_count(part, len(tables[part].text), incomplete)
+        log(f"{part}: {counted}, {check_audio(tables[part], part):.2f} hours")
         if remove_archive:
             remove(archive_of(part, root), "run with --remove_archive false")
     for part in parts:
@@ -89,7 +91,7 @@ def prepare(
 
 
 def check_count(part: str, found: int, incomplete: bool) -> str:
-    """Compare the utterances of a part with the known number; returns what to tell.
+    """Compare the utterances of a part with the known number; returns a message.
 
     Raises:
         UserError: they differ and ``incomplete`` is False.
@@ -97,24 +99,24 @@ def check_count(part: str, found: int, incomplete: bool) -> str:
     known = PARTS[part].utterances
     if found == known:
         return f"{found} utterances"
-    told = f"{found} of the known {known} utterances"
+    counted = f"{found} of {known} utterances"
     if not incomplete:
         raise UserError(
-            f"{part}: {told}: remove the folder to have it fetched or extracted again, "
-            "or go on with what is there by --incomplete true"
+            f"{part}: {counted}: remove the folder, then it is downloaded or extracted "
+            "again, or accept it with --incomplete true"
         )
-    return told
+    return counted
 
 
 def prepare_lm_text(folder: Path, url: str = LM_URL) -> None:
-    """Fetch the text for language models and number its lines: ``FOLDER/text``.
+    """Download the text for language models and number its lines: ``FOLDER/text``.
 
     Raises:
-        UserError: it cannot be fetched, is damaged, or there is no room for it.
+        UserError: the download failed or is damaged, or there is not enough space.
     """
     target, archive = folder / "text", folder / Path(url).name
     if target.is_file():
-        log(f"{target} is there")
+        log(f"{target} exists")
         return
     unpacked = int(LM_GROWTH * LM_BYTES)
     cure = "run with --lm_text false"
@@ -129,8 +131,8 @@ def prepare_lm_text(folder: Path, url: str = LM_URL) -> None:
         part.replace(target)
     except OSError as error:
         raise UserError(
-            f"{target} cannot be written: {error.strerror or error}; mend that and "
-            "run this again"
+            f"{target} cannot be written: {error.strerror or error}; fix this and run "
+            "the command again"
         ) from error
     finally:
         part.unlink(missing_ok=True)
@@ -142,7 +144,7 @@ def _number_lines(archive: Path, target: Path) -> None:
         target.open("w", encoding="utf-8") as sink,
     ):
         for number, line in enumerate(source, 1):
-            # An utterance without words would be refused by later stages.
+            # Later stages refuse an utterance without words.
             if line.strip():
                 sink.write(f"librispeech_lng_{number:08d} {line.strip()}\n")
 
@@ -153,7 +155,7 @@ def main(cmd: Sequence[str] | None = None) -> int:
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--hours", choices=tuple(TRAINING), default="960")
     parser.add_argument(
-        "--data_url", default=DATA_URL, help="of the parts; not of the text"
+        "--data_url", default=DATA_URL, help="for the parts, not the text"
     )
     parser.add_argument("--incomplete", choices=tuple(_BOOLEANS), default="false")
     parser.add_argument("--remove_archive", choices=tuple(_BOOLEANS), default="false")

@@ -1,8 +1,8 @@
 """From a part of LibriSpeech to Kaldi's tables.
 
-Every chapter folder holds ``READER-CHAPTER.trans.txt`` and a FLAC file for each of its
-lines. As in ESPnet's recipe a speaker is a reader and chapter, so that statistics of a
-speaker are those of one recording session.
+Each chapter folder contains ``READER-CHAPTER.trans.txt`` and a FLAC file for each of
+its lines. As in ESPnet's recipe, a speaker is a reader and chapter, so that statistics
+of a speaker are those of one recording session.
 """
 
 import os
@@ -30,7 +30,7 @@ _NUMBER = re.compile(r"[0-9]+")
 
 @dataclass
 class Tables:
-    """What a data folder holds; all but ``spk2gender`` have the same keys."""
+    """The tables of a data folder; all but ``spk2gender`` have the same keys."""
 
     wav_scp: dict[str, str] = field(default_factory=dict)
     text: dict[str, str] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class Tables:
     spk2gender: dict[str, str] = field(default_factory=dict)
 
     def add(self, other: "Tables") -> None:
-        """Take over the utterances of ``other``."""
+        """Add the utterances of ``other``."""
         self.wav_scp.update(other.wav_scp)
         self.text.update(other.text)
         self.utt2spk.update(other.utt2spk)
@@ -57,18 +57,18 @@ def genders(corpus: Path) -> dict[str, str]:
     """Reader → ``m`` or ``f``, from ``SPEAKERS.TXT``.
 
     Raises:
-        UserError: the file is missing, is not UTF-8, or a line cannot be read.
+        UserError: the file is missing or not UTF-8, or a line is malformed.
     """
     path = corpus / "SPEAKERS.TXT"
     if not path.is_file():
-        raise UserError(f"{path} is missing: every archive of LibriSpeech brings it")
+        raise UserError(f"{path} is missing: every archive of LibriSpeech contains it")
     table = {}
     for line in read_lines(path):
         if not line.strip() or line.startswith(";"):
             continue
         words = [word.strip() for word in line.split("|")]
         if len(words) < 2 or words[1].lower() not in ("m", "f"):
-            raise UserError(f"{path}: no gender in {line!r}: get the file again")
+            raise UserError(f"{path}: no gender in {line!r}: extract the file again")
         table[words[0]] = words[1].lower()
     return table
 
@@ -78,8 +78,8 @@ def _numbered(folder: Path) -> list[Path]:
     for path in inside:
         if not _NUMBER.fullmatch(path.name):
             raise UserError(
-                f"{path} is no folder of LibriSpeech, whose readers and chapters have "
-                "numbers: move it away"
+                f"{path} is not a folder of LibriSpeech, where readers and chapters "
+                "are numbers: move it away"
             )
     return inside
 
@@ -88,7 +88,9 @@ def _transcripts(path: Path) -> dict[str, str]:
     table = read_table(path, "extract the part again")
     empty = [utterance for utterance, words in table.items() if not words]
     if empty:
-        raise UserError(f"{path}: {first_few(empty)} has no words: get the part again")
+        raise UserError(
+            f"{path}: {first_few(empty)} has no words: extract the part again"
+        )
     return table
 
 
@@ -97,11 +99,11 @@ def read_part(folder: Path, gender: dict[str, str]) -> Tables:
 
     Args:
         folder: such as ``LibriSpeech/dev-clean``.
-        gender: of :func:`genders`.
+        gender: the result of :func:`genders`.
 
     Raises:
-        UserError: a transcript without its recording or the other way round, a reader
-            whom ``SPEAKERS.TXT`` does not know, or a folder that does not belong here.
+        UserError: a transcript without recording or the reverse, a reader who is not in
+            ``SPEAKERS.TXT``, or a folder that does not belong there.
     """
     tables = Tables()
     for reader in _numbered(folder):
@@ -128,10 +130,10 @@ def read_part(folder: Path, gender: dict[str, str]) -> Tables:
 
 
 def check_audio(tables: Tables, what: str) -> float:
-    """Open every recording; returns how many hours they last.
+    """Open every recording; returns the total duration in hours.
 
     Raises:
-        UserError: naming the recordings that are no FLAC of 16 kHz and one channel.
+        UserError: naming the recordings that are not FLAC at 16 kHz with one channel.
     """
 
     def look(item: tuple[str, str]) -> tuple[str, float]:
@@ -140,8 +142,8 @@ def check_audio(tables: Tables, what: str) -> float:
         except (RuntimeError, OSError):
             return f"{item[1]} cannot be read", 0.0
         if (info.samplerate, info.channels) != (SAMPLE_RATE, 1):
-            told = f"{info.samplerate} Hz and {info.channels} channels"
-            return f"{item[1]} has {told}", 0.0
+            found = f"{info.samplerate} Hz and {info.channels} channels"
+            return f"{item[1]} has {found}", 0.0
         return "", info.frames / SAMPLE_RATE
 
     seconds, bad = 0.0, []

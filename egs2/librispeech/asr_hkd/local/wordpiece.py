@@ -1,11 +1,11 @@
-"""Make a tokenizer folder whose tokens are the WordPieces of the teacher.
+"""Make a tokenizer folder with the WordPieces of the teacher as tokens.
 
-ESPnet's ``--token_type hugging_face`` cuts text with the tokenizer of a folder and
-joins tokens with the same. BERT's own does not give the text back: it cuts DON'T into
-three words and joins them as "don ' t". This one has the same pieces and the same rule
-(the longest piece first) but cuts at white space only, so that text survives:
-don ##' ##t. Only pieces spelled with LibriSpeech's letters are kept, and ESPnet's
-symbols are put where its token lists have them.
+ESPnet's ``--token_type hugging_face`` splits text with the tokenizer of a folder and
+joins the tokens with it again. BERT's tokenizer does not restore the text: it splits
+DON'T into three words and joins them as "don ' t". This one has the same pieces and the
+same rule (longest piece first), but splits words at white space only, so the text is
+restored: don ##' ##t. It keeps only pieces spelled with the letters of LibriSpeech, and
+has ESPnet's symbols at their positions in ESPnet's token lists.
 """
 
 import argparse
@@ -34,13 +34,13 @@ def pieces(tokenizer: Any) -> list[str]:
     """The teacher's WordPieces that are spelled with ``LETTERS``, in its order.
 
     Raises:
-        UserError: it has no WordPieces, or one of the letters is missing.
+        UserError: the tokenizer has no WordPieces, or a letter is missing.
     """
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     prefix = model.get("continuing_subword_prefix")
     if model["type"] != "WordPiece" or prefix != _PREFIX:
         raise UserError(
-            f"teacher {tokenizer.name_or_path}: its tokenizer is no WordPiece with "
+            f"teacher {tokenizer.name_or_path}: its tokenizer is not WordPiece with "
             f"{_PREFIX}: run with --units bpe, whose tokens are aligned by characters"
         )
     known = sorted(model["vocab"], key=model["vocab"].__getitem__)
@@ -50,14 +50,14 @@ def pieces(tokenizer: Any) -> list[str]:
     if missing:
         raise UserError(
             f"teacher {tokenizer.name_or_path}: its vocabulary lacks "
-            f"{' '.join(missing)}, so some words could not be spelled: "
+            f"{' '.join(missing)}, so it cannot spell all words: "
             "run with --units bpe"
         )
     return kept
 
 
 def tokenizer_files(kept: Sequence[str]) -> dict[str, str]:
-    """The two files of a tokenizer folder, name → content."""
+    """The two files of a tokenizer folder: name → content."""
     vocab = {token: n for n, token in enumerate([BLANK, UNKNOWN, *kept, SOS_EOS])}
     special = [
         {
@@ -79,7 +79,7 @@ def tokenizer_files(kept: Sequence[str]) -> dict[str, str]:
         "normalizer": {"type": "Lowercase"},
         "pre_tokenizer": {"type": "WhitespaceSplit"},
         "post_processor": None,
-        # The first leaves the mark of a piece with which a hypothesis begins.
+        # The first decoder keeps the prefix of a piece that begins a hypothesis.
         "decoder": {
             "type": "Sequence",
             "decoders": [
@@ -111,7 +111,7 @@ def tokenizer_files(kept: Sequence[str]) -> dict[str, str]:
 def _criterion(asr_config: Path) -> dict[str, Any]:
     """``model_conf.criterion_conf`` of a configuration, empty if it has none."""
     if not asr_config.is_file():
-        raise UserError(f"--wordpiece {asr_config}: there is no such file")
+        raise UserError(f"--wordpiece {asr_config}: no such file")
     try:
         conf = yaml.safe_load(asr_config.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -126,7 +126,7 @@ def _mapping(value: Any, source: Path) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise UserError(f"{source}: there must be 'key: value' lines, not {value!r}")
+        raise UserError(f"{source}: expected 'key: value' lines, not {value!r}")
     return value
 
 
@@ -134,13 +134,13 @@ def write_tokenizer(asr_config: Path, folder: Path) -> int:
     """Write the folder; returns the number of tokens, ESPnet's symbols included.
 
     Raises:
-        UserError: ``asr_config`` names no teacher, or one that does not fit.
+        UserError: ``asr_config`` names no teacher, or an unsuitable one.
     """
     criterion = _criterion(asr_config)
     if "teacher" not in criterion:
         raise UserError(
-            f"{asr_config} names no model_conf.criterion_conf.teacher, whose "
-            "WordPieces would be the units: choose another configuration"
+            f"{asr_config} sets no model_conf.criterion_conf.teacher, whose WordPieces "
+            "are the units: choose another configuration"
         )
     try:
         kept = pieces(open_tokenizer(teacher_config(criterion)))
@@ -151,7 +151,7 @@ def write_tokenizer(asr_config: Path, folder: Path) -> int:
         ) from error
     for name, content in tokenizer_files(kept).items():
         path = folder / name
-        # An unchanged file keeps its date, which stages with --reuse look at.
+        # An unchanged file keeps its modification time, which --reuse compares.
         if not path.is_file() or path.read_text(encoding="utf-8") != content:
             write_text(path, content)
     return len(kept) + 3

@@ -1,0 +1,129 @@
+# shellcheck shell=bash disable=SC2034,SC2154
+# What run.sh and local/data.sh of all recipes share: reading options, reporting errors.
+# Both source this file. It needs neither Kaldi's utils/ nor an ESPnet checkout.
+
+log() {
+    echo "$(date '+%Y-%m-%dT%H:%M:%S') (${0##*/}) $*"
+}
+
+# An option that is wrong ends the script with status 2.
+refuse() {
+    echo "error: $*" >&2
+    exit 2
+}
+
+# take_options "NAMES" ARGUMENTS...
+# Sets the variable NAME for each "--NAME VALUE" or "--NAME=VALUE" whose name is one of
+# NAMES; like asr.sh, it reads "-" in a name as "_". All other arguments go, in order,
+# into the array "options".
+take_options() {
+    local names=" ${1//[[:space:]]/ } " name
+    shift
+    options=()
+    while [ $# -gt 0 ]; do
+        name=${1%%=*}
+        name=${name#--}
+        name=${name//-/_}
+        if [[ $1 != --* || ${names} != *" ${name} "* ]]; then
+            options+=("$1")
+            shift
+        elif [[ $1 == *=* ]]; then
+            printf -v "${name}" '%s' "${1#*=}"
+            shift
+        else
+            [ $# -ge 2 ] || refuse "$1 needs a value"
+            printf -v "${name}" '%s' "$2"
+            shift 2
+        fi
+    done
+}
+
+# choose NAME CHOICES...: refuses a value of the variable NAME that is not a choice.
+choose() {
+    local name=$1 choice choices
+    shift
+    for choice in "$@"; do
+        if [ "${!name}" = "${choice}" ]; then
+            return
+        fi
+    done
+    printf -v choices '%s, ' "${@:1:$#-1}"
+    refuse "--${name} ${!name}: choose ${choices%, } or ${!#}"
+}
+
+# Sets system_config to the training configuration of ${system}.
+find_system_config() {
+    system_config=conf/train_asr_cif_${system}.yaml
+    if [ ! -f "${system_config}" ]; then
+        system_config=conf/train_asr_${system}.yaml
+    fi
+}
+
+# The names of a training on ${subset} utterances, or on the complete corpus if it is 0.
+# A subset has its own names for everything, so that it never shares a token list,
+# statistics or a checkpoint with the complete corpus. ${lang} must be set before.
+name_subset() {
+    case "${subset}" in
+        *[!0-9]* | "") refuse "--subset ${subset}: give a number of utterances" ;;
+    esac
+    train_set=train
+    valid_set=dev
+    test_sets="dev test"
+    dumpdir=dump
+    expdir=exp
+    local_data_opts=
+    if [ "${subset}" -gt 0 ]; then
+        train_set=train_${subset}
+        valid_set=dev_${subset}
+        test_sets=test_${subset}
+        lang=${lang}_${subset}
+        dumpdir=dump/subset_${subset}
+        expdir=exp/subset_${subset}
+        local_data_opts="--subset ${subset}"
+    fi
+}
+
+# begin_data "USAGE" "NAMES" ARGUMENTS...
+# The first step of local/data.sh: take_options, where an unknown option is an error.
+# Ends the script for --help, and in stage 4, which asr.sh announces by --asr_data_dir:
+# these recipes have no post-processing.
+begin_data() {
+    local usage=$1 names=$2
+    shift 2
+    if [ "${1:-}" = --help ]; then
+        echo "${usage}"
+        exit 0
+    fi
+    asr_data_dir=
+    take_options "asr_data_dir ${names}" "$@"
+    if [ ${#options[@]} -gt 0 ]; then
+        refuse "$0 has no option ${options[0]}"
+    fi
+    if [ -n "${asr_data_dir}" ]; then
+        log "nothing to do for ${asr_data_dir}: post-processing is not needed here"
+        exit 0
+    fi
+}
+
+# read_checkout [NAME]: reads path.sh of an ESPnet checkout and, for a variable NAME,
+# db.sh. A value of NAME in the environment takes precedence over both files.
+read_checkout() {
+    local name=${1:-} given=
+    if [ -n "${name}" ]; then
+        given=${!name:-}
+    fi
+    set +u # ESPnet's scripts use variables that may be unset
+    # Without ESPNET_ROOT path.sh may be left from a checkout that no longer exists.
+    if [ -n "${ESPNET_ROOT:-}" ] && [ -e ./path.sh ]; then
+        # shellcheck disable=SC1091
+        . ./path.sh
+    fi
+    if [ -n "${name}" ] && [ -e ./db.sh ]; then
+        # shellcheck disable=SC1091
+        . ./db.sh
+    fi
+    set -u
+    if [ -n "${given}" ]; then
+        printf -v "${name}" '%s' "${given}"
+    fi
+}

@@ -1,0 +1,76 @@
+"""Files that are either the old ones or the complete new ones."""
+
+import glob
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from espnet_cif_hkd.io.processes import is_running
+
+
+@contextmanager
+def writer(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a new file that takes the name ``path`` when the block ends.
+
+    The content goes to ``.NAME.HOST.PID.part`` in the same folder, is written to the
+    disk, and then gets its name. If the block fails, ``path`` keeps its old content.
+    The next writer of the same file on the same host removes what a killed process
+    left.
+
+    Args:
+        path: the file; its folder is made.
+        mode: ``w`` for text in UTF-8, ``wb`` for bytes.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    start = f".{path.name}.{os.uname().nodename}."
+    _remove_leftovers(path.parent / start)
+    part = path.with_name(f"{start}{os.getpid()}.part")
+    text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+    try:
+        with part.open(mode, **text) as stream:  # type: ignore[call-overload]
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` in UTF-8; see :func:`writer`."""
+    with writer(path) as stream:
+        stream.write(text)
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write ``content``; see :func:`writer`."""
+    with writer(path, "wb") as stream:
+        stream.write(content)
+
+
+def _remove_leftovers(start: Path) -> None:
+    for name in glob.glob(f"{glob.escape(str(start))}*.part"):
+        pid = name.split(".")[-2]
+        if pid.isdigit() and not is_running(int(pid)):
+            Path(name).unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Write the folder's list of names to the disk, where that is possible."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)

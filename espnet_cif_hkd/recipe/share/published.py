@@ -1,0 +1,79 @@
+"""Removes local paths, credentials and secrets from what is published."""
+
+import re
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
+
+HIDDEN = "LOCAL_PATH"
+_SECRET = "HIDDEN"
+# scheme://user:password@host/path?query#fragment
+_URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"<>]+", re.IGNORECASE)
+# Absolute paths, on their own or after = : , ( [ { or a quote. A single "/" is text.
+_PATH = re.compile(
+    r"(?<![^\s=:,;(\[{'\"])(?:~[\w.-]*(?=/)|(?=/[^\s/]))"
+    r"(?:/(?:\\ |[^\s'\"=:,;()\[\]{}])*)*|\b[A-Za-z]:\\[^\s'\",;]+"
+)
+# Tokens of the hub and of common services, and words after names of secrets.
+_TOKEN = re.compile(
+    r"\b(?:hf_|gh[pousr]_|github_pat_|glpat-|xox[abpr]-|sk-|AKIA)[A-Za-z0-9_-]{8,}"
+)
+# Values after names of secrets: NAME=VALUE, NAME: VALUE, --NAME VALUE.
+_NAMED = re.compile(
+    r"(?P<name>(?:\b|--)[\w.-]*(?:password|passwd|secret|token|api_?key|credential)s?"
+    r"(?:[\"']?\s*[=:]\s*|(?<=\w)\s+(?=[^\s-])))"
+    r"(?P<value>'[^']*'|\"[^\"]*\"|[^\s'\",;}]+)",
+    re.IGNORECASE,
+)
+
+
+def publishable(text: str) -> str:
+    """``text`` without absolute paths, credentials and queries of addresses.
+
+    A path becomes ``LOCAL_PATH/NAME`` with its last part, which says what it was; a
+    home folder, or a folder directly in the root, becomes ``LOCAL_PATH`` alone.
+    """
+    addresses: list[str] = []
+
+    def keep(match: re.Match[str]) -> str:
+        addresses.append(_address(match[0]))
+        return f"\0{len(addresses) - 1}\0"
+
+    text = _URL.sub(keep, text)
+    text = _PATH.sub(lambda match: _named_path(match[0]), text)
+    text = _TOKEN.sub(_SECRET, text)
+    text = _NAMED.sub(lambda match: match["name"] + _SECRET, text)
+    return re.sub(r"\0(\d+)\0", lambda match: addresses[int(match[1])], text)
+
+
+def _address(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    if scheme.lower() == "file":
+        return _named_path("/" + rest.lstrip("/"))
+    rest = re.split(r"[?#]", rest, maxsplit=1)[0]
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{_TOKEN.sub(_SECRET, path)}"
+
+
+def _named_path(path: str) -> str:
+    kind = PureWindowsPath if "\\" in path and ":" in path[:2] else PurePosixPath
+    parts = kind(path).parts
+    home = len(parts) == 3 and parts[1].lower() in ("home", "users", "user")
+    # Parts are the root, then the names; "~" is a root, too.
+    return HIDDEN if len(parts) < 3 or home else f"{HIDDEN}/{parts[-1]}"
+
+
+def publishable_config(value: Any) -> Any:
+    """A configuration in which every text is :func:`publishable`.
+
+    ``token_list`` stays: its entries are units, and "/" is one of them.
+    """
+    if isinstance(value, str):
+        return publishable(value)
+    if isinstance(value, dict):
+        return {
+            key: item if key == "token_list" else publishable_config(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [publishable_config(item) for item in value]
+    return value

@@ -1,0 +1,137 @@
+"""Children end with their parent, whatever ends it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from espnet_cif_hkd.io import processes
+
+# A shell with a child of its own, as a data preparation with its Python is one.
+TREE = ["bash", "-c", 'sleep 600 & echo $! > "$0"; echo $$ >> "$0"; wait']
+STUBBORN = ["bash", "-c", 'trap "" TERM; echo $$ > "$0"; while :; do sleep 0.1; done']
+
+
+def numbers(path: Path, count: int) -> list[int]:
+    """Process numbers, as soon as a child has written them."""
+    for _ in range(400):
+        if path.exists() and len(path.read_text().split()) == count:
+            return [int(word) for word in path.read_text().split()]
+        time.sleep(0.05)
+    raise AssertionError(f"no {count} numbers in {path}")
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process is gone, or waits as a zombie for its parent to notice."""
+    for _ in range(200):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_stop_ends_the_children_of_children(tmp_path: Path) -> None:
+    process = processes.start([*TREE, str(tmp_path / "pids")])
+    pids = numbers(tmp_path / "pids", 2)
+    processes.stop([process])
+    assert process.returncode == -signal.SIGTERM
+    assert all(map(has_ended, pids))
+    processes.stop([process])  # nothing is left to end
+
+
+def test_who_does_not_end_is_killed_after_the_grace_time(tmp_path: Path) -> None:
+    process = processes.start([*STUBBORN, str(tmp_path / "pids")])
+    numbers(tmp_path / "pids", 1)
+    begun = time.monotonic()
+    processes.stop([process], grace=0.5)
+    assert process.returncode == -signal.SIGKILL
+    assert 0.5 <= time.monotonic() - begun < 5
+
+
+RUN = """
+import sys
+from espnet_cif_hkd.io import processes
+try:
+    with processes.signals_stop():
+        print(processes.run(sys.argv[1:]), flush=True)
+except processes.Stopped as signal:
+    print(signal, flush=True)
+    sys.exit(128 + signal.number)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_ends_the_command_that_runs(tmp_path: Path, number: int) -> None:
+    command = [sys.executable, "-c", RUN, *TREE, str(tmp_path / "pids")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as runner:
+        pids = numbers(tmp_path / "pids", 2)
+        runner.send_signal(number)
+        out, _ = runner.communicate(timeout=30)
+    assert runner.returncode == 128 + number
+    assert out == f"{signal.Signals(number).name}\n"
+    assert all(map(has_ended, pids))
+
+
+def test_nohup_is_respected(tmp_path: Path) -> None:
+    script = "echo $$ > $0; sleep 1; exit 3"
+    command = ["nohup", sys.executable, "-c", RUN, "bash", "-c", script]
+    with subprocess.Popen(
+        [*command, str(tmp_path / "pids")], stdout=subprocess.PIPE, text=True
+    ) as runner:
+        numbers(tmp_path / "pids", 1)
+        runner.send_signal(signal.SIGHUP)
+        out, _ = runner.communicate(timeout=30)
+    assert (runner.returncode, out) == (0, "3\n")
+
+
+TIED = """
+import sys
+from espnet_cif_hkd.io import processes
+launcher = [sys.executable, "-m", "espnet_cif_hkd"]
+processes.start([*launcher, *sys.argv[1:]], tied=True).wait()
+"""
+SPAWNING = """
+import multiprocessing, os, sys, time
+
+def sleep(path):
+    with open(path, "a") as stream:
+        stream.write(f"{os.getpid()}\\n")
+    time.sleep(600)
+
+if __name__ == "__main__":
+    with open(sys.argv[1], "a") as stream:
+        stream.write(f"{os.getpid()}\\n")
+    context = multiprocessing.get_context("spawn")
+    child = context.Process(target=sleep, args=(sys.argv[1],))
+    child.start()
+    child.join()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is of Linux")
+def test_jobs_notice_that_the_engine_was_killed(tmp_path: Path) -> None:
+    script = tmp_path / "spawning.py"
+    script.write_text(SPAWNING)
+    command = [sys.executable, "-c", TIED, str(script), str(tmp_path / "pids")]
+    with subprocess.Popen(command) as engine:
+        pids = numbers(tmp_path / "pids", 2)
+        engine.kill()
+    assert all(map(has_ended, pids))
+
+
+def test_only_tied_children_know_their_parent(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(processes.PARENT_VARIABLE, "1")
+    show = ["bash", "-c", f"echo -${processes.PARENT_VARIABLE}"]
+    assert processes.run(show) == 0
+    assert processes.start(show, tied=True).wait() == 0
+    assert capfd.readouterr().out == f"-\n-{os.getpid()}\n"

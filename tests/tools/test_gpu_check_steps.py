@@ -1,0 +1,103 @@
+"""Steps of tools/gpu_check.sh: limits of time; none keeps the others from running."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from gpu_check import run, steps
+from gpu_check.steps import Runner, Step, fair_limit
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(steps, "_LEAST", 0.05)
+    monkeypatch.setattr(steps, "_GRACE", 0.5)
+
+
+def shell(name, script, limit=20.0, **more):
+    return Step(name, ["bash", "-c", script], limit, **more)
+
+
+def runs(pid):
+    """Whether a process runs; one that ended and has not been waited for does not."""
+    try:
+        return (
+            Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        )
+    except FileNotFoundError:
+        return False
+
+
+def test_what_a_step_leaves_running_is_stopped_with_it(tmp_path):
+    runner = Runner(30, tmp_path)
+    passed = runner.run(shell("a", "sleep 60 & echo $!"))
+    late = runner.run(shell("b", "sleep 60 & echo $!; wait", limit=0.5))
+    assert (passed.outcome, late.outcome) == ("passed", "overran")
+    time.sleep(0.2)
+    for name in "ab":
+        assert not runs(int((tmp_path / f"{name}.log").read_text()))
+
+
+def test_a_step_that_ignores_the_request_to_stop_is_killed(tmp_path):
+    begun = time.monotonic()
+    found = Runner(30, tmp_path).run(
+        shell("deaf", "trap '' TERM; echo here; while :; do sleep 0.1; done", limit=0.5)
+    )
+    assert found.outcome == "overran" and "here" in found.message
+    assert time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_failures_keep_no_other_step_from_running(tmp_path, together):
+    runner = Runner(30, tmp_path)
+    all_steps = [
+        shell("wrong", "echo the reason; exit 3"),
+        Step("absent", ["/there/is/no/such/program"], 5),
+        shell("slow", "sleep 60", limit=0.3),
+        shell("good", "true"),
+    ]
+    if together:
+        found = runner.together(all_steps)
+    else:
+        found = [runner.run(step) for step in all_steps]
+    assert [f.outcome for f in found] == ["failed", "failed", "overran", "passed"]
+    assert "exit status 3: the reason" in found[0].message
+    assert "no/such/program" in found[1].message
+    assert [f.good for f in found] == [False, False, False, True]
+
+
+def test_the_total_limit_cuts_a_step_and_leaves_out_the_next(tmp_path):
+    runner = Runner(1.0, tmp_path)
+    first = runner.run(shell("first", "sleep 60", limit=50))
+    second = runner.run(shell("second", "touch made", cwd=tmp_path))
+    assert first.outcome == "overran" and first.seconds < 5
+    assert second.outcome == "not run" and not (tmp_path / "made").exists()
+
+
+def test_a_training_is_stopped_once_its_checkpoint_is_complete(tmp_path):
+    begun = time.monotonic()
+    step = shell("t", "sleep 60", limit=0.2, stops_at_limit=True)
+    step.may_stop = lambda: time.monotonic() - begun > 0.5
+    found = Runner(30, tmp_path).run(step)
+    assert found.outcome == "stopped" and found.good and found.seconds >= 0.5
+    step.may_stop = lambda: False  # waiting for it has a limit, too
+    assert Runner(30, tmp_path).run(step).seconds < 5
+
+
+def test_a_step_gets_its_environment_and_no_input(tmp_path):
+    found = Runner(30, tmp_path).run(
+        shell("env", 'read -r line || echo "$A"', environment={**os.environ, "A": "x"})
+    )
+    assert found.good and (tmp_path / "env.log").read_text() == "x\n"
+
+
+@pytest.mark.parametrize("limits", [list(run.LIMITS.values()), [500.0] * 5, [1.0] * 3])
+def test_steps_that_all_hang_leave_each_other_time(limits):
+    """Each takes all it may; none is left without, and the total is kept."""
+    total = left = 525.0
+    for number, own in enumerate(limits):
+        taken = fair_limit(own, left, sum(limits[number + 1 :]))
+        assert taken == own or taken > total / 50
+        left -= taken
+    assert left >= 0

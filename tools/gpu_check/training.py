@@ -1,0 +1,163 @@
+"""The recipes of a run: the miniature corpus to its end, FOTAQ while there is time.
+
+Without FOTAQ in the bundle the miniature corpus is trained on instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import re
+import shlex
+import tarfile
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+_PART = 15 << 20  # bytes of each file that the checkpoint is split into
+_QUIET = 1.5  # seconds after which a checkpoint is no longer being written
+_EPOCH = re.compile(r"(\d+)epoch results: (.*)")
+_VALUE = re.compile(r"(\w+)=([^,\[]+)")
+
+
+class Training:
+    """Commands and results of the recipes.
+
+    Args:
+        bundle: The unpacked bundle.
+        args: Options of ``run``.
+        python: The environment's interpreter.
+        cores: How many processes prepare data.
+    """
+
+    def __init__(
+        self, bundle: Path, args: argparse.Namespace, python: str, cores: int
+    ) -> None:
+        self.args, self.bundle, self.python, self.cores = args, bundle, python, cores
+        self.repo = bundle / "repo"
+        self.has_fotaq = (bundle / "fotaq" / "queen.1c").is_file()
+        self.ngpu = "1" if args.device == "cuda" else "0"
+        self.begun = time.time()
+
+    def folder_of(self, step: str) -> Path:
+        """Where a step runs."""
+        fotaq = self.repo / "egs2/fotaq/asr_hkd"
+        librispeech = self.repo / "egs2/librispeech/asr_hkd"
+        return {
+            "miniature recipe": librispeech,
+            "FOTAQ data": fotaq,
+            "training": fotaq if self.has_fotaq else librispeech,
+        }.get(step, self.repo)
+
+    def _librispeech(self, *options: str) -> list[str]:
+        config = self.repo / "tools/gpu_check/miniature.yaml"
+        nj = str(min(2, self.cores))
+        return [
+            *("env", f"LIBRISPEECH={self.bundle / 'miniature'}", "./run.sh"),
+            *("--incomplete", "true", "--asr_config", str(config), "--nbpe", "40"),
+            *("--nj", nj, "--inference_nj", "1", "--ngpu", self.ngpu, *options),
+        ]
+
+    def miniature(self) -> list[str]:
+        """All stages on the miniature corpus: float16 training, decoding on the GPU."""
+        amp = "true" if self.ngpu == "1" else "false"
+        return self._librispeech(
+            *("--asr_args", f"--use_amp {amp}", "--stop_stage", "13"),
+            *("--gpu_inference", "true" if self.ngpu == "1" else "false"),
+            *("--inference_args", "--beam_size 3"),
+        )
+
+    def _fotaq(self, *options: str) -> list[str]:
+        archive = self.bundle / "fotaq" / "queen.1c"
+        chosen = shlex.split(self.args.training)
+        if self.args.quick:
+            chosen += ["--subset", "40"]
+        return [
+            *("./run.sh", *chosen, "--fotaq_archive", str(archive)),
+            *("--nj", str(self.cores), "--ngpu", self.ngpu, *options),
+        ]
+
+    def data(self) -> list[str]:
+        """Stages 1 to 10 of FOTAQ."""
+        return self._fotaq("--stop_stage", "10")
+
+    def command(self) -> list[str]:
+        """The training that ends with the time."""
+        stage = ["--stage", "11", "--stop_stage", "11"]
+        if self.has_fotaq:
+            return self._fotaq(*stage)
+        long = ["--asr_tag", "long", "--asr_args", "--max_epoch 10000"]
+        return self._librispeech(*long, *stage)
+
+    def _experiment(self) -> Path | None:
+        """The folder that the training of this run writes."""
+        logs = [
+            path
+            for path in self.folder_of("training").glob("exp/**/train.log")
+            if path.stat().st_mtime >= self.begun
+        ]
+        newest = max(logs, key=lambda path: path.stat().st_mtime, default=None)
+        return None if newest is None else newest.parent
+
+    def checkpoint_is_complete(self) -> bool:
+        """Whether to stop now leaves a checkpoint that can be read."""
+        folder = self._experiment()
+        checkpoint = folder / "checkpoint.pth" if folder else None
+        if checkpoint is None or not checkpoint.is_file():
+            return True  # nothing is lost
+        return time.time() - checkpoint.stat().st_mtime > _QUIET
+
+    def collect(self, out: Path) -> dict[str, Any]:
+        """Keep log, configuration and checkpoint; return what the log says."""
+        corpus = "FOTAQ" if self.has_fotaq else "miniature LibriSpeech"
+        found: dict[str, Any] = {"corpus": corpus, "epochs": 0}
+        if self.has_fotaq:
+            found["options"] = shlex.join(self._fotaq())
+        folder = self._experiment()
+        if folder is None:
+            return found
+        found |= read_log((folder / "train.log").read_text("utf-8", "replace"))
+        checkpoint = folder / "checkpoint.pth"
+        if checkpoint.is_file():
+            found["checkpoint"] = (
+                "complete" if zipfile.is_zipfile(checkpoint) else "DAMAGED"
+            )
+        names = ("train.log", "config.yaml", "checkpoint.pth")
+        kept = [folder / name for name in names if (folder / name).is_file()]
+        found["kept"] = split_tar(kept, out, folder.name)
+        return found
+
+
+def read_log(text: str) -> dict[str, Any]:
+    """How many epochs a training log has, and what it says of the last.
+
+    Values are those of the training set (``train_``) and the development set
+    (``valid_``).
+    """
+    epochs = list(_EPOCH.finditer(text))
+    if not epochs:
+        return {"epochs": 0}
+    last: dict[str, Any] = {}
+    for part in epochs[-1][2].split("["):
+        name, _, values = part.partition("]")
+        if name in ("train", "valid"):
+            for key, value in _VALUE.findall(values):
+                last[f"{name}_{key}"] = value.strip()
+    keep = ("loss", "nll", "acc", "cer", "cer_free", "cer_ctc", "time", "total_count")
+    keep += ("gpu_max_cached_mem_GB",)
+    shown = {k: v for k, v in last.items() if k.split("_", 1)[1] in keep}
+    return {"epochs": int(epochs[-1][1]), "last_epoch": shown}
+
+
+def split_tar(files: list[Path], out: Path, folder: str) -> list[str]:
+    """Write ``training.tar.00`` and so on; ``cat`` them to get the archive."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        for file in files:
+            tar.add(file, f"{folder}/{file.name}")
+    content, names = stream.getvalue(), []
+    for number, start in enumerate(range(0, len(content), _PART)):
+        names.append(f"training.tar.{number:02}")
+        (out / names[-1]).write_bytes(content[start : start + _PART])
+    return names

@@ -170,7 +170,7 @@ def fill(texts: Sequence[str], count: int) -> None:
         report = dump_store(store, sequences, teacher, device(), shard_bytes)
         watch.done.set()
         watch.look()
-        n_files = len(list(store.glob("shard-*.bin")))
+        n_files = len(list(store.glob("shard-*.safetensors")))
         print(report.n_sentences, n_files, *watch.most.values())
 
 

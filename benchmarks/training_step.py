@@ -42,8 +42,10 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from espnet_cif_hkd.teachers.store.header import header_for
-from espnet_cif_hkd.teachers.store.reader import Shard, sequence_key
+from espnet_cif_hkd.teachers.base import sequence_key
+from espnet_cif_hkd.teachers.store.header import StoreHeader
+from espnet_cif_hkd.teachers.store.shard import Shard
+from espnet_cif_hkd.teachers.text.online import OnlineTeacher
 from espnet_cif_hkd.teachers.text.plm import TeacherConfig
 
 RATE = 16_000
@@ -125,15 +127,17 @@ def write_store(folder: Path, teacher: str, data: dict[str, torch.Tensor]) -> No
     ]
     others = generator.integers(2, len(models.TOKENS) - 1, (STORED, round(TOKENS)))
     sentences += others.tolist()
-    features = [
-        generator.standard_normal((len(ids) + 1, DIM)).astype(np.float16)
+    items = {
+        sequence_key(ids): {
+            "vectors": generator.standard_normal((len(ids) + 1, DIM)).astype(np.float16)
+        }
         for ids in sentences
-    ]
+    }
     folder.mkdir()
-    header_for(TeacherConfig(teacher, DIM), models.TOKENS, None, 12, "random").write(
-        folder
-    )
-    Shard.write(folder / "shard-00000.bin", [*map(sequence_key, sentences)], features)
+    made_for = OnlineTeacher(TeacherConfig(teacher, DIM), models.TOKENS)
+    options = {**made_for.describe(), "layer": 12, "num_layers": 12}
+    StoreHeader(made_for.payload, options, made_for.fingerprint()).write(folder)
+    Shard.write(folder / "shard-00000.safetensors", items)
 
 
 class Step:

@@ -11,6 +11,7 @@ results of finished cells, the named ones or all, from their folders again.
 """
 
 import argparse
+import fcntl
 import os
 import shlex
 import subprocess
@@ -37,7 +38,6 @@ from ablation.plan import (
     result_file,
 )
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.io.lock import locked
 
 TOP = Path(__file__).resolve().parents[2]
 SETS = ("dev", "test")
@@ -58,7 +58,13 @@ def execute(words: list[str], recipe: Path, log: Path, threads: int) -> None:
     refusal = (
         f"{log} is locked: another run.py, or a process it started, does this work"
     )
-    with locked(log, print, refusal) as stream:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    # Not by filelock: the command inherits this lock.
+    with log.open("ab") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(refusal) from error
         stream.write(f"# {time.ctime()}\n{shlex.join(words)}\n".encode())
         stream.flush()
         done = subprocess.run(

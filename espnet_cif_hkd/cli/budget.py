@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.losses.contrastive import negatives_per_token
-from espnet_cif_hkd.teachers.store.header import KEY_BYTES
+from espnet_cif_hkd.teachers.base import KEY_BYTES
 
 BYTES_PER_VALUE = 2  # the store's float16
 BYTES_PER_SENTENCE = KEY_BYTES + 8  # its hash and where its rows begin

@@ -130,7 +130,7 @@ def run(args: argparse.Namespace) -> None:
     from espnet2.train.preprocessor import CommonPreprocessor
 
     from espnet_cif_hkd.distill.check import check_teacher
-    from espnet_cif_hkd.distill.hkd import teacher_config
+    from espnet_cif_hkd.teachers.registry import build_text_teacher
     from espnet_cif_hkd.teachers.store.writer import dump_store
     from espnet_cif_hkd.teachers.text.online import OnlineTeacher
 
@@ -149,7 +149,7 @@ def run(args: argparse.Namespace) -> None:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     # As the criterion of the training, which does not know --token_type.
-    teacher = OnlineTeacher(teacher_config(conf), token_list, conf.get("token_type"))
+    teacher = build_text_teacher(conf, token_list, conf.get("token_type"), stored=False)
     begin = time.monotonic()
     report = dump_store(
         Path(folder),
@@ -158,14 +158,14 @@ def run(args: argparse.Namespace) -> None:
         torch.device(device),
         shard_bytes=int(args.shard_mib * 2**20),
     )
-    if teacher.n_unknown:
+    if isinstance(teacher, OnlineTeacher) and teacher.n_unknown:
         logging.warning(
             "teacher %s does not know %d words of the new sentences: %s",
             teacher.config.name,
             teacher.n_unknown,
             " ".join(sorted(teacher.unknown)[:20]),
         )
-    if teacher.n_unk:
+    if isinstance(teacher, OnlineTeacher) and teacher.n_unk:
         logging.warning(
             "%d tokens of the new sentences are <unk>; the teacher reads them as its "
             "own unknown token",

@@ -20,16 +20,14 @@ from espnet_cif_hkd.distill.options import (
     level_options,
 )
 from espnet_cif_hkd.distill.sharing import gather_over_ranks
-from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.device import TokenPlaces
 from espnet_cif_hkd.losses.contrastive import (
     negatives_per_token,
     token_contrastive_loss,
 )
 from espnet_cif_hkd.losses.regression import token_regression_loss
-from espnet_cif_hkd.teachers.store.reader import StoredTeacher
-from espnet_cif_hkd.teachers.text.online import OnlineTeacher
-from espnet_cif_hkd.teachers.text.plm import Teacher, TeacherConfig
+from espnet_cif_hkd.teachers.base import TextTeacher
+from espnet_cif_hkd.teachers.registry import build_text_teacher
 
 _VALIDATION_SEED = 0
 
@@ -60,6 +58,12 @@ class HKDCriterion(AbsDistillCriterion):
         case: How transcripts are shown to the teacher: ``keep`` as they are,
             ``lower``, or ``auto``: lower if no token of the recogniser holds a
             lower-case letter.
+        teacher_type: ``plm``, a language model; ``random``, the control: one random
+            vector for each token, which needs ``teacher_dim`` only; or the name of a
+            registered class of your own.
+        teacher_conf: Further options of the teacher's class. Those of ``random`` are
+            ``seed`` (1) and ``variance``, the squared length of each vector
+            (``teacher_dim``).
 
     Raises:
         UserError: an option is unknown, missing or out of range.
@@ -80,6 +84,8 @@ class HKDCriterion(AbsDistillCriterion):
         token_type: str | None = None,
         teacher_dtype: str = "float32",
         case: str = "auto",
+        teacher_type: str = "plm",
+        teacher_conf: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         self.acoustic = level_options("acoustic", acoustic, ACOUSTIC)
@@ -88,28 +94,27 @@ class HKDCriterion(AbsDistillCriterion):
         self.decoder_states = self.linguistic["states"]
         self.acoustic_projection: torch.nn.Linear | None = None
         self.linguistic_projection: torch.nn.Linear | None = None
-        self._teacher: Teacher | None = None
+        self._teacher: TextTeacher | None = None
         self._told_few = False
         if not (self.acoustic["weight"] or self.linguistic["weight"]):
             return
-        config = teacher_config(
-            {
-                "teacher": teacher,
-                "teacher_dim": teacher_dim,
-                "teacher_revision": teacher_revision,
-                "layer": layer,
-                "teacher_dtype": teacher_dtype,
-                "case": case,
-            }
-        )
+        conf = {
+            "teacher": teacher,
+            "teacher_dim": teacher_dim,
+            "teacher_store": teacher_store,
+            "teacher_revision": teacher_revision,
+            "layer": layer,
+            "teacher_dtype": teacher_dtype,
+            "case": case,
+            "teacher_type": teacher_type,
+            "teacher_conf": teacher_conf,
+        }
+        self._teacher = build_text_teacher(conf, token_list, token_type)
+        dim = self._teacher.payload.width
         if self.acoustic["weight"]:
-            self.acoustic_projection = torch.nn.Linear(embed_size, config.dim)
+            self.acoustic_projection = torch.nn.Linear(embed_size, dim)
         if self.linguistic["weight"]:
-            self.linguistic_projection = torch.nn.Linear(state_size, config.dim)
-        if teacher_store:
-            self._teacher = StoredTeacher(teacher_store, config, token_list, token_type)
-        else:
-            self._teacher = OnlineTeacher(config, token_list, token_type)
+            self.linguistic_projection = torch.nn.Linear(state_size, dim)
 
     def forward(
         self,
@@ -188,30 +193,3 @@ class HKDCriterion(AbsDistillCriterion):
         if self.training:
             return None
         return torch.Generator(device).manual_seed(_VALIDATION_SEED)
-
-
-def teacher_config(conf: Mapping[str, Any]) -> TeacherConfig:
-    """The teacher that a ``criterion_conf`` names.
-
-    Raises:
-        UserError: ``teacher`` or ``teacher_dim`` is missing.
-    """
-    name, dim = conf.get("teacher"), conf.get("teacher_dim")
-    if not name or str(name).lower() in ("none", "null", "nil"):
-        raise UserError(
-            "criterion_conf.teacher is not set; name a folder, a hub name or "
-            "pkg://DISTRIBUTION/FOLDER, or set both weights to 0"
-        )
-    if not isinstance(dim, int) or dim < 1:
-        raise UserError(
-            f"criterion_conf.teacher_dim is {dim!r}; set it to the width of the "
-            f"vectors of {name} (hidden_size in its config.json)"
-        )
-    return TeacherConfig(
-        name=str(name),
-        dim=dim,
-        revision=conf.get("teacher_revision"),
-        layer=conf.get("layer", -1),
-        dtype=conf.get("teacher_dtype", "float32"),
-        case=conf.get("case", "auto"),
-    )

@@ -1,7 +1,6 @@
-"""One process at a time, by a lock on a file."""
+"""One process at a time, by filelock."""
 
-import fcntl
-import os
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -9,85 +8,93 @@ from typing import IO
 
 from espnet_cif_hkd.errors import UserError
 
-Tell = Callable[[str], object]
+Report = Callable[[str], object]
+
+# A file system without locks, e.g. Lustre or NFS by their mount options.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 @contextmanager
-def locked(
+def alone(
     path: Path,
-    tell: Tell,
+    report: Report,
     refusal: str | None = None,
     unwritable: Callable[[OSError], UserError] | None = None,
-) -> Iterator[IO[bytes]]:
-    """Open ``path`` to append, and lock it until the end.
+) -> Iterator[None]:
+    """Hold the lock file ``path``, which exists only as long as somebody holds it.
 
-    Whoever has the lock may rename or remove the file: what another process then gets
-    is a new one. Where a file system has no locks, a line says so and nothing is
-    locked.
+    The system frees the lock of a killed process. Where a file system has no locks, a
+    line says so and nothing is locked.
 
     Args:
-        path: the file, made with its folder if it is not there.
-        tell: prints or logs a line, when it must wait for instance.
-        refusal: what to say if another process has the lock; None waits for it.
+        path: the lock file; its folder is made.
+        report: prints or logs a line, e.g. that this process waits.
+        refusal: what to say if another process holds the lock; None waits for it.
         unwritable: what to raise if the file cannot be written; None names ``path``.
-
-    Yields:
-        The stream; flush it, an error of closing it is not told.
 
     Raises:
         UserError: ``refusal``, or the file cannot be written.
     """
-    while True:
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            stream = path.open("ab")
-        except OSError as error:
-            if unwritable is not None:
-                raise unwritable(error) from error
-            raise UserError(f"{path} cannot be written: {error.strerror}") from error
-        try:
-            _lock(stream, path, tell, refusal)
-            if _is_at(stream, path):
-                yield stream
-                return
-        finally:
-            # What could not be written has been told when it was flushed.
-            with suppress(OSError):
-                stream.close()
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            if refusal is not None:
+                raise UserError(refusal) from error
+            report(f"waiting for another process, which has locked {path}")
+            lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        code = error.errno if isinstance(error, OSError) else errno.ENOSYS
+        if code in _NO_LOCKS:
+            report(f"{path} cannot be locked here: do not run this twice at once")
+        elif unwritable is not None and isinstance(error, OSError):
+            raise unwritable(error) from error
+        else:
+            raise UserError(f"{path} cannot be written: {error}") from error
+    try:
+        yield
+    finally:
+        # While it is held: who waits for a file that has gone takes a new one.
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        lock.release()
 
 
 @contextmanager
-def alone(path: Path, tell: Tell) -> Iterator[None]:
-    """Hold a lock by a file at ``path`` that exists only as long as it is needed.
+def locked(
+    path: Path, report: Report, refusal: str | None = None
+) -> Iterator[IO[bytes]]:
+    """Open ``path`` to append, and hold ``.NAME.lock`` beside it until the end.
+
+    The holder may rename or remove the file: another process then gets a new one.
 
     Args:
-        path, tell: see :func:`locked`.
+        path: the file, made with its folder if it is not there.
+        report, refusal: see :func:`alone`.
+
+    Yields:
+        The stream; flush it, an error of closing it is not reported.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: ``refusal``, or the file cannot be written.
     """
-    with locked(path, tell):
+
+    def unwritable(error: OSError) -> UserError:
+        return UserError(f"{path} cannot be written: {error.strerror or error}")
+
+    lock = path.with_name(f".{path.name}.lock")
+    with alone(lock, report, refusal, unwritable):
         try:
-            yield
+            stream = path.open("ab")
+        except OSError as error:
+            raise unwritable(error) from error
+        try:
+            yield stream
         finally:
-            path.unlink(missing_ok=True)
-
-
-def _lock(stream: IO[bytes], path: Path, tell: Tell, refusal: str | None) -> None:
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        if refusal is not None:
-            raise UserError(refusal) from error
-        tell(f"waiting for another process, which has locked {path}")
-        fcntl.flock(stream, fcntl.LOCK_EX)
-    except OSError:
-        tell(f"{path} cannot be locked here: do not run this twice at once")
-
-
-def _is_at(stream: IO[bytes], path: Path) -> bool:
-    """Whether ``path`` still is the file that was opened."""
-    try:
-        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
+            # What could not be written was reported when it was flushed.
+            with suppress(OSError):
+                stream.close()

@@ -7,7 +7,8 @@ import torch
 import yaml
 
 from espnet_cif_hkd.cli import budget
-from espnet_cif_hkd.teachers.store.reader import Shard, sequence_key
+from espnet_cif_hkd.teachers.base import sequence_key
+from espnet_cif_hkd.teachers.store.shard import Shard
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "scaling.md").read_text()
@@ -29,9 +30,10 @@ def test_the_page_has_the_computed_tables(table):
 def test_the_store_is_as_large_as_computed(tmp_path):
     """A real shard: hashes, places, float16 rows, and little more."""
     dim, lengths = 96, [3, 7, 12, 5]
-    keys = [sequence_key([n]) for n in range(len(lengths))]
-    path = tmp_path / "shard-00000.bin"
-    Shard.write(path, keys, [torch.randn(n, dim).half().numpy() for n in lengths])
+    path = tmp_path / "shard-00000.safetensors"
+    vectors = [torch.randn(n, dim).half().numpy() for n in lengths]
+    items = {sequence_key([n]): {"vectors": v} for n, v in enumerate(vectors)}
+    Shard.write(path, items)
     computed = budget.store_bytes(sum(lengths), len(lengths), dim)
     assert 0 < path.stat().st_size - computed < 1024
 

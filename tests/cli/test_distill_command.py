@@ -8,6 +8,7 @@ import yaml
 from tiny_bert import HIDDEN, build_tiny_bert
 
 from espnet_cif_hkd.cli.dump_teacher import main
+from espnet_cif_hkd.teachers.payload import Payload
 from espnet_cif_hkd.teachers.store.reader import StoredTeacher, StoreReader
 from espnet_cif_hkd.teachers.text.online import OnlineTeacher
 from espnet_cif_hkd.teachers.text.plm import TeacherConfig
@@ -51,7 +52,7 @@ def test_command_stores_what_espnet_reads(recipe, plm, tmp_path, caplog):
     ids = [preprocessor("u", {"text": t})["text"].tolist() for t in texts]
     online = OnlineTeacher(TeacherConfig(plm, HIDDEN), CHARS)
     torch.testing.assert_close(
-        StoredTeacher("store", online.config, CHARS).features(ids, CPU),
+        StoredTeacher("store", online).features(ids, CPU),
         online.features(ids, CPU),
         rtol=2**-10,
         atol=1e-3,
@@ -65,8 +66,8 @@ def test_command_takes_the_tokens_of_an_experiment(recipe, caplog):
     Path("config.yaml").write_text(yaml.safe_dump(config))
     main(["--train_config", "config.yaml", "--text", "text1", "--store", "other"])
     assert "3 sentences" in caplog.text
-    stored = StoreReader(Path("other"), HIDDEN).shards
-    assert sum(map(len, stored)) == 3 and not Path("store").exists()
+    stored = StoreReader(Path("other"), Payload("tokens", HIDDEN))
+    assert len(stored) == 3 and not Path("store").exists()
     main(recipe)
     main(["--train_config", "config.yaml", "--text", "text1", "text2"])
     assert "0 sentences (0 tokens) added" in caplog.text

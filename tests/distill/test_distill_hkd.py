@@ -297,7 +297,7 @@ def test_check_refuses_and_says_why(plm, options, match):
     assert "\n" not in str(caught.value)
 
 
-def test_check_reports_tokens_the_plm_lacks(plm, closed, caplog):
+def test_check_reports_tokens_the_plm_lacks(plm, caplog):
     conf = {"teacher": plm, "teacher_dim": HIDDEN}
     report = check_teacher(conf, [*CHARS[:-1], "☃", "<noise>", "<sos/eos>"], "char")
     assert report.unknown_tokens == ["☃"] and report.store == "none"

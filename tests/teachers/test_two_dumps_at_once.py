@@ -1,8 +1,4 @@
-"""Two trainings that began together shared a store of vectors: one of them ended there.
-
-While the first looked for what its store lacked, the second was refused, even if
-nothing was lacking. Now it waits.
-"""
+"""Two trainings that begin together share a store: the second one waits."""
 
 import logging
 import threading

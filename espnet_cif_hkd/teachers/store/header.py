@@ -1,153 +1,171 @@
-"""Whose vectors a store holds: its ``header.json``."""
+"""Whose targets a store holds: its ``header.json``."""
 
-import hashlib
 import json
+import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.teachers.text.plm import TeacherConfig, layer_index
-from espnet_cif_hkd.teachers.text.spelling import infer_token_type
+from espnet_cif_hkd.teachers.base import AbsTeacher
+from espnet_cif_hkd.teachers.payload import Payload
 
-FORMAT = 1
-KEY_BYTES = 16
-_HEADER = "header.json"
-
-
-def token_list_hash(token_list: Sequence[str]) -> str:
-    """Hash of the tokens in their order."""
-    data = "\n".join(token_list).encode("utf-8", errors="surrogatepass")
-    return hashlib.blake2b(data, digest_size=KEY_BYTES).hexdigest()
+FORMAT = 2
+HEADER = "header.json"
+CACHE = ".files.json"  # hashes of the teacher's large files
+# Where a teacher is and how large things are: for messages, not compared.
+_NOT_COMPARED = ("name", "revision", "num_layers", "n_tokens", "alignment")
+_CURE = "correct the configuration, or dump into another folder"
 
 
 @dataclass(frozen=True)
 class StoreHeader:
-    """What the vectors of a store are; ``layer`` counts from the embedding."""
+    """What the targets of a store are.
 
-    format: int
-    teacher: str
-    revision: str | None
-    dim: int
-    layer: int
-    num_layers: int
-    dtype: str
-    case: str
-    token_type: str
-    n_tokens: int
-    token_list: str
-    fingerprint: str
+    Attributes:
+        payload: kind, width and coding of the targets.
+        teacher: what :meth:`AbsTeacher.describe` gave; ``layer`` is counted from the
+            embedding.
+        fingerprint: of the teacher's content; None for a store of version 0.2.
+        old_fingerprint: what version 0.2 wrote instead.
+    """
+
+    payload: Payload
+    teacher: dict[str, Any]
+    fingerprint: str | None
+    old_fingerprint: str | None = None
 
     @classmethod
     def read(cls, folder: Path) -> "StoreHeader":
         """Header of the store in ``folder``.
 
         Raises:
-            UserError: there is none, or it is damaged or of another format.
+            UserError: there is none, or it is damaged or of an unknown format.
         """
-        path = folder / _HEADER
+        path = folder / HEADER
+        again = "restore it from a copy, or delete the store and dump it again"
         try:
             values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if values.get("format") == 1:
+                from espnet_cif_hkd.teachers.store.v1 import old_header
+
+                return old_header(values)
+            if values.get("format") == FORMAT:
+                payload = Payload(**values["payload"])
+                return cls(payload, dict(values["teacher"]), values["fingerprint"])
         except FileNotFoundError as e:
             raise UserError(
-                f"teacher_store {folder}: there is no {_HEADER} in it; {dump_hint()}"
+                f"teacher_store {folder}: there is no {HEADER} in it; {dump_hint()}"
             ) from e
-        except (OSError, ValueError) as e:
-            raise UserError(
-                f"{path}: cannot be read ({e}); delete the store and dump it anew"
-            ) from e
-        if values.get("format") != FORMAT:
-            raise UserError(
-                f"{path}: format {values.get('format')} is not {FORMAT}, the one this "
-                "version reads; delete the store and dump it anew"
-            )
-        try:
-            return cls(**values)
-        except TypeError as e:
-            raise UserError(f"{path}: {e}; delete the store and dump it anew") from e
+        except OSError as e:
+            raise UserError(f"{path}: cannot be read ({e.strerror})") from e
+        except (ValueError, LookupError, TypeError, AttributeError) as e:
+            raise UserError(f"{path}: is damaged ({e}); {again}") from e
+        raise UserError(
+            f"{path}: format {values.get('format')} is unknown to this version, which "
+            f"reads 1 and {FORMAT}; use the version that made the store"
+        )
 
     def write(self, folder: Path) -> None:
-        """Write the header; it appears whole or not at all."""
-        text = json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
-        write_atomically(folder / _HEADER, lambda f: f.write(text.encode()))
+        """Write the header; it is complete as soon as it has its name.
+
+        Raises:
+            OSError: as the system's.
+        """
+        values = {
+            "format": FORMAT,
+            "payload": asdict(self.payload),
+            "teacher": self.teacher,
+            "fingerprint": self.fingerprint,
+        }
+        text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+        write_atomically(folder / HEADER, lambda f: f.write(text.encode()))
 
 
-def header_for(
-    config: TeacherConfig,
-    token_list: Sequence[str],
-    token_type: str | None,
-    num_layers: int,
-    fingerprint: str,
-) -> StoreHeader:
-    """Header of a store of this teacher for this token list."""
-    return StoreHeader(
-        format=FORMAT,
-        teacher=config.name,
-        revision=config.revision,
-        dim=config.dim,
-        layer=layer_index(config, num_layers),
-        num_layers=num_layers,
-        dtype=config.dtype,
-        case=config.case,
-        token_type=token_type or infer_token_type(token_list),
-        n_tokens=len(token_list),
-        token_list=token_list_hash(token_list),
-        fingerprint=fingerprint,
-    )
+def check_header(folder: Path, header: StoreHeader, teacher: AbsTeacher[Any]) -> None:
+    """Refuse a store that was made for something else; reads the teacher's files.
 
-
-def check_header(
-    folder: Path,
-    header: StoreHeader,
-    config: TeacherConfig,
-    token_list: Sequence[str],
-    token_type: str | None,
-    fingerprint: str | None = None,
-) -> None:
-    """Refuse a store that was made for something else.
-
-    Args:
-        folder, header: the store.
-        config, token_list, token_type: what is asked for.
-        fingerprint: of the opened teacher, where it is opened.
+    A teacher is the same wherever its files are. A store stays usable, with a warning,
+    where they cannot be found.
 
     Raises:
         UserError: names what differs.
     """
-    wanted = header_for(
-        config, token_list, token_type, header.num_layers, header.fingerprint
+    _check_options(folder, header, teacher)
+    asked = teacher.describe()
+    found = teacher.fingerprint(folder / CACHE)
+    if found is None:
+        for field in ("name", "revision"):
+            made = header.teacher.get(field)
+            if made != asked.get(field):
+                raise UserError(
+                    f"teacher_store {folder}: made for teacher {field} {made}, but the "
+                    f"configuration asks for {asked.get(field)}, whose files are not "
+                    f"here to compare; {_CURE}"
+                )
+        logging.warning(
+            "teacher_store %s: the files of teacher %s are not here, so that nobody "
+            "can see whether they have changed; the store is used",
+            folder,
+            asked.get("name"),
+        )
+    elif header.old_fingerprint is not None:
+        logging.warning(
+            "teacher_store %s: version 0.2 made it, and its teacher's content is not "
+            "compared before the next dump_teacher",
+            folder,
+        )
+    elif header.fingerprint != found:
+        raise other_content(folder, teacher)
+
+
+def other_content(folder: Path, teacher: AbsTeacher[Any]) -> UserError:
+    """The refusal of a store whose teacher has changed."""
+    return UserError(
+        f"teacher_store {folder}: made with other weights, another tokenizer or "
+        f"another config.json than teacher {teacher.describe().get('name')} has now; "
+        "restore its files, or dump into another folder"
     )
-    names = {
-        "teacher": "teacher",
-        "revision": "teacher_revision",
-        "dim": "teacher_dim",
-        "layer": "layer",
-        "dtype": "teacher_dtype",
-        "case": "case",
-        "token_type": "token type",
-    }
-    mend = "correct the configuration, or dump into another folder"
-    for field, name in names.items():
-        made, asked = getattr(header, field), getattr(wanted, field)
-        if made != asked:
-            if field == "layer":
-                asked = config.layer
+
+
+def _check_options(folder: Path, header: StoreHeader, teacher: AbsTeacher[Any]) -> None:
+    asked, made = teacher.describe(), header.teacher
+    if header.payload.width != teacher.payload.width:
+        raise _made_for(
+            folder, "teacher_dim", header.payload.width, teacher.payload.width
+        )
+    if header.payload != teacher.payload:
+        raise _made_for(folder, "targets", header.payload, teacher.payload)
+    for field, value in asked.items():
+        if field in _NOT_COMPARED:
+            continue
+        wanted = value
+        if field == "layer" and value < 0:
+            wanted = value + made["num_layers"] + 1
+        if made.get(field) == wanted:
+            continue
+        if field == "token list":
             raise UserError(
-                f"teacher_store {folder}: made for {name} {made}, but the "
-                f"configuration asks for {asked}; {mend}"
+                f"teacher_store {folder}: made for another token list "
+                f"({made.get('n_tokens')} tokens, this one has {asked['n_tokens']}); "
+                f"{_CURE}"
             )
-    if header.token_list != wanted.token_list:
+        raise _made_for(folder, field, made.get(field), value)
+    alignment = made.get("alignment")
+    if alignment is not None and alignment != asked.get("alignment"):
         raise UserError(
-            f"teacher_store {folder}: made for another token list ({header.n_tokens} "
-            f"tokens, this one has {wanted.n_tokens}); {mend}"
+            f"teacher_store {folder}: another version made it, which aligned tokens "
+            "in another way; dump into another folder"
         )
-    if fingerprint is not None and header.fingerprint != fingerprint:
-        raise UserError(
-            f"teacher_store {folder}: made with other weights or another tokenizer "
-            f"than {config.name} has now; dump into another folder"
-        )
+
+
+def _made_for(folder: Path, field: str, made: object, asked: object) -> UserError:
+    return UserError(
+        f"teacher_store {folder}: made for {field} {made}, but the configuration asks "
+        f"for {asked}; {_CURE}"
+    )
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:

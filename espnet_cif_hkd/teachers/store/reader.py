@@ -1,18 +1,16 @@
-"""Teacher vectors on disk, found by the token ids of a sentence.
+"""Targets on disk, found by the keys of their items.
 
-A store is a folder: ``header.json`` says whose vectors these are, and each
-``shard-NNNNN.bin`` holds some sentences: a magic line, then three arrays in NumPy's
-own format: keys (S,) sorted 16-byte hashes, starts (S + 1,) int64 rows, features
-(R, C) float16. A shard is complete from the moment when it has its name. Reading
-maps the files into memory; of a sentence only 12 bytes of an index stay there.
+A store is a folder: ``header.json`` says whose targets these are, and each
+``shard-NNNNN.safetensors`` holds some items. A shard is complete as soon as it has its
+name. Of each item 12 bytes of an index are in memory; shards are opened when they are
+needed, and only a bounded number of them stays open.
 """
 
-import hashlib
-import os
 from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,223 +18,202 @@ from torch import Tensor
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.device import on_device
+from espnet_cif_hkd.teachers.base import (
+    AbsTeacher,
+    Item,
+    Targets,
+    TextTeacher,
+    Tokens,
+)
+from espnet_cif_hkd.teachers.payload import Arrays, Payload
+from espnet_cif_hkd.teachers.store import v1
 from espnet_cif_hkd.teachers.store.header import (
-    KEY_BYTES,
     StoreHeader,
     check_header,
     dump_hint,
-    write_atomically,
 )
-from espnet_cif_hkd.teachers.text.plm import TeacherConfig
-from espnet_cif_hkd.teachers.text.spelling import TokenSpeller
+from espnet_cif_hkd.teachers.store.shard import KEY, Layout, Shard
 
-_KEY = np.dtype(f"S{KEY_BYTES}")
-_MAGIC = b"espnet_cif_hkd shard 1\n"
+SUFFIX = ".safetensors"
+OPEN_SHARDS = 64
 
-
-def sequence_key(ids: Sequence[int]) -> bytes:
-    """16-byte BLAKE2b hash of a token id sequence (as little-endian int32)."""
-    data = np.asarray(ids, dtype="<i4").tobytes()
-    return hashlib.blake2b(data, digest_size=KEY_BYTES).digest()
-
-
-class Shard:
-    """One file of a store, mapped into memory."""
-
-    def __init__(self, path: Path, dim: int):
-        self.path = path
-        try:
-            with open(path, "rb") as f:
-                if f.read(len(_MAGIC)) != _MAGIC:
-                    raise ValueError("it does not begin as a shard does")
-                self._keys = _map_array(f, path, _KEY)
-                self._starts = _map_array(f, path, np.dtype("<i8"))
-                self._features = _map_array(f, path, np.dtype("<f2"))
-                rest = f.read(1)
-            rows = int(self._starts[-1])
-            if rest or self._features.shape != (rows, dim):
-                raise ValueError(f"it does not hold {rows} vectors of width {dim}")
-        except (OSError, ValueError, EOFError, IndexError) as e:
-            raise UserError(
-                f"{path}: this shard is damaged ({e}); delete it and {dump_hint()}"
-            ) from e
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    @property
-    def n_rows(self) -> int:
-        """Vectors in the shard."""
-        return len(self._features)
-
-    def prefixes(self) -> np.ndarray:
-        """(S,) uint64, the first eight bytes of each key."""
-        return _prefixes(self._keys)
-
-    def holds(self, place: int, key: bytes) -> bool:
-        """Whether the sentence at ``place`` is that of ``key``."""
-        return self._keys[place : place + 1].tobytes() == key
-
-    def rows(self, place: int) -> np.ndarray:
-        """(U + 1, C) float16 vectors of a sentence."""
-        return self._features[self._starts[place] : self._starts[place + 1]]
-
-    @staticmethod
-    def write(
-        path: Path, keys: Sequence[bytes], features: Sequence[np.ndarray]
-    ) -> None:
-        """Write sentences, each with its key and (U + 1, C) float16 vectors."""
-        order = sorted(range(len(keys)), key=keys.__getitem__)
-        starts = np.zeros(len(keys) + 1, dtype="<i8")
-        np.cumsum([len(features[n]) for n in order], out=starts[1:])
-
-        def write(f: BinaryIO) -> None:
-            f.write(_MAGIC)
-            _write_array(f, np.array([keys[n] for n in order], dtype=_KEY))
-            _write_array(f, starts)
-            rows = np.concatenate([features[n] for n in order])
-            _write_array(f, rows.astype("<f2", copy=False))
-
-        write_atomically(path, write)
-
-
-def _write_array(f: BinaryIO, array: np.ndarray) -> None:
-    """Like ``np.save``, whose error on a full disk carries no error number."""
-    array = np.ascontiguousarray(array)
-    np.lib.format.write_array_header_1_0(
-        f, np.lib.format.header_data_from_array_1_0(array)
-    )
-    f.write(array.view(np.uint8).data)
-
-
-def _map_array(f: BinaryIO, path: Path, dtype: np.dtype[Any]) -> np.ndarray:
-    """Map the array that begins at the file's position and step over it."""
-    if np.lib.format.read_magic(f) != (1, 0):
-        raise ValueError("an array of it has another format")
-    shape, _, found = np.lib.format.read_array_header_1_0(f)
-    if found != dtype:
-        raise ValueError(f"an array of it is {found}, not {dtype}")
-    start = f.tell()
-    size = int(np.prod(shape)) * dtype.itemsize
-    if os.path.getsize(path) < start + size:
-        raise ValueError("its end is missing")
-    f.seek(size, os.SEEK_CUR)
-    # An empty array cannot be mapped.
-    if not size:
-        return np.empty(shape, dtype)
-    return np.memmap(path, dtype=dtype, mode="r", offset=start, shape=shape)
-
-
-def _prefixes(keys: np.ndarray) -> np.ndarray:
-    return keys.view(">u8")[::2].astype(np.uint64)
-
-
-class StoreReader:
-    """All shards of a store, behind one index.
-
-    To ask shard after shard would cost a large store much more than the reading. The
-    index is made at the first search after a change of ``shards`` and holds 12 bytes
-    for each sentence.
-    """
-
-    def __init__(self, folder: Path, dim: int):
-        self.shards = [Shard(path, dim) for path in shard_paths(folder)]
-        self._ends: list[int] = []
-        self._prefixes = np.zeros(0, dtype=np.uint64)
-        self._numbers = np.zeros(0, dtype=np.uint32)
-
-    def _index(self) -> None:
-        self._ends = np.cumsum([len(shard) for shard in self.shards]).tolist()
-        joined = np.concatenate([shard.prefixes() for shard in self.shards])
-        order = np.argsort(joined, kind="stable")
-        self._prefixes = joined[order]
-        self._numbers = order.astype(np.uint32)
-
-    def find(self, keys: Sequence[bytes]) -> list[tuple[int, int] | None]:
-        """For each key its shard and its place there, or None."""
-        if len(self._ends) != len(self.shards):
-            self._index()
-        found: list[tuple[int, int] | None] = [None] * len(keys)
-        wanted = _prefixes(np.array(keys, dtype=_KEY))
-        places = np.searchsorted(self._prefixes, wanted)
-        ends = np.searchsorted(self._prefixes, wanted, side="right")
-        for n in np.flatnonzero(places < ends).tolist():
-            # Different keys may begin alike, however rarely.
-            for number in self._numbers[places[n] : ends[n]].tolist():
-                shard = bisect_right(self._ends, number)
-                place = number - (self._ends[shard - 1] if shard else 0)
-                if self.shards[shard].holds(place, keys[n]):
-                    found[n] = (shard, place)
-        return found
-
-    def rows(self, place: tuple[int, int]) -> np.ndarray:
-        """(U + 1, C) float16 vectors of a sentence that was found."""
-        return self.shards[place[0]].rows(place[1])
+Place = tuple[int, int, int]  # number of a shard, first row, row after the last
 
 
 def shard_paths(folder: Path) -> list[Path]:
     """The complete shards of a store, in the order of their numbers."""
-    return sorted(folder.glob("shard-*.bin"))
+    return sorted(
+        path for path in folder.glob("shard-*") if path.suffix in (SUFFIX, v1.SUFFIX)
+    )
 
 
-class StoredTeacher:
-    """A :class:`~espnet_cif_hkd.teachers.text.plm.Teacher` that reads a store.
+class StoreReader:
+    """All shards of a store and one index over them.
 
     Args:
         folder: the store.
-        config: the teacher that it must have been made for.
-        token_list: of the ASR model.
-        token_type: of the ASR model; None infers it.
+        payload: of its targets.
+
+    Raises:
+        UserError: a shard is damaged, or cannot be read now.
     """
 
-    def __init__(
-        self,
-        folder: str,
-        config: TeacherConfig,
-        token_list: Sequence[str],
-        token_type: str | None = None,
-    ):
+    def __init__(self, folder: Path, payload: Payload):
+        self.paths: list[Path] = []
+        self._payload = payload
+        self._open: OrderedDict[int, Shard] = OrderedDict()
+        self._layouts: list[Layout] = []
+        self._ends: list[int] = []
+        # The first eight bytes of each key, and the number of its item.
+        self._prefixes = np.zeros(0, dtype=np.uint64)
+        self._numbers = np.zeros(0, dtype=np.uint32)
+        self.add(shard_paths(folder))
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def add(self, paths: Sequence[Path]) -> None:
+        """Read more shards; one of them is open at a time."""
+        parts = [self._prefixes]
+        for path in paths:
+            shard = self._opened(path)
+            parts.append(_prefixes(shard.keys()))
+            shard.close()
+            self._layouts.append(shard.layout)
+            self._ends.append((self._ends[-1] if self._ends else 0) + len(shard))
+            self.paths.append(path)
+        joined = np.concatenate(parts)
+        new = np.arange(len(self), len(joined), dtype=np.uint32)
+        order = np.argsort(joined, kind="stable")
+        self._prefixes = joined[order]
+        self._numbers = np.concatenate([self._numbers, new])[order]
+
+    def find(self, keys: Sequence[bytes]) -> list[Place | None]:
+        """For each key its shard and the rows there, or None."""
+        wanted = _prefixes(np.array(keys, dtype=KEY))
+        begins = np.searchsorted(self._prefixes, wanted)
+        ends = np.searchsorted(self._prefixes, wanted, side="right")
+        candidates: list[tuple[int, int, int]] = []
+        for n in np.flatnonzero(begins < ends).tolist():
+            # Different keys may begin alike, however rarely.
+            for number in self._numbers[begins[n] : ends[n]].tolist():
+                shard = bisect_right(self._ends, number)
+                first = self._ends[shard - 1] if shard else 0
+                candidates.append((shard, number - first, n))
+        found: list[Place | None] = [None] * len(keys)
+        # Shard by shard, so that each one is opened once.
+        for number, item, n in sorted(candidates):
+            rows = self._shard(number).find(item, keys[n])
+            if rows is not None:
+                found[n] = (number, *rows)
+        return found
+
+    def read(self, places: Sequence[Place]) -> tuple[list[int], Arrays]:
+        """Rows of each item that was found, and the arrays of all, one after the other.
+
+        Returns:
+            Rows of each item, and (R, width) arrays by the names of the payload.
+        """
+        sizes = [end - begin for _, begin, end in places]
+        ends = np.cumsum([0, *sizes]).tolist()
+        arrays = {
+            name: np.empty((ends[-1], width), dtype)
+            for name, (dtype, width) in self._payload.arrays.items()
+        }
+        for n in sorted(range(len(places)), key=places.__getitem__):
+            number, begin, _ = places[n]
+            shard = self._shard(number)
+            for name, array in arrays.items():
+                shard.read(name, begin, array[ends[n] : ends[n + 1]])
+        return sizes, arrays
+
+    def _shard(self, number: int) -> Shard:
+        shard = self._open.get(number)
+        if shard is None:
+            while len(self._open) >= OPEN_SHARDS:
+                self._open.popitem(last=False)[1].close()
+            layout = self._layouts[number]
+            shard = self._open[number] = self._opened(self.paths[number], layout)
+        self._open.move_to_end(number)
+        return shard
+
+    def _opened(self, path: Path, layout: Layout | None = None) -> Shard:
+        kind = v1.OldShard if path.suffix == v1.SUFFIX else Shard
+        return kind(path, self._payload, layout)
+
+
+def _prefixes(keys: np.ndarray) -> np.ndarray:
+    """(S,) uint64, the first eight bytes of each key."""
+    return keys.view(">u8")[::2].astype(np.uint64)
+
+
+class StoredTeacher(TextTeacher):
+    """A teacher whose targets are read from a store, of any kind of payload.
+
+    Args:
+        folder: the store.
+        teacher: the teacher that it must have been made for; it is not opened.
+    """
+
+    def __init__(self, folder: str, teacher: AbsTeacher[Any]):
         self.folder = Path(folder)
-        self.config = config
-        self.token_list = list(token_list)
-        self.token_type = token_type
+        self.teacher = teacher
+        self.payload = teacher.payload
         self._reader: StoreReader | None = None
 
+    @classmethod
+    def from_conf(cls, *args: Any, **kwargs: Any) -> "StoredTeacher":
+        """Not used: ``build_text_teacher`` makes stored teachers of all classes."""
+        raise NotImplementedError
+
     def __getstate__(self) -> dict[str, Any]:
-        # Maps of files do not travel to other processes.
+        # Open files are not sent to other processes.
         return {**self.__dict__, "_reader": None}
 
     def open(self) -> StoreReader:
-        """Open the store unless it is open.
+        """Open the store, unless it is open.
 
         Raises:
             UserError: it is missing, damaged or made for something else.
         """
         if self._reader is None:
             header = StoreHeader.read(self.folder)
-            check_header(
-                self.folder, header, self.config, self.token_list, self.token_type
-            )
-            self._reader = StoreReader(self.folder, header.dim)
+            check_header(self.folder, header, self.teacher)
+            self._reader = StoreReader(self.folder, header.payload)
         return self._reader
 
-    def features(
-        self, sequences: Sequence[Sequence[int]], device: torch.device
-    ) -> Tensor:
-        """See :class:`~espnet_cif_hkd.teachers.text.plm.Teacher`.
+    def targets(self, items: Sequence[Item], device: torch.device) -> Targets:
+        """See :class:`AbsTeacher`.
 
         Raises:
-            UserError: a sentence is not in the store.
+            UserError: an item is not in the store.
         """
         reader = self.open()
-        parts = [np.zeros((0, self.config.dim), dtype=np.float16)]
-        places = reader.find([sequence_key(ids) for ids in sequences])
-        for ids, place in zip(sequences, places, strict=True):
+        places = []
+        found = reader.find([self.teacher.key(item) for item in items])
+        for item, place in zip(items, found, strict=True):
             if place is None:
-                speller = TokenSpeller(self.token_list, self.token_type, "<unk>")
                 raise UserError(
-                    f"teacher_store {self.folder}: has no vectors for the sentence "
-                    f"{speller(ids).text!r}; {dump_hint()}"
+                    f"teacher_store {self.folder}: has no targets for "
+                    f"{self.teacher.spell(item)}; {dump_hint()}"
                 )
-            parts.append(reader.rows(place))
-        return on_device(np.concatenate(parts), device).float()
+            places.append(place)
+        sizes, arrays = reader.read(places)
+        tensors = {name: on_device(array, device) for name, array in arrays.items()}
+        return Targets(sizes, self.payload.decode(tensors))
+
+    def features(self, sequences: Sequence[Tokens], device: torch.device) -> Tensor:
+        """See :class:`TextTeacher`."""
+        return self.targets(sequences, device).tensors["vectors"]
+
+    def key(self, item: Any) -> bytes:
+        """See :class:`AbsTeacher`."""
+        return self.teacher.key(item)
+
+    def describe(self) -> dict[str, Any]:
+        """See :class:`AbsTeacher`."""
+        return self.teacher.describe()
+
+    def fingerprint(self, cache: Path | None = None) -> str | None:
+        """See :class:`AbsTeacher`."""
+        return self.teacher.fingerprint(cache)

@@ -1,19 +1,18 @@
-"""Fill a store of teacher vectors, a shard at a time.
+"""Fill a store with a teacher's targets, a shard at a time.
 
 Whatever happens between two shards, a kill, a full disk, the shards already named
-are whole, and the next run computes only what is missing. Memory holds one shard, the
-token ids of a bounded number of sentences, a bounded sample of hashes and the index of
-the store, 12 bytes for each sentence.
+are complete, and the next run computes only what is missing. Memory holds one shard,
+a bounded number of items, a bounded sample of hashes and the index of the store, 12
+bytes for each item.
 """
 
 import errno
 import functools
-import hashlib
 import logging
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice, pairwise
@@ -24,28 +23,30 @@ import numpy as np
 import torch
 
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.io.lock import locked
-from espnet_cif_hkd.teachers.store.header import StoreHeader, check_header, header_for
-from espnet_cif_hkd.teachers.store.reader import (
-    Shard,
-    StoreReader,
-    sequence_key,
-    shard_paths,
+from espnet_cif_hkd.io.lock import alone
+from espnet_cif_hkd.teachers.base import AbsTeacher
+from espnet_cif_hkd.teachers.payload import Arrays
+from espnet_cif_hkd.teachers.store import v1
+from espnet_cif_hkd.teachers.store.header import (
+    CACHE,
+    HEADER,
+    StoreHeader,
+    check_header,
 )
-from espnet_cif_hkd.teachers.text.online import OnlineTeacher
-from espnet_cif_hkd.teachers.text.plm import Teacher
+from espnet_cif_hkd.teachers.store.reader import SUFFIX, StoreReader, shard_paths
+from espnet_cif_hkd.teachers.store.shard import Shard
 
 SHARD_BYTES = 64 << 20
 SPARE_BYTES = 64 << 20
 _LOOKUP_CHUNK = 4096
 _SAMPLE_LIMIT = 200_000
-# Token ids that wait to be sorted by length. The characters of a shard are too few
-# sentences: a quarter of what the PLM reads would be padding.
+# Token ids that wait to be sorted by length. The characters of one shard are too few
+# sentences: a quarter of what a PLM reads would be padding.
 _WINDOW_ROWS = 1 << 21
-_RUN_ROWS = 1 << 16  # vectors asked of the teacher at once, in float32
+_RUN_ROWS = 1 << 16  # targets of one call of the teacher, in float32
 _REPORT_SECONDS = 10.0
 
-Sequences = Callable[[], Iterable[Sequence[int]]]
+Items = Callable[[], Iterable[Any]]
 
 
 @dataclass
@@ -58,53 +59,55 @@ class DumpReport:
 
 def dump_store(
     folder: Path,
-    sequences: Sequences,
-    teacher: OnlineTeacher,
+    items: Items,
+    teacher: AbsTeacher[Any],
     device: torch.device,
     shard_bytes: int = SHARD_BYTES,
 ) -> DumpReport:
-    """Add the sentences that a store lacks; make the store if there is none.
+    """Add the items that a store lacks; make the store if there is none.
 
-    A store that lacks nothing is left alone, and the PLM is not opened. While another
-    process writes into the store this one waits.
+    A store that lacks nothing is only compared with the teacher's files, and the
+    teacher is not opened. While another process writes into the store this one waits.
 
     Args:
         folder: the store.
-        sequences: gives the token ids of all sentences, each time it is called.
-        teacher: of the vectors; its token list is the store's.
-        device: where the PLM runs.
+        items: gives all items, e.g. the token ids of all sentences, each time it is
+            called.
+        teacher: of the targets.
+        device: where the teacher runs.
         shard_bytes: about the size of one shard.
 
     Raises:
         UserError: the store is another teacher's or damaged, or the disk is too small
             or full.
     """
-    config = teacher.config
-    token_list, token_type = teacher.token_list, teacher.token_type
     with _locked(folder):
         header = None
-        if (folder / "header.json").exists():
+        if (folder / HEADER).exists():
             header = StoreHeader.read(folder)
-            check_header(folder, header, config, token_list, token_type)
+            check_header(folder, header, teacher)
+            if header.old_fingerprint and teacher.fingerprint(folder / CACHE):
+                with _disk_errors_reported(folder):
+                    header = v1.renew(folder, header, teacher)
         elif shard_paths(folder):
             raise UserError(
-                f"teacher_store {folder}: has shards but no header.json; delete it"
+                f"teacher_store {folder}: has shards but no {HEADER}, so that nobody "
+                "can say whose they are; restore it from a copy, or delete the folder"
             )
-        missing = estimate_missing(sequences(), StoreReader(folder, config.dim))
+        reader = StoreReader(folder, teacher.payload)
+        missing = estimate_missing(items(), reader, teacher)
         if header is not None and not missing.n_sentences:
             return DumpReport()
-        check_disk(folder, missing.n_tokens * config.dim * 2)
-        print_ = fingerprint(teacher)
-        if header is not None:
-            check_header(folder, header, config, token_list, token_type, print_)
-        else:
-            layers = teacher.open().model.config.num_hidden_layers
-            with _told_disk_errors(folder):
-                header_for(config, token_list, token_type, layers, print_).write(folder)
-        return dump_features(
+        check_disk(folder, missing.n_tokens * teacher.payload.row_bytes)
+        teacher.open()
+        if header is None:
+            with _disk_errors_reported(folder):
+                print_ = teacher.fingerprint(folder / CACHE)
+                StoreHeader(teacher.payload, teacher.describe(), print_).write(folder)
+        return dump_targets(
+            reader,
             folder,
-            config.dim,
-            sequences,
+            items,
             teacher,
             device,
             shard_bytes=shard_bytes,
@@ -112,54 +115,52 @@ def dump_store(
         )
 
 
-def dump_features(
+def dump_targets(
+    reader: StoreReader,
     folder: Path,
-    dim: int,
-    sequences: Sequences,
-    teacher: Teacher,
+    items: Items,
+    teacher: AbsTeacher[Any],
     device: torch.device,
     *,
     shard_bytes: int = SHARD_BYTES,
     expected: int | None = None,
 ) -> DumpReport:
-    """Write the missing sentences as shards; the store must be locked by the caller.
+    """Write the missing items as shards; the caller has locked the store.
 
     Args:
-        folder: the store.
-        dim: C.
-        sequences, teacher, device, shard_bytes: see :func:`dump_store`.
-        expected: about how many sentences will be written, for the progress.
+        reader: of the store.
+        folder, items, teacher, device, shard_bytes: see :func:`dump_store`.
+        expected: about how many items will be written, for the progress.
     """
     report = DumpReport()
-    row_limit = max(1, shard_bytes // (2 * dim))
-    reader = StoreReader(folder, dim)
+    row_limit = max(1, shard_bytes // teacher.payload.row_bytes)
     progress = _Progress(expected)
-    pending: dict[bytes, tuple[int, ...]] = {}
+    pending: dict[bytes, Any] = {}
     just_written: set[bytes] = set()  # which the look-up of the same chunk cannot know
     n_rows = 0
 
     def flush() -> None:
-        # Sentences of like length together: less padding for the PLM to run through.
-        keys = sorted(pending, key=lambda k: (len(pending[k]), k))
-        for some in _cut(keys, [len(pending[k]) + 1 for k in keys], row_limit):
+        # Items of similar length together: less padding for the teacher to compute.
+        keys = sorted(pending, key=lambda k: (teacher.n_rows(pending[k]), k))
+        for some in _cut(keys, [teacher.n_rows(pending[k]) for k in keys], row_limit):
             rows = _compute({k: pending[k] for k in some}, teacher, device, progress)
-            path = _next_shard(folder)
-            with _told_disk_errors(folder):
-                Shard.write(path, list(rows), list(rows.values()))
-            reader.shards.append(Shard(path, dim))
+            path = _next_shard(reader, folder)
+            with _disk_errors_reported(folder):
+                Shard.write(path, rows)
+            reader.add([path])
             report.n_sentences += len(rows)
-            report.n_tokens += sum(len(r) for r in rows.values())
+            report.n_tokens += sum(len(next(iter(r.values()))) for r in rows.values())
             del rows  # two shards at once would be one too many
         just_written.update(pending)
         pending.clear()
 
-    for keys, chunk in _chunks(sequences()):
+    for keys, chunk in _chunks(items(), teacher):
         just_written.clear()
-        for key, ids, place in zip(keys, chunk, reader.find(keys), strict=True):
+        for key, item, place in zip(keys, chunk, reader.find(keys), strict=True):
             if place is not None or key in pending or key in just_written:
                 continue
-            pending[key] = ids
-            n_rows += len(ids) + 1
+            pending[key] = item
+            n_rows += teacher.n_rows(item)
             if n_rows >= max(row_limit, _WINDOW_ROWS):
                 flush()
                 n_rows = 0
@@ -170,9 +171,9 @@ def dump_features(
 
 
 def estimate_missing(
-    sequences: Iterable[Sequence[int]], reader: StoreReader
+    items: Iterable[Any], reader: StoreReader, teacher: AbsTeacher[Any]
 ) -> DumpReport:
-    """How many distinct sentences and tokens a store lacks.
+    """How many distinct items, and about how many rows, a store lacks.
 
     Exact up to 200,000 sentences. Beyond that only the keys whose first bits are
     zero are kept, one bit more each time the sample is full, and counted as many
@@ -180,10 +181,10 @@ def estimate_missing(
     """
     sample: dict[bytes, int] = {}
     bits = 0
-    for keys, chunk in _chunks(sequences):
-        for key, ids, place in zip(keys, chunk, reader.find(keys), strict=True):
+    for keys, chunk in _chunks(items, teacher):
+        for key, item, place in zip(keys, chunk, reader.find(keys), strict=True):
             if place is None and _leading(key, bits) == 0:
-                sample[key] = len(ids) + 1
+                sample[key] = teacher.n_rows(item)
         while len(sample) > _SAMPLE_LIMIT:
             bits += 1
             sample = {k: n for k, n in sample.items() if _leading(k, bits) == 0}
@@ -195,7 +196,7 @@ def _leading(key: bytes, bits: int) -> int:
 
 
 def check_disk(folder: Path, n_bytes: int) -> None:
-    """Refuse to begin what will not fit.
+    """Refuse to begin a dump that will not fit.
 
     Raises:
         UserError: ``n_bytes`` and some spare space are more than is free.
@@ -208,23 +209,6 @@ def check_disk(folder: Path, n_bytes: int) -> None:
         )
 
 
-def fingerprint(teacher: OnlineTeacher) -> str:
-    """Hash of a teacher's weights and of how its tokenizer cuts the token list."""
-    opened = teacher.open()
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(opened.model.state_dict().items()):
-        # The pooler is not used, and is random where a checkpoint lacks it.
-        if "pooler" not in name:
-            digest.update(name.encode())
-            digest.update(
-                tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-            )
-    text = " ".join(teacher.token_list)
-    encoded = opened.tokenizer(text, return_offsets_mapping=True, verbose=False)
-    digest.update(repr((encoded["input_ids"], encoded["offset_mapping"])).encode())
-    return digest.hexdigest()
-
-
 def _cut(keys: list[bytes], sizes: list[int], limit: int) -> list[list[bytes]]:
     """``keys`` in pieces whose sizes sum up to about ``limit``."""
     ends = np.cumsum(sizes)
@@ -233,57 +217,51 @@ def _cut(keys: list[bytes], sizes: list[int], limit: int) -> list[list[bytes]]:
 
 
 def _compute(
-    sentences: dict[bytes, tuple[int, ...]],
-    teacher: Teacher,
+    items: dict[bytes, Any],
+    teacher: AbsTeacher[Any],
     device: torch.device,
     progress: "_Progress",
-) -> dict[bytes, np.ndarray]:
-    """(U + 1, C) float16 vectors of each sentence."""
-    sizes = {key: len(ids) + 1 for key, ids in sentences.items()}
-    rows: dict[bytes, np.ndarray] = {}
+) -> dict[bytes, Arrays]:
+    """Stored arrays of each item."""
+    sizes = {key: teacher.n_rows(item) for key, item in items.items()}
+    rows: dict[bytes, Arrays] = {}
     for some in _cut(list(sizes), list(sizes.values()), _RUN_ROWS):
-        features = teacher.features([sentences[k] for k in some], device)
-        halves = features.half()
-        if not bool(halves.isfinite().all()):
-            raise UserError(
-                "the teacher's vectors do not fit float16 (the largest is "
-                f"{float(features.abs().max()):.3g}); use the teacher without a store, "
-                "or another layer"
-            )
-        parts = halves.cpu().split([sizes[k] for k in some])
-        for key, part in zip(some, parts, strict=True):
-            rows[key] = part.numpy()
+        targets = teacher.targets([items[k] for k in some], device)
+        arrays = teacher.payload.encode(targets.tensors)
+        ends = np.cumsum(targets.sizes)
+        for key, begin, end in zip(some, ends - targets.sizes, ends, strict=True):
+            rows[key] = {name: array[begin:end] for name, array in arrays.items()}
         progress.add(len(some))
     return rows
 
 
 def _chunks(
-    sequences: Iterable[Sequence[int]],
-) -> Iterator[tuple[list[bytes], list[tuple[int, ...]]]]:
-    iterator = iter(sequences)
-    while chunk := [tuple(ids) for ids in islice(iterator, _LOOKUP_CHUNK)]:
-        yield [sequence_key(ids) for ids in chunk], chunk
+    items: Iterable[Any], teacher: AbsTeacher[Any]
+) -> Iterator[tuple[list[bytes], list[Any]]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, _LOOKUP_CHUNK)):
+        yield [teacher.key(item) for item in chunk], chunk
 
 
-def _next_shard(folder: Path) -> Path:
-    numbers = [int(p.stem.partition("-")[2]) for p in shard_paths(folder)]
-    return folder / f"shard-{max(numbers, default=-1) + 1:05d}.bin"
+def _next_shard(reader: StoreReader, folder: Path) -> Path:
+    last = reader.paths[-1].stem.partition("-")[2] if reader.paths else "-1"
+    return folder / f"shard-{int(last) + 1:05d}{SUFFIX}"
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """One writer at a time; the system frees the lock of a killed one."""
     unwritable = functools.partial(_disk_error, folder)
-    # Trainings that share a store begin together; to the second, which waits, there may
-    # be nothing left to do.
-    with locked(folder / ".lock", logging.warning, unwritable=unwritable):
+    # Trainings that share a store begin together; the second one waits, and then there
+    # may be nothing left to do.
+    with alone(folder / ".lock", logging.warning, unwritable=unwritable):
         for leftover in folder.glob(".*.tmp"):
             leftover.unlink()
         yield
 
 
 @contextmanager
-def _told_disk_errors(folder: Path) -> Iterator[None]:
+def _disk_errors_reported(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as e:
@@ -305,7 +283,7 @@ class _Progress:
     def __init__(self, total: int | None):
         self._total = total
         self._done = 0
-        self._told = time.monotonic()
+        self._reported = time.monotonic()
         self._bar: Any = None
         if sys.stderr.isatty():
             from tqdm import tqdm
@@ -316,8 +294,8 @@ class _Progress:
         self._done += count
         if self._bar is not None:
             self._bar.update(count)
-        elif time.monotonic() - self._told > _REPORT_SECONDS:
-            self._told = time.monotonic()
+        elif time.monotonic() - self._reported > _REPORT_SECONDS:
+            self._reported = time.monotonic()
             of_all = f" of about {self._total}" if self._total is not None else ""
             logging.info("teacher vectors: %d%s sentences", self._done, of_all)
 

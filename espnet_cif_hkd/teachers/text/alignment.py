@@ -1,16 +1,20 @@
-"""ASR tokens against PLM tokens, by the characters which both cover.
+"""Align ASR tokens with PLM tokens by the characters that both cover.
 
 Each ASR token takes the mean of the PLM vectors whose tokens overlap it, weighted
 by the number of shared characters; ``<eos>`` takes the PLM's closing token
 (``[SEP]``). Where the units are the same this is the identity, as in the paper.
 
+The space before a word belongs to no word: SentencePiece (``▁word``) and byte-level BPE
+(``Ġword``) join the two, and put such a space even before a text that begins without
+one. A PLM token that is nothing but that space shares no character with a word.
+
 A token that shares no character with any PLM token takes the vector of a
-neighbour: a space that of the word which follows it (as in ▁word), anything else,
-e.g. a combining mark or a symbol without text, that of the PLM token before it;
-at an end of the sentence the other neighbour, and in an empty one the closing
-token.
+neighbour: a space that of the PLM token after it, anything else, e.g. a combining
+mark or a symbol without text, that of the PLM token before it; at an end of the
+sentence the other neighbour, and in an empty one the closing token.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -24,6 +28,10 @@ from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.device import on_device
 from espnet_cif_hkd.teachers.text.spelling import Spelling
 
+# Part of a store's identity: vectors of another alignment are not the same.
+ALIGNMENT = 2
+_SPACE_MARKS = "▁Ġ"  # how SentencePiece and byte-level BPE write a space
+
 
 @dataclass(frozen=True)
 class Alignment:
@@ -36,7 +44,7 @@ class Alignment:
             the P PLM vectors of all windows, one after the other, into the vectors
             of U tokens and ``<eos>``. The weights of a row sum to 1.
         n_tokens: U + 1.
-        unknown_text: the words of the sentence that the PLM does not know.
+        unknown_text: words of the sentence that the PLM does not know.
     """
 
     windows: list[list[int]]
@@ -67,7 +75,7 @@ def align_all(
     """
     if not spellings:
         return []
-    # Tokenizers look their special tokens up anew each time they are asked.
+    # Tokenizers search for their special tokens at each access.
     closing_ids = [closing_token(tokenizer), *_closing_ids(tokenizer)]
     unknown_id = tokenizer.unk_token_id
     encoded = tokenizer(
@@ -93,25 +101,31 @@ def _aligned(
     max_length: int,
 ) -> Alignment:
     ids: list[int] = encoding.ids
+    pieces: list[str] = []
     inside = [n for n, s in enumerate(encoding.sequence_ids) if s is not None]
     if inside:
         first, last = inside[0], inside[-1] + 1
         opening, content, closing = ids[:first], ids[first:last], ids[last:]
-        offsets = encoding.offsets[first:last]
+        pieces = encoding.tokens[first:last]
+        offsets = _covered(spelling.text, pieces, encoding.offsets[first:last])
     else:
         # Without text there is nothing between the opening and the closing symbols.
         content, offsets = [], []
-        cut = len(ids) - (bool(ids) and ids[-1] in closing_ids)
+        cut = max((n for n, i in enumerate(ids) if i in closing_ids), default=len(ids))
         opening, closing = ids[:cut], ids[cut:]
-    if not closing or closing[-1] not in closing_ids:
+    if not any(n in closing_ids for n in closing):
         closing = [*closing, closing_ids[0]]
     windows, place = _windows(opening, content, closing, max_length)
-    eos_place = sum(len(w) for w in windows) - 1
+    # XLNet's closing token is not its last one.
+    behind = next(n for n, i in enumerate(reversed(closing)) if i in closing_ids)
+    eos_place = sum(len(w) for w in windows) - 1 - behind
 
     rows: list[int] = []
     columns: list[int] = []
     weights: list[float] = []
-    shares = _overlaps(spelling, offsets)
+    # A piece of white space alone is a neighbour of spaces only.
+    words = [n for n, (a, b) in enumerate(offsets) if spelling.text[a:b].strip()]
+    shares = _overlaps(spelling, offsets, words)
     for row, share in enumerate(shares):
         total = sum(size for _, size in share)
         for column, size in share:
@@ -155,10 +169,38 @@ def _closing_ids(tokenizer: Any) -> list[int]:
     return [int(i) for i in ids if i is not None]
 
 
+def _covered(
+    text: str, pieces: Sequence[str], offsets: Sequence[tuple[int, int]]
+) -> list[tuple[int, int]]:
+    """Characters ``[start, end)`` of each PLM token, without the space around a word.
+
+    A space that the tokenizer has put before a word, and that is a token of its own,
+    gets the word's first character as its offset; it covers nothing.
+    """
+    covered = []
+    for piece, (start, end) in zip(pieces, offsets, strict=True):
+        part = text[start:end]
+        word = part.strip()
+        # A letter such as the Maltese Ġ is itself, and no mark.
+        if word and piece != part and not piece.strip(_SPACE_MARKS):
+            end = start
+        elif word:
+            start += len(part) - len(part.lstrip())
+            end = start + len(word)
+        covered.append((start, end))
+    return covered
+
+
 def _overlaps(
-    spelling: Spelling, offsets: Sequence[tuple[int, ...]]
+    spelling: Spelling, offsets: Sequence[tuple[int, int]], words: Sequence[int]
 ) -> list[list[tuple[int, int]]]:
-    """For each ASR token its (PLM token, shared characters)."""
+    """For each ASR token its (PLM token, shared characters).
+
+    Args:
+        spelling: text and spans of the ASR tokens.
+        offsets: characters of the PLM tokens.
+        words: those of the PLM tokens that cover more than white space.
+    """
     shares: list[list[tuple[int, int]]] = []
     low = 0
     for start, end in spelling.spans:
@@ -166,16 +208,18 @@ def _overlaps(
             low += 1
         share = []
         for column in range(low, len(offsets)):
-            left, right = offsets[column][:2]
+            left, right = offsets[column]
             if left >= end:
                 break
             size = min(end, right) - max(start, left)
             if size > 0:
                 share.append((column, size))
         if not share and offsets:
-            space = spelling.text[start:end].isspace()
-            column = low if space else low - 1
-            share = [(min(max(column, 0), len(offsets) - 1), 1)]
+            if spelling.text[start:end].isspace() or not words:
+                column = min(low, len(offsets) - 1)
+            else:
+                column = words[max(bisect_left(words, low) - 1, 0)]
+            share = [(column, 1)]
         shares.append(share)
     return shares
 
@@ -186,8 +230,8 @@ def _windows(
     """Cut ``content`` into overlapping windows, each with both kinds of symbols.
 
     Returns:
-        The windows, and for each content token its place in the windows one after
-        the other: that in the window where it stands farthest from a cut.
+        The windows, and for each content token its place in the windows, one after
+        the other: that in the window where it is farthest from a cut.
     """
     size = max_length - len(opening) - len(closing)
     if size < 1:
@@ -230,7 +274,7 @@ def apply_alignments(
     rows = _shifted([i.rows for i in alignments], [i.n_tokens for i in alignments])
     columns = _shifted([i.columns for i in alignments], sizes)
     weights = np.fromiter(chain(*(i.weights for i in alignments)), np.float32)
-    # Where a column of all windows, one after the other, stands in ``hidden``.
+    # The place in ``hidden`` of a column of all windows, one after the other.
     width = hidden.size(1)
     skipped = np.arange(len(lengths)) * width - np.cumsum([0, *lengths[:-1]])
     columns += np.repeat(skipped, lengths)[columns]

@@ -5,22 +5,35 @@ it, and neither the state dict, DDP nor an optimiser ever sees it.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.device import on_device
+from espnet_cif_hkd.teachers.base import TextTeacher, token_list_hash
+from espnet_cif_hkd.teachers.content import content_hash
+from espnet_cif_hkd.teachers.payload import Payload
 from espnet_cif_hkd.teachers.text import plm as teacher
 from espnet_cif_hkd.teachers.text.alignment import (
+    ALIGNMENT,
     Alignment,
     align_all,
     apply_alignments,
+    closing_token,
 )
-from espnet_cif_hkd.teachers.text.spelling import TokenSpeller
+from espnet_cif_hkd.teachers.text.files import (
+    check_weights,
+    content_files,
+    local_folder,
+)
+from espnet_cif_hkd.teachers.text.probe import hidden_states, max_length
+from espnet_cif_hkd.teachers.text.spelling import TokenSpeller, infer_token_type
 
 # Padded tokens of one run of the PLM: fewer mean less padding. What leaves its caches
 # costs a CPU a fifth of its speed; other devices need more to be busy.
@@ -28,7 +41,7 @@ _RUN_TOKENS = {"cpu": 1024}
 _RUN_TOKENS_ELSEWHERE = 8192
 
 
-class OnlineTeacher:
+class OnlineTeacher(TextTeacher):
     """Runs the PLM on each batch.
 
     Args:
@@ -49,16 +62,32 @@ class OnlineTeacher:
         token_type: str | None = None,
     ):
         self.config = config
+        self.payload = Payload("tokens", config.dim)
         self.token_list = list(token_list)
         self.token_type = token_type
         self.n_unknown = 0
         self.unknown: set[str] = set()
         self.n_unk = 0
         self._opened: _Opened | None = None
-        self._told_long = False
+        self._warned_long = False
+
+    @classmethod
+    def from_conf(
+        cls,
+        conf: Mapping[str, Any],
+        token_list: Sequence[str],
+        token_type: str | None = None,
+    ) -> "OnlineTeacher":
+        """See :class:`~espnet_cif_hkd.teachers.base.TextTeacher`."""
+        if conf.get("teacher_conf"):
+            raise UserError(
+                "criterion_conf.teacher_conf: teacher_type plm has no such options; "
+                "remove it"
+            )
+        return cls(teacher.teacher_config(conf), token_list, token_type)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Copies and pickles, e.g. for spawned workers, open the PLM anew.
+        # Copies and pickles, e.g. for spawned workers, open the PLM again.
         return {**self.__dict__, "_opened": None}
 
     def open(self) -> "_Opened":
@@ -71,7 +100,7 @@ class OnlineTeacher:
                 teacher.unknown_text(tokenizer),
                 self.config.case,
             )
-            limit = teacher.max_length(tokenizer, model.config)
+            limit = max_length(tokenizer, model)
             layer = teacher.layer_index(self.config, model.config.num_hidden_layers)
             self._opened = _Opened(tokenizer, model, speller, limit, layer)
         return self._opened
@@ -79,7 +108,7 @@ class OnlineTeacher:
     def features(
         self, sequences: Sequence[Sequence[int]], device: torch.device
     ) -> Tensor:
-        """See :class:`~espnet_cif_hkd.teachers.text.plm.Teacher`."""
+        """See :class:`~espnet_cif_hkd.teachers.base.TextTeacher`."""
         opened = self.open()
         places: dict[tuple[int, ...], int] = {}
         order = [places.setdefault(tuple(ids), len(places)) for ids in sequences]
@@ -96,6 +125,56 @@ class OnlineTeacher:
             result = torch.cat([parts[n] for n in order])
         return result
 
+    def describe(self) -> dict[str, Any]:
+        """See :class:`~espnet_cif_hkd.teachers.base.AbsTeacher`."""
+        layers: dict[str, Any] = {"layer": self.config.layer}
+        if self._opened is not None:
+            count = self._opened.model.config.num_hidden_layers
+            layers = {"layer": self._opened.layer, "num_layers": count}
+        return {
+            "type": "plm",
+            "name": self.config.name,
+            "revision": self.config.revision,
+            **layers,
+            "teacher_dtype": self.config.dtype,
+            "case": self.config.case,
+            "token type": self.token_type or infer_token_type(self.token_list),
+            "n_tokens": len(self.token_list),
+            "token list": token_list_hash(self.token_list),
+            "alignment": ALIGNMENT,
+        }
+
+    def fingerprint(self, cache: Path | None = None) -> str | None:
+        """See :class:`~espnet_cif_hkd.teachers.base.AbsTeacher`."""
+        folder = local_folder(self.config)
+        files = None if folder is None else content_files(folder)
+        return None if files is None else content_hash(files, cache)
+
+    def check(self) -> list[str]:
+        """See :class:`~espnet_cif_hkd.teachers.base.TextTeacher`; a second or two.
+
+        Reads config.json, the tokenizer and the names of the weights.
+        """
+        check_weights(self.config)
+        tokenizer = teacher.open_tokenizer(self.config)
+        closing_token(tokenizer)
+        if not self.token_list:
+            return []
+        speller = TokenSpeller(
+            self.token_list,
+            self.token_type,
+            teacher.unknown_text(tokenizer),
+            self.config.case,
+        )
+        unknown, n_texts = unknown_tokens(speller, self.token_list, tokenizer)
+        if n_texts and len(unknown) == n_texts:
+            raise UserError(
+                f"teacher {self.config.name}: its tokenizer knows none of the "
+                f"{n_texts} tokens of the token list; choose a teacher of this "
+                "language, or get a complete copy"
+            )
+        return unknown
+
     def _align(
         self, opened: "_Opened", sequences: Sequence[tuple[int, ...]]
     ) -> list[Alignment]:
@@ -107,7 +186,7 @@ class OnlineTeacher:
         return alignments
 
     def _count(self, opened: "_Opened", n_tokens: int, alignment: Alignment) -> None:
-        """Count what the PLM does not know, and tell what is strange for once."""
+        """Count what the PLM does not know; warn once about it and about windows."""
         if alignment.unknown_text:
             if not self.n_unknown:
                 logging.warning(
@@ -119,8 +198,8 @@ class OnlineTeacher:
             self.n_unknown += len(alignment.unknown_text)
             if len(self.unknown) < 1000:
                 self.unknown.update(alignment.unknown_text)
-        if len(alignment.windows) > 1 and not self._told_long:
-            self._told_long = True
+        if len(alignment.windows) > 1 and not self._warned_long:
+            self._warned_long = True
             logging.warning(
                 "a transcript of %d tokens is longer than the %d positions of teacher "
                 "%s, which reads it in overlapping windows; said once",
@@ -178,16 +257,31 @@ def _run_group(
     valid = np.arange(width) < np.array(lengths)[:, None]
     ids = on_device(padded, device)
     mask = on_device(valid.astype(np.int64), device)
-    last = opened.model.config.num_hidden_layers
     # The teacher's numbers do not depend on the student's mixed precision.
     with torch.autocast(device.type, enabled=False):
-        output = opened.model(
-            input_ids=ids,
-            attention_mask=mask,
-            output_hidden_states=opened.layer != last,
-        )
-    if opened.layer == last:
-        hidden = output.last_hidden_state
-    else:
-        hidden = output.hidden_states[opened.layer]
+        hidden = hidden_states(opened.model, opened.layer, ids, mask)
     return apply_alignments(alignments, hidden, lengths)
+
+
+def unknown_tokens(
+    speller: TokenSpeller, token_list: Sequence[str], tokenizer: Any
+) -> tuple[list[str], int]:
+    """Tokens whose text the PLM does not know, and how many of them have text.
+
+    ``<unk>`` itself counts for neither.
+    """
+    texts, names = [], []
+    for token_id, name in enumerate(token_list):
+        spelling = speller([token_id])
+        if spelling.text.strip() and not spelling.unknown:
+            texts.append(spelling.text)
+            names.append(name)
+    if not texts:
+        return [], 0
+    encoded = tokenizer(texts, add_special_tokens=False, verbose=False)
+    unknown = [
+        name
+        for name, ids in zip(names, encoded["input_ids"], strict=True)
+        if tokenizer.unk_token_id in ids
+    ]
+    return unknown, len(names)

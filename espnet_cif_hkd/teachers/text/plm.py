@@ -3,23 +3,19 @@
 import importlib.metadata
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from espnet_cif_hkd.errors import UserError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _PACKAGE = "pkg://"
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
-# These count positions from pad_token_id + 1, and the first ones are never used.
-_SHIFTED_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
-_NO_LIMIT = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -27,8 +23,8 @@ class TeacherConfig:
     """Which vectors of which PLM teach.
 
     Attributes:
-        name: a folder, a hub name, or ``pkg://DISTRIBUTION/FOLDER``, a folder inside
-            of an installed pip package.
+        name: a folder, a hub name, or ``pkg://DISTRIBUTION/FOLDER``, a folder in an
+            installed pip package.
         dim: width of its vectors.
         revision: commit or tag of a hub name; required for those.
         layer: 0 is the embedding, n the output of layer n, -1 the last.
@@ -50,26 +46,35 @@ class TeacherConfig:
             )
 
 
-class Teacher(Protocol):
-    """Gives a vector to each token of a sentence and to its ``<eos>``."""
+def teacher_config(conf: Mapping[str, Any]) -> TeacherConfig:
+    """The teacher that a ``criterion_conf`` names.
 
-    def features(
-        self, sequences: Sequence[Sequence[int]], device: torch.device
-    ) -> Tensor:
-        """Teacher vectors of a batch.
-
-        Args:
-            sequences: token ids of B sentences, without ``<eos>``.
-            device: where the result is needed.
-
-        Returns:
-            (N, C) float32, sentence after sentence, each with its ``<eos>``:
-            N is the sum of their lengths + B.
-        """
+    Raises:
+        UserError: ``teacher`` or ``teacher_dim`` is missing.
+    """
+    name, dim = conf.get("teacher"), conf.get("teacher_dim")
+    if not name or str(name).lower() in ("none", "null", "nil"):
+        raise UserError(
+            "criterion_conf.teacher is not set; name a folder, a hub name or "
+            "pkg://DISTRIBUTION/FOLDER, or set both weights to 0"
+        )
+    if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
+        raise UserError(
+            f"criterion_conf.teacher_dim is {dim!r}; set it to the width of the "
+            f"vectors of {name} (hidden_size in its config.json)"
+        )
+    return TeacherConfig(
+        name=str(name),
+        dim=dim,
+        revision=conf.get("teacher_revision"),
+        layer=conf.get("layer", -1),
+        dtype=conf.get("teacher_dtype", "float32"),
+        case=conf.get("case", "auto"),
+    )
 
 
 def resolve_teacher(name: str) -> str:
-    """The folder or hub name that ``name`` stands for, without opening it.
+    """The folder or hub name that ``name`` means, without opening it.
 
     Raises:
         UserError: the package is not installed or the folder does not exist.
@@ -191,7 +196,8 @@ def open_teacher(config: TeacherConfig) -> tuple[Any, Any]:
     Raises:
         UserError: something is missing or does not fit ``config``.
     """
-    from transformers import AutoModel
+    from espnet_cif_hkd.teachers.text.files import incomplete
+    from espnet_cif_hkd.teachers.text.probe import probe
 
     plm_config = open_config(config)
     tokenizer = open_tokenizer(config)
@@ -199,7 +205,7 @@ def open_teacher(config: TeacherConfig) -> tuple[Any, Any]:
     folder = Path(place)
     safe = any(folder.glob("*.safetensors")) if folder.is_dir() else None
     try:
-        model, report = AutoModel.from_pretrained(
+        model, report = model_class(plm_config).from_pretrained(
             place,
             config=plm_config,
             revision=config.revision,
@@ -207,31 +213,30 @@ def open_teacher(config: TeacherConfig) -> tuple[Any, Any]:
             use_safetensors=safe,
             output_loading_info=True,
         )
-    # A damaged file of weights raises whatever its reader raises.
+    # Readers of damaged files raise whatever they meet.
     except Exception as e:
         raise _cannot_open(config, "weights", e) from e
-    # Only last or middle layers teach, never the pooler behind them.
-    missing = [k for k in report["missing_keys"] if not k.startswith("pooler.")]
+    # Layers teach; the pooler after the last one and decoders do not.
+    unused = ("pooler.", "decoder.")
+    missing = [k for k in report["missing_keys"] if not k.startswith(unused)]
     if missing:
-        raise UserError(
-            f"teacher {config.name}: its file of weights lacks {len(missing)} of them, "
-            f"e.g. {sorted(missing)[0]}; get a complete copy"
-        )
-    if getattr(plm_config, "is_encoder_decoder", False):
+        raise incomplete(config, sorted(missing))
+    if getattr(plm_config, "is_encoder_decoder", False) and hasattr(model, "decoder"):
         model = model.get_encoder()
     model.requires_grad_(False)
-    return tokenizer, model.to(DTYPES[config.dtype]).eval()
+    # In float32, where rounding hides nothing.
+    probe(config, tokenizer, model.float().eval())
+    return tokenizer, model.to(DTYPES[config.dtype])
 
 
-def max_length(tokenizer: Any, plm_config: Any) -> int:
-    """How many tokens, opening and closing ones included, the PLM takes at once."""
-    limit = int(min(tokenizer.model_max_length, _NO_LIMIT))
-    positions = getattr(plm_config, "max_position_embeddings", None)
-    if positions:
-        if plm_config.model_type in _SHIFTED_POSITIONS:
-            positions -= plm_config.pad_token_id + 1
-        limit = min(limit, positions)
-    return limit
+def model_class(plm_config: Any) -> Any:
+    """The auto class that builds the encoder alone where there is a class for it."""
+    from transformers import AutoModel, AutoModelForTextEncoding
+    from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
+
+    found = MODEL_FOR_TEXT_ENCODING_MAPPING.get(type(plm_config), None)
+    encoder_only = found is not None and found.__name__.endswith("EncoderModel")
+    return AutoModelForTextEncoding if encoder_only else AutoModel
 
 
 def unknown_text(tokenizer: Any) -> str:

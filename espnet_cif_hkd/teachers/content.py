@@ -1,0 +1,69 @@
+"""Hash of a teacher's files: the same wherever the folder is and whatever its name."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from espnet_cif_hkd.errors import UserError
+
+_BLOCK = 1 << 22
+_CACHED_FROM = 1 << 20  # bytes: smaller files are always read
+_DIGEST_BYTES = 16
+
+
+def content_hash(files: Iterable[Path], cache: Path | None = None) -> str:
+    """Hash of the names and contents of ``files``.
+
+    Args:
+        files: of a teacher.
+        cache: keeps hashes of large files by their path, size, times and inode, so that
+            a second call does not read them. Left alone where it cannot be written.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    known = _read_cache(cache)
+    found: dict[str, list[object]] = {}
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    for path in sorted(files, key=lambda path: path.name):
+        try:
+            status = path.stat()
+            real = os.path.realpath(path).encode(errors="surrogateescape")
+            place = hashlib.blake2b(real, digest_size=_DIGEST_BYTES).hexdigest()
+            state: list[object] = [
+                *(status.st_size, status.st_mtime_ns, status.st_ctime_ns),
+                status.st_ino,
+            ]
+            *before, known_hash = known.get(place, [None])
+            file_hash = known_hash if before == state else _hash(path)
+        except OSError as e:
+            raise UserError(f"teacher file {path}: cannot be read ({e})") from e
+        if status.st_size >= _CACHED_FROM:
+            found[place] = [*state, file_hash]
+        digest.update(f"{path.name} {file_hash}\n".encode())
+    if cache is not None and found and found != known:
+        with suppress(OSError):
+            temporary = cache.with_name(f"{cache.name}.{os.getpid()}.tmp")
+            temporary.write_text(json.dumps(found), encoding="utf-8")
+            temporary.replace(cache)
+    return digest.hexdigest()
+
+
+def _hash(path: Path) -> str:
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    with open(path, "rb") as f:
+        while block := f.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _read_cache(cache: Path | None) -> dict[str, list[object]]:
+    if cache is not None:
+        with suppress(OSError, ValueError):
+            known = json.loads(cache.read_text(encoding="utf-8"))
+            if isinstance(known, dict):
+                return {k: v for k, v in known.items() if isinstance(v, list) and v}
+    return {}

@@ -1,0 +1,166 @@
+"""The files of a PLM: which ones count, and the names of its weights."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.teachers.text.plm import (
+    TeacherConfig,
+    model_class,
+    open_config,
+    resolve_teacher,
+)
+
+# The first of these that a folder holds is what transformers loads.
+_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_TOKENIZER_ALWAYS = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+_TOKENIZER_SLOW = ("vocab.txt", "vocab.json", "merges.txt", "*.model")
+_NUMBER = re.compile(r"\.\d+\.")
+
+
+def local_folder(config: TeacherConfig) -> Path | None:
+    """The teacher's folder on this machine, None if it cannot be found.
+
+    A hub name stands for its folder in the hub's cache; nothing is downloaded.
+    """
+    try:
+        place = resolve_teacher(config.name)
+    except UserError:
+        return None
+    if Path(place).is_dir():
+        return Path(place)
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(place, "config.json", revision=config.revision)
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files of weights that transformers loads, the index first; [] if none.
+
+    Raises:
+        UserError: the index cannot be read.
+    """
+    for name in _WEIGHTS:
+        path = folder / name
+        if not path.is_file():
+            continue
+        if path.suffix != ".json":
+            return [path]
+        try:
+            shards = set(json.loads(path.read_text("utf-8"))["weight_map"].values())
+        except (OSError, ValueError, LookupError, AttributeError) as e:
+            raise UserError(f"teacher file {path}: cannot be read ({e})") from e
+        return [path, *(folder / shard for shard in sorted(shards))]
+    return []
+
+
+def content_files(folder: Path) -> list[Path] | None:
+    """The files on which a teacher's vectors depend, None if weights are missing."""
+    weights = weight_files(folder)
+    if not weights or not all(path.is_file() for path in weights):
+        return None
+    slow = () if (folder / "tokenizer.json").is_file() else _TOKENIZER_SLOW
+    patterns = ("config.json", "tokenizer.json", *_TOKENIZER_ALWAYS, *slow)
+    return [*weights, *(p for pattern in patterns for p in folder.glob(pattern))]
+
+
+def weight_names(folder: Path) -> set[str]:
+    """Names of the stored weights; reads headers only.
+
+    Raises:
+        UserError: a file of weights is missing or damaged.
+    """
+    names: set[str] = set()
+    for path in weight_files(folder):
+        if path.suffix == ".json":
+            continue
+        try:
+            names.update(_names(path))
+        # Readers of damaged files raise whatever they meet.
+        except Exception as e:
+            reason = " ".join(str(e).split())[:200]
+            raise UserError(
+                f"teacher file {path}: cannot be read ({type(e).__name__}: {reason}); "
+                "get a complete copy"
+            ) from e
+    return names
+
+
+def _names(path: Path) -> list[str]:
+    if path.suffix == ".safetensors":
+        from safetensors import safe_open
+
+        with safe_open(path, framework="numpy") as f:
+            return list(f.keys())
+    import torch
+
+    return list(torch.load(path, map_location="meta", mmap=True, weights_only=True))
+
+
+def check_weights(config: TeacherConfig) -> None:
+    """Refuse a teacher whose configuration or weights are not complete.
+
+    Weights are found by their names, without loading them. A name that no layer has is
+    no reason to refuse: transformers renames those of old checkpoints when it loads
+    them, and what is missing then is refused when the teacher is opened.
+
+    Raises:
+        UserError: says what is missing.
+    """
+    plm_config = open_config(config)
+    folder = local_folder(config)
+    if folder is None:
+        return  # a hub name, still to be downloaded
+    if not weight_files(folder):
+        raise UserError(
+            f"teacher {config.name}: the folder holds no weights "
+            f"({_WEIGHTS[0]} or {_WEIGHTS[2]}); get a complete copy"
+        )
+    names = {_modern(name) for name in weight_names(folder)}
+    missing = sorted(_missing(plm_config, names))
+    if missing:
+        raise incomplete(config, missing)
+
+
+def incomplete(config: TeacherConfig, missing: list[str]) -> UserError:
+    """The refusal of a teacher that lacks some weights."""
+    return UserError(
+        f"teacher {config.name}: its file of weights lacks {len(missing)} of them, "
+        f"e.g. {missing[0]}; get a complete copy"
+    )
+
+
+def _modern(name: str) -> str:
+    """BERT's first checkpoints call the weights of LayerNorm gamma and beta."""
+    return re.sub(r"gamma$", "weight", re.sub(r"beta$", "bias", name))
+
+
+def _missing(plm_config: Any, names: set[str]) -> set[str]:
+    """Weights of a layer that are not there, though another layer has them."""
+    import torch
+
+    # Nothing is computed, so that any size takes a moment.
+    with torch.device("meta"):
+        model = model_class(plm_config).from_config(plm_config, trust_remote_code=False)
+    ends = {".".join(name.split(".")[n:]) for name in names for n in range(4)}
+    kinds = {_NUMBER.sub(".#.", end) for end in ends}
+    return {
+        name
+        for name, _ in model.named_parameters()
+        if name not in ends
+        and _NUMBER.search(name)
+        and _NUMBER.sub(".#.", name) in kinds
+        and not name.startswith("decoder.")
+    }

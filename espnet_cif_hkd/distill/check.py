@@ -1,16 +1,21 @@
-"""Look at a configuration's teacher before hours are spent on a training."""
+"""The teacher of an HKD configuration: checks before a training, filling its store."""
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from espnet_cif_hkd.distill.criterion import Sentences, check_signature
 from espnet_cif_hkd.distill.hkd import HKDCriterion, teacher_config
+from espnet_cif_hkd.distill.options import LEVELS, levels, wanted_taps
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.teachers.store.header import StoreHeader, check_header
 from espnet_cif_hkd.teachers.store.reader import StoreReader
+from espnet_cif_hkd.teachers.store.writer import dump_store
 from espnet_cif_hkd.teachers.text.alignment import closing_token
+from espnet_cif_hkd.teachers.text.online import OnlineTeacher
 from espnet_cif_hkd.teachers.text.plm import (
     TeacherConfig,
     open_config,
@@ -58,14 +63,12 @@ def check_teacher(
         None when both weights are 0, so that no teacher is needed.
 
     Raises:
-        UserError: says what is wrong and how to mend it.
+        UserError: says what is wrong and how to fix it.
     """
     conf = dict(criterion_conf)
-    try:
-        criterion = HKDCriterion(token_list or [], 1, 1, **conf)
-    except TypeError as e:
-        raise UserError(f"criterion_conf: {e}; correct the name of the option") from e
-    if not list(criterion.parameters()):
+    check_signature(HKDCriterion, conf)
+    chosen = [conf.get(name, default) for name, default in LEVELS.items()]
+    if not wanted_taps(*levels(*chosen)):
         return None
     config = teacher_config(conf)
     store = conf.get("teacher_store")
@@ -106,6 +109,56 @@ def check_teacher(
             " ".join(unknown[:20]),
         )
     return TeacherReport(config.name, unknown, state)
+
+
+def fill_teacher_store(
+    criterion_conf: Mapping[str, Any], folder: str, sentences: Sentences
+) -> None:
+    """Add to a store the vectors of the sentences that it lacks.
+
+    Args:
+        criterion_conf: of the model's configuration.
+        folder: the store, in place of its ``teacher_store``.
+        sentences: the training texts.
+
+    Raises:
+        UserError: the teacher or the store does not fit, or the disk is full.
+    """
+    conf = {**criterion_conf, "teacher_store": folder}
+    token_list = sentences.token_list
+    if check_teacher(conf, token_list, sentences.token_type) is None:
+        logging.info("both weights are 0: %s needs no vectors", folder)
+        return
+    # As the criterion of the training, which does not know --token_type.
+    teacher = OnlineTeacher(teacher_config(conf), token_list, conf.get("token_type"))
+    begin = time.monotonic()
+    report = dump_store(
+        Path(folder),
+        sentences.sequences,
+        teacher,
+        sentences.device,
+        shard_bytes=sentences.shard_bytes,
+    )
+    if teacher.n_unknown:
+        logging.warning(
+            "teacher %s does not know %d words of the new sentences: %s",
+            teacher.config.name,
+            teacher.n_unknown,
+            " ".join(sorted(teacher.unknown)[:20]),
+        )
+    if teacher.n_unk:
+        logging.warning(
+            "%d tokens of the new sentences are <unk>; the teacher reads them as its "
+            "own unknown token",
+            teacher.n_unk,
+        )
+    logging.info(
+        "%s: %d sentences (%d tokens) added in %.0f s",
+        folder,
+        report.n_sentences,
+        report.n_tokens,
+        time.monotonic() - begin,
+    )
 
 
 def _open(config: TeacherConfig) -> Any:

@@ -105,9 +105,10 @@ class Options:
     reuse: bool = False
     drop_too_long: bool = False
     drop_empty_text: bool = False
+    user_module: str = ""
 
 
-ENGINE_ONLY = ("reuse", "drop_too_long", "drop_empty_text")
+ENGINE_ONLY = ("reuse", "drop_too_long", "drop_empty_text", "user_module")
 
 # Options of asr.sh that the engine leaves to asr.sh, with the only value it takes.
 LEFT_TO_STOCK = {

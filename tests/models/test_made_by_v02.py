@@ -1,7 +1,7 @@
 """What 0.2.0 made works as before: gradients, a checkpoint, a packed model, its YAML.
 
-tests/data/v02 holds files that the code of 0.2.0 wrote: ``make_gradients.py`` there made
-the gradients; 15 epochs of support/tiny_recipe.py with ``conf/hkd.yaml`` in
+tests/data/v02 holds files that the code of 0.2.0 wrote: ``make_gradients.py`` there
+made the gradients; 15 epochs of support/tiny_recipe.py with ``conf/hkd.yaml`` in
 ``experiment.zip``, stages 1 to 14, made the rest.
 """
 
@@ -103,8 +103,11 @@ def test_a_training_goes_on(recipe, tmp_path, monkeypatch, caplog):
     with caplog.at_level("INFO"):
         asr_train.main(arguments)
     assert "16epoch results" in caplog.text and " 15epoch results" not in caplog.text
-    before = zipfile.ZipFile(DATA / "experiment.zip").open(f"{EXP}/checkpoint.pth")
-    old = torch.load(before, weights_only=False)
+    with (
+        zipfile.ZipFile(DATA / "experiment.zip") as archive,
+        archive.open(f"{EXP}/checkpoint.pth") as stream,
+    ):
+        old = torch.load(stream, weights_only=False)
     new = torch.load("exp/asr_hkd_raw_en_char/checkpoint.pth", weights_only=False)
     assert new["model"].keys() == old["model"].keys()
     steps = [

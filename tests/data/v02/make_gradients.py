@@ -6,6 +6,7 @@ V02 is a checkout of commit 73b6dda. Parameters, one batch and the gradients of 
 parameters are stored, with the torch and the processor that computed them.
 """
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -38,7 +39,7 @@ class TableTeacher:
         rows = []
         for ids in sequences:
             path = [0, *ids, len(self.table) - 1]
-            rows += [self.table[a, b] for a, b in zip(path[:-1], path[1:])]
+            rows += [self.table[a, b] for a, b in itertools.pairwise(path)]
         return torch.stack(rows).to(device)
 
 
@@ -68,7 +69,7 @@ def flat(tensors):
 
 def main():
     """Write the file."""
-    model, loss, stats = step()
+    model, _, stats = step()
     log = {name: float(v) for name, v in stats.items() if v is not None}
     path = Path(__file__).with_name("gradients.npz")
     np.savez_compressed(

@@ -1,6 +1,7 @@
-"""The engine's checks treat every registered criterion alike, and its models by name."""
+"""The engine's checks treat every registered criterion alike."""
 
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import tiny_recipe
@@ -19,7 +20,7 @@ HYBRID = tiny_recipe.ASR_CONFIG + "model: hybrid\n"
 class Checked(Recorder):
     """Records its checks, and fills a store of its own."""
 
-    checks: list[tuple[dict, bool]] = []
+    checks: ClassVar[list[tuple[str, list[str] | None, str]]] = []
 
     def __init__(self, student, wish, folder=None):
         super().__init__(student)
@@ -134,7 +135,7 @@ def test_a_transducer_is_refused_by_name(recipe, model):
         plan.Checks(run).config()
 
 
-def test_a_class_of_the_users_is_asked_and_fills_its_store(recipe, capsys):
+def test_a_class_of_the_users_is_asked_and_fills_its_store(recipe, capfd):
     """In each criterion of several; what it says reaches the log."""
     criteria = {
         "a": {"type": "checked", "wish": "well", "folder": "filled"},
@@ -142,7 +143,7 @@ def test_a_class_of_the_users_is_asked_and_fills_its_store(recipe, capsys):
     }
     checks = checked(HYBRID, {"criteria": criteria})
     assert Checked.checks == [("hybrid", None, "char")] * 2
-    told = capsys.readouterr().out
+    told = capfd.readouterr().out
     assert "preflight: wish well" in told and "preflight: wish else" in told
     run = checks.run
     for part in ("train", "valid"):

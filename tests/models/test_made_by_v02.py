@@ -20,12 +20,20 @@ from espnet2.bin import asr_train
 from tiny_bert import HIDDEN, build_tiny_bert
 
 from espnet_cif_hkd import Speech2Text, register
+from espnet_cif_hkd.plugin.compat import Conv2dSubsampling
 
 DATA = Path(__file__).resolve().parents[1] / "data/v02"
 EXP = Path("exp/asr_hkd_raw_en_char")
 DECODING = {"beam_size": 2, "ctc_weight": 0.3, "maxlenratio": -5.0}
 # What 0.2.0 recognised in the recordings of the tiny recipe's test set.
 TEXTS = {"spk0-test0": "ab", "spk1-test1": "ba", "spk0-test2": "a a"}
+
+# The model was trained with ESPnet 202511 and its transformer encoder.
+of_the_same_espnet = pytest.mark.skipif(
+    Conv2dSubsampling.__module__.startswith("espnet2.legacy"),
+    reason="ESPnet 202611 renamed parameters of Conv2dSubsampling, and refuses the "
+    "numpy scalars in checkpoints of 202511",
+)
 
 
 def test_gradients_of_hkd_have_the_bits_of_v02(monkeypatch):
@@ -63,6 +71,7 @@ def recognised(speech2text, folder):
     return found
 
 
+@of_the_same_espnet
 def test_a_packed_model_decodes_the_same_text(recipe, monkeypatch):
     monkeypatch.chdir(recipe)
     model, config = EXP / "12epoch.pth", EXP / "config.yaml"
@@ -70,6 +79,7 @@ def test_a_packed_model_decodes_the_same_text(recipe, monkeypatch):
     assert recognised(speech2text, recipe) == TEXTS
 
 
+@of_the_same_espnet
 def test_the_archive_itself_is_read(recipe, monkeypatch, tmp_path):
     pytest.importorskip("espnet_model_zoo", reason="what unpacks shared models")
     monkeypatch.chdir(tmp_path)
@@ -78,6 +88,7 @@ def test_the_archive_itself_is_read(recipe, monkeypatch, tmp_path):
     assert recognised(speech2text, recipe) == TEXTS
 
 
+@of_the_same_espnet
 def test_a_training_goes_on(recipe, tmp_path, monkeypatch, caplog):
     """From its checkpoint and its YAML, with the optimiser's state."""
     folder = tmp_path / "recipe"

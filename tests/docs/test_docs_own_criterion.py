@@ -10,6 +10,10 @@ import pytest
 import tiny_recipe
 import yaml
 
+from espnet_cif_hkd.distill import criterion_choices
+from espnet_cif_hkd.plugin.user_modules import USER_MODULE_VARIABLE
+from espnet_cif_hkd.recipe.cli import main
+
 PAGE = Path(__file__).resolve().parents[2] / "docs/own_criterion.md"
 
 
@@ -74,21 +78,30 @@ def test_with_espnets_commands(recipe):
     assert "--user_module" in done.stderr.splitlines()[-1]
 
 
-def test_with_the_engine_and_its_checks(recipe):
-    options = tiny_recipe.options(lang="en", asr_config="conf/cif.yaml")
-    engine = ["-m", "espnet_cif_hkd.recipe", "--user_module", "my_criteria", *options]
+@pytest.fixture
+def forgotten(monkeypatch):
+    """The page's module is imported by this test alone."""
+    monkeypatch.setenv(USER_MODULE_VARIABLE, "")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield
+    sys.modules.pop("my_criteria", None)
+    criterion_choices.classes.pop("own_encoder", None)
+
+
+def test_with_the_engine_and_its_checks(recipe, forgotten, capfd):
+    """Decoding is a process of its own, in which the module is imported, too."""
+    options = tiny_recipe.options(lang="en", asr_config="conf/cif.yaml", nj="1")
+    engine = ["--user_module", "my_criteria", *options]
     for change, message in (
-        ("model_conf.criterion_conf.lyer=1", "'lyer'; OwnEncoder has the options la"),
-        ("model_conf.criterion=own", "criterion must be one of hkd, own_encoder"),
+        ("criterion_conf.lyer=1", "'lyer'; OwnEncoder has the options layer, weight"),
+        ("criterion=own", "criterion must be one of hkd, own_encoder"),
     ):
-        place, value = change.removeprefix("model_conf.").split("=")
-        words = ["--asr_args", f"--model_conf {place}={value}"]
-        done = python(*engine, *words)
-        assert done.returncode == 1 and not Path("data/train").exists()
-        (line,) = [x for x in done.stderr.splitlines() if x.startswith("error: ")]
-        assert message in line
-    done = python(*engine, "--stop_stage", "12")
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        assert main([*engine, "--asr_args", f"--model_conf {change}"]) == 1
+        error = capfd.readouterr().err
+        (line,) = [x for x in error.splitlines() if x.startswith("error: ")]
+        assert message in line.replace(", recorder", "").replace(", mean_frame", "")
+        assert not Path("data/train").exists()
+    assert main([*engine, "--stop_stage", "12"]) == 0
     folder = Path("exp/asr_cif_raw_en_char")
     assert "loss_own=" in (folder / "train.log").read_text()
     assert len(list(folder.glob("decode*/test/text"))) == 1

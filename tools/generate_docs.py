@@ -29,15 +29,17 @@ TEMPLATE = ROOT / "tools/configuration.in"
 PAPER = ROOT / "tools/paper_values.yaml"
 
 # What ESPnet passes itself, so that it is no key of a configuration.
+_MODEL = {
+    *("vocab_size", "token_list", "frontend", "specaug", "normalize"),
+    *("preencoder", "encoder", "postencoder", "decoder", "ctc", "joint_network"),
+}
 _BUILT = {
-    "CIFASRModel": {
-        *("vocab_size", "token_list", "frontend", "specaug", "normalize"),
-        *("preencoder", "encoder", "postencoder", "decoder", "ctc", "joint_network"),
-    },
+    "CIFASRModel": _MODEL,
+    "HybridASRModel": _MODEL,
     "CIFDecoder": {"vocab_size", "encoder_output_size"},
     "CIFPredictor": {"input_size"},
     "CIFConformerEncoder": {"input_size"},
-    "HKDCriterion": {"token_list", "embed_size", "state_size"},
+    "HKDCriterion": {"student"},
 }
 _TYPES = {int: "int", float: "float", str: "str", bool: "bool", types.NoneType: "null"}
 
@@ -146,6 +148,7 @@ def sections() -> dict[str, list[Key]]:
     from espnet_cif_hkd.distill.options import AcousticOptions, LinguisticOptions
     from espnet_cif_hkd.encoder.cif_conformer import CIFConformerEncoder
     from espnet_cif_hkd.models.cif import CIFASRModel
+    from espnet_cif_hkd.models.hybrid import HybridASRModel
 
     tail = keys_of(integrate_and_fire, only="tail_threshold")
     return {
@@ -153,6 +156,7 @@ def sections() -> dict[str, list[Key]]:
         "decoder_conf": list(keys_of(CIFDecoder)),
         "predictor_conf": [*keys_of(CIFPredictor), *tail],
         "model_conf": list(keys_of(CIFASRModel)),
+        "hybrid": list(keys_of(HybridASRModel)),
         "criterion_conf": [_level_below(key) for key in keys_of(HKDCriterion)],
         "acoustic": list(keys_of(AcousticOptions)),
         "linguistic": list(keys_of(LinguisticOptions)),

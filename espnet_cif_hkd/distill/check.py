@@ -1,13 +1,20 @@
-"""Look at a configuration's teacher before hours are spent on a training."""
+"""The teacher of an HKD configuration: checks before a training, filling its store."""
 
+import logging
+import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from espnet_cif_hkd.distill.criterion import Sentences, check_signature
 from espnet_cif_hkd.distill.hkd import HKDCriterion
-from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.distill.options import LEVELS, levels, wanted_taps
 from espnet_cif_hkd.teachers.check import TeacherReport, check_text_teacher
+from espnet_cif_hkd.teachers.registry import build_text_teacher
+from espnet_cif_hkd.teachers.store.writer import dump_store
+from espnet_cif_hkd.teachers.text.online import OnlineTeacher
 
-__all__ = ["TeacherReport", "check_teacher"]
+__all__ = ["TeacherReport", "check_teacher", "fill_teacher_store"]
 
 
 def check_teacher(
@@ -21,13 +28,61 @@ def check_teacher(
         None when both weights are 0, so that no teacher is needed.
 
     Raises:
-        UserError: says what is wrong and how to correct it.
+        UserError: says what is wrong and how to fix it.
     """
     conf = dict(criterion_conf)
-    try:
-        criterion = HKDCriterion(token_list or [], 1, 1, **conf)
-    except TypeError as e:
-        raise UserError(f"criterion_conf: {e}; correct the name of the option") from e
-    if not list(criterion.parameters()):
+    check_signature(HKDCriterion, conf)
+    chosen = [conf.get(name, default) for name, default in LEVELS.items()]
+    if not wanted_taps(*levels(*chosen)):
         return None
     return check_text_teacher(conf, token_list, token_type)
+
+
+def fill_teacher_store(
+    criterion_conf: Mapping[str, Any], folder: str, sentences: Sentences
+) -> None:
+    """Add to a store the vectors of the sentences that it lacks.
+
+    Args:
+        criterion_conf: of the model's configuration.
+        folder: the store, in place of its ``teacher_store``.
+        sentences: the training texts.
+
+    Raises:
+        UserError: the teacher or the store does not fit, or the disk is full.
+    """
+    conf = {**criterion_conf, "teacher_store": folder}
+    token_list = sentences.token_list
+    if check_teacher(conf, token_list, sentences.token_type) is None:
+        logging.info("both weights are 0: %s needs no vectors", folder)
+        return
+    # As the criterion of the training, which does not know --token_type.
+    teacher = build_text_teacher(conf, token_list, conf.get("token_type"), stored=False)
+    begin = time.monotonic()
+    report = dump_store(
+        Path(folder),
+        sentences.sequences,
+        teacher,
+        sentences.device,
+        shard_bytes=sentences.shard_bytes,
+    )
+    if isinstance(teacher, OnlineTeacher) and teacher.n_unknown:
+        logging.warning(
+            "teacher %s does not know %d words of the new sentences: %s",
+            teacher.config.name,
+            teacher.n_unknown,
+            " ".join(sorted(teacher.unknown)[:20]),
+        )
+    if isinstance(teacher, OnlineTeacher) and teacher.n_unk:
+        logging.warning(
+            "%d tokens of the new sentences are <unk>; the teacher reads them as its "
+            "own unknown token",
+            teacher.n_unk,
+        )
+    logging.info(
+        "%s: %d sentences (%d tokens) added in %.0f s",
+        folder,
+        report.n_sentences,
+        report.n_tokens,
+        time.monotonic() - begin,
+    )

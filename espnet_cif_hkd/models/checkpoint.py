@@ -13,8 +13,8 @@ from espnet_cif_hkd.errors import UserError
 _DIGEST_KEY = "token_list_digest"
 # The version of this package that trained the model; older checkpoints have none.
 VERSION_KEY = "package_version"
-# Parameters under this prefix serve training only.
-_TRAINING_ONLY = "criterion."
+# Parameters under these prefixes serve training only.
+_TRAINING_ONLY = ("criterion.", "criteria.")
 
 
 def token_list_digest(token_list: Sequence[str]) -> torch.Tensor:
@@ -40,8 +40,8 @@ def version_tensor() -> torch.Tensor:
 def made_by(state_dict: Mapping[str, torch.Tensor]) -> str | None:
     """The version of this package that trained a checkpoint, such as ``0.1.0``.
 
-    None if the checkpoint does not say so. That of an average over several versions may
-    be None, too: it is unless all parts of the mean are whole, as of 0.2.0 and 0.4.0.
+    None if the checkpoint does not say so. An average over several versions has
+    one only if all parts of the mean are integers, as of 0.2.0 and 0.4.0.
     """
     found = state_dict.get(VERSION_KEY)
     if found is None or not torch.equal(found.round(), found):

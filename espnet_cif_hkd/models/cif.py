@@ -17,7 +17,7 @@ from espnet2.layers.abs_normalize import AbsNormalize
 from espnet2.torch_utils.device_funcs import force_gatherable
 
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
-from espnet_cif_hkd.distill import AbsDistillCriterion, criterion_choices
+from espnet_cif_hkd.distill.taps import MODEL_TAPS
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.losses.token import score_tokens, shift_targets
 from espnet_cif_hkd.models.checkpoint import (
@@ -27,10 +27,11 @@ from espnet_cif_hkd.models.checkpoint import (
     version_tensor,
     warn_of_other_version,
 )
+from espnet_cif_hkd.models.distilling import DistillingMixin
 from espnet_cif_hkd.plugin.compat import TooShortUttError
 
 
-class CIFASRModel(ESPnetASRModel):
+class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
     """CTC and CIF on one encoder, with an optional teacher while training.
 
     The loss is the paper's: every term is a sum over the batch, divided by the number
@@ -48,13 +49,16 @@ class CIFASRModel(ESPnetASRModel):
         ctc_weight: Weight of CTC on the encoder's output, ``0 <= w < 1``; added to the
             other losses, where ESPnet would trade it against attention.
         quantity_weight: Weight of ``|sum of alpha - tokens|``, ``<eos>`` counted.
-        criterion: What to distil with: null, or a name such as ``hkd``.
+        criterion: What to distil with: null, or a name such as ``hkd``; short for one
+            of ``criteria``.
         criterion_conf: Options of the criterion; ignored without one.
+        criteria: Several criteria: a mapping from names of your choice to ``type``, the
+            name of a criterion, and its options. Each logs as ``NAME.loss``.
         ignore_id: Token id that pads transcripts.
         lsm_weight: Label smoothing of the decoder's cross-entropy.
         report_cer: Whether validation computes character error rates.
         report_wer: Whether validation computes the word error rate.
-        sym_space: The token that stands for a space.
+        sym_space: The token that means a space.
         sym_blank: The blank token of CTC.
         sym_sos: The token that begins a sentence in the decoder's input.
         sym_eos: The token that ends a sentence; it fires as any other.
@@ -66,7 +70,7 @@ class CIFASRModel(ESPnetASRModel):
     Raises:
         UserError: If an option does not fit a CIF model.
 
-    Source: spec A 3 (losses), A 3.6 (weights and normalisation).
+    Source: Han et al., arXiv 2301.13003 (losses and their weights).
     """
 
     decoder: CIFDecoder
@@ -88,6 +92,7 @@ class CIFASRModel(ESPnetASRModel):
         quantity_weight: float = 1.0,
         criterion: str | None = None,
         criterion_conf: dict[str, Any] | None = None,
+        criteria: dict[str, Any] | None = None,
         ignore_id: int = -1,
         lsm_weight: float = 0.1,
         report_cer: bool = True,
@@ -143,15 +148,10 @@ class CIFASRModel(ESPnetASRModel):
         self.register_buffer("token_list_digest", token_list_digest(self.token_list))
         self.register_buffer(VERSION_KEY, version_tensor())
 
-        self.criterion: AbsDistillCriterion | None = None
-        criterion_class = criterion_choices.get_class(criterion)
-        if criterion_class is not None:
-            self.criterion = criterion_class(
-                token_list=self.token_list,
-                embed_size=self.decoder.output_layer.in_features,
-                state_size=self.decoder.output_layer.in_features,
-                **(criterion_conf or {}),
-            )
+        size = self.decoder.output_layer.in_features
+        sizes = dict.fromkeys(MODEL_TAPS["cif"], size)
+        sizes["logits"] = vocab_size
+        self.add_criteria("cif", sizes, criterion, criterion_conf, criteria)
 
     def forward(
         self,
@@ -168,14 +168,16 @@ class CIFASRModel(ESPnetASRModel):
             speech_lengths: Valid samples or frames, ``(B,)``.
             text: Token ids, ``(B, U)`` int64, padded with -1, without ``<eos>``.
             text_lengths: Tokens, ``(B,)``.
-            kwargs: ``utt_id`` comes along; not used.
+            kwargs: ``utt_id``, names of the utterances, for criteria.
 
         Returns:
             Loss per token, statistics for the log, and the weight N = tokens with
             ``<eos>``.
         """
         text = torch.where(text == -1, self.ignore_id, text)
-        hs_pad, hlens = self.encode(speech, speech_lengths)
+        wanted = self.wanted_taps()
+        with self.tapped_encoder(wanted) as layers:
+            hs_pad, hlens = self.encode(speech, speech_lengths)
         if isinstance(hs_pad, tuple):  # intermediate outputs are not used
             hs_pad = hs_pad[0]
 
@@ -207,18 +209,24 @@ class CIFASRModel(ESPnetASRModel):
             loss_ctc = loss_ctc.float() * text.size(0) / n_tokens
             loss = loss + self.ctc_weight * loss_ctc
             stats.update(loss_ctc=loss_ctc.detach(), cer_ctc=cer_ctc)
-        if self.criterion is not None:
-            states = {"joined": output.states, "transformer": output.hidden}
-            distilled = self.criterion(
-                output.cif.embeddings,
-                states[self.criterion.decoder_states],
-                *(ys_lens, text, text_lengths),
+        if self.has_criteria:
+            taps = self.make_taps(
+                wanted,
+                layers,
+                kwargs.get("utt_id"),
+                hs_pad=hs_pad,
+                hlens=hlens,
+                ys_pad=text,
+                ys_pad_lens=text_lengths,
+                fired=output.cif,
+                logits=output.logits,
+                states={
+                    "output": output.states,
+                    "joined": output.states,
+                    "transformer": output.hidden,
+                },
             )
-            for name, loss_sum in distilled.losses.items():
-                term = loss_sum / n_tokens
-                loss = loss + distilled.weights[name] * term
-                stats[name] = term.detach()
-            stats.update(distilled.stats)
+            loss = self.add_distillation(loss, stats, taps, n_tokens)
 
         stats["loss"] = loss.detach()
         if not self.training:
@@ -268,10 +276,10 @@ class CIFASRModel(ESPnetASRModel):
 
         ``length_error`` is ``sum |fired - target| / sum target`` over the batch.
         ``cer_free`` decodes known prefixes by argmax over freely fired vectors, as
-        the original's validation "wer" does (spec A 6.3): ``<eos>`` is dropped
-        wherever it stands, what did not fire is deleted, a token in the place of
-        ``<eos>`` is inserted. Vectors past that place are not looked at, for there
-        is no known prefix; the original goes on to the longest target of the batch.
+        the authors' validation "wer" does: every ``<eos>`` is dropped, what did not
+        fire is deleted, a token in the place of ``<eos>`` is inserted. Vectors after
+        that place are ignored, because they have no known prefix; the original goes on
+        to the longest target of the batch.
         """
         fired = self.decoder.fire(hs_pad, hlens)
         length_error = (fired.lengths - ys_lens).abs().sum() / ys_lens.sum()

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.processes import PARENT_VARIABLE, die_with_parent
 from espnet_cif_hkd.plugin.registration import register_on_import
+from espnet_cif_hkd.plugin.user_modules import add_user_modules
 
 SPAWNED_MODULE = "espnet_cif_hkd.plugin.spawned"
 # What a spawned child has to run again: "module NAME" or "script PATH". A child
@@ -31,11 +32,16 @@ USAGE = """\
 usage: python3 -m espnet_cif_hkd -m MODULE [ARGUMENT ...]
        python3 -m espnet_cif_hkd SCRIPT [ARGUMENT ...]
        python3 -m espnet_cif_hkd -c CODE [ARGUMENT ...]
+       python3 -m espnet_cif_hkd --user_module NAME[,NAME ...] -m MODULE ...
 
 Runs what python3 would run, in a Python where ESPnet knows the decoder `cif` and the
-model `cif`; so do the processes it spawns. To carry a recipe of ESPnet:
+models `cif` and `hybrid`; so do the processes it spawns. To run a recipe of ESPnet:
 
     ./asr.sh --python "python3 -m espnet_cif_hkd" --asr_config conf/train_asr_cif.yaml
+
+--user_module names modules of your own, which register a criterion, a teacher or a
+class of ESPnet. They are imported in the process and in those it spawns, as are those
+that the environment variable ESPNET_CIF_HKD_USER_MODULE names.
 """
 
 
@@ -55,13 +61,24 @@ def main(argv: Sequence[str]) -> int:
     """Run a target.
 
     Args:
-        argv: ``-m MODULE``, ``-c CODE`` or the path of a script, then its arguments.
+        argv: ``-m MODULE``, ``-c CODE`` or the path of a script, then its arguments;
+            before it ``--user_module NAME``, any number of times.
 
     Returns:
         The exit status, 0 unless the launcher was called wrongly (2) or the input was
         bad (1); exceptions of the target other than ``UserError``, ``SystemExit``
         included, pass through.
     """
+    try:
+        while argv and argv[0] == "--user_module":
+            if len(argv) < 2:
+                return _wrong_usage("--user_module needs an argument")
+            add_user_modules(argv[1])
+            argv = argv[2:]
+        add_user_modules()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     if not argv:
         return _wrong_usage("nothing to run")
     first, rest = argv[0], list(argv[1:])

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.plugin.user_modules import import_user_modules
 
 TASK_MODULE = "espnet2.tasks.asr"
 LM_MODULE = "espnet2.tasks.lm"
@@ -28,18 +29,21 @@ REGISTERED: dict[str, dict[str, tuple[str, str]]] = {
         )
     },
     "decoder_choices": {"cif": ("espnet_cif_hkd.decoder.cif_decoder", "CIFDecoder")},
-    "model_choices": {"cif": ("espnet_cif_hkd.models.cif", "CIFASRModel")},
+    "model_choices": {
+        "cif": ("espnet_cif_hkd.models.cif", "CIFASRModel"),
+        "hybrid": ("espnet_cif_hkd.models.hybrid", "HybridASRModel"),
+    },
 }
 
 
 def register() -> None:
-    """Make ESPnet know our encoder, decoder, model and trainer.
+    """Make ESPnet know our classes and trainer, and import the user's modules.
 
     May be called any number of times. Imports ``espnet2.tasks.asr``.
 
     Raises:
-        UserError: If another class already has one of the names. Then no table has
-            been changed.
+        UserError: If another class already has one of the names; then no table has
+            been changed. If a module of the user's cannot be imported.
     """
     task = importlib.import_module(TASK_MODULE)
     wanted = [
@@ -53,6 +57,7 @@ def register() -> None:
         choices.classes[name] = cls
     _set_trainer(task.ASRTask)
     _register_lm()
+    import_user_modules()
 
 
 def _register_lm() -> None:

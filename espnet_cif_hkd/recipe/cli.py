@@ -7,6 +7,7 @@ from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.processes import Stopped, signals_stop
+from espnet_cif_hkd.plugin.user_modules import add_user_modules
 from espnet_cif_hkd.recipe import options, paths
 from espnet_cif_hkd.recipe.context import Run
 
@@ -63,6 +64,7 @@ def run_recipe(arguments: Sequence[str]) -> None:
         UserError: bad input, or a stage that failed.
     """
     parsed = options.parse(arguments)
+    add_user_modules(parsed.user_module)
     # The stage modules import numpy and soundfile: after the options are known good.
     from espnet_cif_hkd.recipe import plan as stages
 

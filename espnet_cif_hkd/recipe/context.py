@@ -16,12 +16,14 @@ class Run:
         paths: the folders that follow from it.
         arguments: the command line as given, for the ``run.sh`` left behind.
         stages: the stages that will run, in order.
+        stock: whether ESPnet's ``asr.sh`` runs them, after this engine's checks.
     """
 
     options: Options
     paths: Paths
     arguments: Sequence[str]
     stages: list[int] = field(default_factory=list)
+    stock: bool = False
 
     @property
     def rate(self) -> int:

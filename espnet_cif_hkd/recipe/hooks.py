@@ -1,50 +1,49 @@
-"""Filling the teacher's store before the training needs it."""
+"""Filling the stores of teachers before the training needs them.
+
+This module and :mod:`espnet_cif_hkd.recipe.checks.criteria` are all that the recipe
+engine knows of teachers and criteria.
+"""
 
 import argparse
-import importlib
 from contextlib import suppress
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.io.atomic import write_text
 from espnet_cif_hkd.io.log import log
 from espnet_cif_hkd.recipe.commands import logged_to
 from espnet_cif_hkd.recipe.context import Run
 
 
 def dump_teacher(run: Run, args: argparse.Namespace) -> None:
-    """Write the teacher's features of all training texts, if a store is configured.
+    """Store the targets of all training texts, if a criterion names a store.
 
-    What the store has already is kept: an interrupted dump goes on.
+    What a store has already is kept: an interrupted dump goes on.
+
+    Args:
+        run: The run, after stage 5.
+        args: Of the training: ``--asr_config`` with the changes of ``--asr_args``.
+
+    Raises:
+        UserError: A teacher or a store does not fit.
     """
-    conf = (args.model_conf or {}).get("criterion_conf") or {}
-    if args.model != "cif" or not conf.get("teacher_store"):
-        return
-    import yaml
+    from espnet_cif_hkd.distill.filling import fill_stores, stores
 
+    folders = [folder for _, folder in stores(args.model_conf or {})]
+    if not folders:
+        return
     options, paths = run.options, run.paths
-    # What training will have: --asr_config with the changes of --asr_args.
-    names = ("model_conf", "preprocessor", "preprocessor_conf")
-    config = paths.asr_exp / "dump_teacher.yaml"
-    write_text(
-        config,
-        yaml.safe_dump({name: getattr(args, name, None) for name in names}),
-    )
-    model = ["--bpemodel", paths.bpemodel] if paths.bpemodel != "none" else []
-    log(f"storing the teacher's features in {conf['teacher_store']}")
-    command = importlib.import_module("espnet_cif_hkd.cli.dump_teacher")
-    words = [
-        *("--asr_config", str(config)),
-        *("--token_list", str(paths.token_list)),
-        *("--token_type", options.token_type, *model),
-        *("--cleaner", options.cleaner, "--g2p", options.g2p),
-        *("--non_linguistic_symbols", options.nlsyms_txt),
-        *("--text", str(paths.train_dir / "text")),
-        str(paths.data_feats / options.valid_set / "text"),
-        *("--store", str(conf["teacher_store"])),
-    ]
+    log(f"storing the teacher's features in {', '.join(folders)}")
+    tokens = {
+        "token_list": str(paths.token_list),
+        "token_type": options.token_type,
+        "bpemodel": paths.bpemodel,
+        "cleaner": options.cleaner,
+        "g2p": options.g2p,
+        "non_linguistic_symbols": options.nlsyms_txt,
+    }
+    texts = [paths.train_dir / "text", paths.data_feats / options.valid_set / "text"]
     with logged_to(paths.asr_exp / "dump_teacher.log", "teacher's features"):
-        command.run(command.get_parser().parse_args(words))
+        fill_stores(vars(args), options.asr_config, tokens, texts)
 
 
 def teacher_inputs(run: Run, args: argparse.Namespace) -> list[Path]:

@@ -107,9 +107,13 @@ class Options:
     drop_empty_text: bool = False
     channel: str = ""
     hf_private: bool = False
+    user_module: str = ""
 
 
-ENGINE_ONLY = ("reuse", "drop_too_long", "drop_empty_text", "channel", "hf_private")
+ENGINE_ONLY = (
+    *("reuse", "drop_too_long", "drop_empty_text", "channel", "hf_private"),
+    "user_module",
+)
 
 # What --help says of options whose names do not.
 NOTES = {

@@ -13,6 +13,7 @@ from pathlib import Path
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io import processes
 from espnet_cif_hkd.io.log import log
+from espnet_cif_hkd.plugin.user_modules import add_user_modules
 from espnet_cif_hkd.recipe import dropped, options, paths
 from espnet_cif_hkd.recipe.context import Run
 
@@ -54,7 +55,8 @@ def engine_run(arguments: Sequence[str]) -> Run | None:
     except UserError as error:
         log(f"without this package's checks before stage {_STAGE}: {error}")
         return None
-    return Run(parsed, paths.derive(parsed), arguments, stages.selected(parsed))
+    numbers = stages.selected(parsed)
+    return Run(parsed, paths.derive(parsed), arguments, numbers, stock=True)
 
 
 def check(run: Run) -> None:
@@ -86,6 +88,7 @@ def run_stock(asr_sh: Path, python: str, arguments: Sequence[str]) -> None:
         UserError: bad input, or ``asr.sh`` failed.
     """
     kept, taken = split_engine_options(arguments)
+    add_user_modules(taken.get("user_module", ""))
     if taken.get("reuse") == "true":
         log("--reuse is this package's engine only: asr.sh runs every stage again")
     command = ["bash", str(asr_sh), "--python", f"{python} -m espnet_cif_hkd", *kept]

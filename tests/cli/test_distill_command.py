@@ -98,7 +98,7 @@ def test_command_says_what_is_wrong(recipe, capsys, change, match):
 
 def test_command_needs_a_criterion_and_a_store(recipe, capsys):
     for model_conf, match in [
-        ({}, "criterion is None"),
+        ({}, "names no criterion"),
         ({"criterion": "hkd", "criterion_conf": {}}, "teacher_store is not set"),
     ]:
         Path("train.yaml").write_text(yaml.safe_dump({"model_conf": model_conf}))

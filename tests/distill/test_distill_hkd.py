@@ -9,7 +9,8 @@ import pytest
 import torch
 from tiny_bert import HIDDEN, LAYERS, POSITIONS, build_tiny_bert
 
-from espnet_cif_hkd.distill import HKDCriterion, criterion_choices
+from espnet_cif_hkd.cif import CIFOutput
+from espnet_cif_hkd.distill import HKDCriterion, Student, Taps, criterion_choices
 from espnet_cif_hkd.distill.check import check_teacher
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.losses.contrastive import token_contrastive_loss
@@ -42,8 +43,11 @@ def closed(monkeypatch):
     monkeypatch.setattr(teacher, "open_teacher", refuse)
 
 
+STUDENT = Student("cif", tuple(CHARS), {"fired": 6, "states:output": 7})
+
+
 def batch(texts, embed=6, state=7, seed=0):
-    """Arguments of a criterion's forward, with NaN as padding of the vectors."""
+    """Taps with NaN as padding of the vectors, which are leaves of the graph."""
     sequences = [encode(t) for t in texts]
     ys_lens = torch.tensor([len(s) for s in sequences])
     lengths = ys_lens + 1
@@ -56,12 +60,15 @@ def batch(texts, embed=6, state=7, seed=0):
         n = len(ids) + 1
         embeddings[b, :n] = torch.randn(n, embed, generator=generator)
         states[b, :n] = torch.randn(n, state, generator=generator)
-    return (
-        embeddings.requires_grad_(),
-        states.requires_grad_(),
-        lengths,
-        ys_pad,
-        ys_lens,
+    none = torch.zeros(len(texts))
+    fired = CIFOutput(embeddings.requires_grad_(), lengths, none, none, none)
+    return Taps(
+        hs_pad=torch.zeros(len(texts), 1, embed),
+        hlens=torch.ones(len(texts), dtype=torch.long),
+        ys_pad=ys_pad,
+        ys_pad_lens=ys_lens,
+        fired=fired,
+        states={"output": states.requires_grad_()},
     )
 
 
@@ -70,14 +77,15 @@ TEXTS = ["THE CAT IS PLAYING", "IT'S ÉX", "", "THE CAT"]
 
 def hkd(plm, **options):
     torch.manual_seed(1)
-    return HKDCriterion(CHARS, 6, 7, plm, HIDDEN, **options)
+    return HKDCriterion(STUDENT, plm, HIDDEN, **options)
 
 
 def test_losses_are_the_sums_of_the_paper(plm):
     criterion = hkd(plm, acoustic={"num_negatives": "all"}).eval()
-    arguments = batch(TEXTS)
-    output = criterion(*arguments)
-    embeddings, states, lengths = arguments[:3]
+    taps = batch(TEXTS)
+    output = criterion(taps)
+    embeddings, states = taps.fired.embeddings, taps.states["output"]
+    lengths = taps.token_lens
     features = OnlineTeacher(TeacherConfig(plm, HIDDEN), CHARS).features(
         [encode(t) for t in TEXTS], CPU
     )
@@ -96,19 +104,20 @@ def test_losses_are_the_sums_of_the_paper(plm):
 
 def test_padding_reaches_no_gradient(plm):
     criterion = hkd(plm)
-    arguments = batch(TEXTS)
-    output = criterion(*arguments)
+    taps = batch(TEXTS)
+    output = criterion(taps)
     sum(output.losses.values()).backward()
-    for tensor in (*arguments[:2], *criterion.parameters()):
+    leaves = (taps.fired.embeddings, taps.states["output"])
+    for tensor in (*leaves, *criterion.parameters()):
         assert tensor.grad.isfinite().all() and tensor.grad.any()
 
 
 def test_validation_draws_the_same_negatives_each_time(plm):
     criterion = hkd(plm, acoustic={"num_negatives": 5}, linguistic=None)
-    arguments = batch(TEXTS)
+    taps = batch(TEXTS)
 
     def losses(count):
-        results = [criterion(*arguments).losses["loss_acd"] for _ in range(count)]
+        results = [criterion(taps).losses["loss_acd"] for _ in range(count)]
         return {float(loss.detach()) for loss in results}
 
     criterion.eval()
@@ -129,30 +138,29 @@ def test_validation_draws_the_same_negatives_each_time(plm):
 def test_weight_zero_builds_nothing(plm, acoustic, linguistic, names):
     criterion = hkd(plm, acoustic=acoustic, linguistic=linguistic)
     assert {k.partition(".")[0] for k in criterion.state_dict()} == names
-    output = criterion(*batch(TEXTS))
+    output = criterion(batch(TEXTS))
     losses = {"acoustic_projection": "loss_acd", "linguistic_projection": "loss_lrd"}
     assert set(output.losses) == {losses[n] for n in names} == set(output.weights)
 
 
 def test_both_weights_zero_never_open_a_teacher(closed):
-    criterion = HKDCriterion(
-        CHARS, 6, 7, acoustic={"weight": 0}, linguistic={"weight": 0}
-    )
-    assert criterion(*batch(TEXTS)).losses == {}
+    criterion = HKDCriterion(STUDENT, acoustic={"weight": 0}, linguistic={"weight": 0})
+    assert criterion.wants == frozenset()
+    assert criterion(batch(TEXTS)).losses == {}
     assert list(criterion.parameters()) == []
 
 
 def test_building_and_loading_never_open_a_teacher(closed):
-    criterion = HKDCriterion(CHARS, 6, 7, "no/such/folder", HIDDEN)
+    criterion = HKDCriterion(STUDENT, "no/such/folder", HIDDEN)
     criterion.load_state_dict(copy.deepcopy(criterion).state_dict())
     with pytest.raises(AssertionError, match="was opened"):
-        criterion(*batch(TEXTS))
+        criterion(batch(TEXTS))
 
 
 def test_the_plm_is_no_part_of_the_module(plm):
     criterion = hkd(plm)
     before = set(criterion.state_dict())
-    criterion(*batch(TEXTS))
+    criterion(batch(TEXTS))
     assert set(criterion.state_dict()) == before
     assert len(list(criterion.parameters())) == 4
     assert len(list(criterion.modules())) == 3
@@ -164,10 +172,8 @@ def test_the_plm_is_no_part_of_the_module(plm):
         assert twin._teacher._opened is None
         twin.eval()
         criterion.eval()
-        arguments = batch(TEXTS)
-        torch.testing.assert_close(
-            twin(*arguments).losses, criterion(*arguments).losses
-        )
+        taps = batch(TEXTS)
+        torch.testing.assert_close(twin(taps).losses, criterion(taps).losses)
 
 
 @pytest.mark.parametrize("layer", range(-LAYERS - 1, LAYERS + 1))
@@ -240,12 +246,6 @@ def test_bfloat16_is_close(plm):
     assert not torch.equal(low, full)
 
 
-def test_lengths_must_fit_the_text(plm):
-    embeddings, states, lengths, ys_pad, ys_lens = batch(TEXTS)
-    with pytest.raises(ValueError, match="ys_pad_lens"):
-        hkd(plm)(embeddings, states, lengths - 1, ys_pad, ys_lens)
-
-
 def test_choices_tolerate_strings_for_null():
     for name in (None, "none", "None", "null", "nil"):
         assert criterion_choices.get_class(name) is None
@@ -270,7 +270,10 @@ def test_choices_tolerate_strings_for_null():
         ({"linguistic": 5}, "linguistic is 5; it must hold options"),
         ({"linguistic": {"weight": "x"}}, "linguistic.weight is 'x'"),
         ({"linguistic": {"reduction": "max"}}, "linguistic.reduction is 'max'"),
-        ({"linguistic": {"states": "before"}}, "'before'; use joined or transformer"),
+        (
+            {"linguistic": {"states": "before"}},
+            "'before'; use output or joined",
+        ),
         ({"linguistic": {"states": None}}, "linguistic.states is None"),
         ({"acoustic": {"share_negatives": "yes"}}, "share_negatives is 'yes'"),
         ({"teacher_dtype": "int8"}, "teacher_dtype: 'int8'"),
@@ -349,7 +352,7 @@ def test_check_finds_what_a_folder_lacks(plm, tmp_path, what, match):
 def test_damaged_weights_are_refused(plm, tmp_path):
     name = damaged(plm, tmp_path / "plm", "cut weights")
     with pytest.raises(UserError, match="cannot open its weights"):
-        hkd(name)(*batch(TEXTS))
+        hkd(name)(batch(TEXTS))
 
 
 def test_weights_that_are_missing_are_not_random(plm, tmp_path):
@@ -361,7 +364,7 @@ def test_weights_that_are_missing_are_not_random(plm, tmp_path):
     del weights[next(k for k in weights if "layer.1.output.dense.weight" in k)]
     save_file(weights, path, metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"lacks 1 of them, e\.g\. .*layer\.1"):
-        hkd(name)(*batch(TEXTS))
+        hkd(name)(batch(TEXTS))
 
 
 def test_real_plm_teaches(minilm):

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from recorder import Recorder
 from test_model import gradients
 from tiny_bert import HIDDEN, build_tiny_bert
 from tiny_model import tiny_batch, tiny_model
 
-from espnet_cif_hkd.distill import AbsDistillCriterion, DistillOutput
 from espnet_cif_hkd.plugin.compat import add_sos_eos
 
 
@@ -42,6 +42,7 @@ def regression(model):
 
 def test_the_default_is_the_joined_states_bit_for_bit(bert):
     default, joined = model_with(bert, {}), model_with(bert, {"states": "joined"})
+    assert default.criterion.wants == {"states:output"}
     losses = [model(**tiny_batch())[0] for model in (default, joined)]
     assert torch.equal(*losses)
     for loss in losses:
@@ -75,31 +76,17 @@ def test_states_before_joining_do_not_know_the_vector_of_their_token(bert):
         assert not reached[0, 2:].any()
 
 
-class WrittenBefore(AbsDistillCriterion):
-    """As third parties wrote them before there was a choice."""
-
-    def __init__(self):
-        super().__init__()
-        self.got = None
-
-    def forward(self, embeddings, states, lengths, ys_pad, ys_pad_lens):
-        self.got = states
-        return DistillOutput()
-
-
-class AskingForBefore(WrittenBefore):
-    decoder_states = "transformer"
-
-
 @pytest.mark.parametrize(
-    ("criterion", "name"), [(WrittenBefore, "states"), (AskingForBefore, "hidden")]
+    ("states", "field"),
+    [("output", "states"), ("joined", "states"), ("transformer", "hidden")],
 )
-def test_a_criterion_gets_what_it_asks_for(criterion, name):
-    model = tiny_model()
-    model.criterion = criterion()
+def test_a_criterion_gets_the_states_it_wants(states, field):
+    model = tiny_model().train()
+    model.criterion = Recorder(f"states:{states}")
     model(**tiny_batch())
-    expected = getattr(decoder_output(model, tiny_batch()), name)
-    assert torch.equal(model.criterion.got, expected)
+    expected = getattr(decoder_output(model, tiny_batch()), field)
+    assert torch.equal(model.criterion.got.states[states], expected)
+    assert model.criterion.got.fired is None
 
 
 def test_parameters_load_either_way(bert):

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from espnet_cif_hkd.distill import HKDCriterion
+from espnet_cif_hkd.distill import HKDCriterion, Student
+from espnet_cif_hkd.distill.taps import MODEL_TAPS
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(ROOT.glob("egs2/*/asr_hkd/conf/train_asr_cif*.yaml"))
@@ -149,6 +150,7 @@ def test_values_given_by_their_paths_change_nothing_else():
     page = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
     lines = re.findall(r'--asr_args "(--model_conf criterion.*)"', page)
     changes = []
+    student = Student("cif", (), dict.fromkeys(MODEL_TAPS["cif"], 1))
     for line in lines:
         args = get_parser().parse_args(["--config", str(conf), *line.split()])
         expected = yaml.safe_load(conf.read_text())["model_conf"]
@@ -158,5 +160,5 @@ def test_values_given_by_their_paths_change_nothing_else():
             expected["criterion_conf"][level][key] = yaml.safe_load(value)
             changes.append(change)
         assert args.model_conf == expected
-        HKDCriterion([], 1, 1, **args.model_conf["criterion_conf"])
+        HKDCriterion(student, **args.model_conf["criterion_conf"])
     assert len(lines) == 3 and len(changes) == 4

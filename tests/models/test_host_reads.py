@@ -111,7 +111,7 @@ def test_a_step_of_the_model_waits_twice(n_batch):
       ESPnet's loop would fetch each.
     """
     found = ours(reads(tiny_model(**CIF_CONFORMER).train(), tiny_batch(n_batch)))
-    assert found == {"encoder.cif_conformer": 1, "model": 1}
+    assert found == {"encoder.cif_conformer": 1, "models.cif": 1}
 
 
 def test_hkd_waits_once_more(tmp_path):
@@ -123,6 +123,6 @@ def test_hkd_waits_once_more(tmp_path):
     model(**batch)  # opens the teacher
     assert ours(reads(model, batch)) == {
         "encoder.cif_conformer": 1,
-        "model": 1,
+        "models.cif": 1,
         "distill.hkd": 1,
     }

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_distill_hkd import STUDENT, batch
 from tiny_bert import HIDDEN, build_tiny_bert
 
 from espnet_cif_hkd.distill import HKDCriterion
@@ -80,18 +81,12 @@ def test_stored_equals_online_within_float16(tmp_path, online):
 
 def test_criterion_with_a_store_opens_no_plm(tmp_path, online, monkeypatch):
     fill(tmp_path / "store", online)
-    arguments = (
-        torch.randn(1, 8, 6),
-        torch.randn(1, 8, 7),
-        torch.tensor([8]),
-        torch.tensor([encode("THE CAT")]),
-        torch.tensor([7]),
-    )
+    taps = batch(["THE CAT"])
     results = []
     for store in (None, str(tmp_path / "store")):
         torch.manual_seed(0)
-        criterion = HKDCriterion(CHARS, 6, 7, online.config.name, HIDDEN, store).eval()
-        results.append(criterion(*arguments).losses)
+        criterion = HKDCriterion(STUDENT, online.config.name, HIDDEN, store).eval()
+        results.append(criterion(taps).losses)
         monkeypatch.setattr(teacher, "open_teacher", None)
     for name, loss in results[0].items():
         torch.testing.assert_close(results[1][name], loss, rtol=1e-2, atol=1e-2)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_distill_hkd import CHARS, CPU, TEXTS, batch, encode
+from test_distill_hkd import CHARS, CPU, STUDENT, TEXTS, batch, encode
 from test_host_reads import Copies, Reads
 from tiny_bert import HIDDEN, build_tiny_bert
 
@@ -39,13 +39,14 @@ def test_the_criterion_waits_for_the_device_once(tmp_path, where, texts):
         store = str(tmp_path / "store")
         online = OnlineTeacher(TeacherConfig(plm, HIDDEN), CHARS)
         dump_store(tmp_path / "store", lambda: map(encode, texts), online, CPU)
-    criterion = HKDCriterion(CHARS, 6, 7, plm, HIDDEN, store).train()
+    criterion = HKDCriterion(STUDENT, plm, HIDDEN, store).train()
     arguments = batch(texts)
-    criterion(*arguments)  # opens the store or the PLM
+    criterion(arguments)  # opens the store or the PLM
     reads = Reads()
     with Copies(reads.found), reads:
-        output = criterion(*arguments)
+        output = criterion(arguments)
         (output.losses["loss_acd"] + output.losses["loss_lrd"]).backward()
     found = {k: n for k, n in reads.found.items() if k != "elsewhere"}
     assert found == {"distill.hkd": 1}
-    assert arguments[0].grad.isfinite().all() and arguments[1].grad.isfinite().all()
+    for leaf in (arguments.fired.embeddings, arguments.states["output"]):
+        assert leaf.grad.isfinite().all()

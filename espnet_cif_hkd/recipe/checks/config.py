@@ -11,6 +11,7 @@ from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.recipe import commands
 from espnet_cif_hkd.recipe.checks.trained import check_same_model
 from espnet_cif_hkd.recipe.context import Run
+from espnet_cif_hkd.recipe.options import STOCK_ENGINE
 from espnet_cif_hkd.recipe.stages import train
 
 _STREAMING_ENCODERS = ("contextual_block_conformer", "contextual_block_transformer")
@@ -82,6 +83,12 @@ def _check_model(args: argparse.Namespace, run: Run) -> None:
         raise UserError(
             f"'model: {args.model}' with 'decoder: {args.decoder}': "
             "cif works only with cif, set both"
+        )
+    if args.decoder == "transducer" and not run.stock:
+        raise UserError(
+            "'decoder: transducer' is not in the pip-only engine: its loss needs "
+            "warprnnt_pytorch, which pip cannot install, and its training has no "
+            f"accuracy to select a model by: {STOCK_ENGINE}"
         )
     if run.options.pretrained_model:
         path = Path(run.options.pretrained_model.split(":")[0])

@@ -17,6 +17,7 @@ from espnet_cif_hkd.io.tables import (
 )
 from espnet_cif_hkd.recipe import dropped
 from espnet_cif_hkd.recipe.checks import stamps
+from espnet_cif_hkd.recipe.checks.criteria import check_criteria
 from espnet_cif_hkd.recipe.checks.texts import check_texts
 from espnet_cif_hkd.recipe.checks.trained import check_parameters
 from espnet_cif_hkd.recipe.context import Run
@@ -137,42 +138,13 @@ def check_model(run: Run, args: argparse.Namespace) -> None:
     log(f"preflight: the model has {parameters:,} parameters")
 
 
-def check_teacher(
-    run: Run, args: argparse.Namespace, token_list: list[str] | None
-) -> None:
-    """Refuse a teacher that is missing or does not fit, if one is configured.
-
-    Args:
-        run: the run.
-        args: of the training.
-        token_list: of the recogniser; None before stage 5 has made it, when all that
-            does not depend on it is checked.
-
-    Raises:
-        UserError: naming the teacher and what to do.
-    """
-    conf = args.model_conf or {}
-    if args.model != "cif" or conf.get("criterion") in (None, "none", "null", "nil"):
-        return
-    from espnet_cif_hkd.distill.check import check_teacher as check
-
-    criterion = dict(conf.get("criterion_conf") or {})
-    report = check(criterion, token_list, run.options.token_type)
-    if report is not None and token_list and report.unknown_tokens:
-        log(
-            f"preflight: {report.teacher} does not know "
-            f"{len(report.unknown_tokens)} of {len(token_list)} tokens: "
-            f"{first_few(report.unknown_tokens)}"
-        )
-
-
 def check_data(run: Run, args: argparse.Namespace) -> None:
     """All checks that need the data of stages 1 to 5.
 
     Raises:
         UserError: one line that names the fault and its fix.
     """
-    check_teacher(run, args, check_token_list(run))
+    check_criteria(run, args, check_token_list(run))
     check_restored(run)
     folders = [dropped.data_folder(run, part) for part in dropped.PARTS]
     for folder in folders:

@@ -1,0 +1,211 @@
+"""Gives a model of ESPnet criteria, and the taps that they want."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from espnet_cif_hkd.distill.choices import Configured, configured
+from espnet_cif_hkd.distill.criterion import AbsDistillCriterion, check_signature
+from espnet_cif_hkd.distill.taps import Student, Taps, layers_of, require_taps
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.models.layer_taps import (
+    LayerOutputs,
+    frame_timing,
+    layer_count,
+    tapped_layers,
+)
+
+# What models log after their criteria.
+_LATER = frozenset({"loss", "cer", "wer", "cer_free", "length_error"})
+
+
+class DistillingMixin:
+    """Criteria of a model, before one of ESPnet's models among its bases.
+
+    Attributes:
+        criterion: The criterion of ``model_conf.criterion``, or None. Its parameters
+            are ``criterion.*`` in a checkpoint.
+        criteria: Those of ``model_conf.criteria``, by the user's names for them; their
+            parameters are ``criteria.NAME.*``.
+    """
+
+    criterion: AbsDistillCriterion | None
+    criteria: torch.nn.ModuleDict
+    training: bool
+    token_list: list[str]
+    encoder: Any
+    frontend: Any
+    postencoder: Any
+
+    def add_criteria(
+        self,
+        model: str,
+        sizes: Mapping[str, int],
+        criterion: str | None,
+        criterion_conf: Mapping[str, Any] | None,
+        criteria: Mapping[str, Any] | None,
+    ) -> None:
+        """Build the criteria; called last in the model's constructor.
+
+        Args:
+            model: Name of the model in YAML.
+            sizes: Widths of its taps by their names, without encoder layers.
+            criterion: Of ``model_conf``, as the other two.
+            criterion_conf: Options of ``criterion``.
+            criteria: Several criteria.
+
+        Raises:
+            UserError: A criterion or an option is unknown, or a criterion wants a tap
+                that the model lacks.
+        """
+        count = layer_count(self.encoder)
+        width = self.encoder.output_size() if count else 0
+        layers = {f"layer:{n}": width for n in range(1, count + 1)}
+        student = Student(model, tuple(self.token_list), {**sizes, **layers})
+        self.criterion = None
+        self.criteria = torch.nn.ModuleDict()
+        for item in configured(
+            {
+                "criterion": criterion,
+                "criterion_conf": criterion_conf,
+                "criteria": criteria,
+            }
+        ):
+            built = _build(item, student)
+            if item.name:
+                self.criteria[item.name] = built
+            else:
+                self.criterion = built
+
+    def _named_criteria(self) -> list[tuple[str, AbsDistillCriterion]]:
+        """All criteria with the prefix of their names in the log."""
+        found: list[tuple[str, Any]] = []
+        if self.criterion is not None:
+            found.append(("", self.criterion))
+        return found + [(f"{name}.", item) for name, item in self.criteria.items()]
+
+    @property
+    def has_criteria(self) -> bool:
+        """Whether anything is distilled."""
+        return self.criterion is not None or len(self.criteria) > 0
+
+    def wanted_taps(self) -> frozenset[str]:
+        """Names of the taps that some criterion reads."""
+        wants = (criterion.wants for _, criterion in self._named_criteria())
+        return frozenset[str]().union(*wants)
+
+    @contextlib.contextmanager
+    def tapped_encoder(self, wanted: frozenset[str]) -> Iterator[LayerOutputs]:
+        """Keep the outputs of the wanted encoder layers while the encoder runs."""
+        with tapped_layers(self.encoder, layers_of(wanted)) as outputs:
+            yield outputs
+
+    def make_taps(
+        self,
+        wanted: frozenset[str],
+        outputs: LayerOutputs,
+        utt_ids: Any,
+        **given: Any,
+    ) -> Taps:
+        """Taps of this step.
+
+        Args:
+            wanted: What the criteria want; everything else is left out.
+            outputs: Of the wanted encoder layers.
+            utt_ids: As ESPnet's trainer gives them.
+            given: Other fields of :class:`Taps`; ``states`` may hold too many.
+        """
+        timing = frame_timing(self.frontend, self.encoder, outputs.layers)
+        if self.postencoder is not None:
+            timing.pop("hs_pad", None)
+        states = given.pop("states", {})
+        for name in ("fired", "logits"):
+            if name not in wanted:
+                given.pop(name, None)
+        return Taps(
+            layers=outputs.layers,
+            layer_lens=outputs.lengths,
+            timing=timing,
+            states={n: s for n, s in states.items() if f"states:{n}" in wanted},
+            utt_ids=None if utt_ids is None else list(utt_ids),
+            **given,
+        )
+
+    def add_distillation(
+        self, loss: Tensor, stats: dict[str, Any], taps: Taps, divisor: Any
+    ) -> Tensor:
+        """The loss with the weighted losses of all criteria; extends ``stats``.
+
+        Args:
+            loss: Of the model, a scalar.
+            stats: Of the model. A criterion of ``criteria`` logs ``NAME.loss``.
+            taps: Of this step.
+            divisor: What sums over target tokens are divided by.
+
+        Raises:
+            UserError: A criterion logs under a name of the model's.
+        """
+        for prefix, criterion in self._named_criteria():
+            output = criterion(taps)
+            for name, loss_sum in output.losses.items():
+                frames = output.frames.get(name)
+                if frames is None:
+                    term = loss_sum / divisor
+                else:
+                    count = torch.as_tensor(frames, device=loss_sum.device)
+                    term = loss_sum * self._share_of_frames(count, taps)
+                loss = loss + output.weights[name] * term
+                _enter(stats, prefix + name, term.detach())
+            for name, value in output.stats.items():
+                _enter(stats, prefix + name, value)
+        return loss
+
+    def _share_of_frames(self, frames: Tensor, taps: Taps) -> Tensor:
+        """What a sum over frames is multiplied with: 1 / frames of all processes.
+
+        ESPnet's trainer averages the losses of the processes by their weights, the
+        numbers of target tokens, which this factor undoes. A process whose batch has no
+        frame counts, too. In validation each process divides by its own number, since
+        ESPnet plots attention on the first process alone.
+        """
+        distributed = torch.distributed
+        count = frames.detach().double()
+        if (
+            not self.training
+            or not distributed.is_available()
+            or not distributed.is_initialized()
+            or distributed.get_world_size() == 1
+        ):
+            return (1 / count.clamp(min=1)).float()
+        weight = self.batch_weight(taps)
+        total = torch.stack([count, weight.to(count)])
+        distributed.all_reduce(total)
+        return (total[1] / (total[0].clamp(min=1) * weight)).float()
+
+    def batch_weight(self, taps: Taps) -> Tensor:
+        """What the model returns as the weight of the batch: its target tokens."""
+        return taps.token_lens.sum()
+
+
+def _build(item: Configured, student: Student) -> AbsDistillCriterion:
+    """Build a criterion; check its options before, and its taps after."""
+    with item.naming():
+        check_signature(item.cls, item.conf)
+        build: Callable[..., AbsDistillCriterion] = item.cls
+        student = dataclasses.replace(student, label=item.label)
+        criterion = build(student, **item.conf)
+    require_taps(item.label, criterion.wants, student.sizes, student.model)
+    return criterion
+
+
+def _enter(stats: dict[str, Any], name: str, value: Any) -> None:
+    if name in stats or name in _LATER:
+        raise UserError(
+            f"a criterion logs {name!r}, a name that the model has already: rename it, "
+            "or move the criterion into model_conf.criteria, which adds its name"
+        )
+    stats[name] = value

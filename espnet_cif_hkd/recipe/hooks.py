@@ -1,7 +1,7 @@
-"""Filling the stores of teachers before the training needs them.
+"""What the recipe engine asks of models, criteria and teachers.
 
-This module and :mod:`espnet_cif_hkd.recipe.checks.criteria` are all that the recipe
-engine knows of teachers and criteria.
+This module and :mod:`espnet_cif_hkd.recipe.checks.criteria` are the only
+ones of the engine that import them.
 """
 
 import argparse
@@ -73,3 +73,14 @@ def teacher_inputs(run: Run, args: argparse.Namespace) -> list[Path]:
             place = Path(resolve_teacher(str(criterion["teacher"])))
             found += [place] if place.is_dir() else []
     return found
+
+
+def trained_by(checkpoint: Path) -> str | None:
+    """The version of this package that trained a model; None if it is not recorded."""
+    import torch
+
+    from espnet_cif_hkd.models.checkpoint import made_by
+
+    return made_by(
+        torch.load(str(checkpoint), map_location="cpu", weights_only=True, mmap=True)
+    )

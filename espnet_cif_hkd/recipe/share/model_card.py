@@ -10,6 +10,7 @@ import yaml
 from espnet_cif_hkd import __version__
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.log import log
+from espnet_cif_hkd.recipe.hooks import trained_by
 from espnet_cif_hkd.recipe.paths import sampling_rate
 from espnet_cif_hkd.recipe.share.packed import Packed
 from espnet_cif_hkd.recipe.share.published import publishable
@@ -68,16 +69,6 @@ def training_command(folder: Path) -> str | None:
         return None
     line = script.read_text(encoding="utf-8").split("\n", 1)[0]
     return publishable(re.sub(r"\s+--stage 11 \"\$@\"; exit \$\?$", "", line))
-
-
-def _trained_by(model_file: Path) -> str | None:
-    import torch
-
-    from espnet_cif_hkd.models.checkpoint import made_by
-
-    return made_by(
-        torch.load(str(model_file), map_location="cpu", weights_only=True, mmap=True)
-    )
 
 
 def decoding_options(config_file: str, arguments: str) -> dict[str, Any]:
@@ -161,7 +152,7 @@ def build(repo: str, packed: Packed, folder: Path, decoding: Mapping[str, Any]) 
     )
     ours = [key for key, names in _OURS.items() if config.get(key) in names]
     if ours:
-        version = _trained_by(folder / packed.files["asr_model_file"])
+        version = trained_by(folder / packed.files["asr_model_file"])
         by = f"espnet-cif-hkd {version or ''}".rstrip()
         trained_with = f"{by} on {trained_with}"
         kind, module = f"CIF {kind}", "espnet_cif_hkd"

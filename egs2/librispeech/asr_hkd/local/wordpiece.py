@@ -18,11 +18,10 @@ from typing import Any
 
 import yaml
 
-from espnet_cif_hkd.distill.hkd import teacher_config
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.log import log
 from espnet_cif_hkd.io.tables import write_text
-from espnet_cif_hkd.teachers.text.plm import open_tokenizer
+from espnet_cif_hkd.teachers.text.plm import open_tokenizer, teacher_config
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz'"
 BLANK, UNKNOWN, SOS_EOS = "<blank>", "<unk>", "<sos/eos>"

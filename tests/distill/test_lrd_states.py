@@ -3,9 +3,8 @@
 import pytest
 import torch
 from recorder import Recorder
-from test_model import gradients
 from tiny_bert import HIDDEN, build_tiny_bert
-from tiny_model import tiny_batch, tiny_model
+from tiny_model import gradients, tiny_batch, tiny_model
 
 from espnet_cif_hkd.plugin.compat import add_sos_eos
 

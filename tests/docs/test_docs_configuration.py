@@ -1,9 +1,9 @@
 """docs/configuration.md says what the code says."""
 
-import importlib.util
 import re
 from pathlib import Path
 
+import generate_docs
 import pytest
 import yaml
 
@@ -14,16 +14,9 @@ ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(ROOT.glob("egs2/*/asr_hkd/conf/train_asr_cif*.yaml"))
 
 
-def load_tool(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"tools/{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def tool():
-    return load_tool("generate_docs")
+    return generate_docs
 
 
 @pytest.fixture(scope="module")

@@ -89,3 +89,16 @@ def tiny_batch(n_batch=3, seed=0, dtype=torch.float32):
         "text": text,
         "text_lengths": text_lengths,
     }
+
+
+def slice_batch(batch, chosen):
+    cut = {k: v[chosen] for k, v in batch.items()}
+    cut["speech"] = cut["speech"][:, : cut["speech_lengths"].max()]
+    cut["text"] = cut["text"][:, : cut["text_lengths"].max()]
+    return cut
+
+
+def gradients(model):
+    return {
+        k: p.grad.clone() for k, p in model.named_parameters() if p.grad is not None
+    }

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_distill_hkd import STUDENT, batch
+from hkd_batch import CHARS, CPU, STUDENT, batch, encode
 from tiny_bert import HIDDEN, build_tiny_bert
 
 from espnet_cif_hkd.distill import HKDCriterion
@@ -29,16 +29,9 @@ from espnet_cif_hkd.teachers.text import plm as teacher
 from espnet_cif_hkd.teachers.text.online import OnlineTeacher
 from espnet_cif_hkd.teachers.text.plm import TeacherConfig
 
-CHARS = ["<blank>", "<unk>", "<space>", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ'", "<sos/eos>"]
-CPU = torch.device("cpu")
 TOKENS, PAIRS = Payload("tokens", HIDDEN), Payload("tokens", 2)
 TEXTS = ["THE CAT IS PLAYING", "IT'S É", "", "THE CAT", "PLAY IT", "THE CAT"]
 SMALL = 300  # bytes of a shard: 12 vectors, one or two sentences
-
-
-def encode(text):
-    names = ["<space>" if c == " " else c for c in text]
-    return [CHARS.index(n) if n in CHARS else 1 for n in names]
 
 
 SEQUENCES = [encode(t) for t in TEXTS]

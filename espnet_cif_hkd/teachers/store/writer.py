@@ -255,7 +255,7 @@ def _locked(folder: Path) -> Iterator[None]:
     # Trainings that share a store begin together; the second one waits, and then there
     # may be nothing left to do.
     with alone(folder / ".lock", logging.warning, unwritable=unwritable):
-        for leftover in folder.glob(".*.tmp"):
+        for leftover in (*folder.glob(".*.part"), *folder.glob(".*.tmp")):
             leftover.unlink()
         yield
 

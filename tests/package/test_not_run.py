@@ -24,6 +24,6 @@ def test_a_run_without_a_checkout_says_so_at_its_end() -> None:
     assert stars.startswith("***") and " NOT RUN " in stars
     assert told == (
         "tests/recipe/test_stock_asr_sh.py: "
-        "ESPNET_ROOT is not set: ESPnet's own asr.sh was not run"
+        "ESPNET_ROOT is not set: not compared with ESPnet's own scripts"
     )
     assert "skipped" in last and "passed" not in last

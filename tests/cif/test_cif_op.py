@@ -314,7 +314,7 @@ def test_wrong_shapes_are_named(shapes, message):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_wide_vectors_in_every_dtype(dtype):
-    """Widths at which the sums run through vector units, against the whole matrix."""
+    """Widths at which the sums use vector units, against the complete matrix."""
     gen = torch.Generator().manual_seed(5)
     hs = torch.randn(3, 57, 264, generator=gen).to(dtype)
     alpha = torch.rand(3, 57, generator=gen).double()

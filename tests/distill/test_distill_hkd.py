@@ -172,10 +172,10 @@ def test_features_ignore_companions_and_autocast(plm):
 def test_large_batches_run_in_groups(plm, monkeypatch):
     online = OnlineTeacher(TeacherConfig(plm, HIDDEN), CHARS)
     sequences = [encode("CAT " * n) for n in (3, 1, 9, 2, 5)]
-    whole = online.features(sequences, CPU)
+    complete = online.features(sequences, CPU)
     monkeypatch.setitem(online_module._RUN_TOKENS, "cpu", 12)
     torch.testing.assert_close(
-        online.features(sequences, CPU), whole, rtol=1e-5, atol=1e-5
+        online.features(sequences, CPU), complete, rtol=1e-5, atol=1e-5
     )
 
 
@@ -187,7 +187,7 @@ def test_a_long_sentence_is_read_in_windows(plm, caplog):
     assert caplog.text.count("longer than the 48 positions") == 1
 
 
-def test_unknown_words_are_counted_and_told_once(plm, caplog):
+def test_unknown_words_are_counted_and_reported_once(plm, caplog):
     token_list = ["<blank>", "<unk>", "☃", "C", "<sos/eos>"]
     online = OnlineTeacher(TeacherConfig(plm, HIDDEN), token_list, "char")
     online.features([[2, 3], [3, 1]], CPU)

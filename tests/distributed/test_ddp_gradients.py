@@ -68,9 +68,9 @@ def test_two_processes_equal_one_with_both_batches(system, acoustic, monkeypatch
 def test_sharing_adds_the_other_processes_tokens_and_nothing_else():
     """All others in one batch of both are all others of both ranks."""
     shared = {"num_negatives": "all", "share_negatives": True}
-    whole, _ = train(model_of("hkd", shared), [batch_of()], 0, distributed=False)
+    complete, _ = train(model_of("hkd", shared), [batch_of()], 0, distributed=False)
     (apart, _), _ = run_ranks(rank_trains, "hkd", {"num_negatives": "all"})
     (together, _), _ = run_ranks(rank_trains, "hkd", shared)
-    assert_close(together, whole, rtol=1e-5, atol=1e-6)
+    assert_close(together, complete, rtol=1e-5, atol=1e-6)
     name = "criterion.acoustic_projection.weight"
-    assert (apart[name] - whole[name]).abs().max() > 1e-3
+    assert (apart[name] - complete[name]).abs().max() > 1e-3

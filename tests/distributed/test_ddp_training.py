@@ -138,6 +138,6 @@ def rank_asks_for_unused(rank):
     return ""
 
 
-def test_an_unused_parameter_would_be_told():
+def test_an_unused_parameter_would_be_reported():
     for message in run_ranks(rank_asks_for_unused):
         assert "find_unused_parameters=True" in message

@@ -43,7 +43,7 @@ class Undocumented:
     """Something.
 
     Args:
-        known: Told.
+        known: Documented.
     """
 
     def __init__(self, known: int, forgotten: float = 1.0) -> None: ...
@@ -54,7 +54,7 @@ class Grouped:
 
     Args:
         first, second: Both
-            are told, ``a | b``.
+            are documented, ``a | b``.
 
     Raises:
         third: Not an argument.
@@ -74,7 +74,7 @@ def test_what_is_read_of_a_signature_and_its_docstring(tool):
     first = next(iter(tool.keys_of(Grouped, only="first")))
     second = next(iter(tool.keys_of(Grouped, only="second")))
     assert first == tool.Key(
-        "first", "list of int or null", "", r"Both are told, `a \| b`"
+        "first", "list of int or null", "", r"Both are documented, `a \| b`"
     )
     assert second == tool.Key("second", "bool", "true", first.effect)
     with pytest.raises(ValueError, match="third"):

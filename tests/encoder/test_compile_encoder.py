@@ -1,4 +1,4 @@
-"""torch.compile and torch.export take the paper's encoder whole."""
+"""torch.compile and torch.export take the paper's complete encoder."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Encoders in a whole CIF model, chosen by YAML alone."""
+"""Encoders in a complete CIF model, chosen by YAML alone."""
 
 import argparse
 

@@ -176,9 +176,9 @@ def test_links_that_stay_inside(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
 def test_cut_off_archives(tmp_path: Path, mode: str) -> None:
     path = _archive(tmp_path / "a.tgz", mode)
-    whole = path.read_bytes()
+    complete = path.read_bytes()
     # A plain archive is cut at the end of a member, where tarfile itself sees nothing.
-    path.write_bytes(whole[: 512 + 3072 if mode == "w" else len(whole) - 20])
+    path.write_bytes(complete[: 512 + 3072 if mode == "w" else len(complete) - 20])
     with pytest.raises(UserError, match=r"a.tgz is damaged \(.+\): remove it"):
         extract_tar(path, tmp_path / "out")
     assert not is_extracted(path, tmp_path / "out")
@@ -186,9 +186,9 @@ def test_cut_off_archives(tmp_path: Path, mode: str) -> None:
 
 def test_a_wrong_checksum(tmp_path: Path) -> None:
     path = _archive(tmp_path / "a.tgz")
-    whole = bytearray(path.read_bytes())
-    whole[-6] ^= 1
-    path.write_bytes(whole)
+    complete = bytearray(path.read_bytes())
+    complete[-6] ^= 1
+    path.write_bytes(complete)
     with pytest.raises(UserError, match="is damaged"):
         extract_tar(path, tmp_path / "out")
 

@@ -50,7 +50,7 @@ def test_a_step_of_the_model_waits_twice(n_batch):
     """However many utterances.
 
     - The encoder looks at the shortest and the longest input: too short a one is an
-      error that names it, and what stands behind the longest is cut off.
+      error that names it, and frames after the longest are cut off.
     - CTC reads all lengths on the host; the model fetches them in one copy, where
       ESPnet's loop would fetch each.
     """

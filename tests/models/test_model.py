@@ -33,7 +33,7 @@ def test_weight_makes_any_split_equal_to_one_batch():
     batch = tiny_batch(5)
     loss, stats, _ = model(**batch)
     loss.backward()
-    whole = gradients(model)
+    complete = gradients(model)
     model.zero_grad()
     parts = [model(**slice_batch(batch, c)) for c in ([0], [1, 2, 3], [4])]
     n_tokens = sum(part[2] for part in parts)
@@ -41,7 +41,7 @@ def test_weight_makes_any_split_equal_to_one_batch():
     split.backward()
     torch.testing.assert_close(split, loss)
     for key, value in gradients(model).items():
-        torch.testing.assert_close(value, whole[key], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(value, complete[key], rtol=1e-4, atol=1e-6)
     for name in ("loss_att", "loss_ctc", "loss_quantity", "nll"):
         mean = sum(part[1][name] * part[2] for part in parts) / n_tokens
         torch.testing.assert_close(mean, stats[name])

@@ -37,7 +37,7 @@ def test_the_four_systems_differ_in_their_losses(system, bert):
     assert all(p.grad is not None for p in model.parameters())
 
 
-def test_too_few_negatives_are_counted_and_told_once(bert, caplog):
+def test_too_few_negatives_are_counted_and_reported_once(bert, caplog):
     model, batch = model_of("hkd", bert).train(), tiny_batch()
     n_tokens = int((batch["text_lengths"] + 1).sum())
     with caplog.at_level("WARNING"):

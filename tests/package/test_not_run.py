@@ -20,9 +20,9 @@ def test_a_run_without_a_checkout_says_so_at_its_end() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    *_, stars, told, last = done.stdout.splitlines()
+    *_, stars, line, last = done.stdout.splitlines()
     assert stars.startswith("***") and " NOT RUN " in stars
-    assert told == (
+    assert line == (
         "tests/recipe/test_stock_asr_sh.py: "
         "ESPNET_ROOT is not set: not compared with ESPnet's own scripts"
     )

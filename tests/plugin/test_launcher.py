@@ -156,9 +156,9 @@ def test_missing_target_fails_as_in_python(folder, command):
 
 
 def test_user_error_is_one_line(folder):
-    code = "from espnet_cif_hkd.errors import UserError; raise UserError('mend it')"
+    code = "from espnet_cif_hkd.errors import UserError; raise UserError('use x')"
     ours = python(*LAUNCHER, "-c", code, cwd=folder)
-    assert (ours.returncode, ours.stderr) == (1, "error: mend it\n")
+    assert (ours.returncode, ours.stderr) == (1, "error: use x\n")
 
 
 @pytest.mark.parametrize("command", [[], ["-m"], ["-u", "script.py"]])
@@ -189,16 +189,16 @@ def test_launch_runs_its_command_without_importing_torch(tmp_path):
     run_pl = tmp_path / "run.pl"
     run_pl.write_text(LAUNCH_STAND_IN)
     run_pl.chmod(0o755)
-    told = json.dumps("told")
+    printed = json.dumps("printed")
     ours = python(
         *LAUNCHER,
         *["-m", "espnet2.bin.launch", "--cmd", run_pl, "--log", "train.log"],
-        *["--ngpu", "0", "--", sys.executable, *LAUNCHER, "-c", f"print({told})"],
+        *["--ngpu", "0", "--", sys.executable, *LAUNCHER, "-c", f"print({printed})"],
         cwd=tmp_path,
         options=["-X", "importtime"],
     )
     assert ours.returncode == 0, ours.stderr
-    assert (tmp_path / "train.log").read_text() == "told\n"
+    assert (tmp_path / "train.log").read_text() == "printed\n"
     imported = {line.rpartition("|")[2].strip() for line in ours.stderr.splitlines()}
     assert "espnet2.bin" in imported
     assert not imported & {"torch", "transformers", "espnet2.tasks.asr"}

@@ -86,11 +86,11 @@ def test_killed_while_saving_equals_not_killed(
     assert not is_complete(ASR_EXP / name)
     capfd.readouterr()
     assert train(2) == 0
-    told = capfd.readouterr().out
+    printed = capfd.readouterr().out
     if name == "checkpoint.pth":
-        assert "repeats an epoch" in told
+        assert "repeats an epoch" in printed
     else:
-        assert "2epoch.pth is written again" in told
+        assert "2epoch.pth is written again" in printed
     assert same(ASR_EXP / "2epoch.pth", expected)
     assert (ASR_EXP / "latest.pth").resolve().name == "2epoch.pth"
     assert not (ASR_EXP / "checkpoint.previous.pth").exists()
@@ -107,9 +107,9 @@ def test_a_damaged_checkpoint_without_another_is_no_end(
     checkpoint.write_bytes(content[: int(share * len(content))])
     capfd.readouterr()
     assert train(2, exp) == 0
-    told = capfd.readouterr().out
-    assert "goes on from the parameters in" in told and "1epoch.pth" in told
-    assert "optimizer and scheduler" in told
+    printed = capfd.readouterr().out
+    assert "goes on from the parameters in" in printed and "1epoch.pth" in printed
+    assert "optimizer and scheduler" in printed
     assert is_complete(checkpoint) and is_complete(exp / "2epoch.pth")
     # Epoch 2 has begun with the parameters of epoch 1, which are kept.
     assert same(exp / "before_damage/1epoch.pth", first)

@@ -186,10 +186,10 @@ def test_a_second_run_reuses_everything(
     capfd.readouterr()
     model = (EXP / "checkpoint.pth").stat().st_mtime_ns
     assert _run(teacher, "--reuse", "true") == 0
-    told = capfd.readouterr().out
+    printed = capfd.readouterr().out
     for stage in (1, 4, 5, 6, 7, 8, 10, 11, 12):
         assert any(
             f" stage {stage} " in line and "reused" in line
-            for line in told.splitlines()
+            for line in printed.splitlines()
         ), stage
     assert (EXP / "checkpoint.pth").stat().st_mtime_ns == model

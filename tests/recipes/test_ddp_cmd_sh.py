@@ -94,10 +94,10 @@ def test_espnets_scripts_read_our_files(script, submit, expected, tmp_path):
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / submit).write_text(SUBMIT)
     (tmp_path / "bin" / submit).chmod(0o755)
-    told = subprocess.run(
+    done = subprocess.run(
         [
             *("perl", str(program), "--name", "asr", "--gpu", "4"),
-            *("--num_threads", "4", "--num_nodes", "2", "logs/x.log", "echo", "told"),
+            *("--num_threads", "4", "--num_nodes", "2", "logs/x.log", "echo", "ran"),
         ],
         cwd=tmp_path,
         env={**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"},
@@ -106,5 +106,5 @@ def test_espnets_scripts_read_our_files(script, submit, expected, tmp_path):
         timeout=120,
     )
     called = (tmp_path / "calls").read_text()
-    assert all(words in called for words in expected), called + told.stderr
-    assert "told" in (tmp_path / "logs" / "x.log").read_text()
+    assert all(words in called for words in expected), called + done.stderr
+    assert "ran" in (tmp_path / "logs" / "x.log").read_text()

@@ -1,4 +1,4 @@
-"""The whole recipe of LibriSpeech on a miniature corpus, in this process."""
+"""The complete recipe of LibriSpeech on a miniature corpus, in this process."""
 
 import sys
 from pathlib import Path
@@ -63,7 +63,7 @@ def laid_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _run(folder: Path, *arguments: str) -> None:
     """What ``./run.sh`` would do with these arguments, in this process."""
-    words = fixture.told(
+    words = fixture.words_of(
         folder, "run.sh", "--incomplete", "true", *arguments, recipe=folder
     )
     assert words[:2] == ["-m", "espnet_cif_hkd.recipe"]

@@ -33,7 +33,7 @@ WAYS = {
 
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("way", WAYS)
-def test_every_ending_gives_the_whole_sentence(way, ending):
+def test_every_ending_gives_the_complete_sentence(way, ending):
     # Trailing blank frames keep T above L, as sub-sampling should.
     hs = frames(*ENDINGS[ending], *[("<blank>", 0.0)] * 4)
     best = search(readable_decoder(), hs, **WAYS[way])[0]

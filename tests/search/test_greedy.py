@@ -15,7 +15,7 @@ def alone(decoder, hs, **options):
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_every_ending_gives_the_whole_sentence(ending):
+def test_every_ending_gives_the_complete_sentence(ending):
     hs = frames(*ENDINGS[ending], *[("<blank>", 0.0)] * 4)
     assert spell(alone(readable_decoder(), hs)) == "abc"
 

@@ -18,7 +18,7 @@ def load(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
-def told(
+def words_of(
     folder: Path,
     script: str,
     *arguments: str,

@@ -1,4 +1,4 @@
-"""A CIF decoder whose output can be foretold: frames say alpha and token themselves."""
+"""A CIF decoder with predictable output: frames hold alpha and token."""
 
 import torch
 
@@ -90,7 +90,7 @@ def spell(hypothesis):
 
 
 ENDINGS = {
-    "<eos> fires whole": [("a", 1.0), ("b", 1.0), ("c", 1.0), ("<sos/eos>", 1.0)],
+    "<eos> fires completely": [("a", 1.0), ("b", 1.0), ("c", 1.0), ("<sos/eos>", 1.0)],
     "<eos> in the tail": [("a", 1.0), ("b", 1.0), ("c", 1.0), ("<sos/eos>", 0.7)],
     "<eos> swallowed": [("a", 1.0), ("b", 1.0), ("c", 1.0), ("<sos/eos>", 0.3)],
     "no trace of <eos>": [("a", 1.0), ("b", 1.0), ("c", 1.0)],

@@ -25,7 +25,7 @@ CIF_CONFORMER = {
 
 
 def tiny_config(**changes):
-    """A whole ESPnet configuration; ``model_conf`` is merged, the rest replaced."""
+    """A complete ESPnet configuration; ``model_conf`` is merged, the rest replaced."""
     espnet_cif_hkd.register()
     config = ASRTask.get_default_config()
     config.update(

@@ -198,7 +198,7 @@ def contents(folder):
 )
 def test_a_full_disk_loses_nothing(tmp_path, online, monkeypatch, function, call):
     """The n-th use of the disk fails; the next run goes on to the same store."""
-    fill(tmp_path / "whole", online)
+    fill(tmp_path / "complete", online)
     count = 0
 
     def full(*args):
@@ -225,9 +225,9 @@ def test_a_full_disk_loses_nothing(tmp_path, online, monkeypatch, function, call
     fill(tmp_path / "store", online)
     for name, data in kept.items():
         assert (tmp_path / "store" / name).read_bytes() == data
-    whole, resumed = contents(tmp_path / "whole"), contents(tmp_path / "store")
-    assert whole.keys() == resumed.keys()
-    for key, rows in whole.items():
+    complete, resumed = contents(tmp_path / "complete"), contents(tmp_path / "store")
+    assert complete.keys() == resumed.keys()
+    for key, rows in complete.items():
         np.testing.assert_allclose(resumed[key], rows, rtol=2**-9, atol=1e-3)
 
 
@@ -313,7 +313,7 @@ def test_kill_minus_nine_at_any_moment(tmp_path):
     assert int(done.stdout.split()[-1]) >= 12
 
 
-def test_too_small_a_disk_is_refused_beforehand(tmp_path, online, monkeypatch):
+def test_too_small_a_disk_is_refused_before_writing(tmp_path, online, monkeypatch):
     free = type("Usage", (), {"free": 10 << 20})
     monkeypatch.setattr(dump.shutil, "disk_usage", lambda _: free)
     with pytest.raises(UserError, match="1 MiB are to be written, but only 10 MiB"):
@@ -343,7 +343,7 @@ def test_estimate_is_exact_below_and_close_above_its_limit(
     assert abs(estimate.n_sentences - 7000) < 0.15 * 7000
 
 
-def test_keys_that_begin_alike_are_told_apart(tmp_path):
+def test_keys_that_begin_alike_are_distinguished(tmp_path):
     """The index knows eight bytes of a key; zero bytes at its end count, too."""
     heads, tails = (b"\0" * 8, b"a" * 8), (b"\0" * 8, b"b" + b"\0" * 7, b"c" * 8)
     keys = [head + tail for head in heads for tail in tails]

@@ -1,4 +1,4 @@
-"""Garbage behind an utterance reached the gradient of alpha through the tail.
+"""Padding after an utterance does not reach the gradient of alpha through the tail.
 
 The tail's token is divided by its weight. While the division came after the padding
 had been masked, its gradient multiplied 0 by the NaN of a padded frame.

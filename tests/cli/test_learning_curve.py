@@ -110,10 +110,10 @@ def test_the_constant_is_what_label_smoothing_leaves_out():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_dev_error_counts_as_the_published_one(seed):
-    """What the original's criterion does in validation (spec A 6.1), in a loop.
+    """What the original's criterion counts in validation (arXiv 2301.13003), in a loop.
 
-    It also counts what is predicted behind the place of ``<eos>``, as far as the
-    longest text of the batch goes.
+    It also counts predictions after the place of ``<eos>``, up to the longest text of
+    the batch.
     """
     model, batch = tiny_model(seed).eval(), tiny_batch(seed=seed)
     # ESPnet's counter skips spaces and takes <unk> for five characters: neither

@@ -1,4 +1,4 @@
-"""What differs from the original and has its test nowhere else; docs/differences.md."""
+"""Differences from the original in docs/differences.md that no other file tests."""
 
 import ast
 import itertools

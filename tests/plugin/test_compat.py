@@ -1,4 +1,4 @@
-"""The release of ESPnet is known without a record of pip."""
+"""The release of ESPnet is known without metadata of pip."""
 
 import json
 import os

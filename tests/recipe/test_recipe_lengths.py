@@ -1,4 +1,4 @@
-"""The frames computed before a training are those of ESPnet's own layers."""
+"""The numbers of frames computed before a training are those of ESPnet's layers."""
 
 import argparse
 from typing import Any

@@ -1,4 +1,4 @@
-"""The model card: what it says, and where it has it from."""
+"""The model card: its content, and the sources of its content."""
 
 import dataclasses
 import re

@@ -1,4 +1,4 @@
-"""A shared model is decoded where no language model can be, as before packing."""
+"""A shared model decodes as before packing, also without any language model package."""
 
 import re
 from pathlib import Path

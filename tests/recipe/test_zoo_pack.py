@@ -1,4 +1,4 @@
-"""Stage 14: what is in the archive, and archives that would be of no use elsewhere."""
+"""Stage 14: the content of the archive, and archives that would not work elsewhere."""
 
 import dataclasses
 import shutil

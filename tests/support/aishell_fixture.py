@@ -1,4 +1,4 @@
-"""The AISHELL-1 recipe as tests use it."""
+"""The AISHELL-1 recipe in a folder, and what its run.sh passes on."""
 
 import importlib
 import shutil

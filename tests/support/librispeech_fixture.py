@@ -1,4 +1,4 @@
-"""What the tests of LibriSpeech's recipe share."""
+"""LibriSpeech's recipe in a folder: its modules, and what its scripts pass on."""
 
 import importlib
 import os

@@ -1,4 +1,4 @@
-"""Lustre and NFS may be mounted without file locks."""
+"""A store works where the file system has no locks, as Lustre and NFS may."""
 
 import errno
 import fcntl

@@ -31,8 +31,13 @@ SCLITE = shutil.which("sclite", path=f"{os.environ['PATH']}:/usr/lib/sctk/bin")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a checkout of ESPnet or sclite where there is none."""
+    """Skip what needs a checkout of ESPnet or sclite where there is none.
+
+    Fixtures that train a recipe make a test slow.
+    """
     for item in items:
+        if {"finished", "packed"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("espnet_checkout") and not os.getenv("ESPNET_ROOT"):
             reason = "ESPNET_ROOT is not set: not compared with ESPnet's own scripts"
             item.add_marker(pytest.mark.skip(reason))

@@ -335,6 +335,7 @@ def test_the_command_names_a_fault(tmp_path, capsys):
     assert "none.yaml: cannot be read" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_it_runs_as_a_script_without_espnet_and_torch(tmp_path):
     path = ablation_cells.write_matrix(tmp_path)
     ablation_cells.write_cell(path, ablation_cells.cell("cif", 1, epochs=2))
@@ -366,6 +367,7 @@ def measured():
     return sorted({FOLDER / f"{path.parts[-3]}.yaml" for path in folders})
 
 
+@pytest.mark.slow
 def test_the_committed_pages_are_what_the_command_makes(tmp_path):
     again = (
         "out of date: python3 benchmarks/ablation/report.py benchmarks/ablation/*.yaml"

@@ -87,6 +87,7 @@ def forgotten(monkeypatch):
     criterion_choices.classes.pop("own_encoder", None)
 
 
+@pytest.mark.slow
 def test_with_the_engine_and_its_checks(recipe, forgotten, capfd):
     """Decoding is a process of its own, in which the module is imported, too."""
     options = tiny_recipe.options(lang="en", asr_config="conf/cif.yaml", nj="1")

@@ -101,6 +101,7 @@ def test_every_parameter_gets_a_gradient():
     assert all(p.grad is not None for p in model.parameters())
 
 
+@pytest.mark.slow
 def test_learns_a_handful_of_sentences_by_heart():
     """And then says them in a free search, each as long as it should be."""
     model, batch = tiny_model(model_conf={"lsm_weight": 0.0}), tiny_batch()

@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TESTS = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_a_run_without_a_checkout_says_so_at_its_end() -> None:
     environment = {k: v for k, v in os.environ.items() if k != "ESPNET_ROOT"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]

@@ -71,6 +71,7 @@ def launch(*words, **environment):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["option", "variable"])
 def test_launched_and_spawned_processes_import_it(folder, way):
     """Also by a script, whose own folder replaces the working directory."""

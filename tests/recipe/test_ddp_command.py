@@ -120,6 +120,7 @@ def command(folder):
     ]
 
 
+@pytest.mark.slow
 def test_two_machines_of_a_cluster_train_together(recipe):
     for name, text in (("slurm.pl", SLURM_PL), ("srun", SRUN)):
         (recipe / "bin").mkdir(exist_ok=True)

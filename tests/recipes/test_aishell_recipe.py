@@ -17,6 +17,7 @@ from tiny_bert import HIDDEN, build_tiny_bert
 from espnet_cif_hkd.io.tables import read_table
 from espnet_cif_hkd.recipe.cli import main
 
+pytestmark = pytest.mark.slow
 EXP = Path("exp/asr_tiny")
 DECODED = EXP / "decode_tiny"
 # What makes the model small and the run short; everything else is the recipe's own.

@@ -15,6 +15,7 @@ from espnet_cif_hkd.io.tables import read_lines, read_table
 from espnet_cif_hkd.recipe import layout
 from espnet_cif_hkd.recipe.cli import main
 
+pytestmark = pytest.mark.slow
 SETS = ("test_clean", "test_other", "dev_clean", "dev_other")
 EXP = "exp/asr_tiny_hkd_raw_en_{units}"
 

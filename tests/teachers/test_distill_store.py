@@ -299,6 +299,7 @@ print("kills", n_kills)
 """
 
 
+@pytest.mark.slow
 def test_kill_minus_nine_at_any_moment(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

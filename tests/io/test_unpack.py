@@ -1,4 +1,4 @@
-"""Unpacking of corpora, of evil archives, too."""
+"""Unpacking of archives, malicious ones included."""
 
 import gzip
 import io

@@ -1,4 +1,4 @@
-"""What ``cif_conformer`` refuses, and what it says then."""
+"""Options that ``cif_conformer`` refuses, and its messages."""
 
 import pytest
 import torch

@@ -140,7 +140,7 @@ def _link_turned_later(archive: tarfile.TarFile) -> None:
         (_kind(tarfile.CHRTYPE, "evil"), "a device or a pipe"),
     ],
 )
-def test_evil_archives(
+def test_malicious_archives(
     tmp_path: Path, evil: Callable[[tarfile.TarFile], None], message: str
 ) -> None:
     (tmp_path / "secret").write_text("s")

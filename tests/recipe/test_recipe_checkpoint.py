@@ -1,4 +1,4 @@
-"""A training that was killed while it saved goes on, wherever the file was cut."""
+"""A training that was killed while it saved continues, wherever the file was cut."""
 
 import shutil
 from pathlib import Path
@@ -112,7 +112,7 @@ def test_a_damaged_checkpoint_without_another_is_no_end(
     assert "goes on from the parameters in" in printed and "1epoch.pth" in printed
     assert "optimizer and scheduler" in printed
     assert is_complete(checkpoint) and is_complete(exp / "2epoch.pth")
-    # Epoch 2 has begun with the parameters of epoch 1, which are kept.
+    # Epoch 2 started from the parameters of epoch 1, which are kept.
     assert same(exp / "before_damage/1epoch.pth", first)
     assert not same(first, exp / "2epoch.pth")
 

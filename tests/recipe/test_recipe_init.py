@@ -94,7 +94,7 @@ def test_a_target_that_cannot_be_written(shelf: Path, here: Path) -> None:
 def test_an_interrupted_copy_is_completed(
     shelf: Path, here: Path, monkeypatch: pytest.MonkeyPatch, written: bytes | None
 ) -> None:
-    """Whether it stopped before a file, within it or behind it."""
+    """Whether it stopped before a file, within it or after it."""
     target, write = here / "mine", layout._write
 
     def full(source: Path, copy: Path) -> None:

@@ -8,7 +8,7 @@ needs an ESPnet checkout whose Python is this one, with sclite; CASE is one of
 Without ESPNET_ROOT conftest.py says after the last test that none of this was run.
 
 Four runs of a recipe through its run.sh, with the same options: asr.sh alone
-(``stock``), the engine alone (``engine``), and begun by the one and finished by the
+(``stock``), the engine alone (``engine``), and started by the one and finished by the
 other.
 """
 

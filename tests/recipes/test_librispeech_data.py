@@ -288,7 +288,7 @@ def test_room_is_looked_for_before_anything_is_fetched(
     assert (
         "LibriSpeech needs about 14 MiB" in printed and "or set LIBRISPEECH" in printed
     )
-    # What is there, or begun, is not written again.
+    # Complete and partial downloads need no more space.
     (empty / "LibriSpeech").mkdir(parents=True)
     for part in ("dev-clean", "train-other-500"):
         (corpus / "LibriSpeech" / part).rename(empty / "LibriSpeech" / part)

@@ -40,7 +40,7 @@ def test_beam_one_and_a_batch_give_the_same(maxlenratio):
 
 
 def _one_eos(ids):
-    """ESPnet writes a second <eos> behind one that stands at the limit."""
+    """ESPnet writes a second <eos> after one at the limit."""
     return ids[:-1] if len(ids) > 2 and ids[-2:] == [EOS, EOS] else ids
 
 

@@ -1,4 +1,4 @@
-"""Stored teacher vectors: equal to online ones, and proof against every accident."""
+"""Stored teacher vectors: equal to online ones, safe against kills and full disks."""
 
 import errno
 import json
@@ -197,7 +197,7 @@ def contents(folder):
     + [("write", n) for n in range(4)],
 )
 def test_a_full_disk_loses_nothing(tmp_path, online, monkeypatch, function, call):
-    """The n-th use of the disk fails; the next run goes on to the same store."""
+    """The n-th use of the disk fails; the next run completes the same store."""
     fill(tmp_path / "complete", online)
     count = 0
 

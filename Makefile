@@ -3,6 +3,8 @@
 PYTHON ?=
 VENV ?= .venv
 PYTEST_ARGS ?=
+# A file of tests stays in one process, whose tests share what they have trained.
+PYTEST = "$(VENV)/bin/python" -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 INSTALL = tools/install.sh $(if $(PYTHON),--python "$(PYTHON)")
 SHELL_FILES = $(shell git ls-files -- '*.sh' .ci/run)
@@ -30,12 +32,11 @@ test:
 	@$(INSTALL) "$(VENV)"
 	@$(INSTALL) --plm "$(VENV)" \
 	    || echo 'WARNING: tests with the language model of the demo are SKIPPED' >&2
-	@"$(VENV)/bin/python" -m pytest $(PYTEST_ARGS)
+	@$(PYTEST) $(PYTEST_ARGS)
 
 test-fast:
 	@$(INSTALL) "$(VENV)"
-	@"$(VENV)/bin/python" -m pytest \
-	    -m 'not slow and not espnet_checkout and not gpu' $(PYTEST_ARGS)
+	@$(PYTEST) -m 'not slow and not espnet_checkout and not gpu' $(PYTEST_ARGS)
 
 lint:
 	@$(INSTALL) "$(VENV)"

@@ -246,6 +246,7 @@ def test_all_tuning_runs_are_listed(tmp_path):
     assert command.main([str(path), "--root", str(tmp_path / "root")]) == 1
 
 
+@pytest.mark.slow
 def test_sounds_are_listed_where_readings_are_known(tmp_path):
     cells = [ablation_cells.cell(s, seed) for s in ("cif", "hkd") for seed in (1, 2)]
     for found in cells:
@@ -266,6 +267,7 @@ def test_sounds_are_listed_where_readings_are_known(tmp_path):
     assert "| a homophone: same syllable and tone | −2.0 [−2.0, −2.0] |" in text
 
 
+@pytest.mark.slow
 def test_the_question_is_compared_with_a_control_too(tmp_path):
     systems = ("cif", "lrd", "hkd")
     cells = [ablation_cells.cell(s, seed) for s in systems for seed in (1, 2, 3)]

@@ -59,6 +59,7 @@ def test_training_is_one_graph(hs_pad: torch.Tensor) -> None:
     torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_search_breaks_once_for_the_number_of_tokens(hs_pad: torch.Tensor) -> None:
     torch._dynamo.reset()
     reasons = torch._dynamo.explain(Fire(None).eval())(hs_pad, HLENS).break_reasons

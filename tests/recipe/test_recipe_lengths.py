@@ -48,6 +48,7 @@ def arguments(encoder: str, conf: dict[str, Any], **frontend: object):
 POOLED = [[1], [2, 3], [1, 2, 3]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("encoder", "conf"),
     [

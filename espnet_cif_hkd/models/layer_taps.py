@@ -1,4 +1,4 @@
-"""Outputs of single encoder layers, and when their frames are."""
+"""Outputs of single encoder layers, and the times of their frames."""
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +13,7 @@ from espnet_cif_hkd.encoder.frames import INPUT_WINDOWS, POOLING, Windows
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.plugin import compat
 
-# ESPnet's input layers by their class.
+# ESPnet's input layers by class name.
 _ESPNET_INPUTS = {
     compat.Conv2dSubsampling: "conv2d",
     compat.Conv2dSubsampling1: "conv2d1",
@@ -37,14 +37,14 @@ class LayerOutputs:
 
 
 def layer_count(encoder: Any) -> int:
-    """How many layers of an encoder can be tapped, 0 if none can.
+    """Return the number of layers of an encoder that can be tapped; 0 if none can.
 
-    It must have ESPnet's list ``encoders`` of layers that take and return complete
-    utterances with their mask, which transformer, conformer, (e-)branchformer and
-    ``cif_conformer`` have. Layers that training drops at random cannot be tapped.
+    The encoder must have ESPnet's list ``encoders``, whose layers take and return
+    complete utterances with their mask: transformer, conformer, (e-)branchformer and
+    ``cif_conformer``. Layers that training drops at random cannot be tapped.
     """
     layers = getattr(encoder, "encoders", None)
-    blocks = hasattr(encoder, "block_size")  # contextual encoders see parts of it
+    blocks = hasattr(encoder, "block_size")  # contextual encoders process blocks
     dropped = any(getattr(place, "layer_drop_rate", 0.0) for place in (encoder, layers))
     if not isinstance(layers, torch.nn.ModuleList | torch.nn.Sequential):
         return 0
@@ -56,8 +56,8 @@ def tapped_layers(encoder: Any, numbers: Sequence[int]) -> Iterator[LayerOutputs
     """Keep the outputs of some encoder layers while the encoder runs.
 
     Args:
-        encoder: For which :func:`layer_count` counts these layers.
-        numbers: Of the layers, from 1. Other layers are not touched.
+        encoder: An encoder whose :func:`layer_count` includes these layers.
+        numbers: Numbers of the layers, from 1.
     """
     outputs = LayerOutputs()
     if not numbers:
@@ -86,10 +86,10 @@ def tapped_layers(encoder: Any, numbers: Sequence[int]) -> Iterator[LayerOutputs
 
 
 def _frames(number: int, given: tuple[Any, ...], made: Any) -> tuple[Tensor, Tensor]:
-    """A layer's frames and how many are valid, from its arguments and its result.
+    """Return the frames of a layer, (B, T_n, D), and their valid numbers, (B,).
 
-    ESPnet's layers return frames, or a pair of frames and positions, and the mask;
-    those of ``cif_conformer`` return frames, and take the mask as the last argument.
+    ESPnet's layers return frames, or a pair of frames and positions, and the mask.
+    Layers of ``cif_conformer`` return frames and take the mask as last argument.
     """
     frames, mask = made if isinstance(made, tuple) else (made, given[-1])
     if isinstance(frames, tuple):
@@ -102,7 +102,7 @@ def _frames(number: int, given: tuple[Any, ...], made: Any) -> tuple[Tensor, Ten
     if not fits:
         raise UserError(
             f"layer:{number}: this encoder's layers do not return complete utterances "
-            "and their mask; tap hs_pad in its place"
+            "and their mask; use the tap hs_pad instead"
         )
     return frames, mask.squeeze(1).sum(1)
 
@@ -110,16 +110,16 @@ def _frames(number: int, given: tuple[Any, ...], made: Any) -> tuple[Tensor, Ten
 def frame_timing(
     frontend: Any, encoder: Any, numbers: Iterable[int]
 ) -> dict[str, FrameTiming]:
-    """When the frames of ``hs_pad`` and of some encoder layers are.
+    """Return the times of the frames of ``hs_pad`` and of encoder layers.
 
     Args:
-        frontend: ESPnet's ``default``, or another, whose timing is not known.
-        encoder: Of which the input layer counts, and the pooling of ``cif_conformer``.
-        numbers: Of the layers.
+        frontend: A frontend; the timing is known for ESPnet's ``default`` only.
+        encoder: The encoder; its input layer and the pooling of ``cif_conformer`` decide.
+        numbers: Numbers of the layers, from 1.
 
     Returns:
-        By the tap's name; empty if it is not known. The frame of a centred spectrum
-        lies in the middle of its window; so does the frame of a convolution.
+        Timing by the name of the tap; empty if it is unknown. A frame of a centred
+        spectrum or of a convolution is in the middle of its window.
     """
     windows = _input_windows(encoder)
     stft = getattr(frontend, "stft", None)
@@ -145,7 +145,7 @@ def frame_timing(
 
 
 def _input_windows(encoder: Any) -> Windows | None:
-    """The windows of an encoder's input layer, or None if it is not known."""
+    """Return the windows of an encoder's input layer; None if it is unknown."""
     if encoder is None:
         return None
     if hasattr(encoder, "input_layer"):  # cif_conformer

@@ -1,4 +1,4 @@
-"""How ESPnet finds our classes: registration, launcher, spawned processes, releases."""
+"""Registration of our classes in ESPnet, launcher, spawned processes, ESPnet releases."""
 
 from espnet_cif_hkd.plugin.registration import register, register_on_import
 

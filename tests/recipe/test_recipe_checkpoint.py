@@ -108,7 +108,7 @@ def test_a_damaged_checkpoint_without_another_is_no_end(
     capfd.readouterr()
     assert train(2, exp) == 0
     told = capfd.readouterr().out
-    assert "goes on from the parameters in" in told and "1epoch.pth" in told
+    assert "continues from the parameters in" in told and "1epoch.pth" in told
     assert "optimizer and scheduler" in told
     assert is_complete(checkpoint) and is_complete(exp / "2epoch.pth")
     # Epoch 2 has begun with the parameters of epoch 1, which are kept.

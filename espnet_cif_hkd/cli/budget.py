@@ -22,8 +22,8 @@ CHECKPOINT_BYTES, MODEL_BYTES = 12, 4
 TEACHER_DIM = 768
 NUM_NEGATIVES = 700
 
-# LibriSpeech's held-out sets: words, characters with spaces and tokens of BPE 5,000 from
-# ESPnet's results, hours from the paper of the corpus.
+# LibriSpeech's held-out sets: words, characters with spaces and tokens of BPE 5,000
+# from ESPnet's results, hours from the paper of the corpus.
 HELD_OUT_HOURS, HELD_OUT_WORDS = 5.4 + 5.3 + 5.4 + 5.1, 210_269
 CHARS_PER_WORD = 1_108_695 / HELD_OUT_WORDS
 BPE_PER_WORD = 262_039 / HELD_OUT_WORDS

@@ -2,10 +2,11 @@
 
 ``python3 -m espnet_cif_hkd.cli.learning_curve --log exp/asr_*/train.log``
 
-The published numbers are in bits per token, ESPnet's log is in nats. This module converts
-the log: it changes the base, adds the constant that ESPnet's label smoothing omits,
-uses the paper's loss weights instead of the run's, and takes ``cer_free`` as dev error.
-Numbers that cannot be converted are not compared, or have a note under the table.
+The published numbers are in bits per token, ESPnet's log is in nats. This module
+converts the log. It changes the base, adds the constant that ESPnet's label smoothing
+omits, uses the paper's loss weights instead of the run's, and takes ``cer_free`` as dev
+error. Numbers that cannot be converted are not compared, or have a note under the
+table.
 """
 
 import argparse
@@ -42,8 +43,8 @@ Losses are bits per target token, </s> included; nll is without label smoothing.
   contains half of it. Terms of a distillation are not in the loss.
 error: argmax after known prefixes, vectors fired by unscaled alpha (cer_free). The
   published one also counts vectors fired after the place of </s>, up to the length
-  of the longest text of the batch; ours may be lower while length_error is large
-  (in the last epoch {length_error:.1f} %).
+  of the longest text of the batch; ours may be lower while length_error is large,
+  in the last epoch {length_error:.1f} %.
 Dev loss and dev nll are not compared: ours scale alpha to the known length there."""
 
 
@@ -202,8 +203,8 @@ def verdict(points: list[Point], published: Published) -> str:
     if due is None:
         return f"too early to say: {described(points[-1])}; wanted: {marks}"
     return (
-        f"not sane: {described(points[-1])}; wanted: {marks}. Look at the learning rate, "
-        "the clipping, and whether audio and transcripts belong together"
+        f"not sane: {described(points[-1])}; wanted: {marks}. Look at the learning "
+        "rate, the clipping, and whether audio and transcripts belong together"
     )
 
 

@@ -1,4 +1,4 @@
-"""Distillation: taps of the recogniser, and criteria that compare them with a teacher."""
+"""Distillation: criteria that compare taps of the recogniser with a teacher."""
 
 from espnet_cif_hkd.distill.choices import criterion_choices
 from espnet_cif_hkd.distill.criterion import (

@@ -1,8 +1,8 @@
 """Hierarchical knowledge distillation: a language model teaches at two levels.
 
-The acoustic level (ACD) is a contrastive loss between each fired vector and the teacher's
-vector of its token; vectors of other tokens are the negatives. The linguistic level
-(LRD) is a regression of the decoder state on the same teacher vector.
+The acoustic level (ACD) is a contrastive loss between each fired vector and the
+teacher's vector of its token; vectors of other tokens are the negatives. The linguistic
+level (LRD) is a regression of the decoder state on the same teacher vector.
 
 Source: Han et al., arXiv 2301.13003.
 """
@@ -50,8 +50,8 @@ class HKDCriterion(AbsDistillCriterion):
     Args:
         student: The recogniser. ACD needs its fired vectors, LRD its decoder states.
         teacher: The language model: a folder, a hub name, or
-            ``pkg://DISTRIBUTION/FOLDER``, a folder in an installed pip package. It needs
-            a fast tokenizer. Required unless both weights are 0.
+            ``pkg://DISTRIBUTION/FOLDER``, a folder in an installed pip package. It
+            needs a fast tokenizer. Required unless both weights are 0.
         teacher_dim: C, width of the teacher's vectors: ``hidden_size`` in its
             config.json. Required with ``teacher``.
         teacher_store: Folder of stored vectors; with it the training does not load the
@@ -161,8 +161,8 @@ class HKDCriterion(AbsDistillCriterion):
         output = DistillOutput()
         if self._teacher is None:
             return output
-        # The host waits for the device only here: the teacher needs the token ids on the
-        # host to look sentences up.
+        # The host waits for the device only here: the teacher needs the token ids on
+        # the host to look sentences up.
         n_batch, width = taps.ys_pad.shape
         host = torch.cat([taps.ys_pad_lens, taps.ys_pad.flatten()]).tolist()
         ys_lens, ids = host[:n_batch], host[n_batch:]
@@ -170,8 +170,8 @@ class HKDCriterion(AbsDistillCriterion):
         device = taps.hs_pad.device
         places = TokenPlaces([len(sequence) + 1 for sequence in sequences], device)
         teacher = self._teacher.features(sequences, device)  # (N, C)
-        # Padding is removed before anything is computed, so that no value of it, not even
-        # NaN, affects the losses or the gradients.
+        # Padding is removed before anything is computed, so that no value of it, not
+        # even NaN, affects the losses or the gradients.
         if self.acoustic_projection is not None:
             assert taps.fired is not None
             student = self.acoustic_projection(places.take(taps.fired.embeddings))
@@ -205,7 +205,7 @@ class HKDCriterion(AbsDistillCriterion):
         return output
 
     def _count_negatives(self, n_candidates: int) -> int:
-        """Number of negatives of each token; warns once if a batch has too few tokens."""
+        """Number of negatives of a token; warns once if a batch has too few tokens."""
         asked = self.acoustic["num_negatives"]
         count = negatives_per_token(n_candidates, asked)
         if asked is not None and count < asked and not self._warned_of_few:

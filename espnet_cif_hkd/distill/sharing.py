@@ -11,7 +11,8 @@ def gather_over_ranks(vectors: Tensor) -> tuple[Tensor, int]:
     of rows.
 
     Args:
-        vectors: (N, C) rows of this rank; C and the dtype must be the same on all ranks.
+        vectors: (N, C) rows of this rank; C and the dtype must be the same on all
+            ranks.
 
     Returns:
         (M, C) rows of all ranks, and the index of the first row of this rank. Without a

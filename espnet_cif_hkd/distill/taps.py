@@ -101,7 +101,7 @@ class Taps:
 
     @staticmethod
     def valid(lengths: Tensor, padded: Tensor) -> Tensor:
-        """Return a mask, True at the valid rows of ``padded`` (B, N, …): (B, N) bool."""
+        """Return a mask of the valid rows of ``padded`` (B, N, …), (B, N) bool."""
         rows = torch.arange(padded.size(1), device=lengths.device)
         return rows < lengths[:, None]
 

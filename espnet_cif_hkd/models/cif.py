@@ -293,8 +293,8 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         steps = torch.arange(n_tokens, device=ys_hat.device)
         n_fired = torch.minimum(fired.lengths, ys_lens)
         dropped = (ys_hat == self.eos) | (steps[None, :] >= n_fired[:, None])
-        # The calculator drops blanks and cuts a hypothesis at the length of its reference.
-        # So each text is passed as the reference.
+        # The calculator drops blanks and cuts a hypothesis at the length of its
+        # reference. So each text is passed as the reference.
         ys_hat = ys_hat.masked_fill(dropped, self.blank_id).cpu()
         hyps, _ = self.error_calculator.convert_to_char(ys_hat, ys_hat)
         _, refs = self.error_calculator.convert_to_char(text.cpu(), text.cpu())

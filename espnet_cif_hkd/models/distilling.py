@@ -170,8 +170,8 @@ class DistillingMixin:
 
         ESPnet's trainer averages the losses of the processes, weighted by their target
         tokens; the factor compensates for these weights. A process without frames takes
-        part, too. In validation each process divides by its own number of frames, because
-        ESPnet plots attention on the first process only.
+        part, too. In validation each process divides by its own number of frames,
+        because ESPnet plots attention on the first process only.
         """
         distributed = torch.distributed
         count = frames.detach().double()

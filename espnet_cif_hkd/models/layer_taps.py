@@ -114,7 +114,8 @@ def frame_timing(
 
     Args:
         frontend: A frontend; the timing is known for ESPnet's ``default`` only.
-        encoder: The encoder; its input layer and the pooling of ``cif_conformer`` decide.
+        encoder: The encoder; its input layer and the pooling of ``cif_conformer``
+            decide.
         numbers: Numbers of the layers, from 1.
 
     Returns:

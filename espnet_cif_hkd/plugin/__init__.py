@@ -1,4 +1,4 @@
-"""Registration of our classes in ESPnet, launcher, spawned processes, ESPnet releases."""
+"""Registration in ESPnet, launcher, spawned processes, releases of ESPnet."""
 
 from espnet_cif_hkd.plugin.registration import register, register_on_import
 

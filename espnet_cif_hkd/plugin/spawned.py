@@ -14,7 +14,7 @@ from espnet_cif_hkd.plugin.registration import register_on_import
 
 
 def target_names() -> dict[str, Any]:
-    """Run the launcher's target as ``__mp_main__``; return its names, for unpickling."""
+    """Run the launcher's target as ``__mp_main__``; return its globals."""
     kind, _, target = os.environ.get(TARGET_VARIABLE, "").partition(" ")
     if kind == "module":
         names = runpy.run_module(target, run_name="__mp_main__", alter_sys=True)

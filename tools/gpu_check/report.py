@@ -82,7 +82,7 @@ class Report:
         counts: dict[str, int] = {}
         for test in self.tests:
             counts[test["outcome"]] = counts.get(test["outcome"], 0) + 1
-        told = ", ".join(f"{n} {outcome}" for outcome, n in counts.items()) or "none"
+        summary = ", ".join(f"{n} {outcome}" for outcome, n in counts.items()) or "none"
         parts = [
             f"# GPU check: {'passed' if self.good else 'FAILED'}",
             _table(["what", "value"], about),
@@ -94,7 +94,7 @@ class Report:
                     for s in self.steps
                 ],
             ),
-            f"## Tests: {told}",
+            f"## Tests: {summary}",
             _table(
                 ["test", "outcome", "seconds", "message"],
                 [

@@ -96,15 +96,15 @@ def main(args: argparse.Namespace, root: Path) -> int:
         packed = Path(folder) / "packed"
         with tarfile.open(packed, "w:gz", compresslevel=6) as tar:
             tar.add(top, TOP)
-        parts = ", ".join(f"{name} {size / MIB:.1f}" for name, size in sizes.items())
+        each = ", ".join(f"{name} {size / MIB:.1f}" for name, size in sizes.items())
         size = packed.stat().st_size
         if size > args.max_mib * MIB:
             raise BundleError(
-                f"the bundle has {size / MIB:.1f} MiB, over {args.max_mib:g} ({parts}): "
+                f"the bundle has {size / MIB:.1f} MiB, over {args.max_mib:g} ({each}): "
                 "leave packages out by --have, or the corpus by --without_fotaq"
             )
         packed.replace(target)
-    say(f"MiB, before compression: {parts}")
+    say(f"MiB, before compression: {each}")
     say(f"{target}: {size / MIB:.1f} MiB")
     return 0
 

@@ -61,8 +61,9 @@ def read_packed(archive: Path) -> Packed:
     except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{archive} is no packed model ({error}): {_AGAIN}") from error
     except yaml.YAMLError as error:
-        raise UserError(f"{archive} contains a file that is no YAML: {_AGAIN}") from
-        error
+        raise UserError(
+            f"{archive} contains a file that is no YAML: {_AGAIN}"
+        ) from error
     return Packed(
         *(archive, members, sum(info.file_size for info in infos)),
         *(files, config_files, configs, meta),

@@ -60,7 +60,7 @@ class Training:
         ]
 
     def miniature(self) -> list[str]:
-        """Return the command of all miniature stages: float16 training, GPU decoding."""
+        """Return the command of the miniature recipe: float16, decoding on the GPU."""
         amp = "true" if self.ngpu == "1" else "false"
         return self._librispeech(
             *("--asr_args", f"--use_amp {amp}", "--stop_stage", "13"),

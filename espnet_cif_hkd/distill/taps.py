@@ -29,12 +29,12 @@ anything; the lengths define the valid frames and tokens.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from espnet_cif_hkd.cif import CIFOutput
+from espnet_cif_hkd.cif.times import FrameTimes
 from espnet_cif_hkd.errors import UserError
 
 # The taps of each model without encoder layers, whose number depends on the encoder.
@@ -46,18 +46,6 @@ MODEL_TAPS = {
     "hybrid": frozenset({"hs_pad", "logits", "states:output", "states:transformer"}),
 }
 _CALLED = {"fired": "fired vectors", "logits": "logits", "hs_pad": "encoder output"}
-
-
-class FrameTiming(NamedTuple):
-    """Times of the frames of a tap: frame n is centred at ``offset + n * stride``.
-
-    Attributes:
-        offset: Centre of frame 0 in seconds.
-        stride: Seconds from one frame to the next.
-    """
-
-    offset: float
-    stride: float
 
 
 @dataclass
@@ -88,7 +76,7 @@ class Taps:
     ys_pad_lens: Tensor
     layers: dict[int, Tensor] = field(default_factory=dict)
     layer_lens: dict[int, Tensor] = field(default_factory=dict)
-    timing: dict[str, FrameTiming] = field(default_factory=dict)
+    timing: dict[str, FrameTimes] = field(default_factory=dict)
     fired: CIFOutput | None = None
     states: dict[str, Tensor] = field(default_factory=dict)
     logits: Tensor | None = None

@@ -92,7 +92,7 @@ def known_frame_times(
         features is None
         or windows is None
         or preencoder not in ("NoneType", "LinearProjection")
-        or model.postencoder is not None
+        or (layer is None and model.postencoder is not None)
     ):
         return None
     position, stride = centre_of_first(windows)

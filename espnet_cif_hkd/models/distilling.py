@@ -2,19 +2,20 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from espnet_cif_hkd.cif.times import FrameTimes
 from espnet_cif_hkd.distill.choices import Configured, configured
 from espnet_cif_hkd.distill.criterion import AbsDistillCriterion, check_signature
 from espnet_cif_hkd.distill.taps import Student, Taps, layers_of, require_taps
+from espnet_cif_hkd.encoder.geometry import known_frame_times
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.models.layer_taps import (
     LayerOutputs,
-    frame_timing,
     layer_count,
     tapped_layers,
 )
@@ -39,7 +40,6 @@ class DistillingMixin:
     token_list: list[str]
     encoder: Any
     frontend: Any
-    postencoder: Any
 
     def add_criteria(
         self,
@@ -119,9 +119,6 @@ class DistillingMixin:
             utt_ids: Names of the utterances from ESPnet's trainer.
             given: Other fields of :class:`Taps`; ``states`` may have unwanted entries.
         """
-        timing = frame_timing(self.frontend, self.encoder, outputs.layers)
-        if self.postencoder is not None:
-            timing.pop("hs_pad", None)
         states = given.pop("states", {})
         for name in ("fired", "logits"):
             if name not in wanted:
@@ -129,11 +126,21 @@ class DistillingMixin:
         return Taps(
             layers=outputs.layers,
             layer_lens=outputs.lengths,
-            timing=timing,
+            timing=self._frame_times(outputs.layers),
             states={n: s for n, s in states.items() if f"states:{n}" in wanted},
             utt_ids=None if utt_ids is None else list(utt_ids),
             **given,
         )
+
+    def _frame_times(self, layers: Iterable[int]) -> dict[str, FrameTimes]:
+        """Times of the frames of ``hs_pad`` and of encoder layers, where known."""
+        mel = getattr(getattr(self.frontend, "logmel", None), "mel_options", {})
+        places = {"hs_pad": None, **{f"layer:{n}": n for n in layers}}
+        found = {
+            tap: known_frame_times(self, mel["sr"], layer) if "sr" in mel else None
+            for tap, layer in places.items()
+        }
+        return {tap: times for tap, times in found.items() if times is not None}
 
     def add_distillation(
         self, loss: Tensor, stats: dict[str, Any], taps: Taps, divisor: Any

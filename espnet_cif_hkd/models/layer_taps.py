@@ -1,26 +1,14 @@
-"""Outputs of single encoder layers, and the times of their frames."""
+"""Outputs of single encoder layers."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from espnet_cif_hkd.distill.taps import FrameTiming
-from espnet_cif_hkd.encoder.frames import INPUT_WINDOWS, POOLING, Windows
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.plugin import compat
-
-# ESPnet's input layers by class name.
-_ESPNET_INPUTS = {
-    compat.Conv2dSubsampling: "conv2d",
-    compat.Conv2dSubsampling1: "conv2d1",
-    compat.Conv2dSubsampling2: "conv2d2",
-    compat.Conv2dSubsampling6: "conv2d6",
-    compat.Conv2dSubsampling8: "conv2d8",
-}
 
 
 @dataclass
@@ -105,54 +93,3 @@ def _frames(number: int, given: tuple[Any, ...], made: Any) -> tuple[Tensor, Ten
             "and their mask; use the tap hs_pad instead"
         )
     return frames, mask.squeeze(1).sum(1)
-
-
-def frame_timing(
-    frontend: Any, encoder: Any, numbers: Iterable[int]
-) -> dict[str, FrameTiming]:
-    """Return the times of the frames of ``hs_pad`` and of encoder layers.
-
-    Args:
-        frontend: A frontend; the timing is known for ESPnet's ``default`` only.
-        encoder: The encoder; its input layer and the pooling of ``cif_conformer``
-            decide.
-        numbers: Numbers of the layers, from 1.
-
-    Returns:
-        Timing by the name of the tap; empty if it is unknown. A frame of a centred
-        spectrum or of a convolution is in the middle of its window.
-    """
-    windows = _input_windows(encoder)
-    stft = getattr(frontend, "stft", None)
-    rate = getattr(getattr(frontend, "logmel", None), "mel_options", {}).get("sr")
-    if windows is None or stft is None or not rate:
-        return {}
-    first = 0 if stft.center else stft.n_fft / 2
-    offset, stride = first / rate, stft.hop_length / rate
-    pooling = sorted(getattr(encoder, "pooling_layers", ()))
-
-    def after(poolings: int) -> FrameTiming:
-        start, step = offset, stride
-        for width, factor in windows + POOLING * poolings:
-            start += (width - 1) / 2 * step
-            step *= factor
-        return FrameTiming(start, step)
-
-    timing = {
-        f"layer:{number}": after(sum(place < number for place in pooling))
-        for number in numbers
-    }
-    return {"hs_pad": after(len(pooling)), **timing}
-
-
-def _input_windows(encoder: Any) -> Windows | None:
-    """Return the windows of an encoder's input layer; None if it is unknown."""
-    if encoder is None:
-        return None
-    if hasattr(encoder, "input_layer"):  # cif_conformer
-        return INPUT_WINDOWS.get(encoder.input_layer)
-    embed = getattr(encoder, "embed", None)
-    if embed is None or type(embed) is torch.nn.Sequential:
-        return ()
-    name = _ESPNET_INPUTS.get(type(embed))
-    return None if name is None else INPUT_WINDOWS[name]

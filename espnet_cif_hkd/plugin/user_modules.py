@@ -54,6 +54,16 @@ def add_user_modules(names: str = "") -> None:
     os.environ[USER_MODULE_VARIABLE] = ",".join(modules)
 
 
+def module_files(names: str) -> list[str]:
+    """The files of modules, for fingerprints; a package gives its ``__init__``.
+
+    Args:
+        names: Names of modules, separated by commas.
+    """
+    specs = (importlib.util.find_spec(n) for n in map(str.strip, names.split(",")) if n)
+    return [spec.origin for spec in specs if spec is not None and spec.origin]
+
+
 def import_user_modules() -> None:
     """Import the user modules. May be called any number of times.
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.atomic import write_text
 
 _BLOCK = 1 << 22
 _CACHED_FROM = 1 << 20  # bytes: smaller files are always read
@@ -46,9 +47,7 @@ def content_hash(files: Iterable[Path], cache: Path | None = None) -> str:
         digest.update(f"{path.name} {file_hash}\n".encode())
     if cache is not None and found and found != known:
         with suppress(OSError):
-            temporary = cache.with_name(f"{cache.name}.{os.getpid()}.tmp")
-            temporary.write_text(json.dumps(found), encoding="utf-8")
-            temporary.replace(cache)
+            write_text(cache, json.dumps(found))
     return digest.hexdigest()
 
 

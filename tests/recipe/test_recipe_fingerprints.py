@@ -44,7 +44,7 @@ INFLUENCE: dict[str, tuple[str | None, str]] = {
     "expdir": ("other", "6 7 8 10 11 12"),
     "local_data_opts": ("--a b", "1"),
     "post_process_local_data_opts": ("--a b", "4"),
-    "speed_perturb_factors": ("0.9 1.0", "3 4 10 11 12"),
+    "speed_perturb_factors": ("0.9 1.0", "3 4 5 10 11 12"),
     "feats_type": (None, ""),
     "audio_format": ("wav", "3"),
     "fs": ("16k", "3 4 10 11"),
@@ -103,8 +103,12 @@ INFLUENCE: dict[str, tuple[str | None, str]] = {
     "asr_text_fold_length": ("9", "11"),
     "lm_fold_length": ("9", "7 8"),
     "reuse": ("true", ""),
-    "drop_too_long": ("true", "11"),
+    # What it drops counts, see test_recipe_dropped.py.
+    "drop_too_long": ("true", ""),
     "drop_empty_text": ("true", "3"),
+    "channel": ("0", "3"),
+    "hf_private": ("true", ""),
+    "user_module": ("tiny_recipe", "10 11 12"),
 }
 
 

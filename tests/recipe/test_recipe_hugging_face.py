@@ -166,7 +166,7 @@ def test_what_the_options_refuse() -> None:
 @pytest.mark.parametrize(
     ("conf", "message"),
     [
-        ("model_conf: {criterion: null}", "names no model_conf.criterion_conf.teacher"),
+        ("model_conf: {criterion: null}", "sets no model_conf.criterion_conf.teacher"),
         (
             "model_conf: {criterion_conf: {teacher: ./nowhere, teacher_dim: 12}}",
             "teacher ./nowhere: this folder does not exist",
@@ -180,7 +180,7 @@ def test_what_wordpiece_refuses(
     assert wordpiece.main(["--asr_config", "bad.yaml"]) == 1
     assert message in capsys.readouterr().err
     assert wordpiece.main(["--asr_config", "none.yaml"]) == 1
-    assert "none.yaml: there is no such file" in capsys.readouterr().err
+    assert "none.yaml: no such file" in capsys.readouterr().err
 
 
 def test_a_teacher_without_wordpieces_is_refused() -> None:
@@ -190,7 +190,7 @@ def test_a_teacher_without_wordpieces_is_refused() -> None:
     def fast(model: models.Model) -> PreTrainedTokenizerFast:
         return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model))
 
-    with pytest.raises(UserError, match=r"no WordPiece.*--units bpe"):
+    with pytest.raises(UserError, match=r"not WordPiece.*--units bpe"):
         wordpiece.pieces(fast(models.BPE()))
     vocab = {letter: n for n, letter in enumerate("abc")}
     with pytest.raises(UserError, match=r"lacks ##' ##a ##b.*--units bpe"):

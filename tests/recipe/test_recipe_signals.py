@@ -74,7 +74,7 @@ def test_the_data_preparation_ends_with_the_engine(folder: Path, number: int) ->
         _, told = engine.communicate(timeout=60)
     assert engine.returncode == 128 + number
     name = signal.Signals(number).name
-    assert told == f"error: stopped by {name}: run the same command again to go on\n"
+    assert told == f"error: stopped by {name}: run the same command again to continue\n"
     assert not any(map(runs, pids))
     assert Path("data/.incomplete-1").exists()
 

@@ -166,8 +166,8 @@ def _garble_speakers(chapter: Path) -> None:
         (_strange_folder, "84/old is not a folder of LibriSpeech"),
         (_lose_reader, "SPEAKERS.TXT has no reader 84"),
         (_lose_speakers, "SPEAKERS.TXT is missing"),
-        (_garble_transcript, "84-121300.trans.txt is not UTF-8 text"),
-        (_garble_speakers, "SPEAKERS.TXT is not UTF-8 text"),
+        (_garble_transcript, "84-121300.trans.txt, line 1: not UTF-8 text"),
+        (_garble_speakers, "SPEAKERS.TXT, line 1: not UTF-8 text"),
     ],
 )
 def test_what_is_wrong_is_named(

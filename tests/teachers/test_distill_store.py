@@ -285,7 +285,7 @@ def read(folder):
     return [reader.read([place])[1]["vectors"] for place in places]
 
 n_kills = 0
-for module, name in [(os, "fsync"), (os, "replace"), (shard, "write_atomically")]:
+for module, name in [(os, "fsync"), (os, "replace"), (shard, "write_bytes")]:
     for when in range(1, 100):
         folder = root / f"{name}-{when}"
         status = run(folder, (module, name, when))
@@ -296,7 +296,7 @@ for module, name in [(os, "fsync"), (os, "replace"), (shard, "write_atomically")
         for path in store.shard_paths(folder):
             shard.Shard(path, Fake.payload)
         assert run(folder) == 0
-        assert not list(folder.glob(".*.tmp"))
+        assert not list(folder.glob(".*.part"))
         for ids, rows in zip(sequences, read(folder)):
             expected = [[sum(ids), n] for n in range(len(ids) + 1)]
             assert np.array_equal(rows, np.array(expected, dtype=np.float16))

@@ -8,8 +8,10 @@ import pytest
 import torch
 from tiny_bert import HIDDEN, build_tiny_bert
 
+from espnet_cif_hkd.cif import CIFOutput
 from espnet_cif_hkd.distill import HKDCriterion
 from espnet_cif_hkd.distill.check import check_teacher
+from espnet_cif_hkd.distill.taps import Student, Taps
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.teachers.base import (
     AbsTeacher,
@@ -27,6 +29,7 @@ from espnet_cif_hkd.teachers.text.online import OnlineTeacher
 CHARS = ["<blank>", "<unk>", "<space>", *"ABCDEFGHIJ", "<sos/eos>"]
 SENTENCES = [[3, 4, 3], [5], [], [4, 3]]
 CPU = torch.device("cpu")
+STUDENT = Student("cif", tuple(CHARS), {"fired": 6, "states:output": 7})
 RANDOM = {"teacher_type": "random", "teacher_dim": 8}
 
 
@@ -178,13 +181,17 @@ def test_the_criterion_takes_the_random_teacher_without_transformers(monkeypatch
 
     monkeypatch.setitem(sys.modules, "transformers", None)
     assert check_teacher(RANDOM, CHARS, "char").teacher == "random"
-    criterion = HKDCriterion(CHARS, 6, 7, **RANDOM)
+    criterion = HKDCriterion(STUDENT, **RANDOM)
+    lengths, none = torch.tensor([4, 2]), torch.zeros(2)
     output = criterion(
-        torch.randn(2, 4, 6),
-        torch.randn(2, 4, 7),
-        torch.tensor([4, 2]),
-        torch.tensor([[3, 4, 5], [6, -1, -1]]),
-        torch.tensor([3, 1]),
+        Taps(
+            hs_pad=torch.zeros(2, 1, 6),
+            hlens=torch.ones(2, dtype=torch.long),
+            ys_pad=torch.tensor([[3, 4, 5], [6, -1, -1]]),
+            ys_pad_lens=lengths - 1,
+            fired=CIFOutput(torch.randn(2, 4, 6), lengths, none, none, none),
+            states={"output": torch.randn(2, 4, 7)},
+        )
     )
     assert set(output.losses) == {"loss_acd", "loss_lrd"}
     assert not any("teacher" in name for name in criterion.state_dict())
@@ -219,7 +226,7 @@ def test_a_registered_teacher_needs_no_fork(monkeypatch, tmp_path):
     teacher = build_text_teacher(conf, CHARS, stored=False)
     assert type(teacher) is Mine
     dump_store(tmp_path, lambda: SENTENCES, teacher, CPU)
-    assert HKDCriterion(CHARS, 6, 7, **conf)._teacher.features(SENTENCES, CPU).any()
+    assert HKDCriterion(STUDENT, **conf)._teacher.features(SENTENCES, CPU).any()
     monkeypatch.setitem(teacher_choices.classes, "wrong", dict)
     with pytest.raises(UserError, match="is no subclass of"):
         build_text_teacher({**conf, "teacher_type": "wrong"}, CHARS)

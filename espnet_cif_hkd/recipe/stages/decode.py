@@ -16,6 +16,7 @@ from espnet_cif_hkd.io.tables import (
     read_table,
     split_evenly,
 )
+from espnet_cif_hkd.plugin.user_modules import module_files
 from espnet_cif_hkd.recipe.checks import stamps
 from espnet_cif_hkd.recipe.commands import call, job_count, run_jobs, write_run_script
 from espnet_cif_hkd.recipe.context import Run
@@ -222,5 +223,6 @@ def fingerprint(run: Run, name: str) -> str:
         mark.files(folder / "config.yaml", folder / model)
     data = paths.data_feats / name
     mark.words(stamps.recorded(data, 3, "fingerprint"))
+    mark.files(*module_files(options.user_module))
     config = [options.inference_config] if options.inference_config else []
     return mark.files(data / "wav.scp", data / "utt2num_samples", *config).hexdigest()

@@ -8,6 +8,7 @@ from typing import Any
 
 from espnet_cif_hkd.io.log import log
 from espnet_cif_hkd.io.tables import read_table
+from espnet_cif_hkd.plugin.user_modules import module_files
 from espnet_cif_hkd.recipe import dropped
 from espnet_cif_hkd.recipe.checks import stamps
 from espnet_cif_hkd.recipe.commands import rotate, train_model, write_run_script
@@ -206,6 +207,7 @@ def stats_fingerprint(run: Run) -> str:
         mark.words(stamps.recorded(feats / "org" / name, 3, "fingerprint"))
         tables = ("wav.scp", "text", "utt2num_samples")
         mark.files(*(feats / name / table for table in tables))
+    mark.files(*module_files(options.user_module))
     config = [options.asr_config] if options.asr_config else []
     return mark.files(*config).hexdigest()
 

@@ -2,13 +2,12 @@
 
 import json
 import logging
-import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.atomic import write_text
 from espnet_cif_hkd.teachers.base import AbsTeacher
 from espnet_cif_hkd.teachers.payload import Payload
 
@@ -81,7 +80,7 @@ class StoreHeader:
             "fingerprint": self.fingerprint,
         }
         text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-        write_atomically(folder / HEADER, lambda f: f.write(text.encode()))
+        write_text(folder / HEADER, text)
 
 
 def check_header(folder: Path, header: StoreHeader, teacher: AbsTeacher[Any]) -> None:
@@ -166,30 +165,6 @@ def _made_for(folder: Path, field: str, made: object, asked: object) -> UserErro
         f"teacher_store {folder}: made for {field} {made}, but the configuration asks "
         f"for {asked}; {_CURE}"
     )
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file that appears only when it is complete.
-
-    Raises:
-        OSError: the file cannot be written; nothing of it is left.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "wb") as f:
-            write(f)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    # The new name is on the disk only after the folder has been written.
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def dump_hint() -> str:

@@ -17,9 +17,10 @@ from typing import IO, Any
 import numpy as np
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.atomic import write_bytes
 from espnet_cif_hkd.teachers.base import KEY_BYTES
 from espnet_cif_hkd.teachers.payload import Arrays, Payload
-from espnet_cif_hkd.teachers.store.header import dump_hint, write_atomically
+from espnet_cif_hkd.teachers.store.header import dump_hint
 
 KEY = np.dtype(f"S{KEY_BYTES}")
 _START = np.dtype("<i8")
@@ -213,7 +214,7 @@ class Shard:
         tensors["starts"] = np.cumsum([0, *sizes], dtype=_START)
         data = save(tensors)
         del tensors
-        write_atomically(path, lambda f: f.write(data))
+        write_bytes(path, data)
 
 
 def unreadable(path: Path, error: OSError) -> UserError:

@@ -255,7 +255,7 @@ def _locked(folder: Path) -> Iterator[None]:
     # If trainings that share a store begin together, the second one waits; then the
     # store may be complete.
     with alone(folder / ".lock", logging.warning, unwritable=unwritable):
-        for leftover in folder.glob(".*.tmp"):
+        for leftover in (*folder.glob(".*.part"), *folder.glob(".*.tmp")):
             leftover.unlink()
         yield
 

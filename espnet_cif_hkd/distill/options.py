@@ -140,8 +140,8 @@ def check_options(acoustic: Mapping[str, Any], linguistic: Mapping[str, Any]) ->
         )
     if count is not None and (type(count) is not int or count < 1):
         raise UserError(
-            f"criterion_conf.acoustic.num_negatives is {count!r}; it must be a whole "
-            "number >= 1, or all"
+            f"criterion_conf.acoustic.num_negatives is {count!r}; it must be an "
+            "integer >= 1, or all"
         )
     if not isinstance(acoustic["share_negatives"], bool):
         raise UserError(

@@ -73,7 +73,7 @@ def _prepare_data(run: Run) -> None:
 
 def _speed_perturb(run: Run) -> None:
     if not run.options.speed_perturb_factors:
-        log("stage 2: no speed perturbation asked for")
+        log("stage 2: no speed perturbation requested")
         return
     stamps.require(_DATA, 1, [])
     stamps.require(_DATA / run.paths.source_train_set, 1, data.DATA_FILES)

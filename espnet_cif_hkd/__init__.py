@@ -5,7 +5,8 @@ name that needs them is used.
 
 Public names:
     register: Make ESPnet know the classes of this package.
-    Speech2Text: ESPnet's ``Speech2Text`` with these classes registered.
+    Speech2Text: ESPnet's ``Speech2Text`` with these classes registered, greedy search
+        and checks of the audio.
     CIFASRModel, CIFDecoder: The classes that ESPnet knows as ``cif``.
     UserError: Raised for input that a user can fix.
     __version__: The version of this package.
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 moved.install()
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "CIFASRModel",

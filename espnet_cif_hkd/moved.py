@@ -1,6 +1,6 @@
-"""Module names of version 0.2, which still import until 0.4.
+"""Module names of version 0.2, which can be imported until version 0.4.
 
-An old name imports the module that has replaced it, with a DeprecationWarning:
+An old name imports the new module, with a DeprecationWarning:
 ``espnet_cif_hkd.distill.store`` and ``espnet_cif_hkd.teachers.store.reader`` are one
 module object. ``python3 -m OLD.NAME`` works, too.
 """
@@ -78,8 +78,8 @@ MOVED = {
 class MovedFinder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     """Finds modules by their old names.
 
-    It is the first finder: ``espnet_cif_hkd.bin`` has the path of ``cli``, where the
-    usual finders would load a second copy of each module.
+    It must be the first finder: ``espnet_cif_hkd.bin`` has the path of ``cli``, where
+    the usual finders would load a second copy of each module.
     """
 
     def find_spec(
@@ -95,7 +95,7 @@ class MovedFinder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         return importlib.machinery.ModuleSpec(
             fullname,
             self,
-            origin=spec.origin,  # `python3 -m` puts it into sys.argv
+            origin=spec.origin,  # `python3 -m` copies it to sys.argv
             is_package=spec.submodule_search_locations is not None,
         )
 
@@ -106,11 +106,11 @@ class MovedFinder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        # The import system has given the module the spec of its old name.
+        # The import system has set the spec of the old name.
         module.__spec__ = self._own_spec
 
     def get_code(self, fullname: str) -> CodeType | None:
-        """The code of the new module, for ``python3 -m OLD.NAME``."""
+        """Return the code of the new module, for ``python3 -m OLD.NAME``."""
         new = _warned(fullname)
         spec = importlib.util.find_spec(new)
         loader = None if spec is None else spec.loader
@@ -133,7 +133,7 @@ def _warned(fullname: str) -> str:
     new = _new_name(fullname)
     assert new is not None
     warnings.warn(
-        f"{fullname} has moved to {new}; the old name goes away in version 0.4",
+        f"{fullname} has moved to {new}; version 0.4 removes the old name",
         DeprecationWarning,
         stacklevel=2,
     )
@@ -141,6 +141,6 @@ def _warned(fullname: str) -> str:
 
 
 def install() -> None:
-    """Let old names import. May be called any number of times."""
+    """Make old names importable. May be called any number of times."""
     if not any(isinstance(finder, MovedFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, MovedFinder())

@@ -1,4 +1,4 @@
-"""Makes SVG files of matplotlib small: rounded numbers, no metadata, one long line."""
+"""Make SVG files of matplotlib small: rounded numbers, no metadata, one long line."""
 
 import re
 from pathlib import Path
@@ -16,17 +16,17 @@ _OPTIONS = {
     "newlines": False,
     "quiet": True,
 }
-# matplotlib gives every text a rotation, also one of 0 degrees.
+# matplotlib writes a rotation for every text, also of 0 degrees.
 _NO_ROTATION = re.compile(r' transform="rotate\(-?0 [^"]*\)"')
 _PLACE = re.compile(r' ([xy])="(-?\d+\.\d{3,})"')
 _DOCTYPE = re.compile(r"<!DOCTYPE[^>]*>\s*")
 
 
 def compact(svg: str) -> str:
-    """The same picture in fewer bytes; the same bytes for the same picture.
+    """Return the same picture in fewer bytes; deterministic.
 
     Args:
-        svg: what matplotlib wrote, with text as text (``svg.fonttype: none``).
+        svg: SVG of matplotlib with ``svg.fonttype: none``, which keeps text as text.
     """
     text = _NO_ROTATION.sub("", svg)
     options = scour.sanitizeOptions(scour.parse_args([]))
@@ -34,11 +34,11 @@ def compact(svg: str) -> str:
         setattr(options, name, value)
     text = scour.scourString(text, options)
     text = _DOCTYPE.sub("", text)
-    # scour does not round the places of texts and markers.
+    # scour does not round the positions of texts and markers.
     text = _PLACE.sub(lambda found: f' {found[1]}="{float(found[2]):.2f}"', text)
     return f"{text.strip()}\n"
 
 
 def compact_file(path: Path) -> None:
-    """Make a file small in place."""
+    """Rewrite a file with :func:`compact`."""
     path.write_text(compact(path.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # make demo: train CIF with HKD for some minutes on a part of FOTAQ, decode, score,
-# and show what came out. Every stage that is already done is reused.
+# and show results. Stages that are already complete are reused.
 
 set -e
 set -u
@@ -8,14 +8,14 @@ set -o pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# The demo shows the way on pip packages alone, whatever the shell was set up for.
+# The demo uses pip packages alone, whatever the environment of the shell is.
 unset ESPNET_ROOT
 PYTHON=${PYTHON:-python3}
 export PYTHON
 export PYTHONPATH="${PWD}${PYTHONPATH:+:${PYTHONPATH}}"
 export PYTHONWARNINGS=${PYTHONWARNINGS:-ignore}
-# More threads than this only wait for each other on a model this small, and threads
-# that spin while they wait slow down everything when something else runs, too.
+# For such a small model more threads only wait for each other, and threads that spin
+# while they wait slow down other processes.
 cores=$(nproc)
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores < 4 ? cores : 4))}
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
@@ -23,7 +23,7 @@ export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 subset=2000
 epochs=6
 tag=demo_hkd
-dump=dump/subset_${subset} # where run.sh keeps what it makes of a subset
+dump=dump/subset_${subset} # the folder of run.sh for a subset
 
 echo "$(date '+%Y-%m-%dT%H:%M:%S') (demo.sh) CIF with HKD on ${subset} utterances of" \
     "real speech, ${epochs} passes: about 10 minutes on two cores"

@@ -1,4 +1,4 @@
-"""Show what the demo's model can do: a table, two sentences, one picture."""
+"""Show results of the demo's model: a table, two sentences, one picture."""
 
 import argparse
 import contextlib
@@ -47,7 +47,7 @@ def error_rate(result: Path) -> float:
 
 
 def decoded_utterances(data: Path, folder: Path) -> list[Decoded]:
-    """Pair references with hypotheses, best first; ties go by utterance."""
+    """Pair references with hypotheses, sorted by error rate, then by utterance."""
     hypotheses = read_table(folder / "text")
     rows = []
     for utt_id, reference in read_table(data / "text").items():
@@ -73,7 +73,7 @@ def learning_curve(train_log: Path) -> list[float]:
 
 
 def print_table(args: argparse.Namespace, folder: Path) -> None:
-    """Print the error rates beside what they were measured on."""
+    """Print the error rates and the sizes of the data."""
     trained = len(read_table(args.train_data / "text"))
     tested = len(read_table(args.data / "text"))
     rates = [
@@ -92,12 +92,12 @@ def print_table(args: argparse.Namespace, folder: Path) -> None:
         print(f"\nCER of the CTC branch on dev after each pass: {shown}")
     print(
         "\nA few minutes of training on a fraction of the corpus: expect wrong words. "
-        "\negs2/fotaq/asr_hkd/README.md tells how to train on all of it."
+        "\negs2/fotaq/asr_hkd/README.md describes the training on the complete corpus."
     )
 
 
 def report(args: argparse.Namespace) -> None:
-    """Print the table and the sentences, and draw the picture if it is not there.
+    """Print the table and the sentences, and draw the picture if it does not exist.
 
     Raises:
         UserError: a file of an earlier stage is missing.
@@ -122,7 +122,7 @@ def report(args: argparse.Namespace) -> None:
                 *("--utt_id", best.utt_id, "--out", str(picture)),
             ]
         )
-        # What ESPnet's imports say about optional packages is nothing for a reader.
+        # Messages of ESPnet's imports about optional packages are not useful here.
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with contextlib.redirect_stderr(io.StringIO()):

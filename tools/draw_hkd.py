@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draw docs/hkd.svg: the way of the data in training, and how tokens fire.
+"""Draw docs/hkd.svg: the data flow in training, and the firing of tokens.
 
     python3 tools/draw_hkd.py
 
@@ -30,7 +30,7 @@ PICTURE = ROOT / "docs/hkd.svg"
 VECTORS = ROOT / "tests/data/cif_eval_tail_0p5.npz"
 UTTERANCE = 1
 
-# By their names in the log, with the weights of the paper.
+# Names in the log, with the weights of the paper.
 LOSSES = {
     "loss_ctc": "0.5",
     "loss_quantity": "1.0",
@@ -50,7 +50,7 @@ _TOKENS = ("#2b6cb0", "#e0a03c")
 def _centred(
     axes: Axes, x: float, y: float, text: str, size: float = 9, color: str = _INK
 ) -> None:
-    """Text about a point, each line by itself: so it stays there in any font."""
+    """Draw text centred at a point, line by line, so that any font is centred."""
     lines = text.split("\n")
     for number, line in enumerate(lines):
         axes.annotate(
@@ -94,7 +94,7 @@ def _loss(axes: Axes, centre: tuple[float, float], text: str, name: str) -> None
 
 
 def _arrow(axes: Axes, *points: tuple[float, float], **kw: Any) -> None:
-    """A way through points, with a head at its end."""
+    """Draw an arrow through points."""
     for begin, end in itertools.pairwise(points[:-1]):
         axes.plot(*zip(begin, end), color=_INK, lw=0.9, ls=kw.get("linestyle", "-"))
     axes.add_patch(
@@ -113,7 +113,7 @@ def _arrow(axes: Axes, *points: tuple[float, float], **kw: Any) -> None:
 
 
 def draw_way(axes: Axes) -> None:
-    """The modules, and which loss looks at which of their outputs."""
+    """Draw the modules, and the output that each loss uses."""
     axes.set_xlim(0, 120)
     axes.set_ylim(0, 58)
     axes.axis("off")
@@ -166,7 +166,7 @@ def draw_way(axes: Axes) -> None:
 
 
 def shares(alpha: np.ndarray, n_tokens: int) -> np.ndarray:
-    """How much of each frame goes to each token, ``(L, T)``."""
+    """Return the share of each frame in each token, ``(L, T)``."""
     ends = np.cumsum(alpha)
     begins = ends - alpha
     tokens = np.arange(n_tokens)[:, None]
@@ -174,7 +174,7 @@ def shares(alpha: np.ndarray, n_tokens: int) -> np.ndarray:
 
 
 def draw_firing(axes: Axes) -> None:
-    """Alpha by frames, in the colour of the token that it goes to."""
+    """Draw alpha by frames, in the colours of the tokens."""
     data = np.load(VECTORS)
     length = int(data["lengths"][UTTERANCE])
     alpha = data["alpha"][UTTERANCE, :length]
@@ -222,7 +222,7 @@ def draw_firing(axes: Axes) -> None:
 
 
 def draw() -> Figure:
-    """The whole picture."""
+    """Return the complete picture."""
     figure = Figure(figsize=(10.5, 7.0), layout="constrained")
     way, firing = figure.subplots(2, 1, height_ratios=[2.6, 1.0])
     draw_way(way)
@@ -231,7 +231,7 @@ def draw() -> Figure:
 
 
 def main(out: Path = PICTURE) -> None:
-    """Write the picture; equal input gives equal bytes."""
+    """Write the picture; deterministic."""
     with matplotlib.rc_context(
         {"svg.hashsalt": "hkd", "svg.fonttype": "none", "font.family": "sans-serif"}
     ):

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Write docs/configuration.md: every key of our YAML, from the code itself.
+"""Write docs/configuration.md: all our keys of the YAML, from the code.
 
-Types and defaults are those of the signatures, effects those of the docstrings, the
-paper's values stand in tools/paper_values.yaml, all other text in
-tools/configuration.in. Run it after changing any of them:
+Types and defaults are from signatures, effects from docstrings, the paper's values from
+tools/paper_values.yaml, all other text from tools/configuration.in. Run it after
+changing any of them:
 
     python3 tools/generate_docs.py
 """
@@ -28,7 +28,7 @@ PAGE = ROOT / "docs/configuration.md"
 TEMPLATE = ROOT / "tools/configuration.in"
 PAPER = ROOT / "tools/paper_values.yaml"
 
-# What ESPnet passes itself, so that it is no key of a configuration.
+# Arguments that ESPnet passes, which are no keys of a configuration.
 _MODEL = {
     *("vocab_size", "token_list", "frontend", "specaug", "normalize"),
     *("preencoder", "encoder", "postencoder", "decoder", "ctc", "joint_network"),
@@ -46,7 +46,7 @@ _TYPES = {int: "int", float: "float", str: "str", bool: "bool", types.NoneType: 
 
 @dataclass(frozen=True)
 class Key:
-    """One key: its name, type and default as YAML writes them, and its effect."""
+    """A key: name, type and default in YAML, and effect."""
 
     name: str
     type: str
@@ -55,10 +55,10 @@ class Key:
 
 
 def yaml_type(annotation: Any) -> str:
-    """``int | None`` as ``int or null``.
+    """Return a type in words, such as ``int or null`` for ``int | None``.
 
     Raises:
-        TypeError: it is none that YAML can hold.
+        TypeError: YAML has no such type.
     """
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation in _TYPES:
@@ -75,7 +75,7 @@ def yaml_type(annotation: Any) -> str:
 
 
 def yaml_value(value: Any) -> str:
-    """A default as one writes it in YAML."""
+    """Return a default in YAML."""
     if isinstance(value, tuple):
         value = list(value)
     text = yaml.safe_dump(value, default_flow_style=True, width=1000)
@@ -83,7 +83,7 @@ def yaml_value(value: Any) -> str:
 
 
 def effects(documented: Any) -> dict[str, str]:
-    """What ``Args:`` or ``Attributes:`` of a docstring says of each name."""
+    """Return the texts of ``Args:`` or ``Attributes:`` in a docstring by name."""
     found: dict[str, str] = {}
     section = re.search(
         r"^(?:Args|Attributes):\n((?:(?: .*)?\n)+)",
@@ -99,21 +99,21 @@ def effects(documented: Any) -> dict[str, str]:
 
 
 def _plain(text: str) -> str:
-    """A docstring's sentence as Markdown in a table, without its last full stop."""
+    """Convert a sentence of a docstring to Markdown, without its last full stop."""
     text = re.sub(r":(?:class|func):`(\w+)`", r"`\1`", text)
     text = re.sub(r"``([^`]*)``", r"`\1`", text)
     return text.replace("|", "\\|").removesuffix(".")
 
 
 def keys_of(documented: Any, only: str | None = None) -> Iterator[Key]:
-    """The keys that a class, a dataclass or a function takes from YAML.
+    """Yield the keys of YAML of a class, a dataclass or a function.
 
     Args:
-        documented: it has the signature and the docstring.
-        only: the one parameter that is a key; None for all.
+        documented: the class or function with signature and docstring.
+        only: the only parameter that is a key; None: all.
 
     Raises:
-        ValueError: a key has no effect in the docstring.
+        ValueError: the docstring does not describe a key.
     """
     texts, signature = effects(documented), inspect.signature(documented)
     call = documented
@@ -141,7 +141,7 @@ def keys_of(documented: Any, only: str | None = None) -> Iterator[Key]:
 
 
 def sections() -> dict[str, list[Key]]:
-    """The keys of each mapping of the YAML, by the mapping's name."""
+    """Return the keys of each mapping of the YAML, by name of the mapping."""
     from espnet_cif_hkd.cif import CIFPredictor, integrate_and_fire
     from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
     from espnet_cif_hkd.distill.hkd import HKDCriterion
@@ -164,7 +164,7 @@ def sections() -> dict[str, list[Key]]:
 
 
 def _level_below(key: Key) -> Key:
-    """The defaults of ACD and LRD stand in tables of their own."""
+    """Replace the defaults of ACD and LRD, which have separate tables."""
     if key.name in ("acoustic", "linguistic"):
         return dataclasses.replace(key, default="below")
     return key
@@ -177,7 +177,7 @@ def paper_values() -> dict[str, Any]:
 
 
 def table(name: str, keys: list[Key], paper: dict[str, Any]) -> str:
-    """A table of one mapping's keys.
+    """Return the table of the keys of a mapping.
 
     Raises:
         ValueError: the paper's values name a key that does not exist.
@@ -202,7 +202,7 @@ def table(name: str, keys: list[Key], paper: dict[str, Any]) -> str:
 
 
 def fixed_options() -> str:
-    """Options of ESPnet's conformer that may stand in ``encoder_conf``, in words."""
+    """Return the options of ESPnet's conformer that ``encoder_conf`` may have."""
     from espnet_cif_hkd.encoder import options
 
     return ", ".join(
@@ -211,7 +211,7 @@ def fixed_options() -> str:
 
 
 def page() -> str:
-    """The whole of docs/configuration.md."""
+    """Return the text of docs/configuration.md."""
     paper = paper_values()
     parts = {name: table(name, keys, paper) for name, keys in sections().items()}
     parts["fixed_options"] = fixed_options()

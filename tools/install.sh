@@ -2,8 +2,8 @@
 # Makes a virtual environment with ESPnet, this package (editable) and its tools.
 #   tools/install.sh [--plm] [--python PYTHON] VENV
 # Python 3.10 and 3.11 get ESPnet 202511, Python 3.12 gets ESPnet 202611. Does nothing
-# if VENV is up to date; may be stopped at any moment and run again. Packages come from
-# wherever the user's pip takes them.
+# if VENV is up to date. It can be stopped at any time and run again. Packages come from
+# the index of the user's pip configuration.
 
 set -euo pipefail
 
@@ -25,7 +25,7 @@ die() {
     exit 1
 }
 
-# "3.11" for an interpreter that runs (a shim of pyenv may not), else nothing.
+# Prints "3.11" for an interpreter that runs (a shim of pyenv may not), else nothing.
 minor_of() {
     "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true
 }
@@ -37,8 +37,8 @@ fits() {
     esac
 }
 
-# Runs a command with its output in the log; a dated line at the start and, as a sign
-# of life, every ten seconds.
+# Runs a command with its output in the log. Prints a dated line at the start and every
+# ten seconds.
 step() {
     local what=$1 started=${SECONDS} told=0 pid
     shift
@@ -92,7 +92,7 @@ mkdir -p "${venv}"
 venv=$(cd "${venv}" && pwd)
 log=${venv}/install.log
 
-# Modules on PYTHONPATH or in the user's folder would count as installed.
+# pip counts modules on PYTHONPATH or in the user's folder as installed.
 unset PYTHONPATH
 export PYTHONNOUSERSITE=1 PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1
 export PIP_NO_INPUT=1 PIP_PROGRESS_BAR=off
@@ -159,7 +159,7 @@ if up_to_date "${stamp}" "${inputs}"; then
 else
     rm -f "${stamp}"
     free=$(df -Pk "${venv}" | awk 'NR == 2 {print int($4 / 1048576)}')
-    # An environment half made has some of it already.
+    # An incomplete environment has some of it already.
     if [ -z "${existing}" ] && [ "${free}" -lt 3 ]; then
         die "${venv} has ${free} GB of free disk, and the environment takes 2 GB, or 7 GB" \
             "where torch comes with CUDA; free some, or name another VENV"

@@ -17,13 +17,13 @@ BYTES_PER_VALUE = 2  # the store's float16
 BYTES_PER_SENTENCE = KEY_BYTES + 8  # its hash and where its rows begin
 PCM_PER_HOUR = 3600 * 16_000 * 2  # 16 bit at 16 kHz
 SPEED_FACTORS = (0.9, 1.0, 1.1)
-# Adam keeps two float32 numbers for each parameter beside the parameter itself.
+# Adam keeps two float32 numbers for each parameter, besides the parameter itself.
 CHECKPOINT_BYTES, MODEL_BYTES = 12, 4
 TEACHER_DIM = 768
 NUM_NEGATIVES = 700
 
-# LibriSpeech's held-out sets, which ESPnet's results count in words, characters with
-# spaces, and tokens of a BPE of 5,000; the hours are those of the corpus' paper.
+# LibriSpeech's held-out sets: words, characters with spaces and tokens of BPE 5,000
+# from ESPnet's results, hours from the paper of the corpus.
 HELD_OUT_HOURS, HELD_OUT_WORDS = 5.4 + 5.3 + 5.4 + 5.1, 210_269
 CHARS_PER_WORD = 1_108_695 / HELD_OUT_WORDS
 BPE_PER_WORD = 262_039 / HELD_OUT_WORDS
@@ -46,15 +46,15 @@ LIBRISPEECH_PARAMETERS = _with_projections(125_976_201, 512)
 
 @dataclass(frozen=True)
 class Corpus:
-    """A training set, and what else of its corpus lies on the disk.
+    """Sizes of a training set and of its corpus.
 
     Attributes:
-        name: for the tables.
-        hours, utterances: of the training set.
-        other_hours: of the development and test sets.
-        archive_bytes: what is fetched, training set or whole.
-        tokens: targets of the training set by unit, ``</s>`` included.
-        parameters: of the model that is trained, for HKD.
+        name: name in the tables.
+        hours, utterances: size of the training set.
+        other_hours: hours of the development and test sets together.
+        archive_bytes: size of the downloaded archives.
+        tokens: number of targets of the training set by unit, ``</s>`` included.
+        parameters: number of parameters of the HKD model.
     """
 
     name: str
@@ -95,15 +95,18 @@ def store_bytes(tokens: float, utterances: int, dim: int = TEACHER_DIM) -> float
     """Size of a teacher store if no two utterances have the same text.
 
     Args:
-        tokens: targets of the training set, ``</s>`` included.
-        utterances: of it.
+        tokens: number of targets of the training set, ``</s>`` included.
+        utterances: number of utterances of the training set.
         dim: width of the teacher's vectors.
+
+    Returns:
+        Bytes.
     """
     return tokens * dim * BYTES_PER_VALUE + utterances * BYTES_PER_SENTENCE
 
 
 def checkpoint_bytes(parameters: int, kept: int) -> int:
-    """Files of one training: ``checkpoint.pth``, models kept, the last, the average."""
+    """Bytes of one training: checkpoint, kept models, the last one, the average."""
     return parameters * (CHECKPOINT_BYTES + MODEL_BYTES * (kept + 2))
 
 
@@ -120,7 +123,7 @@ def _gb(size: float) -> str:
 
 
 def store_table(corpora: Sequence[Corpus], dim: int = TEACHER_DIM) -> str:
-    """Markdown: how large the teacher's vectors of each training set are."""
+    """Markdown table: size of the teacher's vectors of each training set."""
     rows = []
     for corpus in corpora:
         for unit, tokens in corpus.tokens.items():
@@ -136,7 +139,7 @@ def store_table(corpora: Sequence[Corpus], dim: int = TEACHER_DIM) -> str:
 
 
 def disk_table(corpora: Sequence[Corpus], kept: int = 10) -> str:
-    """Markdown: what a run of each corpus leaves on the disk, without the store."""
+    """Markdown table: disk space of a run of each corpus, without the store."""
     slower = sum(1 / factor for factor in SPEED_FACTORS)
     rows = []
     for corpus in corpora:
@@ -162,11 +165,11 @@ def disk_table(corpora: Sequence[Corpus], kept: int = 10) -> str:
 def batch_table(
     tokens: float, gpus: Sequence[int] = (1, 2, 4, 8, 16), count: int = NUM_NEGATIVES
 ) -> str:
-    """Markdown: what each of several GPUs sees of one update.
+    """Markdown table: the part of one update that each of several GPUs processes.
 
     Args:
-        tokens: of an update over all GPUs, ``</s>`` included.
-        gpus: how many there are.
+        tokens: tokens of an update over all GPUs, ``</s>`` included.
+        gpus: numbers of GPUs, one a row.
         count: ``num_negatives``.
     """
     rows = []
@@ -188,25 +191,27 @@ def batch_table(
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--hours", type=float, help="of the training set")
-    parser.add_argument("--utterances", type=int, help="of the training set")
-    parser.add_argument("--tokens", type=float, help="of its texts, without </s>")
+    parser.add_argument("--hours", type=float, help="hours of the training set")
+    parser.add_argument("--utterances", type=int, help="number of its utterances")
+    parser.add_argument(
+        "--tokens", type=float, help="tokens of its texts, without </s>"
+    )
     parser.add_argument("--teacher_dim", type=int, default=TEACHER_DIM)
     parser.add_argument("--keep_nbest_models", type=int, default=10)
     parser.add_argument(
         "--tokens_per_update",
         type=float,
         default=1911.38,
-        help="over all GPUs, </s> included (default: the paper's)",
+        help="tokens of an update over all GPUs, </s> included (default: the paper's)",
     )
     return parser
 
 
 def report(args: argparse.Namespace) -> str:
-    """The three tables that the command line asks for.
+    """Return the three tables for the corpora of the command line.
 
     Raises:
-        UserError: a corpus is described by halves, or by impossible numbers.
+        UserError: the description of a corpus is incomplete, or a number is impossible.
     """
     corpora: Sequence[Corpus] = CORPORA
     given = (args.hours, args.utterances, args.tokens)

@@ -16,13 +16,15 @@ def draw(
     corpus: str,
     out: Path,
 ) -> None:
-    """Write a PNG of loss and error over the updates; it appears only when whole.
+    """Write a PNG of loss and error over the updates.
+
+    The file appears only when it is complete.
 
     Args:
         curves: points of each training, by its name.
         published: points of the published training.
-        corpus: what the published one was trained on.
-        out: the file.
+        corpus: corpus of the published training.
+        out: the file to write.
 
     Raises:
         UserError: matplotlib is not installed, or the file cannot be written.

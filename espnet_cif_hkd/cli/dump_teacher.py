@@ -19,7 +19,7 @@ TOKEN_OPTIONS = (
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Options of the command."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python3 -m espnet_cif_hkd.cli.dump_teacher",
         description=__doc__,
@@ -56,10 +56,10 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The options of a YAML file.
+    """Return the options of a YAML file.
 
     Raises:
-        UserError: it cannot be read or is not a mapping.
+        UserError: the file cannot be read or is not a mapping.
     """
     import yaml
 
@@ -74,16 +74,16 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Do what the options say.
+    """Fill the stores of the configuration.
 
     Raises:
-        UserError: something in the options or files is wrong.
+        UserError: an option or a file is wrong.
     """
     from espnet_cif_hkd.distill.filling import fill_stores
 
     path = args.train_config or args.asr_config
     config = read_config(path)
-    # An experiment's config.yaml gives what the command line does not.
+    # Options that are not given are read from the config.yaml of the experiment.
     tokens = {name: getattr(args, name) for name in TOKEN_OPTIONS}
     for name in TOKEN_OPTIONS if args.train_config else ():
         if tokens[name] is None:
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(cmd: Sequence[str] | None = None) -> None:
-    """Run the command; exits with status 1 after one line for a user's error."""
+    """Run the command; a ``UserError`` becomes one line and exit status 1."""
     args = get_parser().parse_args(cmd)
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s"

@@ -2,10 +2,11 @@
 
 ``python3 -m espnet_cif_hkd.cli.learning_curve --log exp/asr_*/train.log``
 
-The published numbers are in bits per token, ESPnet's log is in nats. They are made to
-mean the same: the base, the constant that ESPnet's label smoothing leaves out, the
-paper's weights whatever the run's own are, and the dev error, which is the log's
-``cer_free``. What cannot be made equal is not compared, or said under the table.
+The published numbers are in bits per token, ESPnet's log is in nats. This module
+converts the log. It changes the base, adds the constant that ESPnet's label smoothing
+omits, uses the paper's loss weights instead of the run's, and takes ``cer_free`` as dev
+error. Numbers that cannot be converted are not compared, or have a note under the
+table.
 """
 
 import argparse
@@ -38,11 +39,11 @@ _TITLES = {
 }
 NOTES = """\
 Losses are bits per target token, </s> included; nll is without label smoothing.
-* ctc: the published labels include </s>, ours do not: near, not the same; the loss
+* ctc: the published labels include </s>, ours do not: similar, not equal; the loss
   contains half of it. Terms of a distillation are not in the loss.
 error: argmax after known prefixes, vectors fired by unscaled alpha (cer_free). The
-  published one also counts vectors fired behind the place of </s>, as far as the
-  longest text of their batch goes; ours may be lower while length_error is large,
+  published one also counts vectors fired after the place of </s>, up to the length
+  of the longest text of the batch; ours may be lower while length_error is large,
   in the last epoch {length_error:.1f} %.
 Dev loss and dev nll are not compared: ours scale alpha to the known length there."""
 
@@ -52,10 +53,11 @@ class Published:
     """The published curve.
 
     Attributes:
-        corpus: what it was trained on, in words.
-        vocab_size, lsm_weight, ctc_weight, quantity_weight: of that training.
-        sane: a sound run is below ``train_loss`` and ``dev_error`` after ``updates``.
-        points: column to value, in the order of the epochs.
+        corpus: training corpus, in words.
+        vocab_size, lsm_weight, ctc_weight, quantity_weight: options of that training.
+        sane: limits for a correct run: ``train_loss`` and ``dev_error`` after
+            ``updates``.
+        points: values by column, one mapping for each epoch.
     """
 
     corpus: str
@@ -67,16 +69,16 @@ class Published:
     points: list[Point]
 
     def at(self, column: str, axis: str, place: float) -> float | None:
-        """Value at a place between two rows, or None outside of them.
+        """Interpolate a column; None outside of the curve.
 
-        Curves are nearly straight in double logarithms: the author's log of every
-        epoch is met to 4 % (losses), 9 % (error, training quantity), 39 % (dev
-        quantity, which jumps from epoch to epoch).
+        Curves are nearly straight in double logarithms. The interpolated values differ
+        from the authors' complete log by at most 4 % (losses), 9 % (error, training
+        quantity) or 39 % (dev quantity, which jumps from epoch to epoch).
 
         Args:
-            column: which number.
+            column: name of the column.
             axis: "updates" or "epoch".
-            place: on that axis.
+            place: position on that axis.
         """
         for low, high in zip(self.points, self.points[1:], strict=False):
             if low[axis] <= place <= high[axis]:
@@ -86,7 +88,7 @@ class Published:
 
 
 def read_published() -> Published:
-    """The curve in this package's ``published_curve.yaml``."""
+    """Read the curve from this package's ``published_curve.yaml``."""
     text = resources.files(__package__).joinpath("published_curve.yaml")
     data: dict[str, Any] = yaml.safe_load(text.read_text(encoding="utf-8"))
     columns, rows = data.pop("columns"), data.pop("rows")
@@ -97,8 +99,8 @@ def read_published() -> Published:
 def smoothing_constant(lsm_weight: float, vocab_size: int) -> float:
     """Entropy of a smoothed target, in nats.
 
-    ESPnet's label smoothing is a divergence, the published one a cross-entropy; they
-    differ by this constant (spec A 3.1).
+    The published loss is a cross-entropy. ESPnet's label smoothing loss is a
+    Kullback-Leibler divergence: the cross-entropy minus this constant.
     """
     if lsm_weight == 0:
         return 0.0
@@ -108,11 +110,11 @@ def smoothing_constant(lsm_weight: float, vocab_size: int) -> float:
 
 
 def convert(training: Training, published: Published) -> list[Point]:
-    """Epochs of a training in the units and definitions of the published curve.
+    """Convert the epochs of a training to the units of the published curve.
 
     Returns:
-        For each epoch the columns of the published curve and ``length_error``, in per
-        cent; ``dev_error`` is nan where the log has no ``cer_free``.
+        For each epoch the columns of the published curve and ``length_error`` in per
+        cent; ``dev_error`` is NaN if the log has no ``cer_free``.
     """
     bits = 1 / math.log(2)
     constant = smoothing_constant(training.lsm_weight, training.vocab_size)
@@ -140,13 +142,15 @@ def convert(training: Training, published: Published) -> list[Point]:
 
 
 def table(points: list[Point], published: Published, kind: str, axis: str) -> str:
-    """Ours, the published value and their ratio (the error: difference), by epoch.
+    """Return a table by epoch: our value, the published one, ratio or difference.
+
+    Errors are compared by difference, losses by ratio.
 
     Args:
-        points: of :func:`convert`.
+        points: result of :func:`convert`.
         published: the curve.
         kind: "training" or "validation".
-        axis: at equal "updates" or at equal "epoch".
+        axis: compare at equal "updates" or at equal "epoch".
     """
     columns = _TABLES[kind]
     head = f"{'epoch':>5}{'updates':>9}  "
@@ -170,7 +174,7 @@ def table(points: list[Point], published: Published, kind: str, axis: str) -> st
 
 
 def verdict(points: list[Point], published: Published) -> str:
-    """Whether the run is sane, by the marks of the published curve."""
+    """Compare the run with the limits of the published curve; one line."""
     sane = published.sane
 
     def below(point: Point) -> bool:
@@ -178,7 +182,7 @@ def verdict(points: list[Point], published: Published) -> str:
         good = math.isnan(error) or error < sane["dev_error"]
         return good and point["train_loss"] < sane["train_loss"]
 
-    def told(point: Point) -> str:
+    def described(point: Point) -> str:
         error = point["dev_error"]
         words = f"{error:.1f} %" if math.isfinite(error) else "not in the log"
         return (
@@ -193,19 +197,19 @@ def verdict(points: list[Point], published: Published) -> str:
     due = next((p for p in points if p["updates"] >= sane["updates"]), None)
     first = next((p for p in points if below(p)), None)
     if first is not None and (due is None or first["updates"] <= due["updates"]):
-        return f"sane: {told(first)}; wanted: {marks}"
+        return f"sane: {described(first)}; wanted: {marks}"
     if first is not None:
-        return f"late: {told(first)}; wanted: {marks}"
+        return f"late: {described(first)}; wanted: {marks}"
     if due is None:
-        return f"too early to say: {told(points[-1])}; wanted: {marks}"
+        return f"too early to say: {described(points[-1])}; wanted: {marks}"
     return (
-        f"not sane: {told(points[-1])}; wanted: {marks}. Look at the learning rate, "
-        "the clipping, and whether audio and transcripts belong together"
+        f"not sane: {described(points[-1])}; wanted: {marks}. Look at the learning "
+        "rate, the clipping, and whether audio and transcripts belong together"
     )
 
 
 def report(training: Training, published: Published, axis: str) -> str:
-    """All that is printed of one training."""
+    """Return the complete text for one training."""
     points = convert(training, published)
     notes = [f"note: {note}" for note in training.notes]
     conclusion = verdict(points, published)
@@ -240,10 +244,10 @@ def get_parser() -> argparse.ArgumentParser:
         type=Path,
         nargs="+",
         required=True,
-        help="train.log of one or more trainings, with its train.N.log if resumed",
+        help="train.log of one or more trainings; also train.N.log if resumed",
     )
     parser.add_argument(
-        "--config", type=Path, help="config.yaml (default: the one beside the log)"
+        "--config", type=Path, help="config.yaml (default: in the folder of the log)"
     )
     parser.add_argument(
         "--by",
@@ -256,14 +260,14 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def compare(args: argparse.Namespace) -> None:
-    """Print, and draw, what the command line asks for.
+    """Print the comparison; draw it if ``--out`` is given.
 
     Raises:
         UserError: a log cannot be used.
     """
     groups = group_logs(args.logs)
     if args.config is not None and len(groups) > 1:
-        raise UserError("--config is of one training, but the logs are of several")
+        raise UserError("--config belongs to one training, but the logs are of several")
     published = read_published()
     trainings = [read_training(logs, args.config) for logs in groups.values()]
     reports = [report(training, published, args.by) for training in trainings]

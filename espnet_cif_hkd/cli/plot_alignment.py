@@ -14,10 +14,10 @@ from espnet_cif_hkd.io.tables import read_table, single_spaced
 
 
 def look_up(path: Path, utt_id: str) -> str:
-    """Return one utterance's entry of a Kaldi table.
+    """Return the entry of an utterance in a Kaldi table.
 
     Raises:
-        UserError: it has none.
+        UserError: the utterance is not in the table.
     """
     table = read_table(path)
     if utt_id not in table:
@@ -26,25 +26,28 @@ def look_up(path: Path, utt_id: str) -> str:
 
 
 def read_audio(name: str, entry: str, rate: int) -> FloatArray:
-    """Read the first channel of a recording at ``rate`` Hz, as ``(S,)``.
+    """Read the first channel of a recording.
 
     Args:
-        name: of the utterance, for messages.
+        name: name of the utterance, for messages.
         entry: a file, or a command as in ``wav.scp``.
-        rate: the recording is resampled to it.
+        rate: sampling rate of the result in Hz; other recordings are resampled.
+
+    Returns:
+        Samples, ``(S,)`` float32.
 
     Raises:
-        UserError: it cannot be read, is empty or contains NaN.
+        UserError: the recording cannot be read, is empty or contains NaN.
     """
     sound = select_channel(read_utterance(name, entry), "0", name)
     return np.asarray(resample(sound.samples, sound.rate, rate), dtype=np.float32)
 
 
 def picture_path(out: Path, name: str) -> Path:
-    """The file to write: ``out``, or ``NAME.png`` in it where that is a folder.
+    """Return the file to write: ``out``, or ``NAME.png`` in it if it is a folder.
 
     Raises:
-        UserError: its folder cannot be made.
+        UserError: the folder cannot be made.
     """
     path = out / f"{name}.png" if out.is_dir() else out
     try:
@@ -57,7 +60,7 @@ def picture_path(out: Path, name: str) -> Path:
 
 
 def sampling_rate(train_args: argparse.Namespace) -> int:
-    """Return the rate in Hz that a model was trained at."""
+    """Return the sampling rate of a model's training data in Hz."""
     import humanfriendly
 
     frontend_conf: dict[str, Any] = getattr(train_args, "frontend_conf", None) or {}
@@ -133,7 +136,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def plot(args: argparse.Namespace) -> None:
-    """Make the picture that the command line asks for.
+    """Draw the picture.
 
     Raises:
         UserError: a file is missing or does not fit.

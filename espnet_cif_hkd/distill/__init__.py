@@ -1,4 +1,4 @@
-"""Distillation: where a teacher attaches (taps), and how it teaches (criteria)."""
+"""Distillation: criteria that compare taps of the recogniser with a teacher."""
 
 from espnet_cif_hkd.distill.choices import criterion_choices
 from espnet_cif_hkd.distill.criterion import (

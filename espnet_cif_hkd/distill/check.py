@@ -1,4 +1,4 @@
-"""The teacher of an HKD configuration: checks before a training, filling its store."""
+"""Check the teacher of an HKD configuration before a training; fill its store."""
 
 import logging
 import time
@@ -22,13 +22,13 @@ def check_teacher(
     token_list: Sequence[str] | None,
     token_type: str | None = None,
 ) -> TeacherReport | None:
-    """Check the options of HKD and its teacher, see :func:`check_text_teacher`.
+    """Check the options of HKD and its teacher; see :func:`check_text_teacher`.
 
     Returns:
-        None when both weights are 0, so that no teacher is needed.
+        The report; None if both weights are 0, which needs no teacher.
 
     Raises:
-        UserError: says what is wrong and how to fix it.
+        UserError: an option, the teacher or the store is wrong.
     """
     conf = dict(criterion_conf)
     check_signature(HKDCriterion, conf)
@@ -41,11 +41,11 @@ def check_teacher(
 def fill_teacher_store(
     criterion_conf: Mapping[str, Any], folder: str, sentences: Sentences
 ) -> None:
-    """Add to a store the vectors of the sentences that it lacks.
+    """Add the vectors of missing sentences to a store.
 
     Args:
-        criterion_conf: of the model's configuration.
-        folder: the store, in place of its ``teacher_store``.
+        criterion_conf: options of HKD in the model's configuration.
+        folder: the store; overrides ``teacher_store``.
         sentences: the training texts.
 
     Raises:
@@ -56,7 +56,7 @@ def fill_teacher_store(
     if check_teacher(conf, token_list, sentences.token_type) is None:
         logging.info("both weights are 0: %s needs no vectors", folder)
         return
-    # As the criterion of the training, which does not know --token_type.
+    # The criterion of the training does not know --token_type either.
     teacher = build_text_teacher(conf, token_list, conf.get("token_type"), stored=False)
     begin = time.monotonic()
     report = dump_store(

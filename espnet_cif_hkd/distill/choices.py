@@ -1,4 +1,4 @@
-"""The registry of criteria, and the criteria that a configuration names."""
+"""The registry of criteria, and the criteria of a configuration."""
 
 import contextlib
 import re
@@ -19,10 +19,10 @@ _Class = TypeVar("_Class", bound=type[AbsDistillCriterion])
 
 
 class CriterionChoices(ClassChoices):  # type: ignore[misc]
-    """The criteria that YAML may name: ESPnet's table of classes, open to users."""
+    """The criteria by their names in YAML; users can register their own."""
 
     def get_class(self, name: str | None) -> type[AbsDistillCriterion] | None:
-        """The class of a name in YAML; None for null.
+        """Return the class of a name in YAML; None for null.
 
         Raises:
             UserError: No class has this name.
@@ -44,7 +44,7 @@ class CriterionChoices(ClassChoices):  # type: ignore[misc]
         """Register the decorated class under ``name``, in lower case.
 
         Raises:
-            UserError: The name is taken, or the class is no criterion.
+            UserError: Another class has this name, or the class is no criterion.
         """
 
         def enter(cls: _Class) -> _Class:
@@ -69,13 +69,13 @@ criterion_choices = CriterionChoices(
 
 @dataclass(frozen=True)
 class Configured:
-    """A criterion that ``model_conf`` names.
+    """A criterion of ``model_conf``.
 
     Attributes:
-        name: The user's name of it; empty for ``model_conf.criterion``.
-        kind: Its ``type`` in YAML, a name in ``criterion_choices``.
-        cls: Its class.
-        conf: Its options.
+        name: Name in ``criteria``; empty for ``model_conf.criterion``.
+        kind: ``type`` in YAML, a name in ``criterion_choices``.
+        cls: The class.
+        conf: The options.
     """
 
     name: str
@@ -85,12 +85,12 @@ class Configured:
 
     @property
     def label(self) -> str:
-        """How messages call it."""
+        """Name of the criterion in messages."""
         return f"criterion {self.name or self.kind}"
 
     @contextlib.contextmanager
     def naming(self) -> Iterator[None]:
-        """Let messages about options name the place where the user wrote them."""
+        """Replace ``criterion_conf`` in errors by the key that holds the options."""
         try:
             yield
         except UserError as error:
@@ -104,14 +104,14 @@ class Configured:
 
 
 def configured(model_conf: Mapping[str, Any]) -> list[Configured]:
-    """The criteria of a model, in their order.
+    """Return the criteria of a model, in the order of the configuration.
 
     Args:
-        model_conf: With ``criteria``, a mapping from names to ``{type: …, options}``,
-            or with ``criterion`` and ``criterion_conf``, which stand for one.
+        model_conf: Either ``criteria``, a mapping from names to ``{type: …, options}``,
+            or ``criterion`` and ``criterion_conf`` for a single criterion.
 
     Raises:
-        UserError: Both are there, or one of them is malformed or unknown.
+        UserError: Both forms are used, or a criterion is malformed or unknown.
     """
     criteria = model_conf.get("criteria")
     single = model_conf.get("criterion")

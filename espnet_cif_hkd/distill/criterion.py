@@ -1,4 +1,4 @@
-"""What a distillation criterion takes and gives, and the hooks that checks call."""
+"""The base class of distillation criteria, its input and its output."""
 
 import inspect
 from abc import ABC, abstractmethod
@@ -18,13 +18,13 @@ class DistillOutput:
     """Result of a criterion for one batch.
 
     Attributes:
-        losses: float32 scalars by name: sums over the target tokens of the batch, or
-            over frames, without their weights.
-        weights: The weight of each of them.
-        frames: For each loss that is a sum over frames: over how many, an integer
-            scalar. The model divides it by this number, over all processes; every other
-            loss is divided as the model's own loss, by the number of target tokens.
-        stats: Other numbers for the log.
+        losses: Losses by name, float32 scalars: unweighted sums over the target tokens
+            of the batch, or over frames.
+        weights: Weight of each loss, by name.
+        frames: For each loss that is a sum over frames, the number of these frames, an
+            integer scalar. The model divides the loss by this number, summed over all
+            processes. Every other loss is divided by the number of target tokens.
+        stats: Other numbers for the log, scalars by name.
     """
 
     losses: dict[str, Tensor] = field(default_factory=dict)
@@ -35,12 +35,12 @@ class DistillOutput:
 
 @dataclass(frozen=True)
 class CheckContext:
-    """What is known when a recipe checks the options of a criterion.
+    """Information for the checks of a criterion's options in a recipe.
 
     Attributes:
         model: Name of the model in YAML.
-        token_list: Tokens of the recogniser; None before they exist.
-        token_type: ``char``, ``bpe``, … of the recogniser; None if not known.
+        token_list: Tokens of the recogniser; None before stage 5 has made them.
+        token_type: Token type of the recogniser, such as ``char``; None if unknown.
         source: The configuration file, for messages.
     """
 
@@ -51,22 +51,23 @@ class CheckContext:
 
     @property
     def taps(self) -> frozenset[str] | None:
-        """Taps of the model, with ``layer:*``; None if it is a model of the user's."""
+        """Taps of the model, with ``layer:*``; None for a model of the user."""
         taps = MODEL_TAPS.get(self.model)
         return None if taps is None else taps | {"layer:*"}
 
 
 @dataclass(frozen=True)
 class Sentences:
-    """The training texts for which a criterion fills its store.
+    """The training texts for the store of a criterion.
 
     Attributes:
-        sequences: Called, iterates over the token ids of each sentence, without
-            ``<eos>``; sentences may repeat. May be called several times.
+        sequences: A function that returns an iterator over the token ids of each
+            sentence, without ``<eos>``. Sentences may repeat. It can be called several
+            times.
         token_list: Tokens of the recogniser.
         token_type: ``char``, ``bpe``, ``word`` or ``hugging_face``.
-        device: Where the teacher computes.
-        shard_bytes: About the size of one file of the store.
+        device: Device of the teacher.
+        shard_bytes: Approximate size of one file of the store.
     """
 
     sequences: Callable[[], Iterable[Sequence[int]]]
@@ -77,43 +78,43 @@ class Sentences:
 
 
 class AbsDistillCriterion(torch.nn.Module, ABC):
-    """Compares taps of a recogniser with targets of a teacher; for training only.
+    """A training loss that compares taps of a recogniser with targets of a teacher.
 
     ``criterion_choices.register`` gives a subclass a name in YAML. The model builds
-    it as ``Class(student, **options)``: :class:`Student` has the token list and the
-    width of each tap, the options are those of YAML. docs/own_criterion.md has a
-    complete example.
+    it as ``Class(student, **options)``. :class:`Student` has the token list and the
+    width of each tap; the options come from YAML. docs/own_criterion.md has a complete
+    example.
 
-    In a subclass, a mistake in the options raises ``UserError``. Its message calls the
-    options ``criterion_conf``; it is replaced by the name that the user gave them.
+    A subclass raises ``UserError`` for wrong options. Its message calls the options
+    ``criterion_conf``; the model replaces this by the key that the user wrote.
 
     Attributes:
         wants: Names of the taps that :meth:`forward` reads, such as ``hs_pad``,
-            ``layer:4``, ``fired``, ``states:output`` or ``logits``. The model asks for
-            them before each forward pass and exposes these only. A class attribute, or
-            set by the constructor if options decide.
+            ``layer:4``, ``fired``, ``states:output`` or ``logits``. The model reads
+            this set before each forward pass and provides only these taps. It is a
+            class attribute, or the constructor sets it from the options.
     """
 
     wants: frozenset[str] = frozenset()
 
     @abstractmethod
     def forward(self, taps: Taps) -> DistillOutput:
-        """Losses of one batch; padding of the taps may hold any value."""
+        """Return the losses of one batch; padding of the taps may hold any value."""
 
     @classmethod
     def check(cls, conf: Mapping[str, Any], context: CheckContext) -> list[str]:
-        """Check options before a training begins, without building a model.
+        """Check options before a training, without building a model.
 
-        Recipes call it twice: before stage 1, without a token list, and before stage
-        10, with it. This one checks that the constructor takes the options, and that
-        the model has the taps of the class.
+        Recipes call it twice: before stage 1 without a token list, and before stage 10
+        with it. This implementation checks that the constructor takes the options, and
+        that the model has the taps in ``wants`` of the class.
 
         Args:
             conf: The options.
-            context: What else is known.
+            context: The model, the tokens and the configuration file.
 
         Returns:
-            Remarks for the user, one line each.
+            Remarks for the log, one line each.
 
         Raises:
             UserError: An option is unknown, missing or wrong.
@@ -125,15 +126,15 @@ class AbsDistillCriterion(torch.nn.Module, ABC):
 
     @classmethod
     def store(cls, conf: Mapping[str, Any]) -> str | None:
-        """The folder that must be filled before a training; None if there is none."""
+        """Return the folder to fill before a training; None if there is none."""
         return None
 
     @classmethod
     def fill(cls, conf: Mapping[str, Any], folder: str, sentences: Sentences) -> None:
-        """Fill ``folder``, that of :meth:`store`, and keep what it has already.
+        """Add what is missing to ``folder``, the result of :meth:`store`.
 
         Raises:
-            UserError: It cannot be filled.
+            UserError: The folder cannot be filled.
         """
         raise UserError(f"{cls.__name__} names a store, but has no method to fill it")
 
@@ -142,7 +143,7 @@ def check_signature(cls: type[AbsDistillCriterion], conf: Mapping[str, Any]) -> 
     """Refuse options that the constructor of a criterion does not take.
 
     Raises:
-        UserError: Names the option, or says how to change a class of version 0.2.
+        UserError: An option is unknown or missing, or the class is written for 0.2.
     """
     forward = list(inspect.signature(cls.forward).parameters.values())
     needed = [item for item in forward[1:] if item.default is inspect.Parameter.empty]

@@ -1,4 +1,4 @@
-"""Filling the stores of a configuration's criteria from Kaldi text files."""
+"""Fill the stores of a configuration's criteria from Kaldi text files."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ _TOKEN_OPTIONS = {
 
 
 def stores(model_conf: Mapping[str, Any]) -> list[tuple[Configured, str]]:
-    """The criteria that name a store, each with its folder."""
+    """Return the criteria that use a store, each with its folder."""
     found = []
     for item in configured(model_conf):
         folder = item.cls.store(item.conf)
@@ -39,24 +39,24 @@ def fill_stores(
 ) -> None:
     """Store the targets of all sentences for each criterion that has a store.
 
-    ESPnet's own preprocessor tokenises them, so that the training finds a sentence by
-    its token ids. A second call adds what is missing.
+    ESPnet's preprocessor splits the texts into tokens, as in the training, which looks
+    sentences up by their token ids. A second call adds only missing sentences.
 
     Args:
-        config: A training configuration; ``model_conf``, ``preprocessor`` and
-            ``preprocessor_conf`` are read.
-        source: Its file, for messages.
+        config: A training configuration; the keys ``model_conf``, ``preprocessor`` and
+            ``preprocessor_conf`` are used.
+        source: File of the configuration, for messages.
         token_options: ``token_list`` (tokens or a file of them), ``token_type``,
             ``bpemodel``, ``cleaner``, ``g2p`` and ``non_linguistic_symbols``, as
             ``asr_train`` takes them.
         texts: Kaldi text files.
-        folder: The store to fill; by default that of the configuration. Only for a
+        folder: The store to fill, by default that of the configuration. Only for a
             configuration with one criterion.
-        device: ``auto``, or a device of torch.
-        shard_mib: About the size of one file of a store, in MiB.
+        device: ``auto``, or the name of a torch device.
+        shard_mib: Approximate size of one file of a store, in MiB.
 
     Raises:
-        UserError: Something in the options or files is wrong.
+        UserError: An option or a file is wrong.
     """
     items = configured(config.get("model_conf") or {})
     if not items:
@@ -108,7 +108,7 @@ def fill_stores(
 
 
 def read_sentences(paths: Sequence[Path]) -> Iterator[str]:
-    """The transcripts of Kaldi text files, as ESPnet reads them.
+    """Yield the transcripts of Kaldi text files, as ESPnet reads them.
 
     Raises:
         UserError: A file cannot be read.
@@ -124,10 +124,10 @@ def read_sentences(paths: Sequence[Path]) -> Iterator[str]:
 
 
 def preprocessor_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of ESPnet's preprocessor; see :func:`fill_stores`.
+    """Return the options of ESPnet's preprocessor; see :func:`fill_stores`.
 
     Raises:
-        UserError: One is missing or names a file that cannot be read.
+        UserError: An option is missing or names a file that cannot be read.
     """
 
     def option(name: str) -> Any:
@@ -136,10 +136,10 @@ def preprocessor_options(given: Mapping[str, Any]) -> dict[str, Any]:
 
     token_list = option("token_list")
     if token_list is None:
-        raise UserError("--token_list is needed beside --asr_config")
+        raise UserError("--token_list is needed with --asr_config")
     if isinstance(token_list, (str, Path)):
         try:
-            # As ESPnet's ASR task reads it.
+            # The same reading as in ESPnet's ASR task.
             with open(token_list, encoding="utf-8") as f:
                 token_list = [line.rstrip() for line in f]
         except (OSError, UnicodeDecodeError) as e:

@@ -1,8 +1,8 @@
 """Hierarchical knowledge distillation: a language model teaches at two levels.
 
-The acoustic level (ACD) draws each fired vector to its token's vector of the language
-model and away from those of other tokens; the linguistic level (LRD) regresses the
-decoder's state on the same vector.
+The acoustic level (ACD) is a contrastive loss between each fired vector and the
+teacher's vector of its token; vectors of other tokens are the negatives. The linguistic
+level (LRD) is a regression of the decoder state on the same teacher vector.
 
 Source: Han et al., arXiv 2301.13003.
 """
@@ -43,35 +43,36 @@ _VALIDATION_SEED = 0
 class HKDCriterion(AbsDistillCriterion):
     """Both levels of HKD, each with its own weight.
 
-    Losses are ``loss_acd`` and ``loss_lrd``, sums over the target tokens, ``<eos>``
-    included; statistics are ``acc_acd``, how often the own vector is the nearest, and
-    ``negatives_acd``.
+    The losses ``loss_acd`` and ``loss_lrd`` are sums over the target tokens, ``<eos>``
+    included. The statistics are ``acc_acd``, the share of fired vectors whose nearest
+    teacher vector is their own, and ``negatives_acd``, the number of negatives.
 
     Args:
         student: The recogniser. ACD needs its fired vectors, LRD its decoder states.
         teacher: The language model: a folder, a hub name, or
-            ``pkg://DISTRIBUTION/FOLDER``, a folder inside of an installed pip package.
-            Its tokenizer must be a fast one. Required unless both weights are 0.
-        teacher_dim: Width C of its vectors, ``hidden_size`` in its config.json.
-            Required with ``teacher``.
-        teacher_store: Folder of stored vectors, made by ``python3 -m
-            espnet_cif_hkd.cli.dump_teacher``, which recipes run before stage 10; then
-            training opens no language model.
+            ``pkg://DISTRIBUTION/FOLDER``, a folder in an installed pip package. It
+            needs a fast tokenizer. Required unless both weights are 0.
+        teacher_dim: C, width of the teacher's vectors: ``hidden_size`` in its
+            config.json. Required with ``teacher``.
+        teacher_store: Folder of stored vectors; with it the training does not load the
+            language model. Recipes fill it before stage 10, as ``python3 -m
+            espnet_cif_hkd.cli.dump_teacher`` does.
         acoustic: Options of ACD (:class:`AcousticOptions`); null leaves the level out.
         linguistic: Options of LRD (:class:`LinguisticOptions`); null leaves the level
             out.
-        teacher_revision: Commit or tag of a hub name; required for those.
-        layer: Whose output teaches: 0 is the embedding, n layer n, -1 the last layer.
-        token_type: Of the recogniser's units; null infers it from the token list.
-        teacher_dtype: Precision of the teacher's own computation: ``float32`` or
+        teacher_revision: Commit or tag; required if ``teacher`` is a hub name.
+        layer: Layer of the teacher whose output is the target: 0 is the embedding, n is
+            layer n, -1 is the last layer.
+        token_type: Token type of the recogniser; null infers it from the token list.
+        teacher_dtype: Precision of the teacher's computation: ``float32`` or
             ``bfloat16``.
-        case: How transcripts are shown to the teacher: ``keep`` leaves them unchanged,
-            ``lower``, or ``auto``: lower if no token of the recogniser holds a
-            lower-case letter.
-        teacher_type: ``plm``, a language model; ``random``, the control: one random
-            vector for each token, which needs ``teacher_dim`` only; or the name of a
-            registered class of your own.
-        teacher_conf: Further options of the teacher's class. Those of ``random`` are
+        case: Case of the transcripts that the teacher reads: ``keep``, ``lower``, or
+            ``auto``, which is lower if no token of the recogniser has a lower-case
+            letter.
+        teacher_type: ``plm``: a language model. ``random``: the control, one random
+            vector for each token; needs ``teacher_dim`` only. Or the name of your own
+            registered class.
+        teacher_conf: Other options of the teacher's class. Those of ``random`` are
             ``seed`` (1) and ``variance``, the squared length of each vector
             (``teacher_dim``).
 
@@ -126,7 +127,7 @@ class HKDCriterion(AbsDistillCriterion):
 
     @classmethod
     def check(cls, conf: Mapping[str, Any], context: CheckContext) -> list[str]:
-        """Also everything about the teacher that does not need its weights."""
+        """Check the options and everything of the teacher but its weights."""
         from espnet_cif_hkd.distill.check import check_teacher
 
         super().check(conf, context)
@@ -150,18 +151,18 @@ class HKDCriterion(AbsDistillCriterion):
 
     @classmethod
     def fill(cls, conf: Mapping[str, Any], folder: str, sentences: Sentences) -> None:
-        """Add the vectors of the sentences that ``folder`` lacks."""
+        """Add the vectors of missing sentences to ``folder``."""
         from espnet_cif_hkd.distill.check import fill_teacher_store
 
         fill_teacher_store(conf, folder, sentences)
 
     def forward(self, taps: Taps) -> DistillOutput:
-        """See :class:`AbsDistillCriterion`; losses ``loss_acd`` and ``loss_lrd``."""
+        """Return ``loss_acd`` and ``loss_lrd``; see :class:`AbsDistillCriterion`."""
         output = DistillOutput()
         if self._teacher is None:
             return output
-        # The only time that the host waits for the device: sentences are found, spelt
-        # or hashed, by their token ids.
+        # The host waits for the device only here: the teacher needs the token ids on
+        # the host to look sentences up.
         n_batch, width = taps.ys_pad.shape
         host = torch.cat([taps.ys_pad_lens, taps.ys_pad.flatten()]).tolist()
         ys_lens, ids = host[:n_batch], host[n_batch:]
@@ -169,14 +170,14 @@ class HKDCriterion(AbsDistillCriterion):
         device = taps.hs_pad.device
         places = TokenPlaces([len(sequence) + 1 for sequence in sequences], device)
         teacher = self._teacher.features(sequences, device)  # (N, C)
-        # Padding is removed before anything is computed: no value of it, not even
-        # NaN, reaches the losses or the gradients.
+        # Padding is removed before anything is computed, so that no value of it, not
+        # even NaN, affects the losses or the gradients.
         if self.acoustic_projection is not None:
             assert taps.fired is not None
             student = self.acoustic_projection(places.take(taps.fired.embeddings))
             candidates, first = teacher, 0
-            # Not in validation: ESPnet plots attention on the first process alone,
-            # which would wait for the others for ever.
+            # Not in validation: there ESPnet plots attention on the first process only,
+            # which would wait forever for the others.
             if self.training and self.acoustic["share_negatives"]:
                 candidates, first = gather_over_ranks(teacher)
             losses, accuracy = token_contrastive_loss(
@@ -204,7 +205,7 @@ class HKDCriterion(AbsDistillCriterion):
         return output
 
     def _count_negatives(self, n_candidates: int) -> int:
-        """How many are drawn for each token; warns once if a batch has too few."""
+        """Number of negatives of a token; warns once if a batch has too few tokens."""
         asked = self.acoustic["num_negatives"]
         count = negatives_per_token(n_candidates, asked)
         if asked is not None and count < asked and not self._warned_of_few:
@@ -219,7 +220,7 @@ class HKDCriterion(AbsDistillCriterion):
         return count
 
     def _generator(self, device: torch.device) -> torch.Generator | None:
-        """In validation the same draws each time, so that epochs can be compared."""
+        """Return a fixed generator in validation, so that epochs can be compared."""
         if self.training:
             return None
         return torch.Generator(device).manual_seed(_VALIDATION_SEED)

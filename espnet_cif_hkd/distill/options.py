@@ -18,11 +18,11 @@ class AcousticOptions:
     Attributes:
         weight: Weight of the loss; 0 leaves the level and its projection out.
         temperature: Divisor of the cosines.
-        num_negatives: Vectors of other tokens that each fired vector is contrasted
-            with, drawn among those of the batch, or 80 % of these if the batch has no
-            more; ``all`` (or null) takes every one.
-        share_negatives: Whether they are drawn among the tokens of all processes of
-            a distributed training; false draws among those of each.
+        num_negatives: Number of negatives of each fired vector: teacher vectors of
+            other tokens, drawn from the batch. If the batch has no more tokens than
+            this, 80 % of them; ``all`` (or null): all of them.
+        share_negatives: Whether each process of a distributed training draws negatives
+            from the tokens of all processes, instead of its own tokens.
     """
 
     weight: float = 1.0
@@ -39,11 +39,11 @@ class LinguisticOptions:
         weight: Weight of the loss; 0 leaves the level and its projection out.
         reduction: ``sum`` or ``mean`` of the squared errors over the teacher's
             dimensions.
-        states: Which decoder states: ``output`` are those that the output layer reads,
-            in every model; in ``model: cif`` these are ``joined`` with the vector that
-            fired for the token, and ``transformer`` are those before, which depend only
-            on earlier tokens and vectors. In ``model: hybrid`` the states of the
-            ``transformer`` are those of ``output``.
+        states: Decoder states to train. ``output``: the input of the output layer, in
+            every model. In ``model: cif``, ``joined`` is the same as ``output``: states
+            joined with the fired vector of the token; ``transformer`` are the states
+            before that, which depend only on earlier tokens and vectors. In ``model:
+            hybrid``, ``transformer`` is the same as ``output``.
     """
 
     weight: float = 0.01
@@ -59,7 +59,7 @@ LEVELS = {"acoustic": ACOUSTIC, "linguistic": LINGUISTIC}
 def levels(
     acoustic: Mapping[str, Any] | None, linguistic: Mapping[str, Any] | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The options of both levels over their defaults, checked.
+    """Return the checked options of both levels, with defaults filled in.
 
     Raises:
         UserError: An option is unknown, of the wrong type or out of range.
@@ -75,7 +75,7 @@ def levels(
 def wanted_taps(
     acoustic: Mapping[str, Any], linguistic: Mapping[str, Any]
 ) -> frozenset[str]:
-    """The taps that both levels read; none for a level of weight 0."""
+    """Return the taps that both levels read; none for a level of weight 0."""
     wanted = {"fired"} if acoustic["weight"] else set()
     if linguistic["weight"]:
         wanted.add(f"states:{linguistic['states']}")
@@ -85,15 +85,15 @@ def wanted_taps(
 def level_options(
     name: str, given: Mapping[str, Any] | None, known: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """``given`` over the defaults; null is weight 0.
+    """Return the options of a level with defaults filled in; null is weight 0.
 
     Args:
-        name: of the level, for the message.
-        given: from YAML, which may hold anything.
+        name: name of the level, for the message.
+        given: value from YAML, of any type.
         known: the defaults.
 
     Raises:
-        UserError: an option is unknown, or there are no options.
+        UserError: an option is unknown, or ``given`` is no mapping.
     """
     if given is None:
         return {**known, "weight": 0.0}
@@ -117,7 +117,7 @@ def level_options(
 
 
 def _is_number(value: object) -> bool:
-    """Whether YAML has a number: true is one to Python, but not to a reader."""
+    """Whether a value from YAML is a number; a boolean is none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
@@ -125,7 +125,7 @@ def check_options(acoustic: Mapping[str, Any], linguistic: Mapping[str, Any]) ->
     """Check the values of both levels.
 
     Raises:
-        UserError: one is of the wrong type or out of range.
+        UserError: a value is of the wrong type or out of range.
     """
     for name, options in (("acoustic", acoustic), ("linguistic", linguistic)):
         weight = options["weight"]
@@ -140,8 +140,8 @@ def check_options(acoustic: Mapping[str, Any], linguistic: Mapping[str, Any]) ->
         )
     if count is not None and (type(count) is not int or count < 1):
         raise UserError(
-            f"criterion_conf.acoustic.num_negatives is {count!r}; it must be a whole "
-            "number >= 1, or all"
+            f"criterion_conf.acoustic.num_negatives is {count!r}; it must be an "
+            "integer >= 1, or all"
         )
     if not isinstance(acoustic["share_negatives"], bool):
         raise UserError(

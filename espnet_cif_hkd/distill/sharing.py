@@ -5,18 +5,18 @@ from torch import Tensor
 
 
 def gather_over_ranks(vectors: Tensor) -> tuple[Tensor, int]:
-    """Rows of all ranks, one rank after the other.
+    """Gather rows of all ranks, in the order of the ranks; without gradients.
 
-    A collective operation: every rank must call it equally often, each with any
-    number of rows. Nothing is differentiated, which suits a frozen teacher.
+    A collective operation: every rank must call it equally often, each with any number
+    of rows.
 
     Args:
-        vectors: (N, C) of this rank; C and the dtype are the same on all ranks.
+        vectors: (N, C) rows of this rank; C and the dtype must be the same on all
+            ranks.
 
     Returns:
-        (M, C) rows of all ranks, the same on each, and the row where those of this
-        rank begin. Without a process group, or in one of a single process, these are
-        ``vectors`` itself and 0.
+        (M, C) rows of all ranks, and the index of the first row of this rank. Without a
+        process group, or with a single process, these are ``vectors`` itself and 0.
     """
     distributed = torch.distributed
     if not distributed.is_available() or not distributed.is_initialized():
@@ -29,7 +29,7 @@ def gather_over_ranks(vectors: Tensor) -> tuple[Tensor, int]:
     counts = [torch.empty_like(count) for _ in range(world_size)]
     distributed.all_gather(counts, count)
     sizes = torch.cat(counts).tolist()
-    # All parts of one gather must have one shape; the padding is cut off again.
+    # All parts of a gather must have the same shape; the padding is removed afterwards.
     padded = own.new_zeros(max(sizes), own.size(1))
     padded[: len(own)] = own
     parts = [torch.empty_like(padded) for _ in range(world_size)]

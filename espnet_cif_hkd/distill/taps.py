@@ -1,13 +1,13 @@
-"""The places of a recogniser where a criterion can attach, and what is read there.
+"""Taps: the intermediate results of a recogniser that a criterion can read.
 
 Names of taps
 -------------
 ==============  =========================================================
 ``hs_pad``      encoder output
 ``layer:N``     output of encoder layer N, counted from 1
-``fired``       vectors that integrate-and-fire made, one for each token
-``states:NAME`` decoder states: ``output`` are those that the output layer
-                reads, other names depend on the model
+``fired``       fired vectors of integrate-and-fire, one for each token
+``states:NAME`` decoder states: ``output`` is the input of the output layer,
+                other names depend on the model
 ``logits``      output of the decoder, before the softmax
 ==============  =========================================================
 
@@ -23,8 +23,8 @@ D    size of an encoder frame, of a fired vector, of a decoder state
 V    vocabulary
 ===  ====================================================================
 
-Padding may hold any value, NaN included. A criterion must leave it out before it
-computes anything: lengths say which frames and tokens are valid.
+Padding may hold any value, NaN included. A criterion must exclude it before it computes
+anything; the lengths define the valid frames and tokens.
 """
 
 from collections.abc import Iterable, Mapping
@@ -37,7 +37,7 @@ from espnet_cif_hkd.cif import CIFOutput
 from espnet_cif_hkd.cif.times import FrameTimes
 from espnet_cif_hkd.errors import UserError
 
-# The taps of each model but for encoder layers, whose number depends on the encoder.
+# The taps of each model without encoder layers, whose number depends on the encoder.
 MODEL_TAPS = {
     "cif": frozenset(
         {"hs_pad", "fired", "logits"}
@@ -50,10 +50,10 @@ _CALLED = {"fired": "fired vectors", "logits": "logits", "hs_pad": "encoder outp
 
 @dataclass
 class Taps:
-    """What a model exposes to its criteria in one training step.
+    """Results of a model in one training step, for its criteria.
 
-    Only what at least one criterion ``wants`` is there; ``hs_pad``, the lengths and the
-    target tokens always are.
+    ``hs_pad``, the lengths and the target tokens are always set, other taps only if a
+    criterion ``wants`` them.
 
     Attributes:
         hs_pad: Encoder output, (B, T, D).
@@ -61,13 +61,13 @@ class Taps:
         ys_pad: Target token ids without ``<eos>``, (B, U) int64.
         ys_pad_lens: Tokens of each utterance without ``<eos>``, (B,) int64.
         layers: Output of encoder layer n, (B, T_n, D), by n.
-        layer_lens: Valid frames of these, (B,) int64, by n.
-        timing: When frames are, by the tap's name; a tap whose timing is not known
+        layer_lens: Valid frames of encoder layer n, (B,) int64, by n.
+        timing: Times of frames, by the name of the tap. A tap with unknown timing
             (another frontend, another input layer) is missing.
         fired: Fired vectors (B, L, D) with lengths, alpha and quantity.
         states: Decoder states, (B, L, D), by their name without ``states:``.
         logits: (B, L, V).
-        utt_ids: Names of the utterances, where ESPnet gives them.
+        utt_ids: Names of the utterances, if ESPnet gives them.
     """
 
     hs_pad: Tensor
@@ -84,12 +84,12 @@ class Taps:
 
     @property
     def token_lens(self) -> Tensor:
-        """Tokens of each utterance with ``<eos>``, (B,): what is valid of L."""
+        """Number of tokens of each utterance with ``<eos>``, (B,) int64."""
         return self.ys_pad_lens + 1
 
     @staticmethod
     def valid(lengths: Tensor, padded: Tensor) -> Tensor:
-        """True at the valid rows of ``padded`` (B, N, …), (B, N) bool."""
+        """Return a mask of the valid rows of ``padded`` (B, N, …), (B, N) bool."""
         rows = torch.arange(padded.size(1), device=lengths.device)
         return rows < lengths[:, None]
 
@@ -99,10 +99,10 @@ class Student:
     """The recogniser that a criterion is built for.
 
     Attributes:
-        model: Its name in YAML, such as ``cif``.
-        token_list: Its tokens.
-        sizes: The width of each tap that it has, by the tap's name.
-        label: How messages call the criterion.
+        model: Name of the model in YAML, such as ``cif``.
+        token_list: Tokens of the model.
+        sizes: Width D or V of each tap of the model, by the name of the tap.
+        label: Name of the criterion in messages.
     """
 
     model: str
@@ -111,17 +111,17 @@ class Student:
     label: str = "the criterion"
 
     def size(self, tap: str) -> int:
-        """The width of a tap.
+        """Return the width of a tap.
 
         Raises:
-            UserError: The model does not have it.
+            UserError: The model does not have this tap.
         """
         require_taps(self.label, [tap], self.sizes, self.model)
         return self.sizes[tap]
 
 
 def layers_of(taps: Iterable[str]) -> list[int]:
-    """The encoder layers among some taps, in order."""
+    """Return the numbers of the encoder layers in ``taps``, sorted."""
     return sorted(
         int(tap.removeprefix("layer:")) for tap in taps if tap.startswith("layer:")
     )
@@ -130,17 +130,17 @@ def layers_of(taps: Iterable[str]) -> list[int]:
 def require_taps(
     label: str, wanted: Iterable[str], offered: Iterable[str], model: str
 ) -> None:
-    """Refuse a criterion that wants a tap which the model lacks.
+    """Check that the model has the taps of a criterion.
 
     Args:
-        label: Names the criterion in the message.
+        label: Name of the criterion in the message.
         wanted: Taps of the criterion.
-        offered: Taps of the model; ``layer:*`` stands for encoder layers of which the
-            number is not known yet.
+        offered: Taps of the model; ``layer:*`` means encoder layers whose number is not
+            known yet.
         model: Name of the model.
 
     Raises:
-        UserError: Names the tap and what the model has instead.
+        UserError: A tap is missing; the message names it and the taps of the model.
     """
     offered = set(offered)
     for tap in sorted(wanted):
@@ -156,7 +156,7 @@ def require_taps(
 
 
 def _listed(offered: set[str]) -> str:
-    """Some taps in words; encoder layers as a range."""
+    """Return the names of taps for a message; encoder layers as a range."""
     layers = layers_of(offered - {"layer:*"})
     names = sorted(tap for tap in offered if not tap.startswith("layer:"))
     if layers:

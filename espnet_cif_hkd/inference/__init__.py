@@ -1,1 +1,1 @@
-"""Recognition: Speech2Text and what is drawn from its results."""
+"""Recognition: Speech2Text, and pictures of its results."""

@@ -1,1 +1,1 @@
-"""Files and devices: Kaldi tables, audio, locks, downloads, archives, logs."""
+"""Files, processes, devices: Kaldi tables, audio, locks, downloads, archives, logs."""

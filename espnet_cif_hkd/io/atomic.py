@@ -1,4 +1,4 @@
-"""Files that are either the old ones or the complete new ones."""
+"""Atomic writes: a file has either its old or its complete new content."""
 
 import glob
 import os
@@ -12,15 +12,15 @@ from espnet_cif_hkd.io.processes import is_running
 
 @contextmanager
 def writer(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a new file that takes the name ``path`` when the block ends.
+    """Open a temporary file that is renamed to ``path`` when the block ends.
 
-    The content goes to ``.NAME.HOST.PID.part`` in the same folder, is written to the
-    disk, and then gets its name. If the block fails, ``path`` keeps its old content.
-    The next writer of the same file on the same host removes what a killed process
-    left.
+    The temporary file is ``.NAME.HOST.PID.part`` in the same folder; it is synced to
+    the disk before it gets its name. If the block fails, ``path`` keeps its old
+    content. The next writer of the same file on the same host removes files of killed
+    processes.
 
     Args:
-        path: the file; its folder is made.
+        path: the file; its folder is made if necessary.
         mode: ``w`` for text in UTF-8, ``wb`` for bytes.
 
     Raises:
@@ -63,7 +63,7 @@ def _remove_leftovers(start: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Write the folder's list of names to the disk, where that is possible."""
+    """Sync the entries of a folder to the disk, if the file system allows it."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:

@@ -1,4 +1,4 @@
-"""Reading one recording of a ``wav.scp``: files, pipes, channels, another rate."""
+"""Read recordings of ``wav.scp``: files, commands, channels, sampling rates."""
 
 import contextlib
 import io
@@ -16,12 +16,12 @@ import soundfile
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.tables import first_few
 
-# More than this share of samples beyond full scale is no clipping but another scale;
-# so is a sample this far beyond it.
+# If more than this share of the samples is outside of full scale, or one sample by more
+# than this factor, the audio has another scale; otherwise it is clipped.
 _MOST_CLIPPED = 0.01
 _HIGHEST_PEAK = 10.0
 
-# A speed change as stage 2 (and asr.sh) writes it; done here, so sox is not needed.
+# A speed change in the form of stage 2 and asr.sh; it is computed here, without sox.
 _SPEED = re.compile(
     r"^(?:sox (?:-t wav )?(?P<file>\S+|'[^']*') -t wav -|"
     r"(?P<pipe>.*)\| sox -t wav - -t wav -) speed (?P<factor>[0-9.]+) \|$"
@@ -30,10 +30,10 @@ _SPEED = re.compile(
 
 @dataclass
 class Sound:
-    """Samples ``(frames,)`` or ``(frames, channels)`` float64, and their rate in Hz.
+    """Samples ``(S,)`` or ``(S, C)`` float64, and their sampling rate in Hz.
 
-    ``file`` is set when the samples are the complete, unchanged content of that file;
-    ``subtype`` then is how it stores them. ``clipped`` counts samples beyond ±1.
+    ``file`` is set if the samples are the complete, unchanged content of that file;
+    ``subtype`` is then its sample format. ``clipped`` counts samples outside of ±1.
     """
 
     samples: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]"
@@ -53,7 +53,7 @@ class Sound:
 
 @dataclass
 class Header:
-    """What the header of a recording says; the fields are those of :class:`Sound`."""
+    """Header of a recording, with the field names of :class:`Sound`."""
 
     channels: int
     seconds: float
@@ -63,7 +63,7 @@ class Header:
 
 
 def resample(samples: "np.ndarray", rate: float, wanted: float) -> "np.ndarray":
-    """Band-limited resampling along the first axis, by the soxr library."""
+    """Resample along the first axis, band-limited, by the soxr library."""
     import soxr
 
     if len(samples) == 0 or rate == wanted:
@@ -85,10 +85,10 @@ def _read_pipe(command: str) -> Sound:
 
 
 def read_entry(entry: str) -> Sound:
-    """Read what a line of ``wav.scp`` names: a file, or a command ending in ``|``.
+    """Read an entry of ``wav.scp``: a file, or a command that ends with ``|``.
 
     Raises:
-        ValueError, RuntimeError, OSError: it cannot be read; the text says why.
+        ValueError, RuntimeError, OSError: the entry cannot be read.
     """
     if entry.endswith("|"):
         match = _SPEED.match(entry)
@@ -109,10 +109,10 @@ def read_entry(entry: str) -> Sound:
 
 
 def read_header(utterance: str, entry: str) -> Header | None:
-    """Read the header of a file, also where its speed will change.
+    """Read the header of a file, also if its speed will be changed.
 
     Returns:
-        None for a command.
+        The header; None for a command.
 
     Raises:
         UserError: the file is missing or is no audio.
@@ -133,7 +133,7 @@ def read_header(utterance: str, entry: str) -> Header | None:
 
 @contextlib.contextmanager
 def _named(utterance: str, entry: str) -> Iterator[None]:
-    """Turn an error of reading ``entry`` into one line."""
+    """Turn an error while reading ``entry`` into a ``UserError``."""
     try:
         yield
     except UserError:
@@ -147,7 +147,7 @@ def _named(utterance: str, entry: str) -> Iterator[None]:
 
 
 def checked(utterance: str, entry: str, sound: Sound) -> Sound:
-    """Refuse audio that would spoil a training.
+    """Return ``sound`` if its samples are valid.
 
     Raises:
         UserError: the audio is empty or contains NaN or infinity.
@@ -162,7 +162,7 @@ def checked(utterance: str, entry: str, sound: Sound) -> Sound:
 
 
 def _check_scale(utterance: str, entry: str, sound: Sound) -> None:
-    """Count samples beyond ±1 of floating-point audio; refuse another scale."""
+    """Count samples outside of ±1 in floating-point audio; refuse another scale."""
     level = np.abs(sound.samples)
     sound.clipped = int(np.count_nonzero(level > 1))
     if not sound.clipped:
@@ -182,10 +182,11 @@ def _check_scale(utterance: str, entry: str, sound: Sound) -> None:
 
 
 def read_utterance(utterance: str, entry: str) -> Sound:
-    """Read and check a line of ``wav.scp``.
+    """Read and check an entry of ``wav.scp``.
 
     Raises:
-        UserError: naming the utterance, its file and what is wrong.
+        UserError: the audio cannot be read or is wrong; the message has the utterance
+            and the file.
     """
     with _named(utterance, entry):
         sound = checked(utterance, entry, read_entry(entry))
@@ -194,12 +195,12 @@ def read_utterance(utterance: str, entry: str) -> Sound:
 
 
 def select_channel(sound: Sound, channel: str, name: str) -> Sound:
-    """Take one channel of several.
+    """Select one channel, or the mean of all channels.
 
     Args:
-        sound: one channel stays unchanged.
-        channel: a number from 0, ``mean`` for the mean of all, or empty to keep all.
-        name: of the recording, for the message.
+        sound: a recording; with one channel it is returned unchanged.
+        channel: a number from 0, ``mean``, or empty to keep all channels.
+        name: name of the recording, for the message.
 
     Raises:
         UserError: there is no such channel.
@@ -217,14 +218,14 @@ def select_channel(sound: Sound, channel: str, name: str) -> Sound:
 
 
 def check_channels(channels: Mapping[str, int], place: Path) -> None:
-    """Refuse recordings with different numbers of channels: no batch can hold them.
+    """Check that all recordings have the same number of channels, as batches need.
 
     Args:
-        channels: by utterance or recording.
+        channels: number of channels by utterance or recording.
         place: the table that lists them.
 
     Raises:
-        UserError: naming those with the rarer number.
+        UserError: the numbers differ; the message names recordings of the rarer number.
     """
     numbers = sorted(set(channels.values()), key=list(channels.values()).count)
     if len(numbers) > 1:
@@ -237,13 +238,13 @@ def check_channels(channels: Mapping[str, int], place: Path) -> None:
 
 
 def cut(sound: Sound, begin: float, end: float) -> Sound:
-    """The part between two times in seconds; ``end`` -1 means to the end."""
+    """Return the part between two times in seconds; ``end`` -1 means to the end."""
     last = None if end == -1 else int(end * sound.rate)
     return Sound(sound.samples[int(begin * sound.rate) : last], sound.rate)
 
 
 def can_keep(sound: Sound | Header, entry: str, audio_format: str, rate: int) -> bool:
-    """Whether the dump may point to the recording itself instead of a copy."""
+    """Whether the dump can refer to the recording instead of a copy."""
     return (
         sound.rate == rate
         and sound.file == entry
@@ -253,6 +254,6 @@ def can_keep(sound: Sound | Header, entry: str, audio_format: str, rate: int) ->
 
 
 def needs_sox(entry: str) -> bool:
-    """Whether ``entry`` calls sox in a way only sox can do, and sox is absent."""
+    """Whether ``entry`` needs the program sox, and sox is not installed."""
     calls_sox = re.search(r"(^|[|;&\s])sox\s", entry) is not None
     return calls_sox and _SPEED.match(entry) is None and shutil.which("sox") is None

@@ -1,4 +1,4 @@
-"""Between the host and the device, without waiting for what the device still does."""
+"""Transfers between host and device without synchronisation."""
 
 from collections.abc import Sequence
 
@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 def on_device(array: np.ndarray, device: torch.device) -> Tensor:
-    """``array`` on ``device``, copied there in the order of the device's work.
+    """Copy ``array`` to ``device``, without waiting for the device.
 
-    From pageable memory CUDA copies only once all its work is done, and the host waits
-    for that; from pinned memory it copies when its turn comes.
+    CUDA copies from pageable memory only after all queued work, and the host waits;
+    from pinned memory the copy is queued.
     """
     tensor = torch.from_numpy(array)
     if device.type == "cpu":
@@ -22,11 +22,11 @@ def on_device(array: np.ndarray, device: torch.device) -> Tensor:
 
 
 class TokenPlaces:
-    """Where the tokens of a padded batch stand, known without asking the device.
+    """Positions of the tokens in a padded batch, computed on the host.
 
     Args:
-        lengths: tokens of each of the B utterances; N is their sum.
-        device: of the batch.
+        lengths: number of tokens of each of the B utterances; N is their sum.
+        device: device of the batch.
     """
 
     def __init__(self, lengths: Sequence[int], device: torch.device):
@@ -36,9 +36,9 @@ class TokenPlaces:
         self._rows, self._columns = on_device(np.stack([rows, columns]), device)
 
     def take(self, padded: Tensor) -> Tensor:
-        """(N, C) tokens of ``padded`` (B, L, C), in the order of the batch.
+        """Return the tokens of ``padded`` (B, L, C) without padding: (N, C).
 
-        Neither values nor gradients depend on what stands elsewhere, be it NaN.
+        The content of padding, even NaN, affects neither values nor gradients.
         """
         places = self._rows * padded.size(1) + self._columns
         return padded.flatten(0, 1).index_select(0, places)

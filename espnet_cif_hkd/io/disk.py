@@ -1,4 +1,4 @@
-"""Is there room for what a stage will write, and may a file be removed?"""
+"""Checks of disk space and permissions; removal of files."""
 
 import os
 import shutil
@@ -13,16 +13,16 @@ def require_space(
     what: str,
     cure: str = "choose another --dumpdir or --expdir",
 ) -> None:
-    """Refuse to start when the file system of ``place`` has not ``needed`` bytes.
+    """Check that the file system of ``place`` has ``needed`` free bytes.
 
     Args:
-        place: a folder, which need not exist yet.
-        needed: bytes.
-        what: needs them, such as ``stage 3``.
-        cure: what may be done other than to make room.
+        place: a folder; it need not exist yet.
+        needed: number of bytes.
+        what: what needs the space, such as ``stage 3``, for the message.
+        cure: another fix than to make room, for the message.
 
     Raises:
-        UserError: naming the place, what is needed and what is free.
+        UserError: there is too little space.
     """
     folder = place.absolute()
     while not folder.exists():
@@ -36,10 +36,10 @@ def require_space(
 
 
 def require_writable(folder: Path) -> None:
-    """Refuse a folder in which nothing can be written; it need not exist yet.
+    """Check that files can be written in a folder; it need not exist yet.
 
     Raises:
-        UserError: naming the folder, and the file or folder that is the obstacle.
+        UserError: a file is in the way, or a permission is missing.
     """
     place = folder.absolute()
     while not os.path.lexists(place):
@@ -56,16 +56,16 @@ def require_writable(folder: Path) -> None:
 
 
 def remove(path: Path, consequence: str) -> None:
-    """Delete a file, if it is there.
+    """Delete a file, if it exists.
 
     Args:
         path: the file.
-        consequence: why it matters, for the message.
+        consequence: effect of keeping the file, for the message.
 
     Raises:
-        UserError: naming the file: the folder is not ours to write.
+        UserError: the folder is not writable.
     """
-    # A read-only file system refuses to remove even what is not there.
+    # A read-only file system refuses to remove even a missing file.
     if not os.path.lexists(path):
         return
     try:

@@ -1,4 +1,4 @@
-"""Fetch a corpus archive; an interrupted transfer continues at the next call."""
+"""Download a corpus archive; the next call resumes an interrupted transfer."""
 
 import hashlib
 import http.client
@@ -23,11 +23,11 @@ __all__ = ["extract_tar", "fetch", "forget_extracted", "is_extracted"]
 
 _BLOCK = 1 << 20
 _TIMEOUT = 60.0
-# Failures in a row, with nothing received between them, until it is given up.
+# Number of failures in a row without any received data before it gives up.
 _ATTEMPTS = 6
 _FIRST_PAUSE = 1.0
 _LOG_EVERY = 10.0
-# A server's refusals that another attempt may overcome.
+# HTTP errors for which another attempt may succeed.
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -43,25 +43,25 @@ def fetch(
     md5: str | None = None,
     sha256: str | None = None,
 ) -> Path:
-    """Download ``url`` to ``path``, or find it there.
+    """Download ``url`` to ``path``, or check an existing file.
 
-    What has arrived is kept in ``path`` + ``.part``, and a later call asks the server
-    for the rest; a server that cannot send a part sends all of it. A part of a file
-    that the server has replaced since is dropped. A file at ``path`` is checked once,
-    then again only if its size or time changes.
+    Received data are kept in ``path`` + ``.part``, and a later call requests the rest.
+    A server that cannot send a part sends the complete file. If the file on the server
+    has changed, the part is deleted. A file at ``path`` is checked once, and again only
+    if its size or time changes.
 
     Args:
         url: an http or https address.
-        path: where the file shall be; its folder is made.
-        size_bytes: the size it must have.
-        md5, sha256: hexadecimal hashes it must have.
+        path: target file; its folder is made if necessary.
+        size_bytes: expected size in bytes.
+        md5, sha256: expected hashes, hexadecimal.
 
     Returns:
         ``path``.
 
     Raises:
-        UserError: naming the address and the path: it cannot be reached, what came or
-            what is at ``path`` is another file, or the disk is full.
+        UserError: the address cannot be reached, the received or the existing file is
+            another one, or the disk is full.
     """
     expected = _Expected(url, path, size_bytes, {"md5": md5, "sha256": sha256})
     if path.is_file():
@@ -71,7 +71,7 @@ def fetch(
     part = path.with_name(path.name + ".part")
     with _only_one(part) as stream:
         if path.is_file():
-            # Another process has finished since the first look.
+            # Another process has finished since the first check.
             part.unlink()
             return expected.found()
         source = _Source(part)
@@ -89,7 +89,7 @@ def fetch(
 
 
 class _Expected:
-    """What a file must be, and a note beside it that it has been checked."""
+    """Expected size and hashes of a file, and the record of a successful check."""
 
     def __init__(
         self, url: str, path: Path, size: int | None, hashes: dict[str, str | None]
@@ -103,12 +103,12 @@ class _Expected:
         return json.dumps([status.st_size, status.st_mtime_ns, self._hashes])
 
     def remember(self) -> None:
-        # The folder may not be writable; then the next run checks again.
+        # If the folder is not writable, the next run checks again.
         with suppress(OSError):
             write_text(self._note, self._state() + "\n")
 
     def found(self) -> Path:
-        """The file that was there, checked."""
+        """Check the existing file and return its path."""
         self.check(self._path, f"move it away, or compare it with {self._url}")
         return self._path
 
@@ -137,17 +137,17 @@ class _Expected:
 
 
 class _Source:
-    """Which version of the server's file a part is of, noted beside the part.
+    """The version of the server's file to which a part belongs, in a file.
 
-    The version is the server's Last-Modified, or else its ETag. A server that sends
-    neither cannot be checked so; then only the hash of the complete file tells.
+    The version is the server's Last-Modified, or else its ETag. If a server sends
+    neither, only the hash of the complete file shows a change.
     """
 
     def __init__(self, part: Path) -> None:
         self._note = part.with_name(f".{part.name}.version")
 
     def known(self) -> str:
-        """The version that was noted; empty if there is none."""
+        """Return the recorded version; empty if there is none."""
         with suppress(OSError):
             return self._note.read_text(encoding="utf-8").strip()
         return ""
@@ -165,7 +165,7 @@ class _Source:
         return headers.get("Last-Modified") or headers.get("ETag") or ""
 
     def has_changed(self, headers: Message) -> bool:
-        """Whether the server's file is known to be another one than the part's."""
+        """Whether the server's file has another version than the part."""
         now, known = self.of(headers), self.known()
         return bool(now and known and now != known)
 
@@ -187,7 +187,7 @@ def _mebibytes(count: int) -> str:
 
 
 def _only_one(part: Path) -> AbstractContextManager[IO[bytes]]:
-    """Open ``part`` to append; refuse if another process does so."""
+    """Open ``part`` to append; raise UserError if another process has it open."""
     refusal = f"{part} is being fetched by another process: wait for it"
     return locked(part, log, refusal)
 
@@ -195,7 +195,7 @@ def _only_one(part: Path) -> AbstractContextManager[IO[bytes]]:
 def _download(
     url: str, stream: IO[bytes], path: Path, size: int | None, source: _Source
 ) -> None:
-    """Append to ``stream`` until it is complete; wait and retry when cut off."""
+    """Append to ``stream`` until it is complete; wait and retry after interruptions."""
     failures, pause = 0, _FIRST_PAUSE
     while True:
         before = stream.seek(0, os.SEEK_END)
@@ -212,8 +212,8 @@ def _download(
                     f"{error.reason}; get it another way and put it at {path}"
                 ) from error
             reason = f"{error.code} {error.reason}"
-        # urllib and sockets raise OSError for time-outs, resets, TLS and lost routes. A
-        # file that cannot be written is a UserError.
+        # urllib and sockets raise OSError for time-outs, resets, TLS and lost routes.
+        # Errors of writing the file are UserErrors.
         except (_CutOff, http.client.HTTPException, OSError) as error:
             cause = getattr(error, "reason", None) or error
             reason = str(cause) or type(error).__name__
@@ -234,11 +234,11 @@ def _download(
 def _transfer(
     url: str, stream: IO[bytes], path: Path, size: int | None, source: _Source
 ) -> None:
-    """One request: the rest of the file, or all of it.
+    """Send one request for the rest of the file, or for all of it.
 
     Raises:
-        _CutOff: less came than was announced, or the part is of an older file and
-            was dropped.
+        _CutOff: less data came than announced, or the part belongs to an older file and
+            was deleted.
         UserError: the server's file has another size, or the disk is full.
     """
     begun = stream.seek(0, os.SEEK_END)
@@ -247,7 +247,7 @@ def _transfer(
     headers = {"User-Agent": "espnet-cif-hkd", "Accept-Encoding": "identity"}
     if begun:
         headers["Range"] = f"bytes={begun}-"
-        # A weak ETag is not allowed here; without the field we compare by ourselves.
+        # A weak ETag is not allowed here; then has_changed compares the versions.
         if source.known() and not source.known().startswith("W/"):
             headers["If-Range"] = source.known()
     try:
@@ -258,7 +258,7 @@ def _transfer(
         if error.code != 416:
             raise
         error.close()
-        # Nothing is left to send: complete, unless the server's file has changed.
+        # The part has the full size: complete, unless the server's file has changed.
         announced = _announced(error.headers.get("Content-Range", ""))
         if announced == begun and not source.has_changed(error.headers):
             return
@@ -292,7 +292,7 @@ def _transfer(
 
 
 def _announced(content_range: str) -> int | None:
-    """The total of ``bytes 0-9/10`` or ``bytes */10``."""
+    """Return the total size in ``bytes 0-9/10`` or ``bytes */10``."""
     total = content_range.rpartition("/")[2]
     return int(total) if total.isdigit() else None
 

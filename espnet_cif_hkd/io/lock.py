@@ -1,4 +1,4 @@
-"""One process at a time, by filelock."""
+"""Locks between processes, by filelock."""
 
 import errno
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from espnet_cif_hkd.errors import UserError
 
 Report = Callable[[str], object]
 
-# A file system without locks, e.g. Lustre or NFS by their mount options.
+# Errors of a file system without locks, such as Lustre or NFS with some mount options.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
@@ -21,19 +21,20 @@ def alone(
     refusal: str | None = None,
     unwritable: Callable[[OSError], UserError] | None = None,
 ) -> Iterator[None]:
-    """Hold the lock file ``path``, which exists only as long as somebody holds it.
+    """Hold a lock; the lock file exists only while a process holds it.
 
-    The system frees the lock of a killed process. Where a file system has no locks, a
-    line says so and nothing is locked.
+    The system frees the lock of a killed process. On a file system without locks, this
+    is reported and nothing is locked.
 
     Args:
-        path: the lock file; its folder is made.
-        report: prints or logs a line, e.g. that this process waits.
-        refusal: what to say if another process holds the lock; None waits for it.
-        unwritable: what to raise if the file cannot be written; None names ``path``.
+        path: the lock file; its folder is made if necessary.
+        report: prints or logs a line, such as that this process waits.
+        refusal: error message if another process holds the lock; None: wait for it.
+        unwritable: makes the error for a file that cannot be written; None: a default
+            message.
 
     Raises:
-        UserError: ``refusal``, or the file cannot be written.
+        UserError: with ``refusal``, or because the file cannot be written.
     """
     from filelock import FileLock, Timeout
 
@@ -58,7 +59,7 @@ def alone(
     try:
         yield
     finally:
-        # While it is held: who waits for a file that has gone takes a new one.
+        # Remove it while it is held: a process that waits for it makes a new one.
         with suppress(OSError):
             path.unlink(missing_ok=True)
         lock.release()
@@ -68,19 +69,19 @@ def alone(
 def locked(
     path: Path, report: Report, refusal: str | None = None
 ) -> Iterator[IO[bytes]]:
-    """Open ``path`` to append, and hold ``.NAME.lock`` beside it until the end.
+    """Open ``path`` to append while holding ``.NAME.lock`` in the same folder.
 
-    The holder may rename or remove the file: another process then gets a new one.
+    The holder may rename or remove the file; then another process gets a new one.
 
     Args:
-        path: the file, made with its folder if it is not there.
+        path: the file; it and its folder are made if necessary.
         report, refusal: see :func:`alone`.
 
     Yields:
-        The stream; flush it, an error of closing it is not reported.
+        The stream. Flush it: errors while closing it are not reported.
 
     Raises:
-        UserError: ``refusal``, or the file cannot be written.
+        UserError: with ``refusal``, or because the file cannot be written.
     """
 
     def unwritable(error: OSError) -> UserError:
@@ -95,6 +96,6 @@ def locked(
         try:
             yield stream
         finally:
-            # What could not be written was reported when it was flushed.
+            # Errors of writing were reported at the flush.
             with suppress(OSError):
                 stream.close()

@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def log(message: str) -> None:
-    """Print ``message`` with the date in front, as ``asr.sh`` does."""
+    """Print ``message`` after the date, as ``asr.sh`` does."""
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S")
     print(f"{stamp} {message}", file=sys.__stdout__, flush=True)
 
@@ -20,9 +20,9 @@ def progress(
     """Yield ``items`` and log how many are done every ``every`` seconds.
 
     Args:
-        items: what to pass on.
-        total: how many there are.
-        what: the words of the line, such as ``stage 3: data/train``.
+        items: the items.
+        total: number of items.
+        what: beginning of the line, such as ``stage 3: data/train``.
         every: seconds between two lines; nothing is printed before the first.
     """
     begun = last = time.monotonic()

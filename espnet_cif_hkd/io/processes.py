@@ -1,4 +1,4 @@
-"""Child processes that end when this one ends, and the signals that end it."""
+"""Child processes that end with this process, and signals that stop it."""
 
 import ctypes
 import os
@@ -11,18 +11,18 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import IO
 
-# Set for tied children of start(): the process that they must not outlive.
+# Environment of tied children of start(): the process with which they must end.
 PARENT_VARIABLE = "ESPNET_CIF_HKD_PARENT"
-# Seconds between the request to end and the end by force.
+# Seconds between SIGTERM and SIGKILL.
 GRACE = 10.0
 _PR_SET_PDEATHSIG = 1
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked this process to end.
+    """A signal stopped this process.
 
     Attributes:
-        number: the signal; the exit status is 128 more.
+        number: number of the signal; the exit status is 128 + number.
     """
 
     def __init__(self, number: int) -> None:
@@ -32,10 +32,10 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def signals_stop() -> Iterator[None]:
-    """Let SIGTERM, SIGHUP and SIGINT raise :class:`Stopped` in this block.
+    """Make SIGTERM, SIGHUP and SIGINT raise :class:`Stopped` in this block.
 
-    A signal that the caller ignores (``nohup``) stays ignored. Outside of the main
-    thread nothing changes.
+    A signal that the caller ignores (``nohup``) stays ignored. In another thread than
+    the main thread it does nothing.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -62,14 +62,13 @@ def start(
     environment: Mapping[str, str] | None = None,
     tied: bool = False,
 ) -> "subprocess.Popen[bytes]":
-    """Start a command in a process group of its own, for :func:`stop`.
+    """Start a command in a new process group, for :func:`stop`.
 
     Args:
-        command: the program and its arguments.
-        output: where its standard output and error go; None means those of this
-            process.
-        environment: added to that of this process.
-        tied: ask it, by PARENT_VARIABLE, to call :func:`die_with_parent`.
+        command: program and arguments.
+        output: file for standard output and error; None: those of this process.
+        environment: variables to add to those of this process.
+        tied: set PARENT_VARIABLE, so that the child calls :func:`die_with_parent`.
     """
     variables = {**os.environ, **(environment or {})}
     variables.pop(PARENT_VARIABLE, None)
@@ -87,10 +86,10 @@ def start(
 def stop(processes: Sequence["subprocess.Popen[bytes]"], grace: float = GRACE) -> None:
     """End processes of :func:`start` and all processes that they have started.
 
-    SIGTERM asks them to end. After ``grace`` seconds, or when this process gets
-    another signal, SIGKILL ends what is left.
+    They get SIGTERM. After ``grace`` seconds, or if this process gets another signal,
+    the remaining ones get SIGKILL.
     """
-    # The number of a process that has been waited for may belong to another one.
+    # After wait() the number of a process may belong to another process.
     running = [process for process in processes if process.returncode is None]
     try:
         for process in running:
@@ -106,10 +105,10 @@ def stop(processes: Sequence["subprocess.Popen[bytes]"], grace: float = GRACE) -
 
 
 def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
-    """Run a command to its end; it ends, with its children, when this process does.
+    """Run a command; it and its children end when this process ends.
 
     Returns:
-        its exit status.
+        The exit status.
     """
     process = start(command, environment=environment)
     try:
@@ -119,10 +118,10 @@ def run(command: Sequence[str], environment: Mapping[str, str] | None = None) ->
 
 
 def die_with_parent(parent: int) -> None:
-    """Let this process get SIGTERM when its parent ends in any way (Linux only).
+    """Make the system send SIGTERM to this process when its parent ends (Linux only).
 
     Args:
-        parent: the parent's number; for a grandchild nothing changes.
+        parent: process number of the parent; nothing happens for a grandchild.
     """
     if os.getppid() == parent:
         with suppress(OSError, AttributeError):
@@ -132,7 +131,7 @@ def die_with_parent(parent: int) -> None:
 
 
 def is_running(pid: int) -> bool:
-    """Whether there is a process with this number, of any user."""
+    """Whether a process with this number exists, of any user."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -148,7 +147,7 @@ def _signal(process: "subprocess.Popen[bytes]", number: int) -> None:
 
 
 def _has_members(process: "subprocess.Popen[bytes]") -> bool:
-    """Whether a process of the group runs; one that has ended is waited for."""
+    """Whether a process of the group runs; reaps one that has ended."""
     process.poll()
     try:
         os.killpg(process.pid, 0)

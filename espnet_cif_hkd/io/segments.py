@@ -17,11 +17,11 @@ class Segment:
     """A part of a recording.
 
     Attributes:
-        utterance: the name of the part.
-        recording: what it is cut from.
-        begin: seconds, 0 or more.
-        end: seconds, or -1 for the end of the recording.
-        channel: counted from 0; None where the file names none.
+        utterance: name of the part.
+        recording: name of the recording.
+        begin: begin in seconds, 0 or more.
+        end: end in seconds, or -1 for the end of the recording.
+        channel: channel, counted from 0; None if the file has none.
         place: file and line, for messages.
     """
 
@@ -33,10 +33,10 @@ class Segment:
     place: str
 
     def check_duration(self, duration: float) -> None:
-        """Refuse a part that is not inside a recording of ``duration`` seconds.
+        """Check that the part is inside a recording of ``duration`` seconds.
 
         Raises:
-            UserError: naming file and line.
+            UserError: the part is outside; the message has file and line.
         """
         if self.begin >= duration or self.end > duration + OVERSHOOT:
             last = "its end" if self.end == -1 else f"{self.end:g} s"
@@ -61,7 +61,7 @@ def read_segments(path: Path, recordings: Container[str]) -> list[Segment]:
         recordings: the keys of ``wav.scp``.
 
     Raises:
-        UserError: naming the file, the line and what is wrong in it.
+        UserError: a line is wrong; the message has file and line.
     """
     table = read_table(path)
     segments = []

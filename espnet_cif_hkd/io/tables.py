@@ -6,7 +6,7 @@ from pathlib import Path
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.atomic import write_text as write_text
 
-# What Kaldi's copy_data_dir.sh takes along that a recipe for raw audio can have.
+# Files that Kaldi's copy_data_dir.sh copies and that a recipe for raw audio can have.
 COPIED_FILES = ("text", "utt2spk", "spk2gender", "utt2uniq", "utt2lang")
 UTTERANCE_FILES = ("text", "utt2spk", "utt2uniq", "utt2lang")
 # Zero-width space; word joiner and zero-width no-break space (the byte order mark).
@@ -14,12 +14,12 @@ _INVISIBLE = {0x200B: " ", 0x2060: None, 0xFEFF: None}
 
 
 def byte_order(key: str) -> bytes:
-    """The order of ``LC_ALL=C sort``, which Kaldi's tools rely on."""
+    """Sort key for the order of ``LC_ALL=C sort``, which Kaldi's tools need."""
     return key.encode("utf-8")
 
 
 class NumberedTable(dict[str, str]):
-    """A table that knows the line of each key, counted from 1, in :attr:`lines`."""
+    """A table with the line number of each key, from 1, in :attr:`lines`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ def read_table(path: str | Path, fix: str = "") -> NumberedTable:
 
     Args:
         path: the file.
-        fix: what the user should do when the file is missing.
+        fix: fix for a missing file, for the message.
 
     Raises:
         UserError: the file is missing, is not UTF-8 or has a key twice.
@@ -68,19 +68,19 @@ def single_spaced(words: str) -> str:
     """Normalise white space: words separated by one ASCII space.
 
     Every Unicode space separates words, also the zero-width space, which marks a word
-    boundary; a word joiner or byte order mark inside a text is removed. Any of them
-    would otherwise become a token of its own, or an unknown one.
+    boundary. A word joiner or byte order mark inside a text is removed. Otherwise these
+    characters would become separate or unknown tokens.
     """
     return " ".join(words.translate(_INVISIBLE).split())
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """The lines of a text file, which may end as on Linux, Windows or old Macs.
+    """Return the lines of a text file with LF, CRLF or CR line ends.
 
     A byte order mark at the beginning of a line is removed: joined files have several.
 
     Raises:
-        UserError: it is not UTF-8.
+        UserError: the file is not UTF-8.
     """
     content = Path(path).read_bytes()
     try:
@@ -110,12 +110,12 @@ def spk2utt(utt2spk: Mapping[str, str]) -> dict[str, str]:
 
 
 def copy_data_dir(source: Path, target: Path) -> int:
-    """Copy the utterance files of a data folder in the form that ESPnet reads.
+    """Copy the utterance files of a data folder in the format that ESPnet reads.
 
-    The speakers' utterances are derived from ``utt2spk``.
+    ``spk2utt`` is made from ``utt2spk``.
 
     Returns:
-        How many transcripts had other white space than single ASCII spaces.
+        Number of transcripts with other white space than single ASCII spaces.
     """
     changed = 0
     for name in COPIED_FILES:
@@ -143,7 +143,7 @@ def keep_utterances(folder: Path, keys: Iterable[str]) -> None:
 
 
 def split_evenly(keys: Sequence[str], parts: int) -> list[list[str]]:
-    """Cut ``keys`` into ``parts`` runs whose sizes differ by one at most."""
+    """Split ``keys`` into ``parts`` lists whose sizes differ by at most one."""
     parts = max(1, min(parts, len(keys)))
     size, rest = divmod(len(keys), parts)
     runs, at = [], 0
@@ -155,7 +155,7 @@ def split_evenly(keys: Sequence[str], parts: int) -> list[list[str]]:
 
 
 def first_few(names: Iterable[str], limit: int = 5) -> str:
-    """Name some utterances in one line, and say how many more there are."""
+    """Return some names in one line, and the number of further ones."""
     listed = list(names)
     text = ", ".join(listed[:limit])
     return text if len(listed) <= limit else f"{text} and {len(listed) - limit} more"

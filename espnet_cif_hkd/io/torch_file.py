@@ -1,14 +1,14 @@
-"""Whether a file of ``torch.save`` was written to its end, without torch."""
+"""Check, without torch, that a file of ``torch.save`` is complete."""
 
 import zipfile
 from pathlib import Path
 
 
 def is_complete(path: Path) -> bool:
-    """Whether there is a file, and it is not cut off.
+    """Whether the file exists and is not truncated.
 
-    torch writes zip archives, whose directory comes last. Files of torch before 1.6
-    are pickles; of those only an empty one is recognised as cut off.
+    torch writes zip archives, whose directory is at the end. Files of torch before 1.6
+    are pickles; of these only an empty file is recognised as truncated.
     """
     try:
         with path.open("rb") as stream:

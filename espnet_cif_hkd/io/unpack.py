@@ -1,4 +1,4 @@
-"""Unpack tar archives safely; an interrupted run continues at the next call."""
+"""Unpack tar archives safely; the next call resumes an interrupted run."""
 
 import bz2
 import gzip
@@ -21,7 +21,8 @@ from espnet_cif_hkd.io.tables import write_text
 
 _BLOCK = 1 << 20
 _LOG_EVERY = 10.0
-# By their first bytes. Their readers notice a cut or a wrong checksum.
+# Compression formats by their first bytes. Their readers detect truncation and wrong
+# checksums.
 _PACKINGS: dict[bytes, Callable[[IO[bytes]], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
@@ -32,7 +33,8 @@ _PACKINGS: dict[bytes, Callable[[IO[bytes]], Any]] = {
 def is_extracted(archive: Path, folder: Path) -> bool:
     """Whether :func:`extract_tar` has unpacked this ``archive`` into ``folder``.
 
-    The archive may have been removed since; one of another size is another archive.
+    The archive may have been removed since then. An archive of another size is another
+    archive.
     """
     try:
         size = _marker(archive, folder).read_text(encoding="utf-8").strip()
@@ -46,10 +48,10 @@ def _marker(archive: Path, folder: Path) -> Path:
 
 
 def forget_extracted(archive: Path, folder: Path) -> None:
-    """Let :func:`extract_tar` unpack the archive again, for something is missing.
+    """Make :func:`extract_tar` unpack the archive again.
 
     Raises:
-        UserError: the mark of the first time cannot be removed.
+        UserError: the marker file cannot be removed.
     """
     remove(_marker(archive, folder), "it would keep the archive from being unpacked")
 
@@ -57,15 +59,14 @@ def forget_extracted(archive: Path, folder: Path) -> None:
 def extract_tar(archive: Path, folder: Path) -> None:
     """Unpack a tar archive (plain, gz, bz2 or xz) and keep it.
 
-    Every file appears complete or not at all, and a call after an interruption writes
-    only what is missing. Files get the archive's times and the user's permissions.
-    ``.NAME.extracted`` in ``folder`` marks that everything is there. A second process
-    waits for the first, by ``.NAME.lock`` beside the mark.
+    Each file appears only when it is complete; a call after an interruption writes only
+    missing files. Files get the times of the archive and the user's default
+    permissions. ``.NAME.extracted`` in ``folder`` marks a complete result. A second
+    process waits for the first one, by ``.NAME.lock`` in ``folder``.
 
     Raises:
-        UserError: naming the archive: it is missing, damaged or cut off, a member
-            would leave ``folder`` or is neither file, folder nor link, or the disk is
-            full.
+        UserError: the archive is missing, damaged or truncated, a member would leave
+            ``folder`` or is no file, folder or link, or the disk is full.
     """
     if is_extracted(archive, folder):
         return
@@ -94,7 +95,7 @@ def _damaged(archive: Path, reason: str) -> UserError:
 
 @contextmanager
 def _decompressed(raw: IO[bytes]) -> Iterator[IO[bytes]]:
-    """Read through whatever ``raw`` is packed with; cut-off data raises EOFError."""
+    """Open the decompressed content of ``raw``; truncated data raise EOFError."""
     magic = raw.read(6)
     raw.seek(0)
     for start, opener in _PACKINGS.items():
@@ -113,7 +114,7 @@ def _decompressed(raw: IO[bytes]) -> Iterator[IO[bytes]]:
 def _extract(archive: Path, folder: Path) -> None:
     size, last, links = archive.stat().st_size, time.monotonic(), []
     with archive.open("rb") as raw, _decompressed(raw) as stream:
-        # As a stream: a compressed archive of many GB is read once, from the front.
+        # As a stream: a large compressed archive is read only once, from the start.
         with tarfile.open(fileobj=stream, mode="r|") as members:
             for member in members:
                 target = _inside(archive, folder, member)
@@ -127,11 +128,11 @@ def _extract(archive: Path, folder: Path) -> None:
                 if time.monotonic() - last >= _LOG_EVERY:
                     last = time.monotonic()
                     log(f"unpacking {archive}: {raw.tell() / size:.0%}")
-        # tarfile stops at the end mark; the checksum comes after it.
+        # tarfile stops at the end marker, before the checksum.
         while stream.read(_BLOCK):
             pass
     for member, target in links:
-        # A later link may have changed where an earlier one leads.
+        # A later link may have changed the target of an earlier one.
         if target.is_symlink() and not _contains(folder, target):
             target.unlink()
             raise _leaves(archive, folder, member)
@@ -149,7 +150,7 @@ def _leaves(archive: Path, folder: Path, member: tarfile.TarInfo) -> UserError:
 
 
 def _inside(archive: Path, folder: Path, member: tarfile.TarInfo) -> Path:
-    """Where a member goes; the rules are those of ``tarfile.data_filter``."""
+    """Return the target of a member, by the rules of ``tarfile.data_filter``."""
     try:
         target = folder / tarfile.data_filter(member, str(folder)).name
     except tarfile.SpecialFileError as error:
@@ -159,8 +160,8 @@ def _inside(archive: Path, folder: Path, member: tarfile.TarInfo) -> Path:
         ) from error
     except tarfile.FilterError as error:
         raise _leaves(archive, folder, member) from error
-    # The filter makes absolute names relative; none of our archives has any. A file of
-    # the name "." would replace the folder.
+    # The filter would make absolute names relative; our archives have none. A file
+    # named "." would replace the folder.
     if member.name.startswith("/") or (target == folder and not member.isdir()):
         raise _leaves(archive, folder, member)
     return target
@@ -175,7 +176,7 @@ def _write(members: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> N
     if content is None:
         raise tarfile.ExtractError(f"{member.name} has no content")
     target.parent.mkdir(parents=True, exist_ok=True)
-    # One name, so that the next run overwrites what a killed one left.
+    # A fixed name, so that the next run overwrites the file of a killed run.
     part = target.with_name(f".{target.name}.part")
     try:
         with content, part.open("wb") as stream:
@@ -189,7 +190,7 @@ def _write(members: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> N
 
 
 def _link(folder: Path, member: tarfile.TarInfo, target: Path) -> None:
-    """Make a link, whose end :func:`_inside` has found in ``folder``."""
+    """Make a link; :func:`_inside` has checked that its target is in ``folder``."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     if member.issym():

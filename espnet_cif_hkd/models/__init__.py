@@ -1,1 +1,1 @@
-"""What ESPnet trains."""
+"""ESPnet models with distillation."""

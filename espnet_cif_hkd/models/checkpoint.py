@@ -1,4 +1,4 @@
-"""What must be true of a checkpoint before its parameters are loaded."""
+"""Checks of a checkpoint before its parameters are loaded."""
 
 import hashlib
 import logging
@@ -18,30 +18,30 @@ _TRAINING_ONLY = ("criterion.", "criteria.")
 
 
 def token_list_digest(token_list: Sequence[str]) -> torch.Tensor:
-    """Eight bytes that name a token list, ``(8,)`` float32.
+    """Return a hash of a token list: eight bytes as ``(8,)`` float32.
 
     Each byte is a float, because ESPnet averages checkpoints entry by entry: the mean
-    of equal small integers is exact, while integer entries would be added up.
+    of equal small integers is exact, while ESPnet sums integer entries.
     """
     digest = hashlib.blake2b("\n".join(token_list).encode(), digest_size=8).digest()
     return torch.tensor(list(digest), dtype=torch.float32)
 
 
 def version_tensor() -> torch.Tensor:
-    """This package's version as three floats, ``(3,)`` float32.
+    """Return the version of this package as three floats, ``(3,)`` float32.
 
-    It is in every checkpoint, because that is what all ways of packing and sharing a
-    model have in common. Floats for the same reason as in :func:`token_list_digest`.
+    It is stored in the checkpoint, because every way of packing and sharing a model
+    includes the checkpoint. Floats: see :func:`token_list_digest`.
     """
     parts = [int(part) for part in re.findall(r"\d+", __version__)[:3]]
     return torch.tensor(parts, dtype=torch.float32)
 
 
 def made_by(state_dict: Mapping[str, torch.Tensor]) -> str | None:
-    """The version of this package that trained a checkpoint, such as ``0.1.0``.
+    """Return the version of this package that trained a checkpoint, such as ``0.1.0``.
 
-    None if the checkpoint does not say so. An average over several versions has
-    one only if all parts of the mean are integers, as of 0.2.0 and 0.4.0.
+    None if it is not recorded. An average of checkpoints of different versions has a
+    version only if all parts of the mean are integers.
     """
     found = state_dict.get(VERSION_KEY)
     if found is None or not torch.equal(found.round(), found):
@@ -50,13 +50,13 @@ def made_by(state_dict: Mapping[str, torch.Tensor]) -> str | None:
 
 
 def _kept_together(version: str) -> list[str]:
-    """The parts of a version that promise compatibility: before 1.0 two of them."""
+    """Return the parts of a version that decide on compatibility: two before 1.0."""
     parts = version.split(".")
     return parts[:2] if parts[0] == "0" else parts[:1]
 
 
 def warn_of_other_version(state_dict: Mapping[str, torch.Tensor]) -> None:
-    """Log a warning if a version that may differ trained the checkpoint."""
+    """Log a warning if an incompatible version may have trained the checkpoint."""
     version = made_by(state_dict)
     if version is not None and _kept_together(version) != _kept_together(__version__):
         logging.warning(
@@ -71,12 +71,12 @@ def check_state_dict(
     needed: Mapping[str, torch.Tensor],
     token_list: Sequence[str],
 ) -> None:
-    """Refuse parameters that would leave the model half loaded or mislabelled.
+    """Check that a checkpoint has all parameters and the tokens of the model.
 
     Args:
-        loaded: What the checkpoint holds.
-        needed: The model's own state, for its keys.
-        token_list: The model's tokens.
+        loaded: State dict of the checkpoint.
+        needed: State dict of the model, for its keys.
+        token_list: Tokens of the model.
 
     Raises:
         UserError: If keys that inference needs are missing, or if the checkpoint was

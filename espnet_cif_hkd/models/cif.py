@@ -47,13 +47,13 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         decoder: Must be :class:`CIFDecoder`.
         joint_network: Must be None.
         ctc_weight: Weight of CTC on the encoder's output, ``0 <= w < 1``; added to the
-            other losses, where ESPnet would trade it against attention.
+            other losses, while ESPnet interpolates CTC and attention.
         quantity_weight: Weight of ``|sum of alpha - tokens|``, ``<eos>`` counted.
-        criterion: What to distil with: null, or a name such as ``hkd``; short for one
-            of ``criteria``.
+        criterion: Name of a criterion such as ``hkd``; null: no distillation. Excludes
+            ``criteria``.
         criterion_conf: Options of the criterion; ignored without one.
         criteria: Several criteria: a mapping from names of your choice to ``type``, the
-            name of a criterion, and its options. Each logs as ``NAME.loss``.
+            name of a criterion, and its options. A loss is logged as ``NAME.loss``.
         ignore_id: Token id that pads transcripts.
         lsm_weight: Label smoothing of the decoder's cross-entropy.
         report_cer: Whether validation computes character error rates.
@@ -61,9 +61,8 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         sym_space: The token that means a space.
         sym_blank: The blank token of CTC.
         sym_sos: The token that begins a sentence in the decoder's input.
-        sym_eos: The token that ends a sentence; it fires as any other.
-        autocast_frontend: Whether mixed precision reaches the frontend, too, as in
-            ESPnet.
+        sym_eos: The token that ends a sentence; it has a fired vector as any other.
+        autocast_frontend: Whether the frontend uses mixed precision, too, as in ESPnet.
         extract_feats_in_collect_stats: Whether stage 10 computes statistics of
             features, as in ESPnet.
 
@@ -202,7 +201,7 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         }
         if self.ctc is not None:
             frames, tokens = hlens, text_lengths
-            if self.ctc.ctc_type == "builtin":  # reads them, one by one, on the host
+            if self.ctc.ctc_type == "builtin":  # loops over them on the host
                 frames, tokens = torch.stack([hlens.to(tokens), tokens]).cpu()
             loss_ctc, cer_ctc = self._calc_ctc_loss(hs_pad, frames, text, tokens)
             # ESPnet's is a mean over the batch; the paper's is a sum over tokens.
@@ -239,18 +238,18 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
     def encode(
         self, speech: torch.Tensor, speech_lengths: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Frontend and encoder, as in ESPnet.
+        """Run frontend and encoder, as in ESPnet.
 
         Args:
             speech: Samples ``(B, S)`` or features ``(B, F, C)``.
             speech_lengths: Valid samples or frames, ``(B,)``.
 
         Returns:
-            Encoder frames, ``(B, T, D)``, and how many are valid, ``(B,)``.
+            Encoder frames, ``(B, T, D)``, and the number of valid ones, ``(B,)``.
 
         Raises:
-            TooShortUttError: Also if the samples do not fill half a window of the
-                frontend, where ESPnet's own fails with an error that
+            TooShortUttError: Also if there are fewer samples than half a window of the
+                frontend. ESPnet's model raises another error there, which
                 ``asr_inference`` does not turn into an empty hypothesis.
         """
         n_fft = getattr(getattr(self.frontend, "stft", None), "n_fft", 0)
@@ -272,14 +271,14 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         ys_lens: torch.Tensor,
         text: torch.Tensor,
     ) -> dict[str, Any]:
-        """What the unscaled alpha would give: length error and ``cer_free``.
+        """Return statistics of the unscaled alpha: length error and ``cer_free``.
 
         ``length_error`` is ``sum |fired - target| / sum target`` over the batch.
         ``cer_free`` decodes known prefixes by argmax over freely fired vectors, as
-        the authors' validation "wer" does: every ``<eos>`` is dropped, what did not
-        fire is deleted, a token in the place of ``<eos>`` is inserted. Vectors after
-        that place are ignored, because they have no known prefix; the original goes on
-        to the longest target of the batch.
+        the authors' validation "wer" does: every ``<eos>`` is dropped, a token that did
+        not fire is a deletion, and another token in the place of ``<eos>`` is an
+        insertion. Vectors after that place are ignored, because they have no known
+        prefix; the original counts them up to the longest target of the batch.
         """
         fired = self.decoder.fire(hs_pad, hlens)
         length_error = (fired.lengths - ys_lens).abs().sum() / ys_lens.sum()
@@ -294,8 +293,8 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         steps = torch.arange(n_tokens, device=ys_hat.device)
         n_fired = torch.minimum(fired.lengths, ys_lens)
         dropped = (ys_hat == self.eos) | (steps[None, :] >= n_fired[:, None])
-        # The calculator drops blanks. It would cut a hypothesis at the length of its
-        # reference, so each has its turn as the reference.
+        # The calculator drops blanks and cuts a hypothesis at the length of its
+        # reference. So each text is passed as the reference.
         ys_hat = ys_hat.masked_fill(dropped, self.blank_id).cpu()
         hyps, _ = self.error_calculator.convert_to_char(ys_hat, ys_hat)
         _, refs = self.error_calculator.convert_to_char(text.cpu(), text.cpu())
@@ -305,18 +304,18 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
     def load_state_dict(  # type: ignore[override]
         self, state_dict: dict[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """Load parameters; what inference needs must be there even if not strict.
+        """Load parameters; those of inference are required even with ``strict=False``.
 
-        ESPnet loads with ``strict=False`` at inference, which would leave random
-        weights where a key is missing. Only the criterion's own may be absent.
+        ESPnet loads with ``strict=False`` at inference, so a missing key would leave
+        random weights. Only parameters of criteria may be missing.
 
         Raises:
             UserError: If keys are missing or the token list is another one.
         """
         check_state_dict(state_dict, self.state_dict(), self.token_list)
         warn_of_other_version(state_dict)
-        # What is saved next names the version that trained last; a copy keeps the
-        # versions of modules that torch hangs on the mapping.
+        # The next checkpoint records the version that trained last. copy() keeps the
+        # attribute with module versions that torch adds to the mapping.
         state_dict = copy.copy(state_dict)
         state_dict[VERSION_KEY] = version_tensor()
         result = super().load_state_dict(state_dict, strict=strict, assign=assign)

@@ -1,4 +1,4 @@
-"""Gives a model of ESPnet criteria, and the taps that they want."""
+"""A mixin that adds criteria, and their taps, to an ESPnet model."""
 
 import contextlib
 import dataclasses
@@ -20,18 +20,18 @@ from espnet_cif_hkd.models.layer_taps import (
     tapped_layers,
 )
 
-# What models log after their criteria.
+# Names that models log after their criteria.
 _LATER = frozenset({"loss", "cer", "wer", "cer_free", "length_error"})
 
 
 class DistillingMixin:
-    """Criteria of a model, before one of ESPnet's models among its bases.
+    """Adds criteria to an ESPnet model; comes before it in the list of base classes.
 
     Attributes:
         criterion: The criterion of ``model_conf.criterion``, or None. Its parameters
             are ``criterion.*`` in a checkpoint.
-        criteria: Those of ``model_conf.criteria``, by the user's names for them; their
-            parameters are ``criteria.NAME.*``.
+        criteria: The criteria of ``model_conf.criteria`` by name. Their parameters are
+            ``criteria.NAME.*``.
     """
 
     criterion: AbsDistillCriterion | None
@@ -53,10 +53,10 @@ class DistillingMixin:
 
         Args:
             model: Name of the model in YAML.
-            sizes: Widths of its taps by their names, without encoder layers.
-            criterion: Of ``model_conf``, as the other two.
-            criterion_conf: Options of ``criterion``.
-            criteria: Several criteria.
+            sizes: Widths of the model's taps by name, without encoder layers.
+            criterion: The key of ``model_conf``.
+            criterion_conf: The key of ``model_conf``.
+            criteria: The key of ``model_conf``.
 
         Raises:
             UserError: A criterion or an option is unknown, or a criterion wants a tap
@@ -82,7 +82,7 @@ class DistillingMixin:
                 self.criterion = built
 
     def _named_criteria(self) -> list[tuple[str, AbsDistillCriterion]]:
-        """All criteria with the prefix of their names in the log."""
+        """Return all criteria with the prefixes of their log names."""
         found: list[tuple[str, Any]] = []
         if self.criterion is not None:
             found.append(("", self.criterion))
@@ -90,11 +90,11 @@ class DistillingMixin:
 
     @property
     def has_criteria(self) -> bool:
-        """Whether anything is distilled."""
+        """Whether the model has a criterion."""
         return self.criterion is not None or len(self.criteria) > 0
 
     def wanted_taps(self) -> frozenset[str]:
-        """Names of the taps that some criterion reads."""
+        """Return the names of the taps that the criteria read."""
         wants = (criterion.wants for _, criterion in self._named_criteria())
         return frozenset[str]().union(*wants)
 
@@ -111,13 +111,13 @@ class DistillingMixin:
         utt_ids: Any,
         **given: Any,
     ) -> Taps:
-        """Taps of this step.
+        """Collect the taps of a training step.
 
         Args:
-            wanted: What the criteria want; everything else is left out.
-            outputs: Of the wanted encoder layers.
-            utt_ids: As ESPnet's trainer gives them.
-            given: Other fields of :class:`Taps`; ``states`` may hold too many.
+            wanted: Taps that the criteria want; others are left out.
+            outputs: Outputs of the wanted encoder layers.
+            utt_ids: Names of the utterances from ESPnet's trainer.
+            given: Other fields of :class:`Taps`; ``states`` may have unwanted entries.
         """
         states = given.pop("states", {})
         for name in ("fired", "logits"):
@@ -145,16 +145,17 @@ class DistillingMixin:
     def add_distillation(
         self, loss: Tensor, stats: dict[str, Any], taps: Taps, divisor: Any
     ) -> Tensor:
-        """The loss with the weighted losses of all criteria; extends ``stats``.
+        """Return the loss plus the weighted losses of all criteria; extend ``stats``.
 
         Args:
-            loss: Of the model, a scalar.
-            stats: Of the model. A criterion of ``criteria`` logs ``NAME.loss``.
-            taps: Of this step.
-            divisor: What sums over target tokens are divided by.
+            loss: Loss of the model, a scalar.
+            stats: Statistics of the model. A criterion of ``criteria`` adds
+                ``NAME.loss``.
+            taps: Taps of this step.
+            divisor: Divisor of sums over target tokens.
 
         Raises:
-            UserError: A criterion logs under a name of the model's.
+            UserError: A criterion logs a name that the model logs.
         """
         for prefix, criterion in self._named_criteria():
             output = criterion(taps)
@@ -172,12 +173,12 @@ class DistillingMixin:
         return loss
 
     def _share_of_frames(self, frames: Tensor, taps: Taps) -> Tensor:
-        """What a sum over frames is multiplied with: 1 / frames of all processes.
+        """Return the factor for a sum over frames: 1 / frames of all processes.
 
-        ESPnet's trainer averages the losses of the processes by their weights, the
-        numbers of target tokens, which this factor undoes. A process whose batch has no
-        frame counts, too. In validation each process divides by its own number, since
-        ESPnet plots attention on the first process alone.
+        ESPnet's trainer averages the losses of the processes, weighted by their target
+        tokens; the factor compensates for these weights. A process without frames takes
+        part, too. In validation each process divides by its own number of frames,
+        because ESPnet plots attention on the first process only.
         """
         distributed = torch.distributed
         count = frames.detach().double()
@@ -194,12 +195,12 @@ class DistillingMixin:
         return (total[1] / (total[0].clamp(min=1) * weight)).float()
 
     def batch_weight(self, taps: Taps) -> Tensor:
-        """What the model returns as the weight of the batch: its target tokens."""
+        """Return the weight of the batch for ESPnet's trainer: its target tokens."""
         return taps.token_lens.sum()
 
 
 def _build(item: Configured, student: Student) -> AbsDistillCriterion:
-    """Build a criterion; check its options before, and its taps after."""
+    """Build a criterion; check its options before and its taps afterwards."""
     with item.naming():
         check_signature(item.cls, item.conf)
         build: Callable[..., AbsDistillCriterion] = item.cls

@@ -36,11 +36,11 @@ class _Step:
 
 
 class HybridASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
-    """ESPnet's CTC/attention model, taught by criteria while training.
+    """ESPnet's CTC/attention model with distillation criteria in training.
 
     Without a criterion and with ``loss_normalizer: espnet`` it trains exactly as
-    ESPnet's own model. The parameters have the names of ESPnet's, so that its
-    checkpoints load with ``--init_param``.
+    ESPnet's own model. The parameters have ESPnet's names, so ESPnet's checkpoints load
+    with ``--init_param``.
 
     Taps: ``hs_pad``, ``layer:N``, ``logits``, and, if the decoder is one of ESPnet's
     transformers, ``states:output``, also called ``states:transformer``.
@@ -57,14 +57,14 @@ class HybridASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         loss_normalizer: ``espnet`` divides sums over tokens as ESPnet does, by the
             number of utterances (``length_normalized_loss: true``: the attention loss
             by the number of tokens); ``token`` divides all losses by the number N of
-            target tokens, ``<eos>`` included, and gives ESPnet's trainer N as the
-            weight of the batch, as ``model: cif`` does. Losses of criteria are divided
-            as the attention loss.
-        criterion: What to distil with: null, or a name such as ``hkd``; short for one
-            of ``criteria``.
+            target tokens, ``<eos>`` included, and N is the weight of the batch in
+            ESPnet's trainer, as in ``model: cif``. Losses of criteria have the divisor
+            of the attention loss.
+        criterion: Name of a criterion such as ``hkd``; null: no distillation. Excludes
+            ``criteria``.
         criterion_conf: Options of the criterion; ignored without one.
         criteria: Several criteria: a mapping from names of your choice to ``type``, the
-            name of a criterion, and its options. Each logs as ``NAME.loss``.
+            name of a criterion, and its options. A loss is logged as ``NAME.loss``.
         ignore_id: Token id that pads transcripts.
         lsm_weight: Label smoothing of the attention loss.
         length_normalized_loss: As in ESPnet; ``loss_normalizer: token`` ignores it.
@@ -74,8 +74,7 @@ class HybridASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         sym_blank: The blank token of CTC.
         sym_sos: The token that begins a sentence in the decoder's input.
         sym_eos: The token that ends a sentence.
-        autocast_frontend: Whether mixed precision reaches the frontend, too, as in
-            ESPnet.
+        autocast_frontend: Whether the frontend uses mixed precision, too, as in ESPnet.
         extract_feats_in_collect_stats: Whether stage 10 computes statistics of
             features, as in ESPnet.
 
@@ -145,7 +144,7 @@ class HybridASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
             interctc_weight=interctc_weight,
             ignore_id=ignore_id,
             lsm_weight=lsm_weight,
-            # Per token, all of ESPnet's losses are first divided by the utterances.
+            # For "token", ESPnet's losses must all be divided by the utterances first.
             length_normalized_loss=length_normalized_loss and not per_token,
             report_cer=report_cer,
             report_wer=report_wer,
@@ -199,7 +198,7 @@ class HybridASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
                 speech, speech_lengths, text, text_lengths, **kwargs
             )
         if self.per_token:
-            # Every loss of ESPnet's is a sum divided by the number of utterances.
+            # All losses of ESPnet's model are sums divided by the number of utterances.
             scale = text.size(0) / n_tokens
             loss, weight = loss * scale, n_tokens
             for name, value in stats.items():
@@ -229,14 +228,14 @@ class HybridASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
     def encode(
         self, speech: torch.Tensor, speech_lengths: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Frontend and encoder, as in ESPnet."""
+        """Run frontend and encoder, as in ESPnet."""
         encoded = super().encode(speech, speech_lengths)
         if self._step is not None:
             self._step.encoded = encoded
         return encoded  # type: ignore[no-any-return]
 
     def batch_weight(self, taps: Taps) -> torch.Tensor:
-        """What the model returns as the weight of the batch."""
+        """Return the weight of the batch: utterances, or target tokens."""
         if self.per_token:
             return super().batch_weight(taps)
         return torch.tensor(taps.hs_pad.size(0), device=taps.hs_pad.device)

@@ -25,14 +25,14 @@ class LayerOutputs:
 
 
 def layer_count(encoder: Any) -> int:
-    """How many layers of an encoder can be tapped, 0 if none can.
+    """Return the number of layers of an encoder that can be tapped; 0 if none can.
 
-    It must have ESPnet's list ``encoders`` of layers that take and return complete
-    utterances with their mask, which transformer, conformer, (e-)branchformer and
-    ``cif_conformer`` have. Layers that training drops at random cannot be tapped.
+    The encoder must have ESPnet's list ``encoders``, whose layers take and return
+    complete utterances with their mask: transformer, conformer, (e-)branchformer and
+    ``cif_conformer``. Layers that training drops at random cannot be tapped.
     """
     layers = getattr(encoder, "encoders", None)
-    blocks = hasattr(encoder, "block_size")  # contextual encoders see parts of it
+    blocks = hasattr(encoder, "block_size")  # contextual encoders process blocks
     dropped = any(getattr(place, "layer_drop_rate", 0.0) for place in (encoder, layers))
     if not isinstance(layers, torch.nn.ModuleList | torch.nn.Sequential):
         return 0
@@ -44,8 +44,8 @@ def tapped_layers(encoder: Any, numbers: Sequence[int]) -> Iterator[LayerOutputs
     """Keep the outputs of some encoder layers while the encoder runs.
 
     Args:
-        encoder: For which :func:`layer_count` counts these layers.
-        numbers: Of the layers, from 1. Other layers are not touched.
+        encoder: An encoder whose :func:`layer_count` includes these layers.
+        numbers: Numbers of the layers, from 1.
     """
     outputs = LayerOutputs()
     if not numbers:
@@ -74,10 +74,10 @@ def tapped_layers(encoder: Any, numbers: Sequence[int]) -> Iterator[LayerOutputs
 
 
 def _frames(number: int, given: tuple[Any, ...], made: Any) -> tuple[Tensor, Tensor]:
-    """A layer's frames and how many are valid, from its arguments and its result.
+    """Return the frames of a layer, (B, T_n, D), and their valid numbers, (B,).
 
-    ESPnet's layers return frames, or a pair of frames and positions, and the mask;
-    those of ``cif_conformer`` return frames, and take the mask as the last argument.
+    ESPnet's layers return frames, or a pair of frames and positions, and the mask.
+    Layers of ``cif_conformer`` return frames and take the mask as last argument.
     """
     frames, mask = made if isinstance(made, tuple) else (made, given[-1])
     if isinstance(frames, tuple):
@@ -90,6 +90,6 @@ def _frames(number: int, given: tuple[Any, ...], made: Any) -> tuple[Tensor, Ten
     if not fits:
         raise UserError(
             f"layer:{number}: this encoder's layers do not return complete utterances "
-            "and their mask; tap hs_pad in its place"
+            "and their mask; use the tap hs_pad instead"
         )
     return frames, mask.squeeze(1).sum(1)

@@ -1,4 +1,4 @@
-"""How ESPnet finds our classes: registration, launcher, spawned processes, releases."""
+"""Registration in ESPnet, launcher, spawned processes, releases of ESPnet."""
 
 from espnet_cif_hkd.plugin.registration import register, register_on_import
 

@@ -1,4 +1,4 @@
-"""Runs a module or a script as ``python3`` would, with ESPnet knowing our classes.
+"""Runs a module or a script as ``python3`` does, with our classes registered in ESPnet.
 
 The registration also reaches processes that multiprocessing spawns. Such a child
 imports, under the name ``__mp_main__``, the module that
@@ -24,8 +24,8 @@ from espnet_cif_hkd.plugin.registration import register_on_import
 from espnet_cif_hkd.plugin.user_modules import add_user_modules
 
 SPAWNED_MODULE = "espnet_cif_hkd.plugin.spawned"
-# What a spawned child has to run again: "module NAME" or "script PATH". A child
-# inherits the environment, while multiprocessing carries nothing of ours to it.
+# The target that a spawned child runs again: "module NAME" or "script PATH". A child
+# inherits the environment; multiprocessing passes nothing else of ours.
 TARGET_VARIABLE = "ESPNET_CIF_HKD_TARGET"
 
 USAGE = """\
@@ -34,14 +34,15 @@ usage: python3 -m espnet_cif_hkd -m MODULE [ARGUMENT ...]
        python3 -m espnet_cif_hkd -c CODE [ARGUMENT ...]
        python3 -m espnet_cif_hkd --user_module NAME[,NAME ...] -m MODULE ...
 
-Runs what python3 would run, in a Python where ESPnet knows the decoder `cif` and the
-models `cif` and `hybrid`; so do the processes it spawns. To run a recipe of ESPnet:
+Runs the target as python3 does, after registering our classes in ESPnet, such as the
+decoder `cif` and the models `cif` and `hybrid`; also in spawned processes. To run a
+recipe of ESPnet:
 
     ./asr.sh --python "python3 -m espnet_cif_hkd" --asr_config conf/train_asr_cif.yaml
 
---user_module names modules of your own, which register a criterion, a teacher or a
-class of ESPnet. They are imported in the process and in those it spawns, as are those
-that the environment variable ESPNET_CIF_HKD_USER_MODULE names.
+--user_module names your own modules, which register a criterion, a teacher or a class
+of ESPnet. The process and the processes that it spawns import them. The environment
+variable ESPNET_CIF_HKD_USER_MODULE does the same.
 """
 
 
@@ -163,7 +164,7 @@ def _run_script(path: str, arguments: list[str]) -> None:
         package, folder = "", path
         path = os.path.join(os.path.realpath(path), "__main__.py")
     path = os.path.abspath(path)
-    # `python3 -m` put the working directory here; a script expects its own.
+    # `python3 -m` put the working directory here; a script expects its own folder.
     if not getattr(sys.flags, "safe_path", False):
         sys.path[0] = os.path.realpath(folder or ".")
     try:

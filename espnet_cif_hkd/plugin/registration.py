@@ -37,13 +37,13 @@ REGISTERED: dict[str, dict[str, tuple[str, str]]] = {
 
 
 def register() -> None:
-    """Make ESPnet know our classes and trainer, and import the user's modules.
+    """Register our classes and our trainer in ESPnet, and import user modules.
 
     May be called any number of times. Imports ``espnet2.tasks.asr``.
 
     Raises:
-        UserError: If another class already has one of the names; then no table has
-            been changed. If a module of the user's cannot be imported.
+        UserError: If another class already has one of the names (then no table is
+            changed), or if a user module cannot be imported.
     """
     task = importlib.import_module(TASK_MODULE)
     wanted = [
@@ -71,7 +71,7 @@ def _set_trainer(task: Any) -> None:
 
 
 def check_choice(choices: Any, name: str, cls: type) -> None:
-    """Refuse a class that cannot be entered in a table of ESPnet.
+    """Check that a class can be registered in a table of ESPnet.
 
     Args:
         choices: An ``espnet2.train.class_choices.ClassChoices``.
@@ -79,8 +79,8 @@ def check_choice(choices: Any, name: str, cls: type) -> None:
         cls: The class.
 
     Raises:
-        UserError: If ``name`` stands for another class, or if the table is for
-            classes of another kind.
+        UserError: If ``name`` is already another class, or if the table is for classes
+            of another kind.
     """
     taken = choices.classes.get(name, cls)
     if taken is not cls:
@@ -100,8 +100,7 @@ def check_choice(choices: Any, name: str, cls: type) -> None:
 def register_on_import() -> None:
     """Call ``register()`` as soon as ``espnet2.tasks.asr`` has been imported.
 
-    For the launcher, in its own process and in those it spawns. May be called any
-    number of times.
+    For the launcher and its spawned processes. May be called any number of times.
     """
     if TASK_MODULE in sys.modules:
         register()
@@ -110,7 +109,7 @@ def register_on_import() -> None:
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds modules of ESPnet's tasks by the other finders, and nothing else."""
+    """Finds only the modules of ESPnet's tasks, by the other finders."""
 
     def find_spec(
         self,
@@ -143,7 +142,7 @@ class _Loader(importlib.abc.Loader):
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        # Whoever asks the module for its loader (inspect, pkgutil) gets the real one.
+        # inspect and pkgutil need the original loader.
         module.__loader__ = self.loader
         if module.__spec__ is not None:
             module.__spec__.loader = self.loader

@@ -14,7 +14,7 @@ from espnet_cif_hkd.plugin.registration import register_on_import
 
 
 def target_names() -> dict[str, Any]:
-    """Run the launcher's target as ``__mp_main__``; what it defines, for unpickling."""
+    """Run the launcher's target as ``__mp_main__``; return its globals."""
     kind, _, target = os.environ.get(TARGET_VARIABLE, "").partition(" ")
     if kind == "module":
         names = runpy.run_module(target, run_name="__mp_main__", alter_sys=True)
@@ -22,8 +22,8 @@ def target_names() -> dict[str, Any]:
         names = runpy.run_path(target, run_name="__mp_main__")
     else:
         names = {}
-    # Processes that the child spawns in turn have to come here as well, so the spec
-    # stays ours, and so do the other names that Python gives to a module.
+    # Processes that the child spawns must run this module as well, so its spec and the
+    # other module attributes are kept.
     return {
         name: value
         for name, value in names.items()

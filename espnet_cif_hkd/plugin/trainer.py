@@ -22,10 +22,10 @@ CHECKPOINT, PREVIOUS = "checkpoint.pth", "checkpoint.previous.pth"
 
 
 def install(task: Any) -> None:
-    """Let a task of ESPnet use :class:`SafeTrainer`.
+    """Set :class:`SafeTrainer` as the trainer of an ESPnet task.
 
-    Where DeepSpeed is installed nothing changes: ESPnet uses it only with its own
-    trainer.
+    With DeepSpeed installed it does nothing: ESPnet uses DeepSpeed only with ESPnet's
+    own trainer.
     """
     if task.trainer is Trainer and importlib.util.find_spec("deepspeed") is None:
         task.trainer = SafeTrainer
@@ -36,7 +36,7 @@ class SafeTrainer(Trainer):  # type: ignore[misc]
 
     @classmethod
     def run(cls, **arguments: Any) -> None:
-        """Train; a checkpoint that is not complete is replaced first."""
+        """Train; replace an incomplete checkpoint first."""
         options = arguments["trainer_options"]
         folder = Path(options.output_dir)
         if options.resume and _is_first_rank():
@@ -49,7 +49,7 @@ class SafeTrainer(Trainer):  # type: ignore[misc]
 
     @staticmethod
     def resume(checkpoint: Any, model: Any, reporter: Any, **arguments: Any) -> None:
-        """Go on from a checkpoint, and write the parameters of its epoch if missing."""
+        """Resume from a checkpoint; write the parameters of its epoch if missing."""
         Trainer.resume(
             checkpoint=checkpoint, model=model, reporter=reporter, **arguments
         )
@@ -63,7 +63,7 @@ class SafeTrainer(Trainer):  # type: ignore[misc]
 
     @classmethod
     def train_one_epoch(cls, **arguments: Any) -> bool:
-        """Train for one epoch; the checkpoint of the last one is complete by now."""
+        """Train for one epoch; at this point the last checkpoint is complete."""
         if _is_first_rank():
             folder = Path(arguments["options"].output_dir)
             (folder / PREVIOUS).unlink(missing_ok=True)
@@ -72,7 +72,7 @@ class SafeTrainer(Trainer):  # type: ignore[misc]
 
     @classmethod
     def validate_one_epoch(cls, **arguments: Any) -> None:
-        """Validate; the old checkpoint is set aside, for ESPnet saves next."""
+        """Validate; move the old checkpoint away, because ESPnet saves next."""
         super().validate_one_epoch(**arguments)
         checkpoint = Path(arguments["options"].output_dir) / CHECKPOINT
         if _is_first_rank() and checkpoint.is_file():
@@ -87,10 +87,10 @@ def _is_first_rank() -> bool:
 
 
 def recover(folder: Path, optimizers: Sequence[Any], schedulers: Sequence[Any]) -> None:
-    """Make ``checkpoint.pth`` complete, or remove it where nothing can be used.
+    """Replace an incomplete ``checkpoint.pth``, or remove it.
 
-    In this order: the previous checkpoint; the parameters of the last complete epoch,
-    with optimizers and schedulers as they are at the start; nothing.
+    Sources, in this order: the previous checkpoint; the parameters of the last complete
+    epoch, with new optimizers and schedulers; none.
     """
     checkpoint, previous = folder / CHECKPOINT, folder / PREVIOUS
     if is_complete(checkpoint):
@@ -98,8 +98,8 @@ def recover(folder: Path, optimizers: Sequence[Any], schedulers: Sequence[Any]) 
         return
     if is_complete(previous):
         logging.warning(
-            "checkpoint: %s was not written to its end; the training goes on from the "
-            "one before it and repeats an epoch",
+            "checkpoint: %s was not written to its end; the training continues from "
+            "the one before it and repeats an epoch",
             checkpoint,
         )
         os.replace(previous, checkpoint)
@@ -121,13 +121,13 @@ def recover(folder: Path, optimizers: Sequence[Any], schedulers: Sequence[Any]) 
         return
     last, kept = max(epochs), folder / "before_damage"
     logging.warning(
-        "checkpoint: %s is damaged; the training goes on from the parameters in %s. "
-        "Lost are the state of optimizer and scheduler, which start again, and the "
-        "results of earlier epochs: the best models are chosen from epoch %d on. "
+        "checkpoint: %s is damaged; the training continues from the parameters in "
+        "%s. The states of optimizer and scheduler are lost and start again; so are "
+        "the results of earlier epochs: the best models are chosen from epoch %d on. "
         "Copies of the earlier models are in %s",
         *(checkpoint, epochs[last], last + 1, kept),
     )
-    # ESPnet removes models that are not among the best of those it has results of.
+    # ESPnet removes models that are not among the best of the epochs with results.
     kept.mkdir(exist_ok=True)
     for path in epochs.values():
         shutil.copy2(path, kept / path.name)

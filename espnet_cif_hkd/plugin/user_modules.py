@@ -1,9 +1,9 @@
-"""The user's own modules, imported wherever ESPnet knows our classes.
+"""User modules, imported in every process that registers our classes.
 
-Such a module registers criteria (``espnet_cif_hkd.distill.criterion_choices``),
-teachers, or classes in ESPnet's own tables. An environment variable names the modules,
-because child processes inherit it. They are imported after our own registration, when
-ESPnet's tasks are imported or a name is looked up that is not known yet.
+A user module registers criteria (``espnet_cif_hkd.distill.criterion_choices``),
+teachers, or classes in ESPnet's tables. An environment variable holds the names of the
+modules, because child processes inherit it. The modules are imported after our own
+registration: when ESPnet's tasks are imported, or when an unknown name is looked up.
 """
 
 import importlib
@@ -17,19 +17,19 @@ USER_MODULE_VARIABLE = "ESPNET_CIF_HKD_USER_MODULE"
 
 
 def user_modules() -> list[str]:
-    """Names of the user's modules, from the environment."""
+    """Return the names of the user modules, from the environment."""
     names = os.environ.get(USER_MODULE_VARIABLE, "").split(",")
     return [name.strip() for name in names if name.strip()]
 
 
 def add_user_modules(names: str = "") -> None:
-    """Add to the user's modules; check that all of them can be found.
+    """Add user modules; check that all of them can be found.
 
     Args:
         names: Names of modules, separated by commas.
 
     Raises:
-        UserError: A module cannot be found; names it and where it was looked for.
+        UserError: A module cannot be found; the message has its name and the places.
     """
     modules = user_modules()
     modules += [
@@ -37,7 +37,7 @@ def add_user_modules(names: str = "") -> None:
     ]
     if not modules:
         return
-    # A script has its own folder on the path in place of the working directory.
+    # For a script the path has the script's folder instead of the working directory.
     if not {"", os.getcwd()} & set(sys.path):
         sys.path.append(os.getcwd())
     for name in modules:
@@ -65,10 +65,10 @@ def module_files(names: str) -> list[str]:
 
 
 def import_user_modules() -> None:
-    """Import the user's modules. May be called any number of times.
+    """Import the user modules. May be called any number of times.
 
     Raises:
-        UserError: A module fails; names the module, the error and its line.
+        UserError: A module fails; the message has the module, the error and the line.
     """
     for name in user_modules():
         if name in sys.modules:
@@ -87,7 +87,7 @@ def import_user_modules() -> None:
 
 
 def _line_of(error: BaseException) -> str:
-    """The last place of the user's code in the traceback of an error."""
+    """Return the last line of user code in the traceback of an error."""
     if isinstance(error, SyntaxError):  # its message has the place
         return ""
     place, trace = "", error.__traceback__

@@ -17,10 +17,10 @@ _FIXABLE |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 
 
 def main(cmd: Sequence[str] | None = None) -> int:
-    """Run ``python3 -m espnet_cif_hkd.recipe``; returns the exit status.
+    """Run ``python3 -m espnet_cif_hkd.recipe``; return the exit status.
 
-    Bad input gives one line that begins with ``error:``, and status 1. A signal that
-    ends the run gives such a line, and status 128 plus its number.
+    For bad input it prints one line that begins with ``error:``, and the status is 1.
+    For a signal it prints such a line, and the status is 128 + its number.
     """
     arguments = list(sys.argv[1:] if cmd is None else cmd)
     if "--help" in arguments or "-h" in arguments:
@@ -58,14 +58,14 @@ def main(cmd: Sequence[str] | None = None) -> int:
 
 
 def run_recipe(arguments: Sequence[str]) -> None:
-    """Run the stages that a command line of ``asr.sh`` asks for, in this folder.
+    """Run the stages of a command line of ``asr.sh`` in the working directory.
 
     Raises:
-        UserError: bad input, or a stage that failed.
+        UserError: an input is wrong, or a stage failed.
     """
     parsed = options.parse(arguments)
     add_user_modules(parsed.user_module)
-    # The stage modules import numpy and soundfile: after the options are known good.
+    # The stage modules import numpy and soundfile; wrong options are reported before.
     from espnet_cif_hkd.recipe import plan as stages
 
     paths.sampling_rate(parsed.fs)
@@ -75,9 +75,9 @@ def run_recipe(arguments: Sequence[str]) -> None:
 
 
 def _require_writable(run: Run) -> None:
-    """Refuse folders that the stages of a run cannot write to.
+    """Check that the stages of a run can write to their folders.
 
-    With ``--reuse true`` stages may have nothing to write.
+    Not with ``--reuse true``, where stages may have nothing to write.
     """
     from espnet_cif_hkd.io.disk import require_writable
 

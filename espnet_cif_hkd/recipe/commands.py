@@ -1,4 +1,4 @@
-"""Calling ESPnet's commands: in this process where possible, else as jobs."""
+"""Run ESPnet's commands: in this process if possible, else as jobs."""
 
 import contextlib
 import importlib
@@ -25,11 +25,11 @@ _HOST = f"[{os.uname()[1].split('.')[0]}] "
 
 @contextlib.contextmanager
 def logged_to(path: Path, what: str, prefix: str = "") -> Iterator[None]:
-    """Send logging, stdout and stderr of this process to ``path`` meanwhile.
+    """Redirect logging, stdout and stderr of this process to ``path``.
 
-    ESPnet's commands call ``logging.basicConfig``, which does nothing once the root
-    logger has a handler: the handlers are exchanged around each command, so that
-    every one writes the log file it would write in a process of its own.
+    ESPnet's commands call ``logging.basicConfig``, which does nothing if the root
+    logger has a handler. So the handlers are replaced around each command, and each
+    command writes the same log file as in a separate process.
     """
     root = logging.getLogger()
     saved, level = root.handlers[:], root.level
@@ -48,7 +48,7 @@ def logged_to(path: Path, what: str, prefix: str = "") -> Iterator[None]:
 
 
 def rotate(path: Path, keep: int = 10) -> None:
-    """Rename an old log ``x.log`` to ``x.1.log``, that to ``x.2.log`` and so on."""
+    """Rename old logs: ``x.log`` to ``x.1.log``, ``x.1.log`` to ``x.2.log``, …"""
     for index in range(keep, -1, -1):
         old = path if index == 0 else path.with_suffix(f".{index}{path.suffix}")
         if old.exists():
@@ -56,14 +56,14 @@ def rotate(path: Path, keep: int = 10) -> None:
 
 
 def import_espnet() -> None:
-    """Import and extend ESPnet, and say why nothing happens meanwhile."""
+    """Import ESPnet and register our classes; log the reason for the delay."""
     if "espnet2.tasks.asr" in sys.modules:
         from espnet_cif_hkd import register
 
         register()
         return
     log("importing ESPnet (10 to 20 seconds)")
-    # Warnings of its many dependencies do not concern a recipe.
+    # Warnings of its dependencies are not useful in a recipe.
     noise = io.StringIO()
     try:
         with (
@@ -91,7 +91,7 @@ def _tail(path: Path, lines: int = 15) -> str:
 
 
 def failed(what: str, path: Path, why: object) -> UserError:
-    """The error of a command that failed: its reason, and the end of its log."""
+    """Return the error of a failed command; print the end of its log."""
     tail = _tail(path)
     if tail:
         print(tail, file=sys.stderr)
@@ -104,9 +104,9 @@ def call(module: str, arguments: Sequence[str], log_file: Path, what: str) -> No
 
     Args:
         module: a module of ESPnet with ``main(cmd)``.
-        arguments: its command line.
-        log_file: where logging, stdout and stderr go.
-        what: what is running, for messages.
+        arguments: the command line.
+        log_file: file for logging, stdout and stderr.
+        what: name of the task, for messages.
 
     Raises:
         UserError: the command failed; the end of its log is printed.
@@ -114,7 +114,7 @@ def call(module: str, arguments: Sequence[str], log_file: Path, what: str) -> No
     if module != "espnet2.bin.tokenize_text":
         import_espnet()
     main = importlib.import_module(module).main
-    # Only the logs of trainings begin with the host, and tools read them by that.
+    # Only log lines of trainings begin with the host, and tools expect it there.
     prefix = _HOST if module.endswith("_train") else ""
     try:
         with logged_to(log_file, what, prefix):
@@ -139,7 +139,7 @@ def _parser_error(path: Path) -> str:
 
 
 def job_count(wanted: int, items: int, items_per_job: int) -> int:
-    """The number of processes that is worth their start-up of 10 to 20 seconds."""
+    """Return the number of processes, given their start-up of 10 to 20 seconds."""
     cores = len(os.sched_getaffinity(0))
     return max(1, min(wanted, cores, items // items_per_job))
 
@@ -149,8 +149,8 @@ def run_jobs(
 ) -> None:
     """Run one process per (arguments, log file) at the same time, and wait.
 
-    Every process goes through the launcher of this package, so that our classes are
-    registered there, and computes with one thread. All end when this process ends.
+    Each process runs through the launcher of this package, which registers our classes,
+    and uses one thread. All of them end when this process ends.
     """
     running: dict[subprocess.Popen[bytes], Follower] = {}
     progress, threads = Progress(what), {"OMP_NUM_THREADS": "1"}
@@ -196,7 +196,7 @@ def _ending(code: int) -> str:
 def train_model(
     module: str, arguments: Sequence[str], log_file: Path, what: str, ngpu: int
 ) -> None:
-    """Train in this process, or with several GPUs in a process for each."""
+    """Train in this process, or with several GPUs in one process per GPU."""
     if ngpu <= 1:
         call(module, arguments, log_file, what)
     else:
@@ -205,7 +205,7 @@ def train_model(
 
 
 def write_run_script(folder: Path, arguments: Sequence[str], stage: int) -> None:
-    """Leave ``run.sh`` in ``folder``, which resumes from ``stage``."""
+    """Write ``run.sh`` into ``folder``, which resumes from ``stage``."""
     folder.mkdir(parents=True, exist_ok=True)
     script = folder / "run.sh"
     script.write_text(

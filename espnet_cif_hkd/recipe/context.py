@@ -13,8 +13,8 @@ class Run:
 
     Attributes:
         options: the parsed command line.
-        paths: the folders that follow from it.
-        arguments: the command line as given, for the ``run.sh`` left behind.
+        paths: the folders and files of the run.
+        arguments: the command line as given, for ``run.sh`` in experiment folders.
         stages: the stages that will run, in order.
         stock: whether ESPnet's ``asr.sh`` runs them, after this engine's checks.
     """
@@ -27,10 +27,10 @@ class Run:
 
     @property
     def rate(self) -> int:
-        """The sampling rate asked for, in Hz."""
+        """Sampling rate of the dump in Hz."""
         return sampling_rate(self.options.fs)
 
     def eval_sets(self) -> list[str]:
-        """The sets to decode, relative to the feature folder."""
+        """Sets to decode, relative to the folder of features."""
         valid = [f"org/{self.options.valid_set}"] if self.options.eval_valid_set else []
         return valid + self.options.test_sets.split()

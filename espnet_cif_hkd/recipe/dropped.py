@@ -1,8 +1,8 @@
 """Training utterances that one experiment leaves out (``--drop_too_long true``).
 
-The dump and the statistics of stage 10 serve every experiment, so a drop changes
-neither. The experiment folder gets the list of its dropped utterances, and in ``kept``
-the tables that its training reads instead.
+All experiments share the dump and the statistics of stage 10, so dropping does not
+change them. The experiment folder gets the list of its dropped utterances, and a folder
+``kept`` with the tables for its training.
 """
 
 import shutil
@@ -17,19 +17,22 @@ _STATISTICS = "feats_stats.npz"
 
 
 def data_folder(run: Run, part: str) -> Path:
-    """The dump folder of ``part``, which is ``train`` or ``valid``."""
+    """Return the dump folder of ``part``, which is ``train`` or ``valid``."""
     return run.paths.data_feats / (
         run.paths.train_set if part == "train" else run.options.valid_set
     )
 
 
 def record(run: Run, part: str, reasons: Mapping[str, str]) -> Path:
-    """Write the list of what is too long for this experiment; return its path.
+    """Write the list of utterances that are too long for this experiment.
 
     Args:
         run: the run.
         part: ``train`` or ``valid``.
-        reasons: by utterance; without any, an earlier list is deleted.
+        reasons: reasons by utterance; if empty, an earlier list is deleted.
+
+    Returns:
+        Path of the list.
     """
     path = run.paths.asr_exp / f"dropped_too_long.{part}"
     if reasons:
@@ -40,7 +43,7 @@ def record(run: Run, part: str, reasons: Mapping[str, str]) -> Path:
 
 
 def listings(run: Run) -> list[Path]:
-    """The lists of dropped utterances; none where the experiment drops nothing."""
+    """Return the lists of dropped utterances; empty if nothing is dropped."""
     if not run.options.drop_too_long:
         return []
     paths = (run.paths.asr_exp / f"dropped_too_long.{part}" for part in PARTS)
@@ -48,12 +51,12 @@ def listings(run: Run) -> list[Path]:
 
 
 def kept_folder(run: Run) -> Path:
-    """Where the tables without the dropped utterances are."""
+    """Return the folder of the tables without the dropped utterances."""
     return run.paths.asr_exp / "kept"
 
 
 def sources(run: Run, part: str) -> tuple[Path, Path]:
-    """The folders that stage 11 reads data and shapes of ``part`` from."""
+    """Return the folders of data and shapes of ``part`` for stage 11."""
     if listings(run):
         return kept_folder(run) / part, kept_folder(run) / part
     return data_folder(run, part), run.paths.asr_stats_dir / part
@@ -73,6 +76,6 @@ def write_kept(run: Run) -> None:
             for utterance in dropped.get(part, ()):
                 table.pop(utterance, None)
             write_table(kept_folder(run) / part / path.name, table)
-        # asr.sh looks for them beside the shapes.
+        # asr.sh expects them in the folder of the shapes.
         if (shapes / _STATISTICS).is_file():
             shutil.copyfile(shapes / _STATISTICS, kept_folder(run) / part / _STATISTICS)

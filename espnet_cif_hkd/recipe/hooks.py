@@ -1,7 +1,7 @@
-"""What the recipe engine asks of models, criteria and teachers.
+"""Functions of models, criteria and teachers that the recipe engine uses.
 
-This module and :mod:`espnet_cif_hkd.recipe.checks.criteria` are the only
-ones of the engine that import them.
+Only this module and :mod:`espnet_cif_hkd.recipe.checks.criteria` of the engine import
+models, criteria and teachers.
 """
 
 import argparse
@@ -15,13 +15,13 @@ from espnet_cif_hkd.recipe.context import Run
 
 
 def dump_teacher(run: Run, args: argparse.Namespace) -> None:
-    """Store the targets of all training texts, if a criterion names a store.
+    """Store the targets of all training texts, if a criterion uses a store.
 
-    What a store has already is kept: an interrupted dump goes on.
+    Targets that are already in the store are kept, so an interrupted dump continues.
 
     Args:
         run: The run, after stage 5.
-        args: Of the training: ``--asr_config`` with the changes of ``--asr_args``.
+        args: Arguments of the training: ``--asr_config`` with ``--asr_args``.
 
     Raises:
         UserError: A teacher or a store does not fit.
@@ -47,15 +47,15 @@ def dump_teacher(run: Run, args: argparse.Namespace) -> None:
 
 
 def teacher_inputs(run: Run, args: argparse.Namespace) -> list[Path]:
-    """The files of teachers and stores that a training reads, for its fingerprint.
+    """Return the files of teachers and stores of a training, for its fingerprint.
 
     Args:
         run: the run.
-        args: of the training, of which only ``model_conf`` is needed.
+        args: arguments of the training; only ``model_conf`` is used.
 
     Returns:
-        Folders of teachers on this machine and headers of stores. A teacher that is
-        named by hub name and revision has none here.
+        Folders of teachers on this machine and headers of stores; nothing for a teacher
+        with hub name and revision.
     """
     conf = args.model_conf or {}
     found: list[Path] = []
@@ -69,14 +69,14 @@ def teacher_inputs(run: Run, args: argparse.Namespace) -> list[Path]:
 
         if criterion.get("teacher_store"):
             found.append(Path(str(criterion["teacher_store"])) / "header.json")
-        with suppress(UserError):  # the checks before training report it
+        with suppress(UserError):  # the checks before the training report it
             place = Path(resolve_teacher(str(criterion["teacher"])))
             found += [place] if place.is_dir() else []
     return found
 
 
 def trained_by(checkpoint: Path) -> str | None:
-    """The version of this package that trained a model; None if it is not recorded."""
+    """Return the version of this package that trained a model; None if unknown."""
     import torch
 
     from espnet_cif_hkd.models.checkpoint import made_by

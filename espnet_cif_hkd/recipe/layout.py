@@ -1,4 +1,4 @@
-"""``recipe init NAME DIR``: copy a recipe of this package into a folder of the user."""
+"""``recipe init NAME DIR``: copy a recipe of this package into a new folder."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -8,15 +8,15 @@ from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.log import log
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-# What running a recipe makes in its folder.
+# Files and folders that a run of a recipe makes.
 _MADE = frozenset({"data", "dump", "exp", "downloads", "local_cache", "path.sh"})
 
 
 def recipes_folder() -> Path:
-    """The folder of all recipes: in the installed package, or in a checkout.
+    """Return the folder of all recipes: in the installed package, or in a checkout.
 
     Raises:
-        UserError: neither has them.
+        UserError: the installation has no recipes.
     """
     for folder in (_PACKAGE / "egs2", _PACKAGE.parent / "egs2"):
         if (folder / "TEMPLATE").is_dir():
@@ -25,7 +25,7 @@ def recipes_folder() -> Path:
 
 
 def _files(recipe: Path) -> Iterator[Path]:
-    """The files of a recipe, relative to it, without those that a run makes."""
+    """Yield the files of a recipe, relative to it, without results of a run."""
     shelf = recipe.parent.parent.resolve()
     for folder, folders, names in os.walk(recipe):
         made = _MADE if Path(folder) == recipe else frozenset()
@@ -42,7 +42,7 @@ def _files(recipe: Path) -> Iterator[Path]:
 
 
 def _write(source: Path, target: Path) -> None:
-    """Write a copy with the modes of a new file, executable if it is a script."""
+    """Copy a file with the modes of a new file; executable if it is a script."""
     content = source.read_bytes()
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(content)
@@ -52,7 +52,7 @@ def _write(source: Path, target: Path) -> None:
 
 
 def _copy(name: str, recipe: Path, target: Path) -> None:
-    # Its presence means that an earlier init did not reach its end.
+    # If this file exists, an earlier init was interrupted.
     marker = target / f".init-{name}"
     if target.exists() and not target.is_dir():
         raise UserError(f"{target} is a file: name another folder")
@@ -78,12 +78,12 @@ def _copy(name: str, recipe: Path, target: Path) -> None:
 def init(arguments: Sequence[str]) -> None:
     """Copy the recipe ``arguments[0]`` into the folder ``arguments[1]``.
 
-    Files get the modes that the user's umask gives, whatever they are in the
-    installation. An interrupted copy is completed by the same command.
+    Files get the modes of the user's umask, not those of the installation. The same
+    command completes an interrupted copy.
 
     Raises:
-        UserError: wrong arguments, an unknown recipe, a folder that has content, or
-            one that cannot be written.
+        UserError: wrong arguments, an unknown recipe, or a folder that is not empty or
+            not writable.
     """
     recipes = {
         path.parents[1].name.lower(): path.parent

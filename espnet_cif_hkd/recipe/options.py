@@ -1,7 +1,7 @@
 """The options of ``asr.sh`` that the engine knows, with the same defaults.
 
-Values are written as in Kaldi's shell scripts: ``--name value``, booleans ``true``
-or ``false``, ``-`` and ``_`` in names are the same.
+The syntax is that of Kaldi's shell scripts: ``--name value``, booleans ``true`` or
+``false``; ``-`` and ``_`` in names are equivalent.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ STOCK_ENGINE = "set ESPNET_ROOT to an ESPnet checkout to run it with ESPnet's as
 
 @dataclass
 class Options:
-    """One run's options: field names and defaults are those of ``asr.sh``."""
+    """Options of a run; field names and defaults are those of ``asr.sh``."""
 
     # General
     stage: int = 1
@@ -101,7 +101,7 @@ class Options:
     asr_speech_fold_length: int = 800
     asr_text_fold_length: int = 150
     lm_fold_length: int = 150
-    # Only this engine has the following ones
+    # Of this engine only
     reuse: bool = False
     drop_too_long: bool = False
     drop_empty_text: bool = False
@@ -115,11 +115,11 @@ ENGINE_ONLY = (
     "user_module",
 )
 
-# What --help says of options whose names do not.
+# Descriptions in --help.
 NOTES = {
     "stop_stage": "the last stage",
     "ngpu": "GPUs for training; several are one process each",
-    "nj": "at most so many processes or threads",
+    "nj": "largest number of processes or threads",
     "gpu_inference": "stage 12 in one process on one GPU",
     "asr_args": "options of espnet2.bin.asr_train, after those of --asr_config",
     "reuse": "keep what stages made of the same inputs",
@@ -127,7 +127,7 @@ NOTES = {
     "drop_empty_text": "leave out utterances without a transcript",
 }
 
-# Options of asr.sh that the engine leaves to asr.sh, with the only value it takes.
+# Options of asr.sh that the engine does not support, with the only accepted value.
 LEFT_TO_STOCK = {
     "num_nodes": "1",
     "python": "python3",
@@ -158,7 +158,7 @@ LEFT_TO_STOCK = {
     "download_model": "",
 }
 
-# Values of supported options for which only asr.sh has the code.
+# Unsupported values of supported options.
 SUPPORTED_VALUES = {
     "feats_type": ("raw",),
     "token_type": ("char", "word", "bpe", "hugging_face"),
@@ -193,8 +193,8 @@ def parse(arguments: Sequence[str]) -> Options:
     """Parse a command line of ``asr.sh``.
 
     Raises:
-        UserError: an unknown option, a missing or wrong value, a stage that does not
-            exist, or something that only ESPnet's own ``asr.sh`` can do.
+        UserError: an option is unknown, a value is missing or wrong, a stage does not
+            exist, or only ESPnet's ``asr.sh`` supports the option.
     """
     options = Options()
     kinds = {field.name: field.type for field in dataclasses.fields(Options)}
@@ -226,7 +226,7 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def check(options: Options) -> None:
-    """Refuse combinations and stages that cannot be run; see :func:`parse`."""
+    """Check stages and combinations of options; see :func:`parse`."""
     for name, values in SUPPORTED_VALUES.items():
         value = getattr(options, name)
         if value not in values:
@@ -305,7 +305,7 @@ def _check_sets(options: Options) -> None:
 
 
 def help_text() -> str:
-    """The options with their defaults, one a line."""
+    """Return the options with their defaults, one per line."""
     lines = [
         "Usage: python3 -m espnet_cif_hkd.recipe --train_set NAME --valid_set NAME "
         '--test_sets "NAMES" [options]',

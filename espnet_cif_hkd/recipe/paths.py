@@ -1,4 +1,4 @@
-"""Where ``asr.sh`` puts things: folder names and tags derived from the options."""
+"""Folders, files and tags of ``asr.sh``, derived from the options."""
 
 import os
 import re
@@ -12,7 +12,7 @@ _SIZES = {"": 1, "k": 1000, "m": 1000**2}
 
 
 def sampling_rate(text: str) -> int:
-    """``16k``, ``8000`` or ``11.025k`` in Hz.
+    """Convert ``16k``, ``8000`` or ``11.025k`` to Hz.
 
     Raises:
         UserError: the text is not a positive rate.
@@ -48,16 +48,16 @@ def _lang_and_tokens(options: Options, separator: str = "_") -> str:
 def _tokenizer_tag(options: Options) -> str:
     if options.token_type != "hugging_face":
         return ""
-    # Of several slashes asr.sh replaces the first.
+    # asr.sh replaces only the first slash.
     return "_" + options.hugging_face_model_name_or_path.replace("/", "-", 1)
 
 
 @dataclass
 class Paths:
-    """Every path of a run; folders are relative to the recipe's folder.
+    """All paths of a run; folders are relative to the folder of the recipe.
 
-    ``bpemodel`` is what ESPnet's commands get as such: a sentencepiece model, the
-    folder or hub name of a Hugging Face tokenizer, or ``none``.
+    ``bpemodel`` is the option of ESPnet's commands: a sentencepiece model, the folder
+    or hub name of a Hugging Face tokenizer, or ``none``.
     """
 
     data_feats: Path
@@ -86,7 +86,7 @@ class Paths:
 
 
 def asr_tag(options: Options) -> str:
-    """The suffix of the recogniser's experiment folder."""
+    """Return the suffix of the recogniser's experiment folder."""
     if options.asr_tag:
         return options.asr_tag
     config = options.asr_config
@@ -98,7 +98,7 @@ def asr_tag(options: Options) -> str:
 
 
 def lm_tag(options: Options) -> str:
-    """The suffix of the language model's experiment folder."""
+    """Return the suffix of the language model's experiment folder."""
     if options.lm_tag:
         return options.lm_tag
     tag = _without_suffix(options.lm_config, ".yaml") if options.lm_config else "train"
@@ -107,7 +107,7 @@ def lm_tag(options: Options) -> str:
 
 
 def inference_tag(options: Options, lm_exp: Path) -> str:
-    """The name of the decoding folder inside the experiment folder."""
+    """Return the name of the decoding folder in the experiment folder."""
     if options.inference_tag:
         return options.inference_tag
     config = options.inference_config
@@ -120,7 +120,7 @@ def inference_tag(options: Options, lm_exp: Path) -> str:
 
 
 def derive(options: Options) -> Paths:
-    """Name every folder and file of a run as ``asr.sh`` would."""
+    """Return all folders and files of a run, with the names of ``asr.sh``."""
     feats = Path(options.dumpdir) / options.feats_type
     source = options.train_set
     train = f"{source}_sp" if options.speed_perturb_factors else source

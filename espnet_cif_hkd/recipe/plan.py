@@ -1,4 +1,4 @@
-"""Which stages run, in which order, and which of them may be reused."""
+"""The stages, their order, and the reuse of their outputs."""
 
 import argparse
 import os
@@ -28,15 +28,15 @@ from espnet_cif_hkd.recipe.stages import (
 )
 
 _DATA = Path("data")
-# What local/data.sh declares to have read, one a line: a file, a folder with all its
-# files, or a variable of the environment as $NAME. Without it no change of the corpus
-# could be noticed, so that stage 1 is never reused.
+# Inputs that local/data.sh declares, one per line: a file, a folder with all its files,
+# or an environment variable as $NAME. Without this file a change of the corpus cannot
+# be detected, and stage 1 always runs again.
 _INPUTS = _DATA / ".inputs"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: its number, its name, what runs it, when it can be left out."""
+    """A stage: number, name, function, and a check whether its output can be reused."""
 
     number: int
     name: str
@@ -45,7 +45,7 @@ class Stage:
 
 
 def _data_fingerprint(run: Run) -> str:
-    """What stage 1 depends on: options, the recipe's scripts, and declared inputs."""
+    """Return the fingerprint of stage 1: options, local scripts, declared inputs."""
     mark = stamps.Fingerprint().words(run.options.local_data_opts)
     mark.words(*data.source_sets(run)).files("local", "db.sh")
     for line in read_lines(_INPUTS) if _INPUTS.is_file() else []:
@@ -59,7 +59,7 @@ def _data_fingerprint(run: Run) -> str:
 def _data_up_to_date(run: Run) -> bool:
     needs = [f"{name}/{f}" for name in data.source_sets(run) for f in data.DATA_FILES]
     if not _INPUTS.is_file():
-        log(f"stage 1 ({STAGES[0].name}): runs again, for there is no {_INPUTS}")
+        log(f"stage 1 ({STAGES[0].name}): runs again, because {_INPUTS} is missing")
         return False
     return stamps.is_done(_DATA, 1, _data_fingerprint(run), needs)
 
@@ -73,7 +73,7 @@ def _prepare_data(run: Run) -> None:
 
 def _speed_perturb(run: Run) -> None:
     if not run.options.speed_perturb_factors:
-        log("stage 2: no speed perturbation asked for")
+        log("stage 2: no speed perturbation requested")
         return
     stamps.require(_DATA, 1, [])
     stamps.require(_DATA / run.paths.source_train_set, 1, data.DATA_FILES)
@@ -115,7 +115,7 @@ def _training_done(run: Run) -> bool:
     return stamps.is_done(run.paths.asr_exp, 11, train.fingerprint(run), needs)
 
 
-# Stage 3 decides set by set what it reuses; so does stage 12 if it runs.
+# Stages 3 and 12 decide for each set whether to reuse it.
 STAGES = (
     Stage(1, "data preparation", _prepare_data, _data_up_to_date),
     Stage(2, "speed perturbation", _speed_perturb),
@@ -135,7 +135,7 @@ STAGES = (
 
 
 def selected(options: Options) -> list[int]:
-    """The numbers of the stages that a command line asks for."""
+    """Return the numbers of the stages of a command line."""
     skipped = {int(word) for word in options.skip_stages.split()} | {9}
     if options.skip_data_prep:
         skipped |= {1, 2, 3, 4, 5}
@@ -154,7 +154,7 @@ def selected(options: Options) -> list[int]:
 
 
 class Checks:
-    """Checks of configuration and data, each made once and no sooner than needed."""
+    """Checks of configuration and data; each runs once, when it is first needed."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -176,7 +176,7 @@ class Checks:
             store.dump_teacher(self.run, self.args)
 
 
-# These are started with configuration files.
+# Stages that need configuration files.
 _CONFIGURED = (6, 7, 10, 11, 12)
 
 
@@ -184,15 +184,15 @@ def run_stages(run: Run) -> None:
     """Run the stages of ``run.stages`` one after the other.
 
     Raises:
-        UserError: bad input, or a stage that failed.
+        UserError: an input is wrong, or a stage failed.
     """
     begun = time.monotonic()
     if not run.stages:
-        log("no stage to run: --skip_… leaves out all of those asked for")
+        log("no stage to run: --skip_… leaves out all requested stages")
     else:
         log("stages to run: " + " ".join(map(str, run.stages)))
     if 15 in run.stages:
-        # Before days of training, not after them.
+        # Before a training of days, not after it.
         upload.check(run)
     checks = Checks(run)
     stages = [stage for stage in STAGES if stage.number in run.stages]

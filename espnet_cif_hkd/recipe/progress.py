@@ -1,4 +1,4 @@
-"""How far a command of ESPnet is, from what it logs."""
+"""Progress of ESPnet's commands, from their logs."""
 
 import logging
 import re
@@ -7,9 +7,9 @@ from pathlib import Path
 
 from espnet_cif_hkd.io.log import log
 
-# Modules whose lines say how far a command is.
+# Modules whose log lines show the progress of a command.
 _MODULES = ("trainer", "collect_stats", "dump")
-# Where ESPnet's inference begins with an utterance.
+# ESPnet's inference logs this at the beginning of an utterance.
 _UTTERANCE = "speech length: "
 _LINE = re.compile(r"\((\w+):\d+\) ([A-Z]+): (.*)")
 # Seconds between two lines on the terminal.
@@ -17,7 +17,7 @@ EVERY = 10.0
 
 
 class Progress:
-    """Prints what matters of a log, at most every ten seconds; epochs always."""
+    """Prints important log lines, at most every ten seconds; epochs always."""
 
     def __init__(self, what: str) -> None:
         self.what = what
@@ -25,13 +25,13 @@ class Progress:
         self.utterances = 0
 
     def line(self, module: str, level: str, message: str) -> None:
-        """Take one line of a log."""
+        """Process one line of a log."""
         if message.startswith(_UTTERANCE):
             self.utterances += 1
             message = f"utterance {self.utterances}"
         elif module not in _MODULES or level not in ("INFO", "WARNING"):
             return
-        # All of it: the results of validation are at the end.
+        # The complete line, because the results of validation are at its end.
         if "epoch results" in message or message.startswith("checkpoint: "):
             self.print(message)
         elif time.monotonic() - self.last >= EVERY:
@@ -43,7 +43,7 @@ class Progress:
 
 
 class Echo(logging.Handler):
-    """Progress of a command in this process."""
+    """Prints the progress of a command in this process."""
 
     def __init__(self, progress: Progress) -> None:
         super().__init__(logging.INFO)
@@ -54,7 +54,7 @@ class Echo(logging.Handler):
 
 
 class Follower:
-    """Progress of a command in another process, from the end of its log file."""
+    """Prints the progress of a command in another process, from its log file."""
 
     def __init__(self, path: Path, progress: Progress) -> None:
         self.path, self.progress = path, progress
@@ -62,7 +62,7 @@ class Follower:
         self._rest = b""
 
     def read(self) -> None:
-        """Take the lines that were written since the last call."""
+        """Process the lines that were written since the last call."""
         with self.path.open("rb") as stream:
             stream.seek(self._offset)
             new = stream.read()

@@ -1,8 +1,8 @@
-"""Running ESPnet's own ``asr.sh`` with this package's classes and checks.
+"""Run ESPnet's own ``asr.sh`` with the classes and checks of this package.
 
-A recipe's ``asr.sh`` calls this when ``ESPNET_ROOT`` is set. A range of stages that
-crosses stage 10 is run in two parts, with the checks of :mod:`preflight` between them.
-``asr.sh`` decides everything by stage number, so two parts equal one.
+A recipe's ``asr.sh`` calls this if ``ESPNET_ROOT`` is set. Stages before and from 10 on
+run in two calls of ``asr.sh``, with the checks of :mod:`preflight` in between.
+``asr.sh`` depends only on stage numbers, so two calls are equivalent to one.
 """
 
 import argparse
@@ -23,7 +23,7 @@ _STAGE = 10
 def split_engine_options(
     arguments: Sequence[str],
 ) -> tuple[list[str], dict[str, str]]:
-    """Take the options that ``asr.sh`` does not know out of a command line."""
+    """Separate the options that ``asr.sh`` does not know from a command line."""
     kept: list[str] = []
     taken: dict[str, str] = {}
     words = list(arguments)
@@ -47,7 +47,7 @@ def split_engine_options(
 
 
 def engine_run(arguments: Sequence[str]) -> Run | None:
-    """The run as the engine sees it, or None if only ``asr.sh`` understands it."""
+    """Return the run for the engine's checks; None if only ``asr.sh`` supports it."""
     from espnet_cif_hkd.recipe import plan as stages
 
     try:
@@ -60,10 +60,10 @@ def engine_run(arguments: Sequence[str]) -> Run | None:
 
 
 def check(run: Run) -> None:
-    """What the engine checks before stage 10.
+    """Run the checks of the engine before stage 10.
 
     Raises:
-        UserError: one line that names the fault and its fix.
+        UserError: a check failed.
     """
     from espnet_cif_hkd.recipe.plan import Checks
 
@@ -82,25 +82,25 @@ def _run_asr_sh(command: Sequence[str]) -> None:
 
 
 def run_stock(asr_sh: Path, python: str, arguments: Sequence[str]) -> None:
-    """Run ``asr.sh`` with ``arguments``, checking before stage 10.
+    """Run ``asr.sh`` with ``arguments``, with checks before stage 10.
 
     Raises:
-        UserError: bad input, or ``asr.sh`` failed.
+        UserError: an input is wrong, or ``asr.sh`` failed.
     """
     kept, taken = split_engine_options(arguments)
     add_user_modules(taken.get("user_module", ""))
     if taken.get("reuse") == "true":
-        log("--reuse is this package's engine only: asr.sh runs every stage again")
+        log("--reuse needs this package's engine: asr.sh runs every stage again")
     command = ["bash", str(asr_sh), "--python", f"{python} -m espnet_cif_hkd", *kept]
     engine_only = [word for name in taken for word in (f"--{name}", taken[name])]
     run = engine_run([*kept, *engine_only])
     if taken.get("channel") and (run is None or 3 in run.stages):
         raise UserError(
-            "--channel is this package's engine only: convert the recordings, or run "
+            "--channel needs this package's engine: convert the recordings, or run "
             "stage 3 without ESPNET_ROOT"
         )
     if run is not None and run.options.speed_perturb_factors:
-        # The defaults of asr.sh name a file that it does not write (ESPnet #5518).
+        # By default asr.sh expects a file that it does not write (ESPnet issue 5518).
         for name in ("lm_train_text", "bpe_train_text"):
             if not getattr(run.options, name):
                 command += [f"--{name}", getattr(run.paths, name)]
@@ -119,7 +119,7 @@ def run_stock(asr_sh: Path, python: str, arguments: Sequence[str]) -> None:
 
 
 def _without_dropped(run: Run) -> None:
-    """Prepare the shapes of a training by ``asr.sh`` that leaves utterances out."""
+    """Write the shapes for a training by ``asr.sh`` without the dropped utterances."""
     if 11 not in run.stages:
         return
     if run.options.num_splits_asr > 1:
@@ -131,7 +131,7 @@ def _without_dropped(run: Run) -> None:
 
 
 def main(cmd: Sequence[str] | None = None) -> int:
-    """``python3 -m espnet_cif_hkd.recipe.stock``; returns the exit status."""
+    """Run ``python3 -m espnet_cif_hkd.recipe.stock``; return the exit status."""
     parser = argparse.ArgumentParser(prog="espnet_cif_hkd.recipe.stock")
     parser.add_argument("--asr_sh", type=Path, required=True)
     parser.add_argument("--python", default="python3")

@@ -12,7 +12,7 @@ from espnet_cif_hkd.errors import UserError
 
 _RESULTS = re.compile(r"(\d+)epoch results: (.*)")
 _PHASE = re.compile(r"\[(\w+)\] ")
-# Durations such as "1 hour, 2 minutes" have commas too, so values are looked for.
+# Durations such as "1 hour, 2 minutes" contain commas, so the values are searched.
 _VALUE = re.compile(r"(\w+)=([-+]?(?:\d[\d.]*(?:e[-+]?\d+)?|nan|inf))(?=,|\s|$)")
 _DURATION = re.compile(r"([\d.]+) (day|hour|minute|second|millisecond)s?\b")
 _UNITS = {"day": 86400, "hour": 3600, "minute": 60, "second": 1, "millisecond": 0.001}
@@ -24,10 +24,10 @@ class Epoch:
     """One finished epoch.
 
     Attributes:
-        number: from 1.
-        updates: of the parameters since the training began; with ``accum_grad`` up to
-            one an epoch too many, as batches left over at its end make none.
-        train, valid: the means that ESPnet reports, in its units.
+        number: number of the epoch, from 1.
+        updates: number of updates since the training began. With ``accum_grad`` it may
+            be one too many per epoch, because left-over batches make no update.
+        train, valid: the means that ESPnet reports, in ESPnet's units.
     """
 
     number: int
@@ -41,11 +41,11 @@ class Training:
     """One training of a CIF model.
 
     Attributes:
-        name: its folder.
-        epochs: in their order.
+        name: folder of the training.
+        epochs: epochs in order.
         vocab_size: V, with ``<blank>`` and ``<sos/eos>``.
         lsm_weight: label smoothing.
-        notes: remarks for the reader of the numbers.
+        notes: remarks about the numbers.
     """
 
     name: str
@@ -56,10 +56,10 @@ class Training:
 
 
 def group_logs(logs: Iterable[Path]) -> dict[Path, list[Path]]:
-    """Logs by folder, each folder's in the order in which they were written.
+    """Group logs by folder; each group is in the order of writing.
 
-    ESPnet renames the log of an interrupted training to ``train.1.log`` and that to
-    ``train.2.log`` when it goes on.
+    When ESPnet resumes a training, it renames ``train.1.log`` to ``train.2.log`` and
+    ``train.log`` to ``train.1.log``.
     """
     groups: dict[Path, list[Path]] = {}
     for log in dict.fromkeys(logs):
@@ -78,8 +78,9 @@ def read_training(logs: list[Path], config: Path | None = None) -> Training:
     """Read one training from its logs, oldest first.
 
     Args:
-        logs: of one training.
-        config: ESPnet's ``config.yaml`` of it; None means the one beside the logs.
+        logs: logs of one training.
+        config: ESPnet's ``config.yaml`` of the training; None: in the folder of the
+            logs.
 
     Raises:
         UserError: a file is missing, is no log of a CIF model, or has no epoch.
@@ -165,14 +166,14 @@ def _read_epochs(log: Path, accum_grad: int) -> list[Epoch]:
 
 
 def epoch_phases(text: str) -> Iterator[tuple[int, dict[str, dict[str, float]]]]:
-    """The results of each finished epoch in a log of any model of ESPnet.
+    """Yield the results of each finished epoch in a log of any ESPnet model.
 
     Args:
-        text: of the log.
+        text: content of the log.
 
     Yields:
-        The epoch, from 1, and by phase (``train``, ``valid``) the means that ESPnet
-        reports, with the ``seconds`` that the phase took.
+        The epoch, from 1, and for each phase (``train``, ``valid``) the means that
+        ESPnet reports and the duration as ``seconds``.
     """
     for line in text.splitlines():
         match = _RESULTS.search(line)
@@ -187,7 +188,7 @@ def epoch_phases(text: str) -> Iterator[tuple[int, dict[str, dict[str, float]]]]
 
 
 def _seconds(values: str) -> float:
-    """The ``time`` of a phase, such as ``1 hour, 2 minutes and 3.4 seconds``."""
+    """Convert a ``time`` such as ``1 hour, 2 minutes and 3.4 seconds`` to seconds."""
     time = values.partition(", time=")[2]
     return sum(float(n) * _UNITS[unit] for n, unit in _DURATION.findall(time))
 

@@ -1,1 +1,1 @@
-"""Who teaches: frozen models that turn an utterance into targets."""
+"""Teachers: frozen models that turn an utterance into targets."""

@@ -1,8 +1,8 @@
-"""What every teacher is: a frozen model that turns items into targets.
+"""Base classes of teachers: frozen models that turn items into targets.
 
-An item is what the teacher reads: the token ids of a transcript for text teachers and
-language models, the samples of a recording for speech teachers. A teacher is no part
-of the student: no state dict, optimiser or DDP sees it, and decoding never opens one.
+An item is the input of a teacher: the token ids of a transcript for text teachers, the
+samples of a recording for speech teachers. A teacher is not part of the student: it is
+not in the state dict, the optimiser or DDP, and decoding does not load it.
 """
 
 import hashlib
@@ -26,11 +26,11 @@ Tokens = Sequence[int]
 
 @dataclass(frozen=True)
 class Targets:
-    """Targets of some items, one item after the other.
+    """Targets of a batch of items, concatenated.
 
     Attributes:
-        sizes: rows of each item.
-        tensors: (R, …) by the names of the teacher's payload; R is the sum of
+        sizes: number of rows of each item.
+        tensors: (R, …) by name, with the names of the payload's arrays; R is the sum of
             ``sizes``.
     """
 
@@ -42,63 +42,62 @@ class AbsTeacher(ABC, Generic[Item]):
     """A teacher of any kind.
 
     Attributes:
-        payload: what it gives for an item.
+        payload: kind and width of the targets.
     """
 
     payload: Payload
 
     @abstractmethod
     def open(self) -> Any:
-        """Load whatever :meth:`targets` needs, unless it is loaded.
+        """Load everything that :meth:`targets` needs, unless it is loaded.
 
         Raises:
-            UserError: something is missing, or the teacher cannot be used.
+            UserError: a file is missing, or the teacher cannot be used.
         """
 
     @abstractmethod
     def key(self, item: Item) -> bytes:
-        """The 16 bytes by which a store finds ``item``, a hash of its content."""
+        """Return the key of ``item`` in a store: a hash of its content, 16 bytes."""
 
     @abstractmethod
     def targets(self, items: Sequence[Item], device: torch.device) -> Targets:
-        """Targets of a batch, on ``device``; opens the teacher."""
+        """Return the targets of a batch, on ``device``; open the teacher if needed."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """The options that the targets depend on, by the names that messages use.
+        """Return the options that determine the targets, by their names in messages.
 
-        JSON values only. Opens nothing. ``name`` and ``revision`` say where the teacher
-        is and are not compared: :meth:`fingerprint` is. ``layer`` counts from the
-        embedding once the teacher is open, beside ``num_layers``; before it may be
-        negative.
+        JSON values only. Opens nothing. ``name`` and ``revision`` are not compared;
+        :meth:`fingerprint` is compared instead. For an open teacher ``layer`` counts
+        from the embedding and ``num_layers`` is set; before, ``layer`` may be negative.
         """
 
     @abstractmethod
     def fingerprint(self, cache: Path | None = None) -> str | None:
-        """Hash of the teacher's content: the same wherever its files are.
+        """Return a hash of the teacher's content, independent of its path.
 
         Args:
             cache: a file that keeps hashes of large files between calls.
 
         Returns:
-            None if its files cannot be found here.
+            The hash; None if the files are not on this machine.
         """
 
     def n_rows(self, item: Item) -> int:
-        """About how many rows the targets of ``item`` have."""
+        """Return the approximate number of target rows of ``item``."""
         return len(item) + 1  # type: ignore[arg-type]
 
     def spell(self, item: Item) -> str:
-        """How a message names ``item``."""
+        """Return the name of ``item`` for messages."""
         return repr(item)[:80]
 
 
 class TextTeacher(AbsTeacher[Tokens]):
-    """A teacher that gives a vector to each token of a transcript and to ``<eos>``.
+    """A teacher with one vector for each token of a transcript and for ``<eos>``.
 
     Attributes:
-        token_list: of the ASR model.
-        token_type: of the ASR model; None infers it.
+        token_list: tokens of the ASR model.
+        token_type: token type of the ASR model; None infers it.
     """
 
     token_list: list[str]
@@ -112,7 +111,7 @@ class TextTeacher(AbsTeacher[Tokens]):
         token_list: Sequence[str],
         token_type: str | None = None,
     ) -> "TextTeacher":
-        """The teacher that a ``criterion_conf`` describes; opens nothing.
+        """Build the teacher of a ``criterion_conf``; opens nothing.
 
         Raises:
             UserError: an option is missing or wrong.
@@ -120,37 +119,37 @@ class TextTeacher(AbsTeacher[Tokens]):
 
     @abstractmethod
     def features(self, sequences: Sequence[Tokens], device: torch.device) -> Tensor:
-        """Teacher vectors of a batch.
+        """Return the teacher vectors of a batch.
 
         Args:
             sequences: token ids of B sentences, without ``<eos>``.
-            device: of the result.
+            device: device of the result.
 
         Returns:
-            (N, C) float32, one sentence after the other, each with its ``<eos>``:
-            N is the sum of their lengths + B.
+            (N, C) float32: the sentences one after the other, each with ``<eos>``. N is
+            the sum of the lengths + B.
         """
 
     def check(self) -> list[str]:
-        """Check all that does not need weights; ``token_list`` may be empty.
+        """Check everything that does not need weights; ``token_list`` may be empty.
 
         Returns:
             Tokens of the list that the teacher does not know.
 
         Raises:
-            UserError: says what is wrong and how to correct it.
+            UserError: an option or a file of the teacher is wrong.
         """
         return []
 
     def spell(self, item: Tokens) -> str:
-        """The sentence as it is written."""
+        """Return the text of the sentence."""
         from espnet_cif_hkd.teachers.text.spelling import TokenSpeller
 
         speller = TokenSpeller(self.token_list, self.token_type, "<unk>")
         return f"the sentence {speller(item).text!r}"
 
     def key(self, item: Tokens) -> bytes:
-        """BLAKE2b hash of the token ids as little-endian int32."""
+        """Return :func:`sequence_key` of the token ids."""
         return sequence_key(item)
 
     def targets(self, items: Sequence[Tokens], device: torch.device) -> Targets:
@@ -160,12 +159,12 @@ class TextTeacher(AbsTeacher[Tokens]):
 
 
 def sequence_key(ids: Tokens) -> bytes:
-    """16-byte BLAKE2b hash of a token id sequence (as little-endian int32)."""
+    """Return the 16-byte BLAKE2b hash of token ids as little-endian int32."""
     data = np.asarray(ids, dtype="<i4").tobytes()
     return hashlib.blake2b(data, digest_size=KEY_BYTES).digest()
 
 
 def token_list_hash(token_list: Sequence[str]) -> str:
-    """Hash of the tokens in their order."""
+    """Return a hash of the tokens in their order."""
     data = "\n".join(token_list).encode("utf-8", errors="surrogatepass")
     return hashlib.blake2b(data, digest_size=KEY_BYTES).hexdigest()

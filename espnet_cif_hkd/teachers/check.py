@@ -1,4 +1,4 @@
-"""Check a teacher and its store before hours are spent on a training."""
+"""Checks of a teacher and its store before a training."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -14,10 +14,10 @@ from espnet_cif_hkd.teachers.text.spelling import TokenSpeller
 
 @dataclass(frozen=True)
 class TeacherReport:
-    """What a check has found.
+    """Result of a check.
 
     Attributes:
-        teacher: its name.
+        teacher: name of the teacher.
         unknown_tokens: tokens of the list that the teacher does not know.
         store: "none", "to be dumped" or "present".
     """
@@ -32,23 +32,23 @@ def check_text_teacher(
     token_list: Sequence[str] | None,
     token_type: str | None = None,
 ) -> TeacherReport:
-    """Check all that can be refused before a training begins.
+    """Check a teacher and its store before a training begins.
 
-    Reads the teacher's options, configuration, tokenizer and the names of its weights;
-    where a store is present, only the store and the content of the teacher's files.
-    A teacher without a store is also opened once the token list is known: the training
-    would do that only hours later.
+    Without a store, this reads the options, configuration, tokenizer and weight names
+    of the teacher. With a store, it reads only the store and the content of the
+    teacher's files. A teacher without a store is also opened if the token list is
+    known, because the training opens it only hours later.
 
     Args:
         conf: ``criterion_conf`` of the model's configuration.
-        token_list: of the ASR model; None where it does not exist yet: then whatever
-            depends on it, and the store, is left out.
-        token_type: of the ASR model. The criterion knows only
-            ``criterion_conf.token_type`` and infers it from the tokens where that is
-            null; a wrong guess is refused here. None believes it.
+        token_list: tokens of the ASR model; None if they do not exist yet. Then the
+            store and everything that depends on the tokens is not checked.
+        token_type: token type of the ASR model, to compare with that of the criterion,
+            which reads ``criterion_conf.token_type`` or infers it from the tokens.
+            None: not compared.
 
     Raises:
-        UserError: says what is wrong and how to correct it.
+        UserError: the teacher, the store or an option is wrong.
     """
     tokens = list(token_list or [])
     teacher = build_text_teacher(conf, tokens, conf.get("token_type"), stored=False)

@@ -1,4 +1,4 @@
-"""Hash of a teacher's files: the same wherever the folder is and whatever its name."""
+"""A hash of a teacher's files that does not depend on the folder."""
 
 import hashlib
 import json
@@ -16,12 +16,12 @@ _DIGEST_BYTES = 16
 
 
 def content_hash(files: Iterable[Path], cache: Path | None = None) -> str:
-    """Hash of the names and contents of ``files``.
+    """Return a hash of the names and contents of ``files``.
 
     Args:
-        files: of a teacher.
-        cache: keeps hashes of large files by their path, size, times and inode, so that
-            a second call does not read them. Left alone where it cannot be written.
+        files: files of a teacher.
+        cache: a file with hashes of large files by path, size, times and inode, so that
+            a second call does not read them. Not used if it cannot be written.
 
     Raises:
         UserError: a file cannot be read.

@@ -1,7 +1,7 @@
-"""What a teacher gives for one item, and how a store codes it.
+"""The kinds of targets of a teacher, and their format in a store.
 
-Three kinds: a vector for each token, a vector for each frame, and the K most probable
-labels of each token. All are rows; an item has any number of them.
+There are three kinds: a vector for each token, a vector for each frame, and the K most
+probable labels of each token. An item has any number of rows.
 """
 
 from collections.abc import Mapping
@@ -26,14 +26,14 @@ class Payload:
     """Kind and width of a teacher's targets.
 
     Attributes:
-        kind: ``tokens`` or ``frames``, whose tensor is ``vectors`` (R, C); or
-            ``labels``, whose tensors are ``ids`` (R, K) and ``probabilities`` (R, K).
+        kind: ``tokens`` or ``frames``: a tensor ``vectors`` (R, C); or ``labels``:
+            tensors ``ids`` (R, K) and ``probabilities`` (R, K).
         width: C or K.
-        coding: of stored vectors: ``float16``, or ``int8`` with one float32 scale for
-            each row, for frames. Labels are stored as int32 and float16.
+        coding: format of stored vectors: ``float16``; for frames also ``int8`` with a
+            float32 scale for each row. Labels are stored as int32 and float16.
 
     Raises:
-        UserError: an unknown kind or coding.
+        UserError: the kind or the coding is unknown.
     """
 
     kind: str
@@ -51,7 +51,7 @@ class Payload:
 
     @property
     def arrays(self) -> dict[str, tuple[np.dtype[Any], int]]:
-        """Dtype and width of each stored array, by name."""
+        """Return dtype and width of each stored array, by name."""
         if self.kind == "labels":
             return {
                 "ids": (np.dtype("<i4"), self.width),
@@ -66,11 +66,11 @@ class Payload:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one stored row."""
+        """Return the number of bytes of a stored row."""
         return sum(dtype.itemsize * width for dtype, width in self.arrays.values())
 
     def encode(self, targets: Mapping[str, Tensor]) -> Arrays:
-        """Stored arrays of ``targets``, which may be on any device.
+        """Convert targets, on any device, to the arrays of a store.
 
         Raises:
             UserError: a value is not finite or does not fit float16.
@@ -98,7 +98,7 @@ class Payload:
         return coded
 
     def decode(self, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Targets of stored arrays: float32, and int64 for label ids."""
+        """Convert stored arrays to targets: float32, and int64 for label ids."""
         if self.coding == "int8":
             return {"vectors": arrays["vectors"].float() * arrays["scales"]}
         return {

@@ -1,7 +1,7 @@
-"""A teacher that knows nothing: the control of every claim about a teacher.
+"""A teacher without knowledge: the control for every claim about a teacher.
 
-Each token of the recogniser has one random vector, whatever its neighbours are.
-What distillation gains with it does not come from what a language model knows.
+Each token of the recogniser has one random vector, independent of its neighbours. A
+gain with this teacher does not come from the knowledge of a language model.
 """
 
 import hashlib
@@ -25,11 +25,11 @@ class RandomTeacher(TextTeacher):
     """One fixed vector for each token id, and one for ``<eos>``.
 
     Args:
-        dim: C.
-        token_list: of the ASR model.
-        seed: of the vectors.
-        variance: squared length of each vector, the mean squared error with which LRD
-            begins. None is C: a standard normal number in each dimension.
+        dim: C, width of the vectors.
+        token_list: tokens of the ASR model.
+        seed: seed of the vectors.
+        variance: squared length of each vector; LRD begins with about this loss per
+            token. None means C: a standard normal number in each dimension.
 
     Raises:
         UserError: an option is out of range.
@@ -66,7 +66,7 @@ class RandomTeacher(TextTeacher):
         token_list: Sequence[str],
         token_type: str | None = None,
     ) -> "RandomTeacher":
-        """See :class:`TextTeacher`; options ``teacher_dim`` and ``teacher_conf``."""
+        """See :class:`TextTeacher`; reads ``teacher_dim`` and ``teacher_conf``."""
         dim = conf.get("teacher_dim")
         if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
             raise UserError(
@@ -83,12 +83,12 @@ class RandomTeacher(TextTeacher):
         return cls(dim, token_list, **{**_OPTIONS, **options})
 
     def open(self) -> Tensor:
-        """(V + 1, C) float32 vectors of the tokens and, last, of ``<eos>``."""
+        """Return the vectors of all tokens, then of ``<eos>``: (V + 1, C) float32."""
         if self._vectors is None:
             shape = (len(self.token_list) + 1, self.payload.width)
             generator = torch.Generator().manual_seed(self.seed)
             vectors = torch.randn(shape, generator=generator)
-            # All vectors have one length, as the normalised ones of a model have.
+            # All vectors have the same length, as the normalised ones of a model.
             length = vectors.norm(dim=1, keepdim=True)
             self._vectors = vectors * (self.variance**0.5 / length)
         return self._vectors
@@ -113,6 +113,6 @@ class RandomTeacher(TextTeacher):
         }
 
     def fingerprint(self, cache: Path | None = None) -> str:
-        """See :class:`AbsTeacher`; the vectors' own hash."""
+        """Return a hash of the vectors; see :class:`AbsTeacher`."""
         data = self.open().cpu().numpy().tobytes()
         return hashlib.blake2b(data, digest_size=16).hexdigest()

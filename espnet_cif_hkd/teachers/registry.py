@@ -1,4 +1,4 @@
-"""The teachers by name; a user's own ones are registered here."""
+"""The registry of teachers."""
 
 import importlib
 from collections.abc import Mapping, Sequence
@@ -9,25 +9,25 @@ from espnet_cif_hkd.teachers.base import TextTeacher
 
 
 class TeacherChoices:
-    """Classes by name, in the manner of ESPnet's ``ClassChoices``.
+    """Teacher classes by name, similar to ESPnet's ``ClassChoices``.
 
     Attributes:
-        classes: the class of each name, or ``"module:Class"``, which is imported when
-            it is asked for. Add your own: ``teacher_choices.classes["mine"] = Mine``.
+        classes: classes by name, or ``"module:Class"``, which is imported at the first
+            use. Register your own: ``teacher_choices.classes["mine"] = Mine``.
     """
 
     def __init__(self, classes: Mapping[str, type[TextTeacher] | str]):
         self.classes = dict(classes)
 
     def choices(self) -> tuple[str, ...]:
-        """All names."""
+        """Return all names."""
         return tuple(self.classes)
 
     def get_class(self, name: str) -> type[TextTeacher]:
-        """The class of a name, in upper or lower case.
+        """Return the class of a name; case does not matter.
 
         Raises:
-            UserError: there is no such name, or it is no text teacher.
+            UserError: the name is unknown, or the class is no text teacher.
         """
         found = self.classes.get(name) or self.classes.get(name.lower())
         if isinstance(found, str):
@@ -61,14 +61,14 @@ def build_text_teacher(
     *,
     stored: bool = True,
 ) -> TextTeacher:
-    """The teacher that a ``criterion_conf`` describes; opens nothing.
+    """Build the teacher of a ``criterion_conf``; opens nothing.
 
     Args:
         conf: ``teacher_type`` and the options of that teacher.
-        token_list: of the ASR model.
-        token_type: of the ASR model; None infers it.
-        stored: whether to read ``teacher_store``, where it is set, instead of running
-            the teacher.
+        token_list: tokens of the ASR model.
+        token_type: token type of the ASR model; None infers it.
+        stored: whether to read ``teacher_store``, if it is set, instead of running the
+            teacher.
 
     Raises:
         UserError: an option is missing or wrong.

@@ -88,7 +88,7 @@ def test_asr_sh_takes_no_channel(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[list[str]] = []
     monkeypatch.setattr(stock, "_run_asr_sh", lambda command: calls.append(command))
     words = tiny_recipe.options(channel="0")
-    with pytest.raises(UserError, match="--channel is this package's engine only"):
+    with pytest.raises(UserError, match="--channel needs this package's engine"):
         stock.run_stock(Path("asr.sh"), "py", words)
     assert not calls
     # A dump that the engine has made is as good as any.

@@ -109,7 +109,7 @@ def test_a_damaged_checkpoint_without_another_is_no_end(
     capfd.readouterr()
     assert train(2, exp) == 0
     printed = capfd.readouterr().out
-    assert "goes on from the parameters in" in printed and "1epoch.pth" in printed
+    assert "continues from the parameters in" in printed and "1epoch.pth" in printed
     assert "optimizer and scheduler" in printed
     assert is_complete(checkpoint) and is_complete(exp / "2epoch.pth")
     # Epoch 2 started from the parameters of epoch 1, which are kept.

@@ -46,6 +46,8 @@ def test_without_declared_inputs_only_stage_1_runs_again(
     for attempt in range(2):
         code, printed = reuse(capfd)
         assert code == 0
-        assert ("runs again, for there is no data/.inputs" in printed) == bool(attempt)
+        assert ("runs again, because data/.inputs is missing" in printed) == bool(
+            attempt
+        )
         assert stages(printed, "up to date, reused") == [4, 5, 6, 7, 8, 10, 11, 12]
         assert printed.count("is up to date, reused") == 3  # the sets of stage 3

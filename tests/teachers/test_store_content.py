@@ -187,7 +187,7 @@ def test_a_store_outlives_its_teacher(tmp_path, plm, lost, caplog):
         found = StoredTeacher(str(store), of(plm)).features(SENTENCES, CPU)
         assert dump(store, plm) == 0
     assert torch.equal(found, expected)
-    assert f"the files of teacher {plm} are not here" in caplog.text
+    assert f"the files of teacher {plm} are not on this machine" in caplog.text
     with pytest.raises(UserError):
         dump(store, plm, [[9]])
 

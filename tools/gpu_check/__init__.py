@@ -1,1 +1,1 @@
-"""Checks this package on a machine with a GPU; needs Python's library only."""
+"""Check this package on a machine with a GPU; needs Python's standard library only."""

@@ -1,4 +1,4 @@
-"""``bundle``: packs the repository, wheels and speech into one file."""
+"""``bundle``: pack the repository, wheels and speech into one file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FOTAQ = Path("egs2/fotaq/asr_hkd")
 
 
 class BundleError(Exception):
-    """What prevents a bundle, or a run of one, in one line."""
+    """The reason, in one line, why a bundle cannot be made or run."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +51,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--have",
         type=Path,
         metavar="FILE",
-        help="pip list --format=freeze of the GPU machine: what it has stays behind",
+        help="pip list --format=freeze of the GPU machine: these packages are left out",
     )
     parser.add_argument(
         "--head", action="store_true", help="the last commit, not the working tree"
@@ -72,7 +72,7 @@ def main(args: argparse.Namespace, root: Path) -> int:
     """Build the bundle.
 
     Raises:
-        BundleError: A part is not to be had, or the bundle is too large.
+        BundleError: A part is not available, or the bundle is too large.
     """
     target = args.file or root / FILE
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -96,15 +96,15 @@ def main(args: argparse.Namespace, root: Path) -> int:
         packed = Path(folder) / "packed"
         with tarfile.open(packed, "w:gz", compresslevel=6) as tar:
             tar.add(top, TOP)
-        told = ", ".join(f"{name} {size / MIB:.1f}" for name, size in sizes.items())
+        each = ", ".join(f"{name} {size / MIB:.1f}" for name, size in sizes.items())
         size = packed.stat().st_size
         if size > args.max_mib * MIB:
             raise BundleError(
-                f"the bundle has {size / MIB:.1f} MiB, over {args.max_mib:g} ({told}): "
+                f"the bundle has {size / MIB:.1f} MiB, over {args.max_mib:g} ({each}): "
                 "leave packages out by --have, or the corpus by --without_fotaq"
             )
         packed.replace(target)
-    say(f"MiB, before compression: {told}")
+    say(f"MiB, before compression: {each}")
     say(f"{target}: {size / MIB:.1f} MiB")
     return 0
 
@@ -116,7 +116,7 @@ def _run(
 
 
 def commit(root: Path, head: bool) -> str:
-    """The commit, and whether the working tree that is packed differs from it."""
+    """Return the commit, and whether the packed working tree differs from it."""
     done = _run(["git", "rev-parse", "HEAD"], root)
     if done.returncode:
         raise BundleError(f"{root} is no git repository, and a bundle names its commit")
@@ -125,7 +125,7 @@ def commit(root: Path, head: bool) -> str:
 
 
 def copy_repository(root: Path, target: Path, head: bool) -> None:
-    """Copy tracked files and those git does not ignore, or the last commit's."""
+    """Copy the files that git does not ignore, or those of the last commit."""
     target.mkdir(parents=True)
     if head:
         done = subprocess.run(
@@ -137,13 +137,13 @@ def copy_repository(root: Path, target: Path, head: bool) -> None:
     listed = _run(["git", "ls-files", "-coz", "--exclude-standard"], root).stdout
     for name in filter(None, listed.split("\0")):
         source, copy = root / name, target / name
-        if source.is_symlink() or source.is_file():  # what was deleted is still listed
+        if source.is_symlink() or source.is_file():  # git also lists deleted files
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, copy, follow_symlinks=False)
 
 
 def fetch_wheels(args: argparse.Namespace, repository: Path, target: Path) -> None:
-    """Fetch wheels for the GPU machine's Python and build this package's own."""
+    """Fetch wheels for the GPU machine's Python; build the wheel of this package."""
     release = release_of(args.python)
     constraints = repository / "tools" / f"constraints-{release}.txt"
     target.mkdir()
@@ -162,7 +162,7 @@ def fetch_wheels(args: argparse.Namespace, repository: Path, target: Path) -> No
 
 
 def canonical(requirement: str) -> str:
-    """The name in a requirement as pip compares names."""
+    """Return the normalised name of a requirement."""
     name = requirement
     for mark in "=<>!~[; ":
         name = name.split(mark)[0]
@@ -180,7 +180,7 @@ def fetch(
     """Fetch wheels for the GPU machine.
 
     Raises:
-        BundleError: One is not to be had.
+        BundleError: A wheel is not available.
     """
     tags = [f"_2_{n}" for n in (35, 34, 31, 28, 27, 26, 24, 17, 12, 5)]
     tags += ["2014", "2010", "1"]
@@ -199,7 +199,7 @@ def build(source: str, target: Path) -> None:
     """Build a wheel of pure Python.
 
     Raises:
-        BundleError: It cannot be built, or is for this machine only.
+        BundleError: The wheel cannot be built, or is for this machine only.
     """
     with tempfile.TemporaryDirectory(dir=target) as folder:
         command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps"]
@@ -212,7 +212,7 @@ def build(source: str, target: Path) -> None:
 
 
 def pack_fotaq(args: argparse.Namespace, root: Path, target: Path) -> Path:
-    """Copy FOTAQ's archive; return where it was."""
+    """Copy FOTAQ's archive; return its path."""
     downloads = root / _FOTAQ / "downloads"
     sys.path.insert(0, str(root / _FOTAQ / "local"))
     from fotaq_archive import ArchiveError  # type: ignore[import-not-found]
@@ -229,7 +229,7 @@ def pack_fotaq(args: argparse.Namespace, root: Path, target: Path) -> Path:
 
 
 def make_miniature(root: Path, target: Path, archive: Path | None) -> None:
-    """Write the miniature LibriSpeech of the tests, of FOTAQ's speech or of tones."""
+    """Write the miniature LibriSpeech of the tests, from FOTAQ's speech or tones."""
     say("miniature corpus")
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(_test_folders(root)))
     if archive is not None:
@@ -256,14 +256,14 @@ def make_miniature(root: Path, target: Path, archive: Path | None) -> None:
 
 
 def _test_folders(root: Path) -> Iterator[str]:
-    """Where ``miniature`` is, and this package."""
+    """Yield the folders of ``miniature`` and of this package."""
     for folder in (root / "tests", root / "tests" / "support", root):
         if folder.is_dir():
             yield str(folder)
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
+    """Return the size of a file, or of all files in a folder, in bytes."""
     if path.is_file():
         return path.stat().st_size
     return sum(p.lstat().st_size for p in path.rglob("*") if not p.is_dir())

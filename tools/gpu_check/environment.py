@@ -1,6 +1,6 @@
-"""Says what a run stands on: ``environment.py DEVICE FILE``, in the environment.
+"""Describe the environment of a run: ``environment.py DEVICE FILE``.
 
-Imports what training and decoding import; a module that is missing is named.
+It imports the modules of training and decoding and names missing ones.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def version_of(distribution: str) -> str:
 
 
 def card() -> dict[str, Any]:
-    """The GPU, its driver and PyTorch's CUDA."""
+    """Return the GPU, its driver and the CUDA version of PyTorch."""
     import torch
 
     if not torch.cuda.is_available():
@@ -66,7 +66,7 @@ def card() -> dict[str, Any]:
 
 
 def driver() -> str:
-    """As ``nvidia-smi`` or the kernel says it."""
+    """Return the version of the driver, from ``nvidia-smi`` or the kernel."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -84,7 +84,7 @@ def processor() -> str:
 
 
 def main() -> int:
-    """Write the file; exit status 1 if a module is missing or the GPU is."""
+    """Write the file; return 1 if a module or the GPU is missing."""
     device, target = sys.argv[1], Path(sys.argv[2])
     found: dict[str, Any] = {
         "python": platform.python_version(),
@@ -104,7 +104,7 @@ def main() -> int:
 
         espnet_cif_hkd.register()
     if device == "cuda" and "driver" not in found["card"]:
-        failed.append("PyTorch sees no GPU; run --device cpu lets the CPU stand in")
+        failed.append("PyTorch sees no GPU; run --device cpu uses the CPU instead")
     print(*failed, sep="\n")
     return 1 if failed else 0
 

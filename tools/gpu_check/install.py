@@ -1,8 +1,8 @@
-"""Makes the environment of a run: ``install.py BUNDLE VENV``. Nothing is fetched.
+"""Make the environment of a run, without a network: ``install.py BUNDLE VENV``.
 
-The environment sees every package of the interpreter that runs this, its PyTorch among
-them, also where that interpreter is itself of a virtual environment. Of the bundle's
-wheels those are installed that it does not have.
+The environment includes all packages of the interpreter that runs this, such as
+PyTorch, also if that interpreter belongs to a virtual environment. Wheels of the bundle
+are installed only for missing packages.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 
 def present(wheel: Path) -> bool:
-    """Whether this interpreter has the package of a wheel, in whatever version."""
+    """Whether this interpreter has the package of a wheel, in any version."""
     try:
         importlib.metadata.distribution(wheel.name.split("-")[0])
     except importlib.metadata.PackageNotFoundError:
@@ -28,17 +28,19 @@ def main() -> None:
     """Make the environment.
 
     Raises:
-        subprocess.CalledProcessError: It cannot be made, or a wheel does not fit.
-        SystemExit: There is no pip.
+        subprocess.CalledProcessError: The environment cannot be made, or a wheel does
+            not fit.
+        SystemExit: pip is missing.
     """
     bundle, venv = Path(sys.argv[1]), Path(sys.argv[2])
-    # Without pip, for Debian's Python lacks ensurepip; pip is the interpreter's.
+    # Without pip, because Debian's Python lacks ensurepip; the interpreter's pip is
+    # used.
     options = ["--without-pip", "--system-site-packages", str(venv)]
     subprocess.run([sys.executable, "-m", "venv", *options], check=True)
     python = venv / "bin" / "python3"
     code = "import sysconfig; print(sysconfig.get_path('purelib'))"
     own = subprocess.check_output([python, "-c", code], text=True).strip()
-    # --system-site-packages shows those of the base interpreter only.
+    # --system-site-packages includes only those of the base interpreter.
     theirs = dict.fromkeys(sysconfig.get_path(k) for k in ("purelib", "platlib"))
     lines = [f"import site; site.addsitedir({folder!r})" for folder in theirs]
     Path(own, "gpu_check_machine.pth").write_text("\n".join(lines) + "\n")
@@ -54,7 +56,7 @@ def main() -> None:
 
 
 def pip(python: Path, wheels: list[Path]) -> None:
-    """Install wheels without their dependencies, which the bundle has as well."""
+    """Install wheels without dependencies, which are in the bundle, too."""
     command = [str(python), "-m", "pip"]
     if subprocess.run([*command, "--version"], check=False).returncode:
         raise SystemExit(f"{sys.executable} has no pip: name another one by PYTHON")

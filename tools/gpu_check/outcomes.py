@@ -1,7 +1,7 @@
-"""A plug-in of pytest: writes each test's outcome as soon as it is known.
+"""A plug-in of pytest that writes the outcome of each test immediately.
 
-``GPU_CHECK_OUTCOMES`` names the file. A test whose last row says ``running`` is the one
-in which pytest was stopped.
+``GPU_CHECK_OUTCOMES`` names the file. If pytest is stopped during a test, the last row
+of this test has the outcome ``running``.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""One JSON and one Markdown table of a run."""
+"""Results of a run as JSON and as Markdown."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _BAD_TESTS = ("failed", "error", "running")
 
 @dataclass
 class Report:
-    """What a run found; :meth:`write` may be called as often as something is new.
+    """Results of a run; :meth:`write` can be called after each new result.
 
     Attributes:
         about: Commit, device, versions, limit.
-        steps: What came of each step.
-        tests: ``{name, outcome, seconds, message}`` of each ``gpu`` test; the outcome
-            ``running`` is that of a test in which the time ended.
+        steps: Result of each step.
+        tests: ``{name, outcome, seconds, message}`` of each ``gpu`` test; ``running``
+            is the outcome of a test that was stopped at the time limit.
         figures: ``{benchmark, name, value, unit}``.
-        training: How far the training came.
-        wants_tests: A run in which no test passed is bad.
+        training: Progress of the training.
+        wants_tests: Whether a run without a passed test fails.
     """
 
     about: dict[str, Any]
@@ -34,21 +34,21 @@ class Report:
     wants_tests: bool = True
 
     def read_tests(self, path: Path) -> None:
-        """Take the outcomes that :mod:`gpu_check.outcomes` wrote."""
+        """Read the outcomes that :mod:`gpu_check.outcomes` wrote."""
         found: dict[str, dict[str, Any]] = {}
         for row in read_lines(path):
             found[row["name"]] = row
         self.tests = list(found.values())
 
     def read_figures(self, benchmark: str, path: Path) -> None:
-        """Take what a benchmark wrote to its ``--json``, if it came so far."""
+        """Read the ``--json`` file of a benchmark, if it exists."""
         if path.is_file():
             rows = json.loads(path.read_text("utf-8"))
             self.figures += [{"benchmark": benchmark, **row} for row in rows]
 
     @property
     def good(self) -> bool:
-        """Every step that was begun passed; so did every test that was not skipped."""
+        """Whether all started steps and all tests that were not skipped passed."""
         return (
             all(step.good or step.outcome == "not run" for step in self.steps)
             and not any(test["outcome"] in _BAD_TESTS for test in self.tests)
@@ -82,7 +82,7 @@ class Report:
         counts: dict[str, int] = {}
         for test in self.tests:
             counts[test["outcome"]] = counts.get(test["outcome"], 0) + 1
-        told = ", ".join(f"{n} {outcome}" for outcome, n in counts.items()) or "none"
+        summary = ", ".join(f"{n} {outcome}" for outcome, n in counts.items()) or "none"
         parts = [
             f"# GPU check: {'passed' if self.good else 'FAILED'}",
             _table(["what", "value"], about),
@@ -94,7 +94,7 @@ class Report:
                     for s in self.steps
                 ],
             ),
-            f"## Tests: {told}",
+            f"## Tests: {summary}",
             _table(
                 ["test", "outcome", "seconds", "message"],
                 [
@@ -117,7 +117,7 @@ class Report:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Rows of a file with one JSON object a line; a last line that is cut is left."""
+    """Read a file with one JSON object per line; ignore an incomplete last line."""
     rows = []
     for line in path.read_text("utf-8").splitlines() if path.is_file() else []:
         try:

@@ -1,4 +1,4 @@
-"""``run``: installs a bundle, then tests, measures and trains within a time limit."""
+"""``run``: install a bundle, then test, measure and train within a time limit."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from gpu_check.training import Training
 PARTS = ("tests", "miniature", "benchmarks", "training")
 ON_CPU = "ESPNET_CIF_HKD_GPU_TESTS_ON_CPU"
 _RESERVE = 15.0  # seconds for the report
-_MANY_CORES = 8  # with as many, what is not timed runs at the same time
+_MANY_CORES = 8  # with so many, steps without timing run at the same time
 _DEFAULT_LIMIT = 540.0  # seconds
-# Seconds at the default limit, more or less with another. A benchmark that overruns
-# keeps the figures it has.
+# Seconds at the default limit; other limits scale them. A benchmark that is stopped
+# keeps its figures so far.
 LIMITS = {
     "install": 90,
     "environment": 60,
@@ -37,7 +37,7 @@ LIMITS = {
     "contrastive": 45,
     "training_step": 90,
     "decoding": 90,
-    "training": 90,  # what is kept for it; it takes all that is left
+    "training": 90,  # reserved; the training uses all remaining time
 }
 BENCHMARKS: dict[str, list[str]] = {
     "integrate_and_fire": [],
@@ -45,7 +45,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "training_step": ["--complete", "--rounds", "3"],
     "decoding": ["--seconds", "5", "15", "--repeats", "2"],
 }
-# For a CPU that stands in: what shows that each program runs.
+# For a CPU instead of a GPU: sizes that only show that each program runs.
 QUICK: dict[str, list[str]] = {
     "integrate_and_fire": ["--shapes", "1"],
     "contrastive": ["--sizes", "250"],
@@ -127,7 +127,7 @@ def main(args: argparse.Namespace, root: Path) -> int:
 
 
 def _clean(args: argparse.Namespace) -> Path:
-    """The folder of the results, without those of an earlier run."""
+    """Return the folder of the results, without those of an earlier run."""
     args.out = (
         args.out or Path(os.environ.get("OUT") or "gpu_check_results")
     ).resolve()
@@ -140,7 +140,7 @@ def _clean(args: argparse.Namespace) -> Path:
 
 
 def unpack(args: argparse.Namespace, root: Path, work: Path) -> Path:
-    """The folder of the unpacked bundle."""
+    """Unpack the bundle; return its folder."""
     file = args.bundle or root / FILE
     around = root.parent
     if args.bundle is None and not file.is_file():
@@ -164,8 +164,8 @@ class Check:
         args: As :func:`add_options` reads them.
         bundle: The unpacked bundle.
         work: Scratch space.
-        runner: What keeps the time.
-        report: What receives the results.
+        runner: Runs commands with time limits.
+        report: Receives the results.
     """
 
     def __init__(
@@ -192,7 +192,7 @@ class Check:
         self._later: list[str] = []  # names of the steps to come
 
     def about(self) -> dict[str, Any]:
-        """What the report says first."""
+        """Return the head of the report."""
         device = self.args.device
         return {
             "date": time.strftime("%Y-%m-%dT%H:%M:%S"),
@@ -204,7 +204,7 @@ class Check:
         }
 
     def environment(self, **more: str) -> dict[str, str]:
-        """The environment of every step but the installation."""
+        """Return the environment variables of all steps but the installation."""
         path = os.environ.get("PATH", "")
         tools = str(Path(__file__).parents[1])
         folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
@@ -219,12 +219,12 @@ class Check:
         environment.pop(ON_CPU, None)
         if self.args.device == "cpu":
             environment |= {ON_CPU: "1", "CUDA_VISIBLE_DEVICES": ""}
-        if self.args.quick:  # a busy neighbour stops OpenMP's threads at every barrier
+        if self.args.quick:  # on a busy machine OpenMP's threads wait at every barrier
             environment["OMP_NUM_THREADS"] = "1"
         return environment
 
     def run(self) -> None:
-        """All steps, in order; a failure stops none of the later ones."""
+        """Run all steps in order; later steps run also after a failure."""
         parts, many = self.args.steps, self.cores >= _MANY_CORES
         benchmarks = list(BENCHMARKS) if "benchmarks" in parts else []
         self._later = [*benchmarks, *(["training"] if "training" in parts else [])]
@@ -308,7 +308,7 @@ class Check:
         step = self._step(
             "training",
             self.training.command(),
-            # Stopping and keeping the checkpoint takes some of what is left.
+            # Stopping and saving the checkpoint needs some of the remaining time.
             limit=min(limit, self.runner.left - 20),
             stops_at_limit=True,
             may_stop=self.training.checkpoint_is_complete,

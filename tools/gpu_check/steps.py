@@ -1,4 +1,4 @@
-"""Runs commands one after the other, each with a time limit of its own."""
+"""Run commands one after the other, each with a time limit."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Step:
     """A command.
 
     Attributes:
-        name: What the report calls it.
+        name: Name in the report.
         command: Program and arguments.
-        limit: Seconds after which it is stopped.
-        cwd: Where it runs.
-        environment: The environment; None is that of this process.
-        stops_at_limit: To be stopped at the limit is no failure.
-        may_stop: Asked at the limit; False delays the stop by at most ``_GRACE``.
+        limit: Time limit in seconds.
+        cwd: Working directory.
+        environment: Environment variables; None: those of this process.
+        stops_at_limit: Whether a stop at the limit is no failure.
+        may_stop: Called at the limit; False delays the stop by at most ``_GRACE``.
     """
 
     name: str
@@ -49,12 +49,12 @@ class Step:
 
 @dataclass
 class Result:
-    """What came of a step; ``outcome`` is passed, failed, overran, stopped or not run.
+    """Result of a step; ``outcome`` is passed, failed, overran, stopped or not run.
 
     Attributes:
-        seconds: Wall time it took.
-        limit: Seconds it had.
-        message: Why it did not pass; empty where it did.
+        seconds: Wall time in seconds.
+        limit: Time limit in seconds.
+        message: Reason of a failure; empty if it passed.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Runner:
     """Runs steps within a total time.
 
     Args:
-        limit: Seconds for everything, counted from now.
+        limit: Total time in seconds, from now.
         logs: Folder that receives ``NAME.log`` of each step.
     """
 
@@ -85,7 +85,7 @@ class Runner:
 
     @property
     def seconds(self) -> float:
-        """Since the beginning."""
+        """Seconds since the beginning."""
         return time.monotonic() - self.begun
 
     @property
@@ -96,7 +96,7 @@ class Runner:
         return self.logs / f"{name.replace(' ', '_')}.log"
 
     def run(self, step: Step) -> Result:
-        """Run one step. Never raises because of it."""
+        """Run a step; a failure of the step raises no exception."""
         limit = min(step.limit, self.left)
         if limit < _LEAST:
             say(f"{step.name}: not run, no time is left")
@@ -122,7 +122,7 @@ class Runner:
         try:
             outcome, message = self._watch(step, process, begun, limit)
         finally:
-            _signal(process.pid, signal.SIGKILL)  # what the step left running
+            _signal(process.pid, signal.SIGKILL)  # remaining processes of the step
             self._groups.discard(process.pid)
         seconds = time.monotonic() - begun
         shown = outcome if outcome in ("passed", "stopped") else outcome.upper()
@@ -155,7 +155,7 @@ class Runner:
         return "failed", f"exit status {process.returncode}: {last_line(log)}"
 
     def together(self, steps: Sequence[Step]) -> list[Result]:
-        """Run steps at the same time; results in their order."""
+        """Run steps at the same time; return results in their order."""
         results: dict[int, Result] = {}
         threads = [
             threading.Thread(target=lambda n=n, s=s: results.update({n: self.run(s)}))
@@ -168,18 +168,18 @@ class Runner:
         return [results[n] for n in range(len(steps))]
 
     def abandon(self) -> None:
-        """Stop everything that runs, at once."""
+        """Stop all running steps immediately."""
         for group in list(self._groups):
             _signal(group, signal.SIGKILL)
 
 
 def fair_limit(own: float, left: float, later: float) -> float:
-    """What a step may take so that one that hangs leaves time for the others.
+    """Return a time limit in seconds that leaves time for the later steps.
 
     Args:
-        own: The step's own limit, in seconds.
-        left: What is left of the total.
-        later: Sum of the limits of the steps to come, half of which is kept for them.
+        own: Limit of the step in seconds.
+        left: Remaining total time in seconds.
+        later: Sum of the limits of later steps; half of it is reserved for them.
     """
     return min(own, max(left - later / 2, left / 4))
 
@@ -190,7 +190,7 @@ def _signal(group: int, number: int) -> None:
 
 
 def last_line(path: Path, width: int = 120) -> str:
-    """The last line of a log that is not blank."""
+    """Return the last line of a log that is not blank."""
     with path.open("rb") as stream:
         stream.seek(0, os.SEEK_END)
         stream.seek(max(0, stream.tell() - 4096))

@@ -1,6 +1,6 @@
-"""The recipes of a run: the miniature corpus to its end, FOTAQ while there is time.
+"""The recipes of a run: the complete miniature recipe, then FOTAQ while there is time.
 
-Without FOTAQ in the bundle the miniature corpus is trained on instead.
+If FOTAQ is not in the bundle, the miniature corpus replaces it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Training:
         bundle: The unpacked bundle.
         args: Options of ``run``.
         python: The environment's interpreter.
-        cores: How many processes prepare data.
+        cores: Number of processes for data preparation.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Training:
         self.begun = time.time()
 
     def folder_of(self, step: str) -> Path:
-        """Where a step runs."""
+        """Return the working directory of a step."""
         fotaq = self.repo / "egs2/fotaq/asr_hkd"
         librispeech = self.repo / "egs2/librispeech/asr_hkd"
         return {
@@ -60,7 +60,7 @@ class Training:
         ]
 
     def miniature(self) -> list[str]:
-        """All stages on the miniature corpus: float16 training, decoding on the GPU."""
+        """Return the command of the miniature recipe: float16, decoding on the GPU."""
         amp = "true" if self.ngpu == "1" else "false"
         return self._librispeech(
             *("--asr_args", f"--use_amp {amp}", "--stop_stage", "13"),
@@ -79,11 +79,11 @@ class Training:
         ]
 
     def data(self) -> list[str]:
-        """Stages 1 to 10 of FOTAQ."""
+        """Return the command of stages 1 to 10 of FOTAQ."""
         return self._fotaq("--stop_stage", "10")
 
     def command(self) -> list[str]:
-        """The training that ends with the time."""
+        """Return the command of the training that runs until the time limit."""
         stage = ["--stage", "11", "--stop_stage", "11"]
         if self.has_fotaq:
             return self._fotaq(*stage)
@@ -91,7 +91,7 @@ class Training:
         return self._librispeech(*long, *stage)
 
     def _experiment(self) -> Path | None:
-        """The folder that the training of this run writes."""
+        """Return the experiment folder of the training."""
         logs = [
             path
             for path in self.folder_of("training").glob("exp/**/train.log")
@@ -101,7 +101,7 @@ class Training:
         return None if newest is None else newest.parent
 
     def checkpoint_is_complete(self) -> bool:
-        """Whether to stop now leaves a checkpoint that can be read."""
+        """Whether a stop now leaves a readable checkpoint."""
         folder = self._experiment()
         checkpoint = folder / "checkpoint.pth" if folder else None
         if checkpoint is None or not checkpoint.is_file():
@@ -109,7 +109,7 @@ class Training:
         return time.time() - checkpoint.stat().st_mtime > _QUIET
 
     def collect(self, out: Path) -> dict[str, Any]:
-        """Keep log, configuration and checkpoint; return what the log says."""
+        """Save log, configuration and checkpoint; return the values of the log."""
         corpus = "FOTAQ" if self.has_fotaq else "miniature LibriSpeech"
         found: dict[str, Any] = {"corpus": corpus, "epochs": 0}
         if self.has_fotaq:
@@ -130,7 +130,7 @@ class Training:
 
 
 def read_log(text: str) -> dict[str, Any]:
-    """How many epochs a training log has, and what it says of the last.
+    """Return the number of epochs in a training log, and the values of the last one.
 
     Values are those of the training set (``train_``) and the development set
     (``valid_``).

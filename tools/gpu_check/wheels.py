@@ -1,10 +1,10 @@
-"""Which packages travel: what ESPnet and we import and a GPU machine seldom has.
+"""Packages in a bundle: imports of ESPnet and of this package that machines often lack.
 
-Expected of a machine: torch and torchaudio, numpy, scipy, numba, scikit-learn,
+The GPU machine must have torch and torchaudio, numpy, scipy, numba, scikit-learn,
 transformers with tokenizers and safetensors, sentencepiece, matplotlib, tensorboard,
 h5py, einops, opt-einsum, regex, PyYAML, pytest and pytest-timeout, with what these
-need. They are too large to travel or belong to the machine's torch; ``bundle --add``
-takes one that is missing. A package that the machine has is left as it is.
+need. These are too large for a bundle or belong to the machine's torch; ``bundle
+--add`` adds a missing one. Packages that the machine has are not replaced.
 """
 
 # Imported by training or decoding with ESPnet of either release, or by this package.
@@ -31,7 +31,7 @@ COMMON = [
     "torch-optimizer",
     "typeguard",
 ]
-# Offered as source only, and pure Python.
+# Source distributions of pure Python.
 SOURCE_ONLY = {"antlr4-python3-runtime", "ci-sdr", "fast-bss-eval"}
 RELEASES = {
     "202611": [*COMMON, "defusedxml", "omniio"],
@@ -56,5 +56,5 @@ RELEASES = {
 
 
 def release_of(python: str) -> str:
-    """ESPnet's release for a Python, as ``tools/install.sh`` chooses it."""
+    """Return ESPnet's release for a Python version, as in ``tools/install.sh``."""
     return "202611" if python == "3.12" else "202511"

@@ -1,1 +1,1 @@
-"""Checks before a stage runs: what would fail after hours fails now."""
+"""Checks before a stage runs, so that errors appear early."""

@@ -1,4 +1,4 @@
-"""What can be refused from the configuration files alone, before anything runs."""
+"""Checks of the configuration files, before any stage runs."""
 
 import argparse
 import contextlib
@@ -18,10 +18,10 @@ _STREAMING_ENCODERS = ("contextual_block_conformer", "contextual_block_transform
 
 
 def check_yaml(option: str, name: str) -> None:
-    """Refuse a configuration file that is missing or is no YAML mapping.
+    """Check that a configuration file exists and is a YAML mapping.
 
     Raises:
-        UserError: naming the option, the file and the line.
+        UserError: it is not; the message has the option, the file and the line.
     """
     import yaml
 
@@ -44,7 +44,7 @@ def check_yaml(option: str, name: str) -> None:
 def _parse(
     parser: Callable[[], Any], arguments: list[str], options: str
 ) -> argparse.Namespace:
-    """Parse as ESPnet will, and turn its complaint into one line."""
+    """Parse options by ESPnet's parser; turn its error into one line."""
     output = io.StringIO()
     try:
         with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output):
@@ -60,7 +60,7 @@ def _parse(
 
 
 def training_args(run: Run) -> argparse.Namespace:
-    """What ``asr_train`` will make of ``--asr_config`` and ``--asr_args``."""
+    """Return the arguments of ``asr_train``: ``--asr_config`` with ``--asr_args``."""
     commands.import_espnet()
     from espnet2.bin.asr_train import get_parser
 
@@ -97,10 +97,10 @@ def _check_model(args: argparse.Namespace, run: Run) -> None:
 
 
 def check_gpu(run: Run, args: argparse.Namespace | None) -> None:
-    """Refuse GPUs that are not there.
+    """Check that the requested GPUs exist.
 
     Raises:
-        UserError: naming the option.
+        UserError: there are fewer GPUs; the message has the option.
     """
     import torch
 
@@ -121,10 +121,10 @@ def check_gpu(run: Run, args: argparse.Namespace | None) -> None:
 
 
 def check_config(run: Run) -> argparse.Namespace | None:
-    """Check all configuration of the stages that will run.
+    """Check the configuration of all stages that will run.
 
     Returns:
-        The arguments of the recogniser's training if stage 10 or 11 will run.
+        The arguments of the recogniser's training, if stage 10 or 11 will run.
     """
     options, stages = run.options, set(run.stages)
     if {6, 7} & stages:
@@ -188,7 +188,7 @@ def _check_inference(run: Run, model: argparse.Namespace | None) -> None:
 
 
 def _check_streaming(run: Run, model: argparse.Namespace | None) -> None:
-    """Refuse streaming with a model that cannot decode block by block."""
+    """Check that a model for streaming can decode block by block."""
     import yaml
 
     name, config = "--use_streaming true", run.paths.asr_exp / "config.yaml"

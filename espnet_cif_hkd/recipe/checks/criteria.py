@@ -1,4 +1,4 @@
-"""What can be refused about criteria and teachers before a training begins."""
+"""Checks of criteria and teachers before a training."""
 
 import argparse
 
@@ -14,12 +14,12 @@ def check_criteria(
 
     Args:
         run: The run.
-        args: Of the training.
-        token_list: Of the recogniser; None before stage 5 has made it, when everything
-            that does not depend on it is checked.
+        args: Arguments of the training.
+        token_list: Tokens of the recogniser; None before stage 5: then only options
+            that do not depend on tokens are checked.
 
     Raises:
-        UserError: Names the criterion or its teacher and how to fix it.
+        UserError: An option of a criterion, or its teacher, is wrong.
     """
     model_conf = args.model_conf or {}
     if not (model_conf.get("criterion") or model_conf.get("criteria")):

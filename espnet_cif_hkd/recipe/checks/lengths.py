@@ -1,4 +1,4 @@
-"""The number of frames that an encoder makes of an utterance, without running it."""
+"""The number of encoder frames of an utterance, computed without the model."""
 
 import argparse
 import itertools
@@ -28,7 +28,7 @@ _ENCODERS = (
 
 @dataclass(frozen=True)
 class FrameCounter:
-    """Turns samples into frames: a short-time spectrum, then an encoder's windows."""
+    """Converts numbers of samples to numbers of frames: spectrum, then encoder."""
 
     n_fft: int
     hop_length: int
@@ -37,16 +37,16 @@ class FrameCounter:
 
     @property
     def fewest_samples(self) -> int:
-        """What the front end needs: its padding mirrors half a window."""
+        """Samples that the front end needs: its padding mirrors half a window."""
         return self.n_fft // 2 + 1 if self.center else self.n_fft
 
     def spectrum(self, samples: int) -> int:
-        """Frames of the front end."""
+        """Return the number of frames of the front end."""
         padded = samples + 2 * (self.n_fft // 2) if self.center else samples
         return max(0, (padded - self.n_fft) // self.hop_length + 1)
 
     def encoded(self, samples: int) -> int:
-        """Frames of the encoder; 0 if the utterance is too short for it."""
+        """Return the number of encoder frames; 0 if the utterance is too short."""
         frames = self.spectrum(samples)
         if frames < fewest_frames(self.windows):
             return 0
@@ -54,7 +54,7 @@ class FrameCounter:
 
 
 def frame_counter(args: argparse.Namespace) -> FrameCounter | None:
-    """The counter for a training configuration, or None if its rules are unknown."""
+    """Return the counter for a training configuration; None for unknown encoders."""
     frontend = args.frontend_conf or {}
     plain = (
         args.frontend == "default"
@@ -74,14 +74,14 @@ def frame_counter(args: argparse.Namespace) -> FrameCounter | None:
 
 
 def _encoder_windows(encoder: str, conf: dict[str, Any]) -> Windows | None:
-    """The windows that reduce the number of frames, or None if they are unknown."""
+    """Return the windows that reduce the number of frames; None if they are unknown."""
     ours = encoder == "cif_conformer"
     layer = conf.get("input_layer", PAPER_INPUT if ours else "conv2d")
     pooling_layers = conf.get("pooling_layers", PAPER_POOLING) if ours else ()
     if (
         encoder not in _ENCODERS
         or layer not in INPUT_WINDOWS
-        # The encoder itself reports what is wrong with them.
+        # The encoder reports the error in its options.
         or not isinstance(pooling_layers, list | tuple)
     ):
         return None
@@ -89,6 +89,6 @@ def _encoder_windows(encoder: str, conf: dict[str, Any]) -> Windows | None:
 
 
 def frames_needed(tokens: list[int]) -> int:
-    """Frames CTC needs: one per token, and a blank between two equal tokens."""
+    """Return the frames that CTC needs: one per token, one between equal tokens."""
     repeats = sum(a == b for a, b in itertools.pairwise(tokens))
     return len(tokens) + repeats

@@ -1,4 +1,4 @@
-"""Checks of data and model before stage 10: what would fail after hours fails now."""
+"""Checks of data and model before stage 10."""
 
 import argparse
 import os
@@ -26,7 +26,7 @@ from espnet_cif_hkd.recipe.stages.tokens import check_restored, read_token_list
 
 
 def check_token_list(run: Run) -> list[str]:
-    """The token list, checked against the one of a checkpoint to be resumed.
+    """Return the token list; compare it with that of a checkpoint to resume.
 
     Raises:
         UserError: the list is missing or malformed, or differs from that of the
@@ -64,11 +64,11 @@ def _other_tokens(run: Run) -> str:
 
 
 def check_audio(folder: Path) -> None:
-    """Open every recording of a dump folder; read those that stage 3 did not check.
+    """Open every recording of a dump folder; decode those that stage 3 did not check.
 
     Raises:
-        UserError: a file is missing, corrupt, empty or contains NaN, its length is not
-            the one in ``utt2num_samples``, or not all have the same channels.
+        UserError: a file is missing, corrupt, empty or contains NaN, its length differs
+            from ``utt2num_samples``, or the numbers of channels differ.
     """
     scp, counts = read_table(folder / "wav.scp"), read_table(folder / "utt2num_samples")
     text = read_table(folder / "text")
@@ -109,12 +109,12 @@ def check_audio(folder: Path) -> None:
 
 
 def check_model(run: Run, args: argparse.Namespace) -> None:
-    """Build the model once: its options fit, and its checkpoints fit on the disk."""
+    """Build the model, and check that its checkpoints fit on the disk."""
     from espnet2.tasks.asr import ASRTask
 
     options = dict(vars(args))
     if args.normalize == "global_mvn":
-        # Its statistics are what stage 10 is about to collect.
+        # Stage 10 makes the statistics.
         options.update(normalize=None, normalize_conf={})
     try:
         model = ASRTask.build_model(argparse.Namespace(**options))
@@ -130,8 +130,8 @@ def check_model(run: Run, args: argparse.Namespace) -> None:
     parameters = sum(p.numel() for p in model.parameters())
     kept = args.keep_nbest_models
     best = max(kept) if isinstance(kept, list) else int(kept)
-    # The n best epochs, the latest and its successor, an average for each
-    # criterion, and parameters with two moments in the checkpoint (written twice).
+    # The n best epochs, the latest one and the next one, an average for each criterion,
+    # and the checkpoint (parameters and two moments), which exists twice while written.
     copies = best + 2 + len(args.best_model_criterion) + 6
     room = parameters * 4 * copies + 64 * 2**20
     require_space(run.paths.asr_exp, room, "stage 11 (checkpoints)")
@@ -139,10 +139,10 @@ def check_model(run: Run, args: argparse.Namespace) -> None:
 
 
 def check_data(run: Run, args: argparse.Namespace) -> None:
-    """All checks that need the data of stages 1 to 5.
+    """Run all checks that need the data of stages 1 to 5.
 
     Raises:
-        UserError: one line that names the fault and its fix.
+        UserError: a check failed.
     """
     check_criteria(run, args, check_token_list(run))
     check_restored(run)

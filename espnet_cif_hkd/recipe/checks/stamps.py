@@ -1,9 +1,9 @@
-"""Which outputs are complete: markers in the folders that stages write.
+"""Markers of complete outputs, in the folders that stages write.
 
-A stage puts ``.incomplete-N`` into its output folder before it writes and removes it
-at the end, leaving ``.done-N`` with a fingerprint of its inputs. A folder with the
-first is half-written; one with neither was made by ESPnet's own ``asr.sh`` and is
-accepted.
+A stage makes ``.incomplete-N`` in its output folder before it writes. At the end it
+removes this marker and writes ``.done-N`` with a fingerprint of its inputs. A folder
+with ``.incomplete-N`` is incomplete; a folder without markers comes from ESPnet's
+``asr.sh`` and is accepted.
 """
 
 import hashlib
@@ -17,12 +17,12 @@ from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.atomic import write_text
 from espnet_cif_hkd.io.torch_file import is_complete
 
-# Of a larger file the size and the time count instead of the content.
+# For larger files size and time are used instead of the content.
 _HASHED_SIZE = 32 * 1024 * 1024
 
 
 class Fingerprint:
-    """A hash over words and files; the order of additions counts."""
+    """A hash of words and files in the order in which they are added."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
@@ -33,7 +33,7 @@ class Fingerprint:
         return self
 
     def files(self, *paths: str | Path) -> "Fingerprint":
-        """Add names and contents; of a folder, those of all files in it."""
+        """Add names and contents of files, or of all files in a folder."""
         for path in map(Path, paths):
             if path.is_dir():
                 self.words(path).files(*_inside(path))
@@ -47,7 +47,7 @@ class Fingerprint:
         return self
 
     def states(self, *paths: str | Path) -> "Fingerprint":
-        """Add names, sizes and times; of a folder, those of all files in it."""
+        """Add names, sizes and times of files, or of all files in a folder."""
         for path in map(Path, paths):
             for file in _inside(path) if path.is_dir() else [path]:
                 status = file.stat() if file.is_file() else None
@@ -59,7 +59,7 @@ class Fingerprint:
 
 
 def _inside(folder: Path) -> list[Path]:
-    """The files in a folder, without hidden ones and what programs cache there."""
+    """Return the files in a folder without hidden files and caches."""
     found = []
     for place, folders, names in os.walk(folder):
         folders[:] = [n for n in folders if n[0] != "." and n != "__pycache__"]
@@ -72,21 +72,21 @@ def _marker(folder: Path, stage: int, state: str) -> Path:
 
 
 def begin(folder: Path, stage: int, data: str = "") -> None:
-    """Mark ``folder`` as being written by ``stage``, from data of a fingerprint."""
+    """Mark ``folder`` as incomplete; record the fingerprint of the training data."""
     folder.mkdir(parents=True, exist_ok=True)
     write_text(_marker(folder, stage, "incomplete"), json.dumps({"data": data}) + "\n")
     _marker(folder, stage, "done").unlink(missing_ok=True)
 
 
 def finish(folder: Path, stage: int, fingerprint: str, data: str = "") -> None:
-    """Mark what ``stage`` wrote into ``folder`` as complete."""
+    """Mark the output of ``stage`` in ``folder`` as complete."""
     content = {"fingerprint": fingerprint, "data": data}
     write_text(_marker(folder, stage, "done"), json.dumps(content) + "\n")
     _marker(folder, stage, "incomplete").unlink(missing_ok=True)
 
 
 def recorded(folder: Path, stage: int, name: str) -> str:
-    """``fingerprint`` or ``data`` of what is in ``folder``; empty if unknown."""
+    """Return the recorded ``fingerprint`` or ``data`` of a folder; empty if unknown."""
     for state in ("incomplete", "done"):
         with suppress(OSError, ValueError, KeyError, TypeError):
             text = _marker(folder, stage, state).read_text(encoding="utf-8")
@@ -95,7 +95,7 @@ def recorded(folder: Path, stage: int, name: str) -> str:
 
 
 def is_done(folder: Path, stage: int, fingerprint: str, needs: Iterable[str]) -> bool:
-    """Whether ``stage`` has made ``folder`` from inputs with this fingerprint."""
+    """Whether ``stage`` made ``folder`` from inputs with this fingerprint."""
     if _marker(folder, stage, "incomplete").exists():
         return False
     if any(not (folder / name).exists() for name in needs):
@@ -104,25 +104,25 @@ def is_done(folder: Path, stage: int, fingerprint: str, needs: Iterable[str]) ->
 
 
 def require_same_data(folder: Path, stage: int, data: str, tag: str) -> None:
-    """Refuse to go on with a training whose data have changed.
+    """Check that the data of a training to resume have not changed.
 
     Raises:
-        UserError: naming the folder and what to do.
+        UserError: the data have changed.
     """
     old = recorded(folder, stage, "data")
     if old and old != data and any(folder.glob("*.pth")):
         raise UserError(
             f"the training data have changed since the model in {folder} was trained, "
-            f"and a training would go on from there: train under another --{tag}, "
+            f"and a training would continue from it: train under another --{tag}, "
             f"or remove {folder}"
         )
 
 
 def require(folder: Path, stage: int, needs: Iterable[str]) -> None:
-    """Refuse a folder that ``stage`` has not made or has left half-written.
+    """Check that ``stage`` has made ``folder`` and completed it.
 
     Raises:
-        UserError: naming the file and the stage to run.
+        UserError: a file is missing or incomplete; the message has the stage to run.
     """
     if _marker(folder, stage, "incomplete").exists():
         raise UserError(
@@ -138,12 +138,12 @@ def require(folder: Path, stage: int, needs: Iterable[str]) -> None:
 
 
 def require_model(folder: Path, stage: int, name: str) -> None:
-    """Refuse a checkpoint that ``stage`` has not written, or not to its end.
+    """Check that ``stage`` has written a checkpoint completely.
 
-    An interrupted training is no obstacle: its finished checkpoints can be used.
+    Complete checkpoints of an interrupted training are accepted.
 
     Raises:
-        UserError: naming the file and the stage to run.
+        UserError: the file is missing or incomplete; the message has the stage to run.
     """
     for path in (folder / "config.yaml", folder / name):
         if not path.is_file():

@@ -1,4 +1,4 @@
-"""Checks of training texts with the tokenizer of the run: length, unknown tokens."""
+"""Checks of training texts with the tokenizer of the run: lengths, unknown tokens."""
 
 import argparse
 import unicodedata
@@ -13,12 +13,12 @@ from espnet_cif_hkd.recipe import dropped
 from espnet_cif_hkd.recipe.checks.lengths import frame_counter, frames_needed
 from espnet_cif_hkd.recipe.context import Run
 
-# From this share of unknown tokens on the report is a warning.
+# From this share of unknown tokens on, the report is a warning.
 _MANY_UNKNOWN = 0.001
 
 
 class _Tokenizer:
-    """Turns text into token ids as the training does, and counts unknown tokens."""
+    """Converts text to token ids as the training does; counts unknown tokens."""
 
     def __init__(self, preprocess: Any) -> None:
         self._preprocess = preprocess
@@ -40,7 +40,7 @@ class _Tokenizer:
         return ids
 
     def _names(self, words: str, ids: list[int]) -> list[str]:
-        """The unknown tokens as they are spelt, or else the words they are in."""
+        """Return the text of unknown tokens, or the words that contain them."""
         preprocess, unknown = self._preprocess, self._unknown
         tokens = preprocess.tokenizer.text2tokens(preprocess.text_cleaner(words))
         (name,) = preprocess.token_id_converter.ids2tokens([unknown])
@@ -50,7 +50,7 @@ class _Tokenizer:
         return names
 
     def report(self, folder: Path) -> None:
-        """Log how many tokens of ``folder`` are unknown, if any are."""
+        """Log the number of unknown tokens of ``folder``, if there are any."""
         count = self.unknown.total()
         if not count:
             return
@@ -77,19 +77,19 @@ def _shown(token: str) -> str:
 
 
 def check_texts(run: Run, args: argparse.Namespace, part: str) -> None:
-    """Report unknown tokens, and find utterances with more tokens than frames.
+    """Report unknown tokens, and find utterances with too few encoder frames.
 
-    CTC cannot align those, or the encoder cannot take them: they are an error. With
+    CTC or the encoder cannot process these utterances, so they are an error. With
     ``--drop_too_long true`` the training of this experiment leaves them out; see
     :mod:`espnet_cif_hkd.recipe.dropped`.
 
     Args:
         run: the run.
-        args: of the training.
+        args: arguments of the training.
         part: ``train`` or ``valid``.
 
     Raises:
-        UserError: naming the utterances and their list.
+        UserError: there are such utterances; the message names them and their list.
     """
     from espnet2.tasks.asr import ASRTask
 
@@ -131,7 +131,7 @@ def check_texts(run: Run, args: argparse.Namespace, part: str) -> None:
             bad[utterance] = f"CTC needs {needed} frames, the encoder makes {frames}"
     tokenizer.report(folder)
     if tiny:
-        # Stage 10 needs the spectrum of every utterance, whatever is dropped later.
+        # Stage 10 computes the spectrum of every utterance, also of dropped ones.
         raise UserError(
             f"{len(tiny)} utterances of {folder} are shorter than the window of the "
             f"front end: {first_few(tiny)}: run stage 4 with a larger "

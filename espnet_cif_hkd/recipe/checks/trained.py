@@ -1,8 +1,8 @@
-"""A folder with a trained model takes no model of another kind.
+"""Protect a trained model from a training with other options in its folder.
 
-ESPnet overwrites ``config.yaml`` before it reads the checkpoint. Where the two do not
-fit, the training fails, and the model that was there no longer decodes. What a
-checkpoint restores (optimizer, scheduler) would silently win over new options.
+ESPnet overwrites ``config.yaml`` before it reads the checkpoint. If the two do not fit,
+the training fails, and the trained model can no longer decode. The states that a
+checkpoint restores (optimizer, scheduler) would silently override new options.
 """
 
 import argparse
@@ -13,8 +13,8 @@ from typing import Any
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.torch_file import is_complete
 
-# ESPnet's options that change parameters, or what a checkpoint restores. model_conf of
-# the recogniser is not among them: check_parameters tries its parameters.
+# ESPnet's options that change parameters or states of a checkpoint. model_conf of the
+# recogniser is not here: check_parameters compares the parameters.
 _FIXED = (
     *("token_type", "train_dtype", "freeze_param", "use_adapter", "adapter"),
     *("frontend", "preencoder", "encoder", "postencoder", "decoder", "ctc", "model"),
@@ -23,7 +23,7 @@ _FIXED = (
 
 
 def _trained(folder: Path) -> dict[str, Any] | None:
-    """The configuration of the model in ``folder``, or None if there is no model."""
+    """Return the configuration of the model in ``folder``; None without a model."""
     import yaml
 
     config = folder / "config.yaml"
@@ -39,7 +39,7 @@ def _trained(folder: Path) -> dict[str, Any] | None:
 
 
 def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Options by their dotted names."""
+    """Yield options with dotted names."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from _flat(f"{name}.{key}", item)
@@ -67,21 +67,22 @@ def _refusal(folder: Path, change: str, tag: str) -> UserError:
 
 
 def check_same_model(folder: Path, args: argparse.Namespace, tag: str) -> None:
-    """Refuse options that do not fit the model in an experiment folder.
+    """Check that options fit the model in an experiment folder.
 
     Args:
         folder: the experiment folder.
-        args: of ESPnet's training command.
-        tag: the option that names another folder.
+        args: arguments of ESPnet's training command.
+        tag: the option that selects another folder, for the message.
 
     Raises:
-        UserError: naming the option with both values.
+        UserError: an option differs; the message has both values.
     """
     old, new = _trained(folder), vars(args)
     if old is None:
         return
     names = {f"{name}{end}" for name in _FIXED for end in ("", "_conf")}
-    # Statistics of global_mvn are in the checkpoint, wherever their file is.
+    # The statistics of global_mvn are in the checkpoint; the path of their file does
+    # not matter.
     names -= {"normalize_conf"} | ({"model_conf"} if tag == "asr_tag" else set())
     for name in sorted(names & set(old) & set(new)):
         change = _first_change(name, old[name], new[name])
@@ -90,10 +91,10 @@ def check_same_model(folder: Path, args: argparse.Namespace, tag: str) -> None:
 
 
 def check_tokens(folder: Path, token_list: Path, tag: str) -> None:
-    """Refuse a token list that is not that of the model in an experiment folder.
+    """Check that a token list is that of the model in an experiment folder.
 
     Raises:
-        UserError: naming both.
+        UserError: the token lists differ.
     """
     old = (_trained(folder) or {}).get("token_list")
     tokens = [line.rstrip() for line in token_list.open(encoding="utf-8")]
@@ -105,16 +106,17 @@ def check_tokens(folder: Path, token_list: Path, tag: str) -> None:
 def check_parameters(
     folder: Path, args: argparse.Namespace, model: Any, tag: str = "asr_tag"
 ) -> None:
-    """Refuse a model whose parameters are not those in an experiment folder.
+    """Check that a model has the parameters of the model in an experiment folder.
 
     Args:
         folder: the experiment folder.
-        args: of ESPnet's training command.
-        model: that they build; its parameters are overwritten.
-        tag: the option that names another folder.
+        args: arguments of ESPnet's training command.
+        model: the model of these arguments; its parameters are overwritten.
+        tag: the option that selects another folder, for the message.
 
     Raises:
-        UserError: naming the option if it is one of ``model_conf``, or the parameter.
+        UserError: parameters differ; the message has the option of ``model_conf``, or
+            the parameter.
     """
     import torch
 
@@ -124,7 +126,8 @@ def check_parameters(
         return
     path = max(epochs, key=lambda path: path.stat().st_mtime_ns)
     state = torch.load(path, map_location="cpu", weights_only=True)
-    # The statistics of global_mvn are buffers, which a model of preflight lacks.
+    # The statistics of global_mvn are buffers that the model of preflight does not
+    # have.
     state = {k: v for k, v in state.items() if not k.startswith("normalize.")}
     try:
         model.load_state_dict(state)

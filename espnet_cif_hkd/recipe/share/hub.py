@@ -1,7 +1,7 @@
-"""The calls of the Hugging Face hub that sharing a model needs.
+"""Calls of the Hugging Face hub for sharing a model.
 
-``huggingface_hub`` does the work over HTTP: neither git nor git-lfs is needed. It
-retries by itself when a server is busy.
+``huggingface_hub`` works over HTTP, without git and git-lfs. It retries if a server is
+busy.
 """
 
 import re
@@ -21,10 +21,10 @@ _AGAIN = "run the same command again; files that have arrived are not sent again
 
 
 def check_name(repo: str) -> None:
-    """Refuse a name that is not ``USER/NAME``.
+    """Check that a name is ``USER/NAME``.
 
     Raises:
-        UserError: Saying what is wrong with it.
+        UserError: The name is missing or malformed.
     """
     if not repo:
         raise UserError("--hf_repo is required for stage 15: give --hf_repo USER/NAME")
@@ -41,10 +41,10 @@ def check_name(repo: str) -> None:
 
 
 def check_ready() -> None:
-    """Refuse to start without the client or without a token; asks no server.
+    """Check for the client and a token, without asking a server.
 
     Raises:
-        UserError: Naming what is missing and how to get it.
+        UserError: The client or the token is missing.
     """
     try:
         from huggingface_hub import constants, get_token
@@ -79,7 +79,7 @@ def _status(error: BaseException) -> int | None:
 
 
 def explained(error: Exception, repo: str) -> UserError:
-    """What a failed call means and what to do, in one line."""
+    """Return an error with the cause of a failed call and its fix, in one line."""
     status = _status(error)
     if status == 401:
         return UserError(f"the hub refused the token (401): {_TOKEN}")
@@ -88,7 +88,7 @@ def explained(error: Exception, repo: str) -> UserError:
             f"the token may not write to {repo} ({status}): check the name "
             f"--hf_repo {repo}, and {_TOKEN}"
         )
-    # The client wraps the reason of a failed transfer in an error of its own.
+    # The client wraps the cause of a failed transfer in another error.
     root = _chain(error)[-1]
     reason = " ".join(str(root).split()) or "no reason given"
     reported = f"{type(root).__name__}: {reason[:200]}"
@@ -112,38 +112,38 @@ def explained(error: Exception, repo: str) -> UserError:
 def upload(
     repo: str, files: Mapping[str, Path], message: str, private: bool = False
 ) -> str:
-    """Put files into a repository in one commit: it has all of them, or none.
+    """Upload files to a repository in one commit.
 
-    A repository that does not exist is created: private, or else with its owner's
-    default visibility. One that exists gets a new commit and keeps its visibility and
-    the files that are not named here. Nothing is sent if it has the same files.
+    A missing repository is created, either private or with the default visibility of
+    its owner. An existing one gets a new commit; its visibility and other files stay.
+    Nothing is sent if the repository has the same files.
 
     Args:
         repo: ``USER/NAME``.
-        files: Name in the repository -> file.
-        message: Of the commit.
+        files: Local files by their names in the repository.
+        message: Message of the commit.
         private: Whether the repository must be private.
 
     Returns:
         The address of the repository.
 
     Raises:
-        UserError: The hub refused, cannot be reached, or has a public repository where
-            a private one is asked for; then nothing was sent.
+        UserError: The hub refused, cannot be reached, or has a public repository
+            although a private one is requested (then nothing is sent).
     """
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.utils import disable_progress_bars
 
     if not sys.stderr.isatty():
-        # A log file would get one bar per file, many times.
+        # In a log file the progress bars would fill many lines.
         disable_progress_bars()
     api: Any = HfApi(library_name="espnet-cif-hkd")
     try:
-        # Asked first, because a token may be for this one repository only.
+        # First, because a token may be valid for this repository only.
         if api.repo_exists(repo):
             log(f"stage 15: {repo} exists and gets a new commit")
         else:
-            # None leaves the choice to the owner's default.
+            # None: the default of the owner.
             api.create_repo(repo, exist_ok=True, private=private or None)
             log(f"stage 15: created the repository {repo}")
         found = api.model_info(repo)

@@ -1,4 +1,4 @@
-"""The model card: how to use a shared model, and how it was made."""
+"""The model card: use and origin of a shared model."""
 
 import re
 from collections.abc import Mapping
@@ -15,11 +15,11 @@ from espnet_cif_hkd.recipe.paths import sampling_rate
 from espnet_cif_hkd.recipe.share.packed import Packed
 from espnet_cif_hkd.recipe.share.published import publishable
 
-# Facts that only the maker of a model knows are in this file of the recipe.
+# The file of the recipe with facts that only the maker of the model knows.
 FACTS = Path("conf/model_card.yaml")
-# Keys of it that are text for the card; the others are the hub's metadata.
+# Keys with text for the card; other keys are metadata for the hub.
 _TEXT_KEYS = ("corpus", "notes", "package_url")
-# What pip takes after "NAME @". It must need no escapes between a shell's quotes.
+# Addresses that pip accepts after "NAME @", without characters to escape in quotes.
 _URL = re.compile(r"[a-z+]+://[\w.~:/?#@%&=+,-]+")
 # Options of asr_inference that are also arguments of Speech2Text and change its text.
 _DECODING = (
@@ -31,7 +31,7 @@ _OURS = {"model": ("cif",), "decoder": ("cif",), "encoder": ("cif_conformer",)}
 
 
 def read_facts() -> dict[str, Any]:
-    """What ``conf/model_card.yaml`` says; empty without this file.
+    """Read ``conf/model_card.yaml``; empty without this file.
 
     Raises:
         UserError: The file is not YAML, or not ``key: value`` lines.
@@ -60,9 +60,9 @@ def read_facts() -> dict[str, Any]:
 
 
 def training_command(folder: Path) -> str | None:
-    """The command of ``asr.sh`` that trained, without local paths and credentials.
+    """Return the training command of ``asr.sh`` without local paths and credentials.
 
-    It is in the ``run.sh`` that stage 11 leaves in ``folder``; None without it.
+    It is read from ``run.sh``, which stage 11 writes into ``folder``; None without it.
     """
     script = folder / "run.sh"
     if not script.is_file():
@@ -72,11 +72,11 @@ def training_command(folder: Path) -> str | None:
 
 
 def decoding_options(config_file: str, arguments: str) -> dict[str, Any]:
-    """The options of stage 12 that ``Speech2Text`` takes, too.
+    """Return the options of stage 12 that are also arguments of ``Speech2Text``.
 
     Args:
         config_file: ``--inference_config``; may be empty or missing.
-        arguments: ``--inference_args``, which win.
+        arguments: ``--inference_args``, which take precedence.
     """
     found: dict[str, Any] = {}
     if config_file and Path(config_file).is_file():
@@ -95,7 +95,7 @@ def _call(function: str, first: str, named: Mapping[str, Any]) -> str:
 
 
 def _teacher(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Who taught, from the configuration of the training; empty without a teacher."""
+    """Return the teacher in the training configuration; empty without a teacher."""
     conf = config.get("model_conf") or {}
     criterion = conf.get("criterion_conf") or {}
     teacher = criterion.get("teacher")
@@ -114,18 +114,18 @@ def _results(path: Path) -> str | None:
     text = re.sub(
         r"<!--.*?-->\n*", "", path.read_text(encoding="utf-8"), flags=re.DOTALL
     )
-    # One level down: "Scores" is the heading above.
+    # One heading level down, below "Scores".
     text = re.sub(r"^# RESULTS\n*", "", text)
     return publishable(re.sub(r"^#", "##", text, flags=re.MULTILINE).strip())
 
 
 def build(repo: str, packed: Packed, folder: Path, decoding: Mapping[str, Any]) -> str:
-    """The text of ``README.md``.
+    """Return the text of ``README.md``.
 
     Args:
         repo: ``USER/NAME``.
         packed: The packed model.
-        folder: Where its files have been unpacked.
+        folder: Folder with its unpacked files.
         decoding: Arguments for ``Speech2Text``.
 
     Raises:
@@ -192,6 +192,6 @@ def build(repo: str, packed: Packed, folder: Path, decoding: Mapping[str, Any]) 
 
 
 def _template() -> str:
-    # Lines that hold nothing but a condition leave no line behind.
+    # Template lines with only a condition leave no empty line.
     text = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
     return re.sub(r"^({%[^\n]*%})\n", r"\1", text, flags=re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Stage 14: one zip file with everything that decoding needs."""
+"""Stage 14: a zip file with everything that decoding needs."""
 
 import contextlib
 import dataclasses
@@ -18,7 +18,7 @@ from espnet_cif_hkd.recipe.stages.tokens import tokenizer_files
 
 
 def archive_path(run: Run) -> Path:
-    """The zip file that ``asr.sh`` would write for this run."""
+    """Return the path of the zip file, the same as that of ``asr.sh``."""
     exp, model = run.paths.asr_exp, Path(run.options.inference_asr_model)
     return exp / f"{exp.name}_{model.stem}.zip"
 
@@ -33,11 +33,11 @@ def _link_or_copy(source: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def _folder_for(paths: Sequence[Path], scratch: Path) -> Iterator[Path]:
-    """A folder in which ESPnet packs ``paths`` under the names they have here.
+    """Yield a folder in which ESPnet packs ``paths`` under their names in the recipe.
 
-    ESPnet follows links and then packs what lies outside the working directory under
-    its absolute name, so that an ``exp`` that is a link to another disk would give an
-    archive that is of use on this machine only.
+    ESPnet follows links and packs files outside of the working directory under absolute
+    names. So if ``exp`` is a link to another disk, ESPnet's archive works on this
+    machine only.
     """
     here = Path.cwd().resolve()
     if all(path.resolve().is_relative_to(here) for path in paths):
@@ -71,10 +71,10 @@ def _working_in(folder: Path) -> Iterator[None]:
 
 
 def _name_folder(archive: Path, folder: Path) -> None:
-    """Give ``folder`` an entry of its own beside those of its files.
+    """Add an entry for ``folder`` to the archive.
 
-    Unpacking, ESPnet puts new paths into the configuration for the names of entries
-    only, and a Hugging Face tokenizer is named by its folder.
+    When unpacking, ESPnet changes only paths in the configuration that are names of
+    entries, and the configuration has the folder of a Hugging Face tokenizer.
     """
     with zipfile.ZipFile(archive, "a") as packed:
         packed.writestr(f"{folder.as_posix()}/", b"")
@@ -84,8 +84,7 @@ def pack(run: Run) -> None:
     """Stage 14: pack the model (only with ``--skip_packing false``).
 
     Raises:
-        UserError: Something to pack is missing, or the archive would not be of use on
-            another machine.
+        UserError: A file is missing, or the archive would not work on another machine.
     """
     options, paths = run.options, run.paths
     model = paths.asr_exp / options.inference_asr_model
@@ -124,7 +123,7 @@ def pack(run: Run) -> None:
                 call("espnet2.bin.pack", arguments, log_file, "stage 14")
             if Path(paths.bpemodel).is_dir():
                 _name_folder(part, Path(paths.bpemodel))
-            # Under the name it will have: messages must not tell of the hidden one.
+            # With the final name, because the temporary one must not be in messages.
             check_portable(dataclasses.replace(read_packed(part), archive=target))
         part.replace(target)
     finally:

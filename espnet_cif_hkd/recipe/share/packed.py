@@ -1,4 +1,4 @@
-"""What a packed model consists of, read from its archive."""
+"""The content of a packed model, read from its archive."""
 
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -20,11 +20,11 @@ class Packed:
     Attributes:
         archive: The zip file.
         members: Names of the files in it.
-        size: Bytes of these files together.
-        files: Argument of ``Speech2Text`` -> name of the file in the archive.
+        size: Total size of these files in bytes.
+        files: Names of files in the archive by argument of ``Speech2Text``.
         config_files: The same for configurations.
-        configs: Argument of ``Speech2Text`` -> configuration.
-        meta: All of ``meta.yaml``.
+        configs: Configurations by argument of ``Speech2Text``.
+        meta: Content of ``meta.yaml``.
     """
 
     archive: Path
@@ -51,7 +51,7 @@ def read_packed(archive: Path) -> Packed:
             infos = [info for info in opened.infolist() if not info.is_dir()]
             meta = yaml.safe_load(opened.read("meta.yaml"))
             files, config_files = dict(meta["files"]), dict(meta["yaml_files"])
-            # A name outside the archive is told by check_portable.
+            # check_portable reports a name outside of the archive.
             members = [info.filename for info in infos]
             configs = {
                 key: yaml.safe_load(opened.read(name))
@@ -61,7 +61,9 @@ def read_packed(archive: Path) -> Packed:
     except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{archive} is no packed model ({error}): {_AGAIN}") from error
     except yaml.YAMLError as error:
-        raise UserError(f"{archive} contains what is no YAML: {_AGAIN}") from error
+        raise UserError(
+            f"{archive} contains a file that is no YAML: {_AGAIN}"
+        ) from error
     return Packed(
         *(archive, members, sum(info.file_size for info in infos)),
         *(files, config_files, configs, meta),
@@ -80,14 +82,14 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def check_portable(packed: Packed) -> None:
-    """Refuse an archive that would look for its files on this machine only.
+    """Check that an archive works on other machines.
 
     ESPnet finds the files of an unpacked model by their names in the archive. It packs
-    what a link leads to under another name than the configuration has, or under an
+    the target of a link under another name than in the configuration, or under an
     absolute one.
 
     Raises:
-        UserError: Naming the file and how to mend it.
+        UserError: A file has a wrong name; the message has the fix.
     """
     for name in (*packed.files.values(), *packed.config_files.values()):
         if PurePosixPath(name).is_absolute() or name not in packed.members:

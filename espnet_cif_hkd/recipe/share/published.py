@@ -8,7 +8,8 @@ HIDDEN = "LOCAL_PATH"
 _SECRET = "HIDDEN"
 # scheme://user:password@host/path?query#fragment
 _URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"<>]+", re.IGNORECASE)
-# Absolute paths, on their own or after = : , ( [ { or a quote. A single "/" is text.
+# Absolute paths, at the beginning of a word or after = : , ( [ { or a quote. A single
+# "/" is text.
 _PATH = re.compile(
     r"(?<![^\s=:,;(\[{'\"])(?:~[\w.-]*(?=/)|(?=/[^\s/]))"
     r"(?:/(?:\\ |[^\s'\"=:,;()\[\]{}])*)*|\b[A-Za-z]:\\[^\s'\",;]+"
@@ -27,10 +28,10 @@ _NAMED = re.compile(
 
 
 def publishable(text: str) -> str:
-    """``text`` without absolute paths, credentials and queries of addresses.
+    """Remove absolute paths, credentials and queries of addresses from a text.
 
-    A path becomes ``LOCAL_PATH/NAME`` with its last part, which says what it was; a
-    home folder, or a folder directly in the root, becomes ``LOCAL_PATH`` alone.
+    A path becomes ``LOCAL_PATH/NAME`` with its last part; a home folder, or a folder
+    directly in the root, becomes ``LOCAL_PATH``.
     """
     addresses: list[str] = []
 
@@ -58,14 +59,14 @@ def _named_path(path: str) -> str:
     kind = PureWindowsPath if "\\" in path and ":" in path[:2] else PurePosixPath
     parts = kind(path).parts
     home = len(parts) == 3 and parts[1].lower() in ("home", "users", "user")
-    # Parts are the root, then the names; "~" is a root, too.
+    # The first part is the root; "~" counts as a root, too.
     return HIDDEN if len(parts) < 3 or home else f"{HIDDEN}/{parts[-1]}"
 
 
 def publishable_config(value: Any) -> Any:
-    """A configuration in which every text is :func:`publishable`.
+    """Apply :func:`publishable` to all texts of a configuration.
 
-    ``token_list`` stays: its entries are units, and "/" is one of them.
+    ``token_list`` is not changed: its entries are units, such as "/".
     """
     if isinstance(value, str):
         return publishable(value)

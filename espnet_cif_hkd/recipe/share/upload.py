@@ -17,10 +17,10 @@ from espnet_cif_hkd.recipe.share.published import publishable, publishable_confi
 
 
 def check(run: Run) -> None:
-    """Check before anything runs: the name, the client, the token, the card's facts.
+    """Check name, client, token and ``conf/model_card.yaml`` before anything runs.
 
     Raises:
-        UserError: What is wrong and how to fix it, in one line.
+        UserError: One of them is missing or wrong.
     """
     hub.check_name(run.options.hf_repo)
     hub.check_ready()
@@ -28,7 +28,7 @@ def check(run: Run) -> None:
 
 
 def warn_of_path_tokens(packed: Packed) -> None:
-    """Warn of tokens that espnet_model_zoo 0.1.7 takes for paths in the repository."""
+    """Warn about tokens that espnet_model_zoo 0.1.7 mistakes for paths."""
     tokens = packed.configs["asr_train_config"].get("token_list") or []
     names = {name.split("/")[0] for name in [*packed.members, "README.md"]}
     for token in sorted(names & set(map(str, tokens))):
@@ -42,11 +42,11 @@ def warn_of_path_tokens(packed: Packed) -> None:
 def upload(run: Run) -> None:
     """Stage 15: upload the packed model (only with ``--skip_upload_hf false``).
 
-    The files are those of the archive, unpacked, as ``espnet_model_zoo`` wants them,
+    It uploads the unpacked files of the archive, as ``espnet_model_zoo`` needs them,
     and ``README.md``.
 
     Raises:
-        UserError: No packed model, no token, or the hub refused or broke off.
+        UserError: The packed model or the token is missing, or the upload failed.
     """
     check(run)
     repo = run.options.hf_repo

@@ -1,1 +1,1 @@
-"""The stages of `asr.sh`, one subject a file."""
+"""The stages of ``asr.sh``."""

@@ -1,4 +1,4 @@
-"""Stages 1 and 2: the recipe's own data preparation, speed perturbation."""
+"""Stages 1 and 2: data preparation of the recipe, speed perturbation."""
 
 import os
 import re
@@ -22,7 +22,7 @@ _SCRIPT = Path("local/data.sh")
 
 
 def source_sets(run: Run) -> list[str]:
-    """The data folders that the recipe's local/data.sh has to make."""
+    """Return the data folders that ``local/data.sh`` must make."""
     options = run.options
     names = [] if options.skip_train else [options.train_set]
     if options.valid_set and (not options.skip_train or options.eval_valid_set):
@@ -34,7 +34,7 @@ def run_local_data(options: str) -> None:
     """Run ``local/data.sh`` with ``options`` split at spaces, as ``asr.sh`` does."""
     if not _SCRIPT.is_file():
         raise UserError(f"{_SCRIPT} is missing: the recipe must bring it")
-    # Its Python is the one the engine runs in, whichever python3 stands in PATH.
+    # It uses the Python of the engine, not another python3 in PATH.
     python = {"PYTHON": os.environ.get("PYTHON", sys.executable)}
     status = processes.run(["bash", str(_SCRIPT), *options.split()], python)
     if status != 0:
@@ -45,7 +45,7 @@ def run_local_data(options: str) -> None:
 
 
 def prepare(run: Run) -> None:
-    """Stage 1: ``local/data.sh`` makes ``data/SET`` for every set."""
+    """Stage 1: run ``local/data.sh``, which makes ``data/SET`` for every set."""
     run_local_data(run.options.local_data_opts)
     for name in source_sets(run):
         for file in DATA_FILES:
@@ -58,7 +58,7 @@ def prepare(run: Run) -> None:
 
 
 def factors(text: str) -> list[str]:
-    """The speed factors of ``--speed_perturb_factors``, checked."""
+    """Return the checked speed factors of ``--speed_perturb_factors``."""
     words = text.split()
     for word in words:
         if not re.fullmatch(r"[0-9]*\.?[0-9]+", word) or float(word) <= 0:
@@ -69,7 +69,7 @@ def factors(text: str) -> list[str]:
 
 
 def _sped_up(entry: str, factor: str) -> str:
-    """A Kaldi command that plays ``entry`` faster; stage 3 knows it without sox."""
+    """Return a Kaldi command that changes the speed; stage 3 needs no sox for it."""
     if entry.endswith("|"):
         return f"{entry.rstrip('| ')} | sox -t wav - -t wav - speed {factor} |"
     kind = "-t wav " if entry.lower().endswith(".wav") else ""
@@ -77,10 +77,10 @@ def _sped_up(entry: str, factor: str) -> str:
 
 
 def perturb(source: Path, target: Path, factor: str) -> None:
-    """Write a data folder that is ``source`` played ``factor`` times as fast.
+    """Write a data folder with ``source`` at ``factor`` times the speed.
 
-    Utterances and speakers get the prefix ``sp<factor>-``; ``utt2uniq`` names the
-    utterance each comes from; times in ``segments`` are divided by the factor.
+    Utterances and speakers get the prefix ``sp<factor>-``; ``utt2uniq`` has the
+    original utterance of each; times in ``segments`` are divided by the factor.
     """
     prefix = f"sp{factor}-"
     utt2spk = read_table(source / "utt2spk")
@@ -116,7 +116,7 @@ def perturb(source: Path, target: Path, factor: str) -> None:
 
 
 def combine(sources: list[Path], target: Path) -> None:
-    """Write the union of data folders; a file that one of them lacks is left out."""
+    """Write the union of data folders, without files that one of them does not have."""
     for name in ("utt2spk", "text", "wav.scp", "segments", "spk2gender", "utt2lang"):
         if all((source / name).is_file() for source in sources):
             union: dict[str, str] = {}
@@ -136,7 +136,7 @@ def combine(sources: list[Path], target: Path) -> None:
 
 
 def speed_perturb(run: Run) -> None:
-    """Stage 2: ``data/TRAIN`` at every factor, together in ``data/TRAIN_sp``."""
+    """Stage 2: write ``data/TRAIN`` at all speeds into ``data/TRAIN_sp``."""
     name = run.paths.source_train_set
     source = Path("data") / name
     sources = []

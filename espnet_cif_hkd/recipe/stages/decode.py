@@ -1,4 +1,4 @@
-"""Stage 12: decoding, and how long it took."""
+"""Stage 12: decoding and its duration."""
 
 import re
 import shutil
@@ -23,7 +23,7 @@ from espnet_cif_hkd.recipe.context import Run
 from espnet_cif_hkd.recipe.stages.train import tokens_fingerprint
 
 INPUT_FILES = ("wav.scp", "text", "utt2spk", "feats_type")
-# Below this many utterances a job costs more in start-up than it saves.
+# With fewer utterances than this per job, the start-up costs more time than it saves.
 UTTERANCES_PER_JOB = 40
 _STAMPED = re.compile(
     r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(\d{3}).*?(speech length: (\d+)|best hypo: )"
@@ -50,13 +50,14 @@ def _model_options(run: Run) -> list[str]:
 
 
 def real_time_factor(logs: list[Path], rate: int) -> dict[str, float]:
-    """Read from the log lines of ``asr_inference`` how long decoding took.
+    """Compute the duration of decoding from the logs of ``asr_inference``.
 
-    An utterance begins with ``speech length`` and ends with ``best hypo``; one that
-    was too short to be decoded has no end and is left out.
+    An utterance begins with ``speech length`` and ends with ``best hypo``. An utterance
+    that is too short to be decoded has no end and is left out.
 
     Returns:
-        seconds of audio and of decoding, their ratio, milliseconds per utterance.
+        ``audio`` and ``decoding`` in seconds, their ratio ``rtf``, and ``latency`` in
+        milliseconds per utterance.
     """
     audio = decoding = 0.0
     count = 0
@@ -96,13 +97,13 @@ def _write_rtf(logdir: Path, logs: list[Path], rate: int) -> str:
 
 
 def _collect_outputs(outputs: list[Path], folder: Path, keys: list[str]) -> None:
-    """Join the jobs' results, line by line as ``asr.sh`` does.
+    """Join the results of the jobs line by line, as ``asr.sh`` does.
 
-    Blanks at the end of a line stay: after the name of an utterance without a
-    hypothesis, or where a hypothesis ends in a lone ``▁`` of sentencepiece.
+    Spaces at the end of a line are kept: after the name of an utterance with an empty
+    hypothesis, or if a hypothesis ends with a single ``▁`` of sentencepiece.
 
     Raises:
-        UserError: an utterance is missing; an empty hypothesis has a line, too.
+        UserError: an utterance has no line; an empty hypothesis has one.
     """
     for name in ("token", "token_int", "score", "text"):
         parts = [path / "1best_recog" / name for path in outputs]
@@ -124,7 +125,7 @@ def _collect_outputs(outputs: list[Path], folder: Path, keys: list[str]) -> None
 
 
 def _seconds(run: Run, name: str) -> float:
-    """Seconds of audio in a set; 0 if stage 3 left no lengths."""
+    """Return the seconds of audio in a set; 0 if stage 3 wrote no lengths."""
     path = run.paths.data_feats / name / "utt2num_samples"
     counts = read_table(path).values() if path.is_file() else []
     return sum(map(int, counts)) / run.rate
@@ -140,7 +141,7 @@ def _decode_set(run: Run, name: str) -> None:
     logdir.mkdir(parents=True)
     scp = read_table(data / "wav.scp")
     keys = sorted(scp, key=byte_order)
-    # Several processes on one GPU would each load the model there.
+    # On a GPU one process, because each process would load the model.
     wanted = 1 if options.gpu_inference else options.inference_nj
     jobs = job_count(wanted, len(keys), UTTERANCES_PER_JOB)
     outputs, logs, commands = [], [], []
@@ -173,19 +174,19 @@ def _decode_set(run: Run, name: str) -> None:
     stamps.finish(folder, 12, fingerprint(run, name))
     texts = read_table(folder / "text")
     empty = [key for key in keys if not texts[key]]
-    told = f", {len(empty)} empty ({first_few(empty)})" if empty else ""
-    log(f"{what}: {len(keys)} hypotheses{speed}{told}")
+    note = f", {len(empty)} empty ({first_few(empty)})" if empty else ""
+    log(f"{what}: {len(keys)} hypotheses{speed}{note}")
 
 
 def up_to_date(run: Run, name: str) -> bool:
-    """Whether a run with ``--reuse true`` may keep the hypotheses of a set."""
+    """Whether a run with ``--reuse true`` can keep the hypotheses of a set."""
     folder = run.paths.inference_dir() / name
     needs = ("text", "token", "token_int", "score")
     return stamps.is_done(folder, 12, fingerprint(run, name), needs)
 
 
 def decode(run: Run) -> None:
-    """Stage 12: transcribe the test sets (and the validation set if asked)."""
+    """Stage 12: decode the test sets, and the validation set if requested."""
     options, paths = run.options, run.paths
     stamps.require_model(paths.asr_exp, 11, options.inference_asr_model)
     if options.use_lm:
@@ -209,7 +210,7 @@ def decode(run: Run) -> None:
 
 
 def fingerprint(run: Run, name: str) -> str:
-    """What decoding ``name`` depends on."""
+    """Return the fingerprint of the inputs of decoding the set ``name``."""
     options, paths = run.options, run.paths
     mark = tokens_fingerprint(run).words(
         *(options.inference_args, options.batch_size, options.use_streaming),

@@ -1,4 +1,4 @@
-"""Stage 4: training utterances of a fitting duration, the language model's text."""
+"""Stage 4: select training utterances by duration; text for the language model."""
 
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def _report(
 
 
 def lm_train_text(run: Run) -> str:
-    """The lines of the language model's training text, ``utterance words…``."""
+    """Return the training text of the language model, lines ``utterance words…``."""
     lines = []
     for name in run.paths.lm_train_text.split():
         path = Path(name)
@@ -79,7 +79,7 @@ def lm_train_text(run: Run) -> str:
 
 
 def filter_data(run: Run) -> None:
-    """Stage 4: ``dump/raw/org/SET`` to ``dump/raw/SET`` for training and validation."""
+    """Stage 4: filter ``dump/raw/org/SET`` of training and validation."""
     for name in (run.paths.train_set, run.options.valid_set):
         _filter_set(run, name)
     if run.options.post_process_local_data_opts:
@@ -96,7 +96,7 @@ def filter_data(run: Run) -> None:
 
 
 def fingerprint(run: Run) -> str:
-    """What stage 4 makes depends on."""
+    """Return the fingerprint of the inputs of stage 4."""
     options, feats = run.options, run.paths.data_feats
     mark = stamps.Fingerprint().words(
         run.rate,
@@ -112,7 +112,7 @@ def fingerprint(run: Run) -> str:
 
 
 def up_to_date(run: Run) -> bool:
-    """Whether a run with ``--reuse true`` may skip stage 4."""
+    """Whether a run with ``--reuse true`` can skip stage 4."""
     mark = fingerprint(run)
     return (run.paths.data_feats / "lm_train.txt").is_file() and all(
         stamps.is_done(run.paths.data_feats / name, 4, mark, DUMP_FILES)

@@ -1,4 +1,4 @@
-"""Stage 3: recordings become one audio file per utterance at one sampling rate."""
+"""Stage 3: convert recordings to one audio file per utterance at one rate."""
 
 import os
 import shutil
@@ -47,7 +47,7 @@ R = TypeVar("R")
 
 
 class Row(NamedTuple):
-    """An utterance of the dump, its file, its samples and their channels."""
+    """An utterance of the dump: file, number of samples, number of channels."""
 
     utterance: str
     path: str
@@ -57,7 +57,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Made:
-    """What was made of one recording of ``rate`` Hz; ``clipped`` counts its samples."""
+    """Result of one recording of ``rate`` Hz; ``clipped`` counts clipped samples."""
 
     recording: str
     rate: int
@@ -66,7 +66,7 @@ class Made:
 
 
 def data_sets(run: Run) -> list[str]:
-    """The data folders that stage 3 formats."""
+    """Return the data folders that stage 3 processes."""
     options = run.options
     names = [] if options.skip_train else [run.paths.train_set]
     if options.valid_set and (not options.skip_train or options.eval_valid_set):
@@ -75,13 +75,13 @@ def data_sets(run: Run) -> list[str]:
 
 
 def target_dir(run: Run, name: str) -> Path:
-    """Training and validation sets go to ``org``; stage 4 filters them from there."""
+    """Return the output folder; ``org`` for sets that stage 4 filters."""
     filtered = name in (run.paths.train_set, run.options.valid_set)
     return run.paths.data_feats / ("org" if filtered else "") / name
 
 
 def check_keys(folder: Path, utterances: set[str], allow_empty: bool) -> None:
-    """Refuse a data folder whose files do not list the same utterances.
+    """Check that all files of a data folder have the same utterances.
 
     Raises:
         UserError: a transcript, an audio entry or a speaker is missing.
@@ -143,10 +143,10 @@ class _Formatter:
         self.bytes_to_write = 0
 
     def check(self) -> None:
-        """Refuse what tables and headers show, before any recording is decoded.
+        """Check tables and headers before any recording is decoded.
 
         Raises:
-            UserError: one line that names the fault and its fix.
+            UserError: a table or a recording is wrong.
         """
         if not self.utterances:
             raise UserError(f"{self.folder / 'wav.scp'} lists no recording")
@@ -181,7 +181,7 @@ class _Formatter:
         self.bytes_to_write = int(seconds * self.rate * 2 * shrink)
 
     def _channels(self, segment: Segment, sound: Sound | Header) -> int:
-        """How many channels of a recording an utterance gets."""
+        """Return the number of channels of an utterance."""
         one = self.options.channel or segment.channel is not None
         return 1 if one else sound.channels
 
@@ -234,9 +234,9 @@ class _Formatter:
 def in_threads(
     function: Callable[[T], R], items: Iterable[T], most: int
 ) -> Generator[R, None, None]:
-    """Results in order, while threads work on; close it to stop them.
+    """Yield results in order from threads; closing the generator stops them.
 
-    Decoding and resampling release the interpreter lock.
+    Decoding and resampling release the global interpreter lock.
     """
     workers = max(1, min(most, len(os.sched_getaffinity(0))))
     with ThreadPoolExecutor(workers) as pool:
@@ -286,7 +286,7 @@ def _format_set(run: Run, formatter: _Formatter, name: str) -> None:
 def _report(
     folder: Path, rate: int, rates: Counter[int], clipped: Counter[str], channels: int
 ) -> None:
-    """Log what the audio of a set has that the user may not expect."""
+    """Log resampling, clipping and channels of a set."""
     others = ", ".join(
         f"{n} from {r} Hz" for r, n in sorted(rates.items()) if r != rate
     )
@@ -306,7 +306,7 @@ def _report(
 
 
 def fingerprint(run: Run, name: str) -> str:
-    """What stage 3 makes of the data folder ``name`` depends on."""
+    """Return the fingerprint of the inputs of stage 3 for the data folder ``name``."""
     folder = Path("data") / name
     mark = stamps.Fingerprint().words(run.rate, run.options.audio_format)
     mark.words(run.options.drop_empty_text, run.options.channel)
@@ -319,9 +319,9 @@ def fingerprint(run: Run, name: str) -> str:
 
 
 def format_audio(run: Run) -> None:
-    """Stage 3: ``data/SET`` to ``dump/raw/[org/]SET``.
+    """Stage 3: convert ``data/SET`` to ``dump/raw/[org/]SET``.
 
-    All sets are checked before the first is written.
+    All sets are checked before the first one is written.
     """
     formatters: dict[str, _Formatter] = {}
     for name in data_sets(run):

@@ -1,4 +1,4 @@
-"""Stages 6 to 8: the language model's statistics, training and perplexity."""
+"""Stages 6 to 8: statistics, training and perplexity of the language model."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def _lines(path: str | Path) -> list[str]:
 
 
 def collect_stats(run: Run) -> None:
-    """Stage 6: shapes of the language model's texts."""
+    """Stage 6: collect the shapes of the language model's texts."""
     folder = run.paths.lm_stats_dir
     stamps.require(run.paths.data_feats, 4, ["lm_train.txt"])
     vocabulary = len(read_token_list(run.paths.token_list))
@@ -86,7 +86,7 @@ def _split(run: Run, shape: Path) -> list[str]:
 
 
 def train(run: Run) -> None:
-    """Stage 7: train the language model, resuming from its checkpoint."""
+    """Stage 7: train the language model; resume from its checkpoint."""
     options, paths = run.options, run.paths
     tokens = options.token_type
     needs = [*SHAPES, f"train/text_shape.{tokens}", f"valid/text_shape.{tokens}"]
@@ -121,7 +121,7 @@ def train(run: Run) -> None:
 
 
 def perplexity(run: Run) -> None:
-    """Stage 8: the perplexity of ``--lm_test_text``."""
+    """Stage 8: compute the perplexity of ``--lm_test_text``."""
     options, paths = run.options, run.paths
     stamps.require_model(paths.lm_exp, 7, options.inference_lm)
     _lines(paths.lm_test_text)
@@ -145,21 +145,21 @@ def perplexity(run: Run) -> None:
 
 
 def stats_fingerprint(run: Run) -> str:
-    """What stage 6 depends on."""
+    """Return the fingerprint of the inputs of stage 6."""
     config = [run.options.lm_config] if run.options.lm_config else []
     mark = tokens_fingerprint(run).words(run.options.lm_args)
     return mark.files(_train_text(run), run.paths.lm_dev_text, *config).hexdigest()
 
 
 def fingerprint(run: Run) -> str:
-    """What stage 7 depends on."""
+    """Return the fingerprint of the inputs of stage 7."""
     options = run.options
     mark = stamps.Fingerprint().words(stats_fingerprint(run), options.ngpu)
     return mark.words(options.lm_fold_length, options.num_splits_lm).hexdigest()
 
 
 def perplexity_fingerprint(run: Run) -> str:
-    """What stage 8 depends on."""
+    """Return the fingerprint of the inputs of stage 8."""
     mark = stamps.Fingerprint().words(fingerprint(run), run.options.inference_lm)
     mark.files(run.paths.lm_exp / run.options.inference_lm)
     return mark.files(run.paths.lm_test_text).hexdigest()

@@ -1,4 +1,4 @@
-"""The files that scoring leaves: ``result.txt`` like sclite's, ``RESULTS.md``."""
+"""The files of scoring: ``result.txt`` in the format of sclite, ``RESULTS.md``."""
 
 import importlib.metadata
 import math
@@ -17,7 +17,7 @@ _COLUMNS = ("Corr", "Sub", "Del", "Ins", "Err", "S.Err")
 
 @dataclass(frozen=True)
 class ScoredUtterance:
-    """One utterance's alignment."""
+    """The alignment of one utterance."""
 
     speaker: str
     utterance: str
@@ -26,16 +26,16 @@ class ScoredUtterance:
 
 @dataclass(frozen=True)
 class Sums:
-    """Counts over some utterances."""
+    """Sums over utterances."""
 
     sentences: int
     words: int
     counts: tuple[int, int, int, int, int, int]
 
     def percentages(self) -> list[float]:
-        """Per cent of the words; of the sentences for the last column.
+        """Return percentages of the words; the last one is of the sentences.
 
-        Rounded to one place as sclite does, halves upwards: 1 of 16 is 6.3.
+        Rounded to one decimal place as in sclite, halves upwards: 1 of 16 is 6.3.
         """
         wholes = [self.words] * (len(self.counts) - 1) + [self.sentences]
         return [
@@ -45,7 +45,7 @@ class Sums:
 
 
 def sums(utterances: Sequence[ScoredUtterance]) -> Sums:
-    """Add up correct, substituted, deleted, inserted, errors, wrong sentences."""
+    """Sum up correct, substituted, deleted, inserted, errors and wrong sentences."""
     found = [item.alignment for item in utterances]
     return Sums(
         len(found),
@@ -85,7 +85,7 @@ def _table(
 
 
 def summary_row(utterances: Sequence[ScoredUtterance]) -> str:
-    """The totals in words, for the terminal."""
+    """Return the totals as one line for the terminal."""
     total = sums(utterances)
     cells = zip(_COLUMNS, total.percentages())
     shown = ", ".join(f"{name} {value:.1f}" for name, value in cells)
@@ -111,10 +111,10 @@ def _aligned(item: ScoredUtterance) -> list[str]:
 
 
 def result_text(utterances: Sequence[ScoredUtterance], name: str) -> str:
-    """The text of ``result.txt``: sums by speaker, then every alignment.
+    """Return the text of ``result.txt``: sums by speaker, then all alignments.
 
-    The line with ``Sum/Avg`` has the columns of sclite's, so that ESPnet's
-    ``show_asr_result.sh`` reads it.
+    The line ``Sum/Avg`` has the columns of sclite, so ESPnet's ``show_asr_result.sh``
+    can read it.
     """
     speakers: dict[str, list[ScoredUtterance]] = {}
     for item in utterances:
@@ -170,7 +170,7 @@ def _scores(path: Path) -> str | None:
 
 
 def results_md(exp: Path) -> str:
-    """Tables of all scores under an experiment, like ``show_asr_result.sh``'s."""
+    """Return tables of all scores of an experiment, as ``show_asr_result.sh`` does."""
     lines = _environment()
     for folder in [exp, *sorted(path for path in exp.rglob("*") if path.is_dir())]:
         found = sorted(folder.glob("*/*/score_*/result.txt"))

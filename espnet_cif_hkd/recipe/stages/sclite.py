@@ -1,11 +1,11 @@
-"""Aligning a hypothesis with its reference exactly as NIST's sclite does.
+"""Alignment of a hypothesis with its reference, equal to that of NIST's sclite.
 
-sclite charges 4 for a substitution and 3 for an insertion or a deletion, and takes
-the cheapest alignment. Often several are cheapest, and they can differ in the number
-of errors: three substitutions cost as much as two insertions and two deletions.
-Libraries break such ties differently (kaldialign 0.12's ``sclite_mode``) or weigh all
-errors alike (jiwer, rapidfuzz), so their totals differ from sclite's; the order of
-preference below reproduces sclite 2.10 on every pair tried (see the tests).
+sclite uses the alignment with the lowest cost; a substitution costs 4, an insertion or
+deletion 3. Often several alignments have the lowest cost but different numbers of
+errors: three substitutions cost as much as two insertions and two deletions. Libraries
+resolve such ties differently (kaldialign 0.12 with ``sclite_mode``) or have equal costs
+(jiwer, rapidfuzz), so their totals differ from those of sclite. The order of preference
+below gave the result of sclite 2.10 for every tested pair (see the tests).
 """
 
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ import numpy as np
 
 SUBSTITUTION = 4
 INDEL = 3
-# sclite's name for "no word": it neither counts nor aligns such a token.
+# sclite's symbol for "no word": such a token is neither counted nor aligned.
 NULL_WORD = "@"
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """Pairs of (reference, hypothesis) tokens; ``None`` where one has no partner.
+    """Pairs of (reference, hypothesis) tokens; ``None`` for a missing token.
 
     ``marks`` has a letter for each pair: C (correct), S, D or I.
     """
@@ -51,12 +51,12 @@ class Alignment:
 
     @property
     def n_ref(self) -> int:
-        """Tokens of the reference."""
+        """Number of tokens of the reference."""
         return len(self.marks) - self.inserted
 
 
 def fold_case(token: str) -> str:
-    """Letters A to Z in lower case: sclite compares bytes, so only those."""
+    """Change A to Z to lower case, and no other letters, as sclite does."""
     return "".join(c.lower() if c.isascii() else c for c in token)
 
 
@@ -68,7 +68,7 @@ def align(
     Args:
         reference: tokens of the reference.
         hypothesis: tokens of the hypothesis.
-        fold: compare without regard to case, as sclite does by default.
+        fold: ignore case, as sclite does by default.
     """
     reference = [token for token in reference if token != NULL_WORD]
     hypothesis = [token for token in hypothesis if token != NULL_WORD]
@@ -80,7 +80,7 @@ def align(
     marks: list[str] = []
     while row or column:
         here = costs[row, column]
-        # Among equally cheap last steps a pair goes first, then an insertion.
+        # Among last steps of equal cost, a pair is preferred, then an insertion.
         differs = row and column and ref[row - 1] != hyp[column - 1]
         pair = SUBSTITUTION if differs else 0
         if row and column and costs[row - 1, column - 1] + pair == here:
@@ -99,7 +99,7 @@ def align(
 
 
 def _costs(ref: Sequence[str], hyp: Sequence[str]) -> "np.ndarray":
-    """The cheapest cost of aligning every pair of prefixes, ``(R + 1, H + 1)``."""
+    """Return the lowest cost for every pair of prefixes, ``(R + 1, H + 1)``."""
     numbers: dict[str, int] = {}
     coded_ref = [numbers.setdefault(token, len(numbers)) for token in ref]
     coded_hyp = np.array(
@@ -113,6 +113,6 @@ def _costs(ref: Sequence[str], hyp: Sequence[str]) -> "np.ndarray":
         current = above + INDEL
         paired = above[:-1] + SUBSTITUTION * (coded_hyp != token)
         current[1:] = np.minimum(current[1:], paired)
-        # An insertion costs INDEL more than the cell to the left, whatever led there.
+        # An insertion costs INDEL more than the cell to the left.
         costs[row] = np.minimum.accumulate(current - inserted) + inserted
     return costs

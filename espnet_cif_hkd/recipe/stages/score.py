@@ -1,4 +1,4 @@
-"""Stage 13: character, word and token error rates with sclite's numbers."""
+"""Stage 13: character, word and token error rates, equal to those of sclite."""
 
 import tempfile
 from pathlib import Path
@@ -21,7 +21,7 @@ UNITS = {"cer": "char", "wer": "word", "ter": "bpe"}
 def _tokenize(
     run: Run, unit: str, cleaner: str, texts: list[str], log_file: Path
 ) -> list[list[str]]:
-    """Cut texts into units with ESPnet's tokenizers."""
+    """Split texts into units by ESPnet's tokenizers."""
     options = run.options
     extra = ["--bpemodel", run.paths.bpemodel]
     if unit != "bpe":
@@ -50,13 +50,13 @@ def _tokenize(
 
 
 def paired_texts(reference: Path, hypothesis: Path) -> list[tuple[str, str, str]]:
-    """``(utterance, reference, hypothesis)`` for every utterance, sorted by id.
+    """Return ``(utterance, reference, hypothesis)`` for all utterances, sorted by id.
 
-    Scoring tools pair the lines of two files, so that one missing line shifts all
-    later ones; here an utterance in one file only is an error.
+    Other scoring tools pair the lines of two files, so a missing line shifts all lines
+    after it. Here an utterance that is only in one file is an error.
 
     Raises:
-        UserError: naming the utterances that one of the files lacks.
+        UserError: one of the files lacks utterances.
     """
     refs = read_table(reference, "run stage 3 first")
     hyps = read_table(hypothesis, "run stage 12 first")
@@ -71,7 +71,7 @@ def paired_texts(reference: Path, hypothesis: Path) -> list[tuple[str, str, str]
 
 
 def score_set(run: Run, name: str, kind: str) -> str:
-    """Score one set by one kind of unit; returns the summary line."""
+    """Score one set in one kind of unit; return the summary line."""
     data, folder = run.paths.data_feats / name, run.paths.inference_dir() / name
     target = folder / f"score_{kind}"
     stamps.begin(target, 13)

@@ -1,4 +1,4 @@
-"""What stages 6 and 10 share: collect shapes and sums, once or by several jobs."""
+"""Common part of stages 6 and 10: collect shapes and sums by one or several jobs."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from espnet_cif_hkd.io.tables import read_lines, split_evenly
 from espnet_cif_hkd.recipe.checks.stamps import Fingerprint
 from espnet_cif_hkd.recipe.commands import call, job_count, run_jobs
 
-# Below this many utterances a job costs more in start-up than it saves.
+# With fewer utterances than this per job, the start-up costs more time than it saves.
 UTTERANCES_PER_JOB = 4000
 
 
@@ -26,12 +26,12 @@ def collect(
 
     Args:
         module: ``espnet2.bin.asr_train`` or ``espnet2.bin.lm_train``.
-        folder: the statistics folder; its ``logdir`` gets the work of each job.
-        keys: ``train`` and ``valid``: the prefix of their key files, and the lines to
-            be shared among the jobs.
-        arguments: makes the command line of job n, whose output goes to the folder.
-        wanted_jobs: at most so many processes.
-        what: what is running, for messages.
+        folder: the statistics folder; its ``logdir`` gets the output of each job.
+        keys: for ``train`` and ``valid``, the prefix of the key files, and the lines to
+            distribute over the jobs.
+        arguments: makes the command line of job n with an output folder.
+        wanted_jobs: largest number of processes.
+        what: name of the task, for messages.
 
     Returns:
         The output folders of the jobs, in order.
@@ -39,7 +39,7 @@ def collect(
     logdir = folder / "logdir"
     if logdir.exists():
         shutil.rmtree(logdir)
-    # Shards of the old statistics: asr.sh would train on them.
+    # Old shards must go, because asr.sh would train on them.
     for done in folder.glob("splits*/.done"):
         done.unlink()
     logdir.mkdir(parents=True)
@@ -67,8 +67,8 @@ def aggregate(
 ) -> None:
     """Join the jobs' statistics in ``folder/{train,valid}``.
 
-    ``text_shape.<token_type>`` is ``text_shape`` with the number of tokens appended,
-    from which ESPnet's batch samplers compute the size of an output.
+    ``text_shape.<token_type>`` is ``text_shape`` with the size of the vocabulary, from
+    which ESPnet's batch samplers compute the size of an output.
     """
     command = [word for path in outputs for word in ("--input_dir", str(path))]
     command += ["--output_dir", str(folder)] + ([] if sums else ["--skip_sum_stats"])
@@ -85,10 +85,10 @@ def aggregate(
 
 
 def split_scps(scps: list[Path], number: int, folder: Path) -> None:
-    """Cut key files into ``number`` shards, unless ``folder`` has those of them.
+    """Split key files into ``number`` shards, unless ``folder`` has these shards.
 
-    ``folder/.done`` marks finished shards, as for ``asr.sh``; its content is the
-    fingerprint of their sources. Shards without such content are made again.
+    ``folder/.done`` marks complete shards, as in ``asr.sh``; it contains the
+    fingerprint of their sources. Shards without a fingerprint are made again.
     """
     done = folder / ".done"
     mark = Fingerprint().words(number).files(*scps).hexdigest() + "\n"

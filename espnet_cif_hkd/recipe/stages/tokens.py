@@ -13,7 +13,7 @@ from espnet_cif_hkd.recipe.context import Run
 
 
 def read_token_list(path: str | Path) -> list[str]:
-    """The tokens of a ``tokens.txt``, checked for ESPnet's conventions.
+    """Read the tokens of ``tokens.txt`` and check ESPnet's conventions.
 
     Raises:
         UserError: the file is missing, has a token twice, or does not begin with
@@ -95,7 +95,7 @@ def _bpe(run: Run, part: Path) -> None:
         raise failed(
             f"sentencepiece with --nbpe {options.nbpe}", log_file, error
         ) from (error)
-    # The first three pieces are <unk>, <s> and </s>, which have names of their own.
+    # The first three pieces, <unk>, <s> and </s>, have other names in the token list.
     pieces = [line.split("\t")[0] for line in read_lines(folder / "bpe.vocab")[3:]]
     tokens = [options.blank, options.oov, *pieces, options.sos_eos]
     write_text(part, "".join(f"{token}\n" for token in tokens))
@@ -112,17 +112,17 @@ def _hugging_face(run: Run, part: Path) -> None:
 
 
 def check_restored(run: Run, most: int = 2000) -> None:
-    """Refuse a Hugging Face tokenizer that does not restore text.
+    """Check that a Hugging Face tokenizer restores texts.
 
-    Hypotheses are made of tokens, references are not: BERT's own tokenizer turns DON'T
-    into "don ' t", and every such word would count as wrong.
+    Hypotheses are joined from tokens, references are not: BERT's own tokenizer changes
+    DON'T to "don ' t", so every such word would count as an error.
 
     Args:
         run: the run; with another token type there is nothing to check.
-        most: how many training texts are looked at.
+        most: largest number of training texts to check.
 
     Raises:
-        UserError: more than one text in a hundred changes, apart from case.
+        UserError: more than 1 % of the texts change, apart from case.
     """
     if run.options.token_type != "hugging_face":
         return
@@ -159,7 +159,7 @@ _MAKERS = {
 
 
 def make_token_list(run: Run) -> None:
-    """Stage 5: write the token list, and for bpe the sentencepiece model."""
+    """Stage 5: write the token list, and the sentencepiece model for bpe."""
     folder = run.paths.token_list.parent
     stamps.begin(folder, 5)
     part = folder / "tokens.txt.part"
@@ -172,10 +172,10 @@ def make_token_list(run: Run) -> None:
 
 
 def tokenizer_files(run: Run) -> list[Path]:
-    """What, beside the token list, makes tokens of text and text of tokens.
+    """Return the files of the tokenizer, without the token list.
 
-    That is the sentencepiece model, the files in the folder of a Hugging Face
-    tokenizer (none where a hub name stands for it), or nothing.
+    These are the sentencepiece model, the files in the folder of a Hugging Face
+    tokenizer (none for a hub name), or none.
     """
     path = Path(run.paths.bpemodel)
     if run.options.token_type == "bpe":
@@ -186,7 +186,7 @@ def tokenizer_files(run: Run) -> list[Path]:
 
 
 def fingerprint(run: Run) -> str:
-    """What the token list depends on."""
+    """Return the fingerprint of the inputs of stage 5."""
     options = run.options
     mark = stamps.Fingerprint().words(
         *(options.token_type, options.cleaner, options.g2p, options.nlsyms_txt),
@@ -205,6 +205,6 @@ def fingerprint(run: Run) -> str:
 
 
 def up_to_date(run: Run) -> bool:
-    """Whether a run with ``--reuse true`` may skip stage 5."""
+    """Whether a run with ``--reuse true`` can skip stage 5."""
     needs = ["tokens.txt"] + (["bpe.model"] if run.options.token_type == "bpe" else [])
     return stamps.is_done(run.paths.token_list.parent, 5, fingerprint(run), needs)

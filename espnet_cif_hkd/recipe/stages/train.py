@@ -1,4 +1,4 @@
-"""Stages 10 and 11: the recogniser's statistics and training."""
+"""Stages 10 and 11: statistics and training of the recogniser."""
 
 import argparse
 import re
@@ -22,7 +22,7 @@ MODULE = "espnet2.bin.asr_train"
 
 
 def text_options(run: Run) -> list[str]:
-    """How the recogniser's training reads text."""
+    """Return the options of the training for reading text."""
     options, paths = run.options, run.paths
     return [
         *("--use_preprocessor", "true"),
@@ -35,7 +35,7 @@ def text_options(run: Run) -> list[str]:
 
 
 def config_options(run: Run) -> list[str]:
-    """The configuration file and the sampling rate of the front end."""
+    """Return the options for the configuration file and the sampling rate."""
     config = run.options.asr_config
     return [
         *(["--config", config] if config else []),
@@ -52,7 +52,7 @@ def _data(kind: str, folder: Path) -> list[str]:
 
 
 def collect_stats(run: Run) -> None:
-    """Stage 10: shapes of speech and text, sums for the normalisation."""
+    """Stage 10: collect shapes of speech and text, and sums for the normalisation."""
     options, paths = run.options, run.paths
     train_dir, valid_dir = paths.train_dir, paths.data_feats / options.valid_set
     for folder in (train_dir, valid_dir):
@@ -109,7 +109,7 @@ def _shards(run: Run) -> Path:
 
 
 def _split(run: Run) -> None:
-    """Cut data and shapes into shards, if ``--num_splits_asr`` asks for several."""
+    """Split data and shapes into shards, if ``--num_splits_asr`` is above 1."""
     folder, shapes = dropped.sources(run, "train")
     if run.options.num_splits_asr > 1:
         sources = [folder / "wav.scp", folder / "text", shapes / "speech_shape"]
@@ -133,7 +133,7 @@ def _train_data(run: Run) -> list[str]:
 
 
 def training_arguments(run: Run) -> list[str]:
-    """The command line of stage 11."""
+    """Return the command line of stage 11."""
     options, paths = run.options, run.paths
     valid_dir, shapes = dropped.sources(run, "valid")
     normalize: list[str] = []
@@ -163,7 +163,7 @@ def training_arguments(run: Run) -> list[str]:
 
 
 def train(run: Run) -> None:
-    """Stage 11: train the recogniser, resuming from its checkpoint if it has one."""
+    """Stage 11: train the recogniser; resume from its checkpoint if there is one."""
     options, paths = run.options, run.paths
     stamps.require(paths.asr_stats_dir, 10, _stats_needs(run))
     for folder in (paths.train_dir, paths.data_feats / options.valid_set):
@@ -185,7 +185,7 @@ def train(run: Run) -> None:
 
 
 def tokens_fingerprint(run: Run) -> stamps.Fingerprint:
-    """How text becomes tokens."""
+    """Return a fingerprint of the conversion of text to tokens."""
     options = run.options
     mark = stamps.Fingerprint().words(
         *(options.token_type, options.nlsyms_txt, options.cleaner, options.g2p)
@@ -198,12 +198,12 @@ def _sets(run: Run) -> list[str]:
 
 
 def stats_fingerprint(run: Run) -> str:
-    """What stage 10 depends on."""
+    """Return the fingerprint of the inputs of stage 10."""
     options, feats = run.options, run.paths.data_feats
     mark = tokens_fingerprint(run)
     mark.words(options.fs, options.asr_args, options.feats_normalize)
     for name in _sets(run):
-        # The tables name audio files; this changes when their content does.
+        # The tables have names of audio files; this changes with their content.
         mark.words(stamps.recorded(feats / "org" / name, 3, "fingerprint"))
         tables = ("wav.scp", "text", "utt2num_samples")
         mark.files(*(feats / name / table for table in tables))
@@ -213,14 +213,14 @@ def stats_fingerprint(run: Run) -> str:
 
 
 def fingerprint(run: Run) -> str:
-    """What stage 11 depends on."""
+    """Return the fingerprint of the inputs of stage 11."""
     options = run.options
     mark = stamps.Fingerprint().words(
         *(stats_fingerprint(run), options.pretrained_model, options.ngpu),
         *(options.ignore_init_mismatch, options.num_splits_asr),
         *(options.asr_speech_fold_length, options.asr_text_fold_length),
     )
-    # Parameters to start from, here or in --init_param of --asr_args.
+    # Initial parameters: --pretrained_model, or --init_param in --asr_args.
     words = re.split(r"[\s:=,]+", f"{options.asr_args} {options.pretrained_model}")
     mark.files(*(word for word in words if Path(word).is_file()))
     args = argparse.Namespace(model_conf=_model_conf(run))
@@ -229,7 +229,7 @@ def fingerprint(run: Run) -> str:
 
 
 def _data_fingerprint(run: Run) -> str:
-    """What the recogniser learns from; a training cannot go on from other data."""
+    """Return the fingerprint of the training data, which a resumed training needs."""
     tables = ("text", "utt2num_samples")
     mark = stamps.Fingerprint()
     mark.files(*dropped.listings(run))
@@ -237,10 +237,10 @@ def _data_fingerprint(run: Run) -> str:
 
 
 def _model_conf(run: Run) -> dict[str, Any]:
-    """``model_conf`` of --asr_config with the changes of --asr_args.
+    """Return ``model_conf`` of --asr_config with the changes of --asr_args.
 
-    Nothing of a configuration that cannot be read: the checks before training report
-    it.
+    Empty for a configuration that cannot be read, which the checks before the training
+    report.
     """
     import yaml
     from espnet2.utils.nested_dict_action import NestedDictAction
@@ -262,6 +262,6 @@ def _model_conf(run: Run) -> dict[str, Any]:
 
 
 def stats_up_to_date(run: Run) -> bool:
-    """Whether a run with ``--reuse true`` may skip stage 10."""
+    """Whether a run with ``--reuse true`` can skip stage 10."""
     mark = stats_fingerprint(run)
     return stamps.is_done(run.paths.asr_stats_dir, 10, mark, _stats_needs(run))

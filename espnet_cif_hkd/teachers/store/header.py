@@ -1,4 +1,4 @@
-"""Whose targets a store holds: its ``header.json``."""
+"""``header.json`` of a store: teacher, options and format of the targets."""
 
 import json
 import logging
@@ -14,21 +14,21 @@ from espnet_cif_hkd.teachers.payload import Payload
 FORMAT = 2
 HEADER = "header.json"
 CACHE = ".files.json"  # hashes of the teacher's large files
-# Where a teacher is and how large things are: for messages, not compared.
+# Names and sizes, which are not compared.
 _NOT_COMPARED = ("name", "revision", "num_layers", "n_tokens", "alignment")
 _CURE = "correct the configuration, or dump into another folder"
 
 
 @dataclass(frozen=True)
 class StoreHeader:
-    """What the targets of a store are.
+    """Content of ``header.json``.
 
     Attributes:
         payload: kind, width and coding of the targets.
-        teacher: what :meth:`AbsTeacher.describe` gave; ``layer`` is counted from the
+        teacher: result of :meth:`AbsTeacher.describe`; ``layer`` counts from the
             embedding.
-        fingerprint: of the teacher's content; None for a store of version 0.2.
-        old_fingerprint: what version 0.2 wrote instead.
+        fingerprint: hash of the teacher's content; None for a store of version 0.2.
+        old_fingerprint: fingerprint in the format of version 0.2.
     """
 
     payload: Payload
@@ -38,10 +38,10 @@ class StoreHeader:
 
     @classmethod
     def read(cls, folder: Path) -> "StoreHeader":
-        """Header of the store in ``folder``.
+        """Read the header of the store in ``folder``.
 
         Raises:
-            UserError: there is none, or it is damaged or of an unknown format.
+            UserError: the header is missing, damaged or of an unknown format.
         """
         path = folder / HEADER
         again = "restore it from a copy, or delete the store and dump it again"
@@ -68,10 +68,10 @@ class StoreHeader:
         )
 
     def write(self, folder: Path) -> None:
-        """Write the header; it is complete as soon as it has its name.
+        """Write the header; the file appears only when it is complete.
 
         Raises:
-            OSError: as the system's.
+            OSError: the file cannot be written.
         """
         values = {
             "format": FORMAT,
@@ -84,13 +84,13 @@ class StoreHeader:
 
 
 def check_header(folder: Path, header: StoreHeader, teacher: AbsTeacher[Any]) -> None:
-    """Refuse a store that was made for something else; reads the teacher's files.
+    """Check that a store was made for ``teacher`` and its current files.
 
-    A teacher is the same wherever its files are. A store stays usable, with a warning,
-    where they cannot be found.
+    The path of the teacher does not matter. If the files are not on this machine, a
+    warning is logged and the store is accepted.
 
     Raises:
-        UserError: names what differs.
+        UserError: the teacher, its content or an option differs.
     """
     _check_options(folder, header, teacher)
     asked = teacher.describe()
@@ -105,15 +105,15 @@ def check_header(folder: Path, header: StoreHeader, teacher: AbsTeacher[Any]) ->
                     f"here to compare; {_CURE}"
                 )
         logging.warning(
-            "teacher_store %s: the files of teacher %s are not here, so that nobody "
-            "can see whether they have changed; the store is used",
+            "teacher_store %s: the files of teacher %s are not on this machine; the "
+            "store is used without checking whether they have changed",
             folder,
             asked.get("name"),
         )
     elif header.old_fingerprint is not None:
         logging.warning(
-            "teacher_store %s: version 0.2 made it, and its teacher's content is not "
-            "compared before the next dump_teacher",
+            "teacher_store %s: version 0.2 made it; the content of its teacher is only "
+            "compared by the next dump_teacher",
             folder,
         )
     elif header.fingerprint != found:
@@ -121,7 +121,7 @@ def check_header(folder: Path, header: StoreHeader, teacher: AbsTeacher[Any]) ->
 
 
 def other_content(folder: Path, teacher: AbsTeacher[Any]) -> UserError:
-    """The refusal of a store whose teacher has changed."""
+    """Return the error for a store whose teacher has changed."""
     return UserError(
         f"teacher_store {folder}: made with other weights, another tokenizer or "
         f"another config.json than teacher {teacher.describe().get('name')} has now; "
@@ -168,7 +168,7 @@ def _made_for(folder: Path, field: str, made: object, asked: object) -> UserErro
 
 
 def dump_hint() -> str:
-    """How a store is filled, for messages."""
+    """Return the command that fills a store, for messages."""
     return (
         "run: python3 -m espnet_cif_hkd.cli.dump_teacher with the texts of training "
         "and validation (it adds what is missing)"

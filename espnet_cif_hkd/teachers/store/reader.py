@@ -1,9 +1,9 @@
-"""Targets on disk, found by the keys of their items.
+"""Reads targets from a store by the keys of their items.
 
-A store is a folder: ``header.json`` says whose targets these are, and each
-``shard-NNNNN.safetensors`` holds some items. A shard is complete as soon as it has its
-name. Of each item 12 bytes of an index are in memory; shards are opened when they are
-needed, and only a bounded number of them stays open.
+A store is a folder with ``header.json``, which describes the targets, and files
+``shard-NNNNN.safetensors`` with the items. A shard gets its name only when it is
+complete. The index in memory has 12 bytes for each item. Shards are opened when they
+are needed, and a bounded number of them stays open.
 """
 
 from bisect import bisect_right
@@ -41,7 +41,7 @@ Place = tuple[int, int, int]  # number of a shard, first row, row after the last
 
 
 def shard_paths(folder: Path) -> list[Path]:
-    """The complete shards of a store, in the order of their numbers."""
+    """Return the complete shards of a store, sorted by number."""
     return sorted(
         path for path in folder.glob("shard-*") if path.suffix in (SUFFIX, v1.SUFFIX)
     )
@@ -52,10 +52,10 @@ class StoreReader:
 
     Args:
         folder: the store.
-        payload: of its targets.
+        payload: kind and width of its targets.
 
     Raises:
-        UserError: a shard is damaged, or cannot be read now.
+        UserError: a shard is damaged or cannot be read.
     """
 
     def __init__(self, folder: Path, payload: Payload):
@@ -64,7 +64,7 @@ class StoreReader:
         self._open: OrderedDict[int, Shard] = OrderedDict()
         self._layouts: list[Layout] = []
         self._ends: list[int] = []
-        # The first eight bytes of each key, and the number of its item.
+        # The first eight bytes of each key, and the index of its item.
         self._prefixes = np.zeros(0, dtype=np.uint64)
         self._numbers = np.zeros(0, dtype=np.uint32)
         self.add(shard_paths(folder))
@@ -73,7 +73,7 @@ class StoreReader:
         return len(self._numbers)
 
     def add(self, paths: Sequence[Path]) -> None:
-        """Read more shards; one of them is open at a time."""
+        """Add shards to the index; only one of them is open at a time."""
         parts = [self._prefixes]
         for path in paths:
             shard = self._opened(path)
@@ -89,19 +89,19 @@ class StoreReader:
         self._numbers = np.concatenate([self._numbers, new])[order]
 
     def find(self, keys: Sequence[bytes]) -> list[Place | None]:
-        """For each key its shard and the rows there, or None."""
+        """Return shard and rows of each key; None for a key that is not stored."""
         wanted = _prefixes(np.array(keys, dtype=KEY))
         begins = np.searchsorted(self._prefixes, wanted)
         ends = np.searchsorted(self._prefixes, wanted, side="right")
         candidates: list[tuple[int, int, int]] = []
         for n in np.flatnonzero(begins < ends).tolist():
-            # Different keys may begin alike, however rarely.
+            # Different keys may have the same first bytes, although rarely.
             for number in self._numbers[begins[n] : ends[n]].tolist():
                 shard = bisect_right(self._ends, number)
                 first = self._ends[shard - 1] if shard else 0
                 candidates.append((shard, number - first, n))
         found: list[Place | None] = [None] * len(keys)
-        # Shard by shard, so that each one is opened once.
+        # Shard by shard, so that each is opened only once.
         for number, item, n in sorted(candidates):
             rows = self._shard(number).find(item, keys[n])
             if rows is not None:
@@ -109,10 +109,11 @@ class StoreReader:
         return found
 
     def read(self, places: Sequence[Place]) -> tuple[list[int], Arrays]:
-        """Rows of each item that was found, and the arrays of all, one after the other.
+        """Read the rows of items.
 
         Returns:
-            Rows of each item, and (R, width) arrays by the names of the payload.
+            Number of rows of each item, and the concatenated arrays (R, width) by the
+            names of the payload.
         """
         sizes = [end - begin for _, begin, end in places]
         ends = np.cumsum([0, *sizes]).tolist()
@@ -148,11 +149,12 @@ def _prefixes(keys: np.ndarray) -> np.ndarray:
 
 
 class StoredTeacher(TextTeacher):
-    """A teacher whose targets are read from a store, of any kind of payload.
+    """A teacher whose targets are read from a store, for any payload.
 
     Args:
         folder: the store.
-        teacher: the teacher that it must have been made for; it is not opened.
+        teacher: the teacher of the configuration, for comparison with the header; it is
+            not opened.
     """
 
     def __init__(self, folder: str, teacher: AbsTeacher[Any]):
@@ -163,18 +165,18 @@ class StoredTeacher(TextTeacher):
 
     @classmethod
     def from_conf(cls, *args: Any, **kwargs: Any) -> "StoredTeacher":
-        """Not used: ``build_text_teacher`` makes stored teachers of all classes."""
+        """Not used: ``build_text_teacher`` builds stored teachers."""
         raise NotImplementedError
 
     def __getstate__(self) -> dict[str, Any]:
-        # Open files are not sent to other processes.
+        # Open files cannot be sent to other processes.
         return {**self.__dict__, "_reader": None}
 
     def open(self) -> StoreReader:
         """Open the store, unless it is open.
 
         Raises:
-            UserError: it is missing, damaged or made for something else.
+            UserError: the store is missing, damaged or made for another configuration.
         """
         if self._reader is None:
             header = StoreHeader.read(self.folder)

@@ -1,8 +1,8 @@
-"""One file of a store: some items with their targets, a ``safetensors`` file.
+"""One file of a store: items with their targets, a ``safetensors`` file.
 
-Its tensors are ``keys`` (S, 16) uint8 in ascending order, ``starts`` (S + 1,) int64
-rows, and those of the payload, (R, width) each: item s has the rows from ``starts[s]``
-to ``starts[s + 1]``.
+Its tensors are ``keys`` (S, 16) uint8 in ascending order, ``starts`` (S + 1,) int64,
+and the arrays of the payload, (R, width). Item s has the rows from ``starts[s]`` to
+``starts[s + 1]``.
 """
 
 import errno
@@ -43,12 +43,12 @@ _SCARCE = {
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a shard has its arrays.
+    """Positions of the arrays in the file of a shard.
 
     Attributes:
         n_items, n_rows: S and R.
-        keys, starts: bytes of the file before these arrays.
-        arrays: bytes before each array of the payload, and bytes of a row of it.
+        keys, starts: offsets of these arrays in bytes.
+        arrays: offset of each array of the payload and size of its row, in bytes.
     """
 
     n_items: int
@@ -63,17 +63,17 @@ Found = dict[str, tuple[np.dtype[Any], tuple[int, ...], int]]
 
 
 class Shard:
-    """A shard, open until it is closed or forgotten; one descriptor and no map.
+    """An open shard: one file descriptor, no memory map, no content in memory.
 
-    Nothing of it is in memory: rows are read from the file to where they are needed.
+    The file is closed by :meth:`close` or with the object.
 
     Args:
-        path: of the file.
-        payload: of the store.
-        layout: of this file, if it was open before; None reads and checks it.
+        path: path of the file.
+        payload: kind and width of the store's targets.
+        layout: layout of this file, if it was open before; None reads and checks it.
 
     Raises:
-        UserError: the file is damaged, or cannot be read now.
+        UserError: the file is damaged or cannot be read.
     """
 
     def __init__(self, path: Path, payload: Payload, layout: Layout | None = None):
@@ -96,9 +96,9 @@ class Shard:
         self.close()
 
     def _find_arrays(self, stream: IO[bytes]) -> tuple[Found, int]:
-        """All arrays, and the size that the file must have."""
-        # A safetensors file: the length of a JSON header, the header, the data. The
-        # library's own slices copy twice, and are half as fast.
+        """Return all arrays, and the size that the file must have."""
+        # A safetensors file has the length of a JSON header, the header and the data.
+        # The slices of the library copy the data twice and are half as fast.
         (size,) = struct.unpack("<Q", stream.read(8))
         if size > os.fstat(self._fd).st_size:
             raise ValueError("its header is cut off")
@@ -147,13 +147,13 @@ class Shard:
         return self.layout.n_items
 
     def keys(self) -> np.ndarray:
-        """(S,) keys of 16 bytes."""
+        """Return the keys, (S,), 16 bytes each."""
         return np.frombuffer(self._bytes(self.layout.keys, KEY_BYTES * len(self)), KEY)
 
     def find(self, place: int, key: bytes) -> tuple[int, int] | None:
-        """First row, and row after the last, of the item at ``place``, if it is that.
+        """Return the first row of the item at ``place`` and the row after its last.
 
-        None if its key is not ``key``.
+        None if the key of this item is not ``key``.
         """
         if self._bytes(self.layout.keys + KEY_BYTES * place, KEY_BYTES) != key:
             return None
@@ -163,7 +163,7 @@ class Shard:
         return begin, end
 
     def read(self, name: str, begin: int, out: np.ndarray) -> None:
-        """Fill ``out``, contiguous rows, with those of an array from ``begin`` on."""
+        """Fill ``out``, contiguous, with rows of an array from ``begin`` on."""
         at, row_bytes = self.layout.arrays[name]
         at += begin * row_bytes
         left = out.reshape(-1).view(np.uint8).data
@@ -177,7 +177,7 @@ class Shard:
             left, at = left[count:], at + count
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the file."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -193,10 +193,14 @@ class Shard:
 
     @staticmethod
     def write(path: Path, items: Mapping[bytes, Arrays]) -> None:
-        """Write items, at least one: the arrays of each by its key.
+        """Write a file with at least one item.
+
+        Args:
+            path: the file.
+            items: arrays of each item by its key.
 
         Raises:
-            OSError: as the system's; nothing of the file is left.
+            OSError: the file cannot be written; nothing of it is left.
         """
         from safetensors.numpy import save
 
@@ -214,7 +218,7 @@ class Shard:
 
 
 def unreadable(path: Path, error: OSError) -> UserError:
-    """The refusal of a file that may well be healthy."""
+    """Return the error for a file that cannot be read but may be intact."""
     if isinstance(error, FileNotFoundError):
         return damaged(path, "it has gone")
     code = error.errno or 0
@@ -225,7 +229,7 @@ def unreadable(path: Path, error: OSError) -> UserError:
 
 
 def damaged(path: Path, reason: str) -> UserError:
-    """The refusal of a file whose content is wrong."""
+    """Return the error for a file whose content is wrong."""
     return UserError(
         f"{path}: this shard is damaged ({reason[:200]}); delete it and {dump_hint()}"
     )

@@ -1,6 +1,6 @@
-"""Stores of version 0.2: their shards are read, their headers renewed.
+"""Stores of version 0.2: read their shards, renew their headers.
 
-``shard-NNNNN.bin`` is a magic line and three arrays in NumPy's format: keys (S,) of 16
+``shard-NNNNN.bin`` has a magic line and three arrays in NumPy's format: keys (S,) of 16
 bytes in ascending order, starts (S + 1,) int64, vectors (R, C) float16.
 """
 
@@ -42,7 +42,7 @@ class OldShard(Shard):
 
 
 def old_header(values: dict[str, Any]) -> StoreHeader:
-    """A header of version 0.2 in today's form."""
+    """Convert a header of version 0.2 to the current form."""
     options = {
         "teacher": "name",
         "revision": "revision",
@@ -60,7 +60,7 @@ def old_header(values: dict[str, Any]) -> StoreHeader:
 
 
 def renew(folder: Path, header: StoreHeader, teacher: AbsTeacher[Any]) -> StoreHeader:
-    """Compare an old store with its teacher, opened, and write today's header.
+    """Compare an old store with its teacher, which is opened; write a new header.
 
     Raises:
         UserError: the teacher is another one, or its vectors were aligned wrongly.
@@ -84,7 +84,7 @@ def renew(folder: Path, header: StoreHeader, teacher: AbsTeacher[Any]) -> StoreH
 
 
 def _fingerprint(opened: Any, token_list: Sequence[str]) -> str:
-    """What version 0.2 compared: loaded weights, and the tokens of the token list."""
+    """Return the fingerprint of version 0.2: loaded weights, and the token list."""
     import torch
 
     digest = hashlib.blake2b(digest_size=16)

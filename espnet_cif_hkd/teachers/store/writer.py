@@ -1,9 +1,9 @@
 """Fill a store with a teacher's targets, a shard at a time.
 
-Whatever happens between two shards, a kill, a full disk, the shards already named
-are complete, and the next run computes only what is missing. Memory holds one shard,
-a bounded number of items, a bounded sample of hashes and the index of the store, 12
-bytes for each item.
+After a kill or with a full disk, the shards that have their names are complete, and the
+next run computes only what is missing. The memory holds one shard, a bounded number of
+items, a bounded sample of hashes, and the index of the store with 12 bytes for each
+item.
 """
 
 import errno
@@ -40,8 +40,8 @@ SHARD_BYTES = 64 << 20
 SPARE_BYTES = 64 << 20
 _LOOKUP_CHUNK = 4096
 _SAMPLE_LIMIT = 200_000
-# Token ids that wait to be sorted by length. The characters of one shard are too few
-# sentences: a quarter of what a PLM reads would be padding.
+# Number of token ids that are sorted by length together. One shard of characters has
+# too few sentences: a quarter of the PLM's input would be padding.
 _WINDOW_ROWS = 1 << 21
 _RUN_ROWS = 1 << 16  # targets of one call of the teacher, in float32
 _REPORT_SECONDS = 10.0
@@ -51,7 +51,7 @@ Items = Callable[[], Iterable[Any]]
 
 @dataclass
 class DumpReport:
-    """What a dump has written."""
+    """Numbers of written sentences and tokens."""
 
     n_sentences: int = 0
     n_tokens: int = 0
@@ -64,22 +64,22 @@ def dump_store(
     device: torch.device,
     shard_bytes: int = SHARD_BYTES,
 ) -> DumpReport:
-    """Add the items that a store lacks; make the store if there is none.
+    """Add missing items to a store; make the store if it does not exist.
 
-    A store that lacks nothing is only compared with the teacher's files, and the
-    teacher is not opened. While another process writes into the store this one waits.
+    A complete store is only compared with the teacher's files; the teacher is not
+    opened. If another process writes into the store, this one waits.
 
     Args:
         folder: the store.
-        items: gives all items, e.g. the token ids of all sentences, each time it is
-            called.
-        teacher: of the targets.
-        device: where the teacher runs.
-        shard_bytes: about the size of one shard.
+        items: a function that returns all items, such as the token ids of all
+            sentences; called several times.
+        teacher: teacher of the targets.
+        device: device of the teacher.
+        shard_bytes: approximate size of one shard.
 
     Raises:
-        UserError: the store is another teacher's or damaged, or the disk is too small
-            or full.
+        UserError: the store belongs to another teacher or is damaged, or the disk is
+            too small or full.
     """
     with _locked(folder):
         header = None
@@ -91,8 +91,8 @@ def dump_store(
                     header = v1.renew(folder, header, teacher)
         elif shard_paths(folder):
             raise UserError(
-                f"teacher_store {folder}: has shards but no {HEADER}, so that nobody "
-                "can say whose they are; restore it from a copy, or delete the folder"
+                f"teacher_store {folder}: has shards but no {HEADER}, so their teacher "
+                "is unknown; restore it from a copy, or delete the folder"
             )
         reader = StoreReader(folder, teacher.payload)
         missing = estimate_missing(items(), reader, teacher)
@@ -128,19 +128,19 @@ def dump_targets(
     """Write the missing items as shards; the caller has locked the store.
 
     Args:
-        reader: of the store.
+        reader: reader of the store.
         folder, items, teacher, device, shard_bytes: see :func:`dump_store`.
-        expected: about how many items will be written, for the progress.
+        expected: approximate number of items to write, for the progress.
     """
     report = DumpReport()
     row_limit = max(1, shard_bytes // teacher.payload.row_bytes)
     progress = _Progress(expected)
     pending: dict[bytes, Any] = {}
-    just_written: set[bytes] = set()  # which the look-up of the same chunk cannot know
+    just_written: set[bytes] = set()  # not yet in the index
     n_rows = 0
 
     def flush() -> None:
-        # Items of similar length together: less padding for the teacher to compute.
+        # Items of similar length together: the teacher computes less padding.
         keys = sorted(pending, key=lambda k: (teacher.n_rows(pending[k]), k))
         for some in _cut(keys, [teacher.n_rows(pending[k]) for k in keys], row_limit):
             rows = _compute({k: pending[k] for k in some}, teacher, device, progress)
@@ -150,7 +150,7 @@ def dump_targets(
             reader.add([path])
             report.n_sentences += len(rows)
             report.n_tokens += sum(len(next(iter(r.values()))) for r in rows.values())
-            del rows  # two shards at once would be one too many
+            del rows  # only one shard is in memory
         just_written.update(pending)
         pending.clear()
 
@@ -173,11 +173,11 @@ def dump_targets(
 def estimate_missing(
     items: Iterable[Any], reader: StoreReader, teacher: AbsTeacher[Any]
 ) -> DumpReport:
-    """How many distinct items, and about how many rows, a store lacks.
+    """Return the number of missing distinct items, and about how many rows they have.
 
-    Exact up to 200,000 sentences. Beyond that only the keys whose first bits are
-    zero are kept, one bit more each time the sample is full, and counted as many
-    times as there are such patterns: an estimate within about 1 %.
+    Exact up to 200,000 items. Above that, only keys whose first bits are zero are
+    sampled, with one bit more each time the sample is full; the result is within about
+    1 %.
     """
     sample: dict[bytes, int] = {}
     bits = 0
@@ -196,10 +196,10 @@ def _leading(key: bytes, bits: int) -> int:
 
 
 def check_disk(folder: Path, n_bytes: int) -> None:
-    """Refuse to begin a dump that will not fit.
+    """Check that the disk has room for a dump.
 
     Raises:
-        UserError: ``n_bytes`` and some spare space are more than is free.
+        UserError: less than ``n_bytes`` plus some reserve is free.
     """
     free = shutil.disk_usage(folder).free
     if n_bytes + SPARE_BYTES > free:
@@ -210,7 +210,7 @@ def check_disk(folder: Path, n_bytes: int) -> None:
 
 
 def _cut(keys: list[bytes], sizes: list[int], limit: int) -> list[list[bytes]]:
-    """``keys`` in pieces whose sizes sum up to about ``limit``."""
+    """Split ``keys`` into lists whose sizes add up to about ``limit``."""
     ends = np.cumsum(sizes)
     cuts = np.flatnonzero(np.diff(ends // limit)) + 1
     return [keys[i:j] for i, j in pairwise([0, *cuts.tolist(), len(keys)])]
@@ -222,7 +222,7 @@ def _compute(
     device: torch.device,
     progress: "_Progress",
 ) -> dict[bytes, Arrays]:
-    """Stored arrays of each item."""
+    """Compute the targets of items; return the stored arrays of each."""
     sizes = {key: teacher.n_rows(item) for key, item in items.items()}
     rows: dict[bytes, Arrays] = {}
     for some in _cut(list(sizes), list(sizes.values()), _RUN_ROWS):
@@ -250,10 +250,10 @@ def _next_shard(reader: StoreReader, folder: Path) -> Path:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """One writer at a time; the system frees the lock of a killed one."""
+    """Allow one writer at a time; the system frees the lock of a killed process."""
     unwritable = functools.partial(_disk_error, folder)
-    # Trainings that share a store begin together; the second one waits, and then there
-    # may be nothing left to do.
+    # If trainings that share a store begin together, the second one waits; then the
+    # store may be complete.
     with alone(folder / ".lock", logging.warning, unwritable=unwritable):
         for leftover in (*folder.glob(".*.part"), *folder.glob(".*.tmp")):
             leftover.unlink()
@@ -271,14 +271,14 @@ def _disk_errors_reported(folder: Path) -> Iterator[None]:
 def _disk_error(folder: Path, error: OSError) -> UserError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError(
-            f"teacher_store {folder}: the disk is full; what is written is kept: "
+            f"teacher_store {folder}: the disk is full; the written part is kept: "
             "make room and run the same command again"
         )
     return UserError(f"teacher_store {folder}: cannot write to it ({error})")
 
 
 class _Progress:
-    """A bar on a terminal, a dated line every ten seconds elsewhere."""
+    """A bar on a terminal; otherwise a log line every ten seconds."""
 
     def __init__(self, total: int | None):
         self._total = total

@@ -1,17 +1,18 @@
 """Align ASR tokens with PLM tokens by the characters that both cover.
 
-Each ASR token takes the mean of the PLM vectors whose tokens overlap it, weighted
-by the number of shared characters; ``<eos>`` takes the PLM's closing token
-(``[SEP]``). Where the units are the same this is the identity, as in the paper.
+The target of an ASR token is the mean of the vectors of the PLM tokens that overlap it,
+weighted by the number of shared characters. The target of ``<eos>`` is the vector of
+the PLM's closing token (``[SEP]``). With equal units this is the identity, as in the
+paper (arXiv 2301.13003).
 
-The space before a word belongs to no word: SentencePiece (``▁word``) and byte-level BPE
-(``Ġword``) join the two, and put such a space even before a text that begins without
-one. A PLM token that is nothing but that space shares no character with a word.
+The space before a word does not belong to the word: SentencePiece (``▁word``) and
+byte-level BPE (``Ġword``) join both, and add such a space at the beginning of a text. A
+PLM token that consists of this space shares no character with a word.
 
-A token that shares no character with any PLM token takes the vector of a
-neighbour: a space that of the PLM token after it, anything else, e.g. a combining
-mark or a symbol without text, that of the PLM token before it; at an end of the
-sentence the other neighbour, and in an empty one the closing token.
+A token that shares no character with any PLM token gets the vector of a neighbour. For
+a space this is the next PLM token; for anything else, such as a combining mark or a
+symbol without text, the previous one. At an end of the sentence it is the other
+neighbour, and in an empty sentence the closing token.
 """
 
 from bisect import bisect_left
@@ -28,21 +29,21 @@ from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.device import on_device
 from espnet_cif_hkd.teachers.text.spelling import Spelling
 
-# Part of a store's identity: vectors of another alignment are not the same.
+# Part of a store's header: another alignment gives other vectors.
 ALIGNMENT = 2
 _SPACE_MARKS = "▁Ġ"  # how SentencePiece and byte-level BPE write a space
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """One sentence, ready for the PLM.
+    """Input for the PLM and alignment of one sentence of U tokens.
 
     Attributes:
-        windows: PLM token ids, opening and closing symbols included; more than one
-            list when the sentence is longer than the PLM takes.
-        rows, columns, weights: entries of the sparse (U + 1, P) matrix that turns
-            the P PLM vectors of all windows, one after the other, into the vectors
-            of U tokens and ``<eos>``. The weights of a row sum to 1.
+        windows: PLM token ids with opening and closing symbols; several lists if the
+            sentence is longer than the limit of the PLM.
+        rows, columns, weights: entries of the sparse (U + 1, P) matrix that maps the
+            concatenated P vectors of all windows to the vectors of the tokens and
+            ``<eos>``. The weights of a row sum to 1.
         n_tokens: U + 1.
         unknown_text: words of the sentence that the PLM does not know.
     """
@@ -56,7 +57,7 @@ class Alignment:
 
 
 def align(spelling: Spelling, tokenizer: Any, max_length: int) -> Alignment:
-    """:func:`align_all` of one sentence."""
+    """Align one sentence; see :func:`align_all`."""
     return align_all([spelling], tokenizer, max_length)[0]
 
 
@@ -68,14 +69,14 @@ def align_all(
     Args:
         spellings: texts and spans of the ASR tokens.
         tokenizer: a fast Hugging Face tokenizer.
-        max_length: PLM tokens of one window, opening and closing ones included.
+        max_length: length of a window in PLM tokens, with opening and closing ones.
 
     Raises:
         UserError: the tokenizer has no closing token for ``<eos>``.
     """
     if not spellings:
         return []
-    # Tokenizers search for their special tokens at each access.
+    # Tokenizers look up their special tokens at each access, which is slow.
     closing_ids = [closing_token(tokenizer), *_closing_ids(tokenizer)]
     unknown_id = tokenizer.unk_token_id
     encoded = tokenizer(
@@ -109,7 +110,7 @@ def _aligned(
         pieces = encoding.tokens[first:last]
         offsets = _covered(spelling.text, pieces, encoding.offsets[first:last])
     else:
-        # Without text there is nothing between the opening and the closing symbols.
+        # Without text, only the opening and closing symbols are left.
         content, offsets = [], []
         cut = max((n for n, i in enumerate(ids) if i in closing_ids), default=len(ids))
         opening, closing = ids[:cut], ids[cut:]
@@ -123,7 +124,7 @@ def _aligned(
     rows: list[int] = []
     columns: list[int] = []
     weights: list[float] = []
-    # A piece of white space alone is a neighbour of spaces only.
+    # A piece that is only white space is a neighbour of spaces only.
     words = [n for n, (a, b) in enumerate(offsets) if spelling.text[a:b].strip()]
     shares = _overlaps(spelling, offsets, words)
     for row, share in enumerate(shares):
@@ -150,7 +151,7 @@ def _aligned(
 
 
 def closing_token(tokenizer: Any) -> int:
-    """Id of the PLM token that teaches ``<eos>``: [SEP], or else the PLM's eos.
+    """Return the id of the PLM token for ``<eos>``: [SEP], or else the PLM's eos.
 
     Raises:
         UserError: the tokenizer has neither.
@@ -172,16 +173,16 @@ def _closing_ids(tokenizer: Any) -> list[int]:
 def _covered(
     text: str, pieces: Sequence[str], offsets: Sequence[tuple[int, int]]
 ) -> list[tuple[int, int]]:
-    """Characters ``[start, end)`` of each PLM token, without the space around a word.
+    """Return the characters ``[start, end)`` of PLM tokens without surrounding space.
 
-    A space that the tokenizer has put before a word, and that is a token of its own,
-    gets the word's first character as its offset; it covers nothing.
+    If the tokenizer adds a space before a word as a separate token, the offset of this
+    token is the first character of the word; here it covers nothing.
     """
     covered = []
     for piece, (start, end) in zip(pieces, offsets, strict=True):
         part = text[start:end]
         word = part.strip()
-        # A letter such as the Maltese Ġ is itself, and no mark.
+        # The letter Ġ of Maltese is no space mark.
         if word and piece != part and not piece.strip(_SPACE_MARKS):
             end = start
         elif word:
@@ -194,12 +195,12 @@ def _covered(
 def _overlaps(
     spelling: Spelling, offsets: Sequence[tuple[int, int]], words: Sequence[int]
 ) -> list[list[tuple[int, int]]]:
-    """For each ASR token its (PLM token, shared characters).
+    """Return for each ASR token its pairs of PLM token and number of shared characters.
 
     Args:
         spelling: text and spans of the ASR tokens.
         offsets: characters of the PLM tokens.
-        words: those of the PLM tokens that cover more than white space.
+        words: indices of the PLM tokens that cover more than white space.
     """
     shares: list[list[tuple[int, int]]] = []
     low = 0
@@ -227,11 +228,11 @@ def _overlaps(
 def _windows(
     opening: list[int], content: list[int], closing: list[int], max_length: int
 ) -> tuple[list[list[int]], list[int]]:
-    """Cut ``content`` into overlapping windows, each with both kinds of symbols.
+    """Split ``content`` into overlapping windows with opening and closing symbols.
 
     Returns:
-        The windows, and for each content token its place in the windows, one after
-        the other: that in the window where it is farthest from a cut.
+        The windows, and the position of each content token in the concatenated windows:
+        in the window in which it is farthest from a cut.
     """
     size = max_length - len(opening) - len(closing)
     if size < 1:
@@ -260,28 +261,28 @@ def _windows(
 def apply_alignments(
     alignments: Sequence[Alignment], hidden: Tensor, lengths: Sequence[int]
 ) -> Tensor:
-    """PLM vectors to vectors of ASR tokens.
+    """Map PLM vectors to vectors of ASR tokens.
 
     Args:
-        alignments: of the sentences, at least one.
-        hidden: (W, P, C) PLM vectors, one row for each window of all sentences.
-        lengths: W, valid positions of each window.
+        alignments: alignments of the sentences, at least one.
+        hidden: (W, P, C) PLM vectors, W windows of all sentences.
+        lengths: number of valid positions of each window, W numbers.
 
     Returns:
-        (N, C) float32, the tokens of all sentences with their ``<eos>``.
+        (N, C) float32, the tokens of all sentences, each sentence with ``<eos>``.
     """
     sizes = [sum(map(len, item.windows)) for item in alignments]
     rows = _shifted([i.rows for i in alignments], [i.n_tokens for i in alignments])
     columns = _shifted([i.columns for i in alignments], sizes)
     weights = np.fromiter(chain(*(i.weights for i in alignments)), np.float32)
-    # The place in ``hidden`` of a column of all windows, one after the other.
+    # Row in the flattened ``hidden`` of each column of the concatenated windows.
     width = hidden.size(1)
     skipped = np.arange(len(lengths)) * width - np.cumsum([0, *lengths[:-1]])
     columns += np.repeat(skipped, lengths)[columns]
     device = hidden.device
     vectors = hidden.reshape(-1, hidden.size(-1))
     if len(rows) == rows[-1] + 1:
-        # Each token has one PLM token, whose weight is 1.
+        # Each token has exactly one PLM token, with weight 1.
         return vectors.index_select(0, on_device(columns, device)).float()
     share = on_device(weights, device)[:, None]
     result = torch.zeros(int(rows[-1]) + 1, hidden.size(-1), device=device)
@@ -293,7 +294,7 @@ def apply_alignments(
 
 
 def _shifted(parts: Sequence[list[int]], sizes: Sequence[int]) -> np.ndarray:
-    """The numbers of all parts, each plus the sizes of the parts before."""
+    """Concatenate parts, each shifted by the sizes of the parts before it."""
     numbers = np.fromiter(chain(*parts), np.int64)
     starts = np.cumsum([0, *sizes[:-1]])
     return numbers + np.repeat(starts, [len(part) for part in parts])

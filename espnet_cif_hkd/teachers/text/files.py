@@ -1,4 +1,4 @@
-"""The files of a PLM: which ones count, and the names of its weights."""
+"""The files of a PLM, and the names of its weights."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from espnet_cif_hkd.teachers.text.plm import (
     resolve_teacher,
 )
 
-# The first of these that a folder holds is what transformers loads.
+# transformers loads the first of these that exists in a folder.
 _WEIGHTS = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -30,9 +30,9 @@ _NUMBER = re.compile(r"\.\d+\.")
 
 
 def local_folder(config: TeacherConfig) -> Path | None:
-    """The teacher's folder on this machine, None if it cannot be found.
+    """Return the teacher's folder on this machine; None if there is none.
 
-    A hub name stands for its folder in the hub's cache; nothing is downloaded.
+    For a hub name it is the folder in the hub's cache; nothing is downloaded.
     """
     try:
         place = resolve_teacher(config.name)
@@ -47,7 +47,7 @@ def local_folder(config: TeacherConfig) -> Path | None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files of weights that transformers loads, the index first; [] if none.
+    """Return the weight files that transformers loads, the index first; [] if none.
 
     Raises:
         UserError: the index cannot be read.
@@ -67,7 +67,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def content_files(folder: Path) -> list[Path] | None:
-    """The files on which a teacher's vectors depend, None if weights are missing."""
+    """Return the files that determine the vectors; None if weights are missing."""
     weights = weight_files(folder)
     if not weights or not all(path.is_file() for path in weights):
         return None
@@ -77,10 +77,10 @@ def content_files(folder: Path) -> list[Path] | None:
 
 
 def weight_names(folder: Path) -> set[str]:
-    """Names of the stored weights; reads headers only.
+    """Return the names of the stored weights; reads headers only.
 
     Raises:
-        UserError: a file of weights is missing or damaged.
+        UserError: a weight file is missing or damaged.
     """
     names: set[str] = set()
     for path in weight_files(folder):
@@ -88,7 +88,7 @@ def weight_names(folder: Path) -> set[str]:
             continue
         try:
             names.update(_names(path))
-        # Readers of damaged files raise whatever they meet.
+        # Readers of damaged files raise errors of many types.
         except Exception as e:
             reason = " ".join(str(e).split())[:200]
             raise UserError(
@@ -110,19 +110,19 @@ def _names(path: Path) -> list[str]:
 
 
 def check_weights(config: TeacherConfig) -> None:
-    """Refuse a teacher whose configuration or weights are not complete.
+    """Check that the configuration and the weights of a teacher are complete.
 
-    Weights are found by their names, without loading them. A name that no layer has is
-    no reason to refuse: transformers renames those of old checkpoints when it loads
-    them, and what is missing then is refused when the teacher is opened.
+    Only the names of weights are read. A weight that is missing in all layers is no
+    error here, because transformers renames weights of old checkpoints when it loads
+    them; opening the teacher reports what is still missing.
 
     Raises:
-        UserError: says what is missing.
+        UserError: a file or a weight is missing.
     """
     plm_config = open_config(config)
     folder = local_folder(config)
     if folder is None:
-        return  # a hub name, still to be downloaded
+        return  # a hub name that is not downloaded yet
     if not weight_files(folder):
         raise UserError(
             f"teacher {config.name}: the folder holds no weights "
@@ -135,7 +135,7 @@ def check_weights(config: TeacherConfig) -> None:
 
 
 def incomplete(config: TeacherConfig, missing: list[str]) -> UserError:
-    """The refusal of a teacher that lacks some weights."""
+    """Return the error for a teacher with missing weights."""
     return UserError(
         f"teacher {config.name}: its file of weights lacks {len(missing)} of them, "
         f"e.g. {missing[0]}; get a complete copy"
@@ -143,15 +143,15 @@ def incomplete(config: TeacherConfig, missing: list[str]) -> UserError:
 
 
 def _modern(name: str) -> str:
-    """BERT's first checkpoints call the weights of LayerNorm gamma and beta."""
+    """Rename LayerNorm's gamma and beta of BERT's first checkpoints."""
     return re.sub(r"gamma$", "weight", re.sub(r"beta$", "bias", name))
 
 
 def _missing(plm_config: Any, names: set[str]) -> set[str]:
-    """Weights of a layer that are not there, though another layer has them."""
+    """Return weights that are missing in some layers but present in others."""
     import torch
 
-    # Nothing is computed, so that any size takes a moment.
+    # Nothing is computed, so this is fast at any size.
     with torch.device("meta"):
         model = model_class(plm_config).from_config(plm_config, trust_remote_code=False)
     ends = {".".join(name.split(".")[n:]) for name in names for n in range(4)}

@@ -1,7 +1,8 @@
-"""A PLM that teaches beside the training.
+"""A teacher that runs the PLM during training.
 
-It is frozen and no part of the model: it is opened at the first batch that needs
-it, and neither the state dict, DDP nor an optimiser ever sees it.
+The PLM is frozen and not part of the model: the first batch opens it, and it is not in
+    the
+state dict, in DDP or in an optimiser.
 """
 
 import logging
@@ -35,8 +36,8 @@ from espnet_cif_hkd.teachers.text.files import (
 from espnet_cif_hkd.teachers.text.probe import hidden_states, max_length
 from espnet_cif_hkd.teachers.text.spelling import TokenSpeller, infer_token_type
 
-# Padded tokens of one run of the PLM: fewer mean less padding. What leaves its caches
-# costs a CPU a fifth of its speed; other devices need more to be busy.
+# Padded tokens in one run of the PLM. On a CPU, few tokens fit into its caches (a fifth
+# faster) and have less padding; other devices need more tokens to be busy.
 _RUN_TOKENS = {"cpu": 1024}
 _RUN_TOKENS_ELSEWHERE = 8192
 
@@ -45,14 +46,15 @@ class OnlineTeacher(TextTeacher):
     """Runs the PLM on each batch.
 
     Args:
-        config: which PLM and layer.
-        token_list: of the ASR model.
-        token_type: of the ASR model; None infers it.
+        config: the PLM and its layer.
+        token_list: tokens of the ASR model.
+        token_type: token type of the ASR model; None infers it.
 
     Attributes:
-        n_unknown: words met that the PLM does not know.
-        unknown: some of them.
-        n_unk: ``<unk>`` tokens met, which the PLM reads as its own unknown token.
+        n_unknown: number of words so far that the PLM does not know.
+        unknown: some of these words.
+        n_unk: number of ``<unk>`` tokens so far, which the PLM reads as its own unknown
+            token.
     """
 
     def __init__(
@@ -87,11 +89,11 @@ class OnlineTeacher(TextTeacher):
         return cls(teacher.teacher_config(conf), token_list, token_type)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Copies and pickles, e.g. for spawned workers, open the PLM again.
+        # Copies and pickles, such as those of spawned workers, open the PLM again.
         return {**self.__dict__, "_opened": None}
 
     def open(self) -> "_Opened":
-        """Open the PLM unless it is open."""
+        """Open the PLM, unless it is open."""
         if self._opened is None:
             tokenizer, model = teacher.open_teacher(self.config)
             speller = TokenSpeller(
@@ -116,7 +118,7 @@ class OnlineTeacher(TextTeacher):
         if opened.model.device != device:
             opened.model.to(device)
         sizes = [a.n_tokens for a in alignments]
-        # Not made in inference mode: such tensors cannot be saved for a backward pass.
+        # Not in inference mode: its tensors cannot be saved for a backward pass.
         result = torch.empty(sum(sizes), opened.model.config.hidden_size, device=device)
         with torch.inference_mode():
             _run(opened, alignments, result)
@@ -151,9 +153,9 @@ class OnlineTeacher(TextTeacher):
         return None if files is None else content_hash(files, cache)
 
     def check(self) -> list[str]:
-        """See :class:`~espnet_cif_hkd.teachers.base.TextTeacher`; a second or two.
+        """Check config.json, tokenizer and weight names; takes one or two seconds.
 
-        Reads config.json, the tokenizer and the names of the weights.
+        See :class:`~espnet_cif_hkd.teachers.base.TextTeacher`.
         """
         check_weights(self.config)
         tokenizer = teacher.open_tokenizer(self.config)
@@ -186,12 +188,12 @@ class OnlineTeacher(TextTeacher):
         return alignments
 
     def _count(self, opened: "_Opened", n_tokens: int, alignment: Alignment) -> None:
-        """Count what the PLM does not know; warn once about it and about windows."""
+        """Count unknown words; warn once about the first, and once about windows."""
         if alignment.unknown_text:
             if not self.n_unknown:
                 logging.warning(
                     "teacher %s does not know %r and reads it as its unknown token; "
-                    "said once, later ones are only counted",
+                    "logged once, later words are only counted",
                     self.config.name,
                     alignment.unknown_text[0],
                 )
@@ -202,7 +204,7 @@ class OnlineTeacher(TextTeacher):
             self._warned_long = True
             logging.warning(
                 "a transcript of %d tokens is longer than the %d positions of teacher "
-                "%s, which reads it in overlapping windows; said once",
+                "%s, which reads it in overlapping windows; logged once",
                 n_tokens,
                 opened.max_length,
                 self.config.name,
@@ -221,7 +223,8 @@ class _Opened:
 def _run(opened: _Opened, alignments: Sequence[Alignment], result: Tensor) -> None:
     """Fill ``result`` (N, C) with the vectors of the sentences.
 
-    Sentences of like length run together, in groups that bound the memory.
+    Sentences of similar length run together; the size of these groups bounds the
+    memory.
     """
     starts = np.cumsum([0, *(a.n_tokens for a in alignments)])
     widths = [max(map(len, a.windows)) for a in alignments]
@@ -257,7 +260,7 @@ def _run_group(
     valid = np.arange(width) < np.array(lengths)[:, None]
     ids = on_device(padded, device)
     mask = on_device(valid.astype(np.int64), device)
-    # The teacher's numbers do not depend on the student's mixed precision.
+    # The mixed precision of the student must not change the teacher's vectors.
     with torch.autocast(device.type, enabled=False):
         hidden = hidden_states(opened.model, opened.layer, ids, mask)
     return apply_alignments(alignments, hidden, lengths)
@@ -266,9 +269,9 @@ def _run_group(
 def unknown_tokens(
     speller: TokenSpeller, token_list: Sequence[str], tokenizer: Any
 ) -> tuple[list[str], int]:
-    """Tokens whose text the PLM does not know, and how many of them have text.
+    """Return the tokens that the PLM does not know, and the number of tokens with text.
 
-    ``<unk>`` itself counts for neither.
+    ``<unk>`` is in neither.
     """
     texts, names = [], []
     for token_id, name in enumerate(token_list):

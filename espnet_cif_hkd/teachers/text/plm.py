@@ -1,4 +1,4 @@
-"""Which pretrained language model (PLM) teaches, and how it is opened."""
+"""Opens a pretrained language model (PLM) as teacher."""
 
 import importlib.metadata
 import os
@@ -20,16 +20,16 @@ _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 
 @dataclass(frozen=True)
 class TeacherConfig:
-    """Which vectors of which PLM teach.
+    """The PLM and the layer that provide the targets.
 
     Attributes:
         name: a folder, a hub name, or ``pkg://DISTRIBUTION/FOLDER``, a folder in an
             installed pip package.
-        dim: width of its vectors.
-        revision: commit or tag of a hub name; required for those.
-        layer: 0 is the embedding, n the output of layer n, -1 the last.
-        dtype: "float32" or "bfloat16", of the PLM's own computation.
-        case: how transcripts are shown to it, see ``TokenSpeller``.
+        dim: width of the vectors.
+        revision: commit or tag; required if ``name`` is a hub name.
+        layer: 0 is the embedding, n the output of layer n, -1 the last layer.
+        dtype: "float32" or "bfloat16": precision of the PLM's computation.
+        case: case of the transcripts for the PLM, see ``TokenSpeller``.
     """
 
     name: str
@@ -47,7 +47,7 @@ class TeacherConfig:
 
 
 def teacher_config(conf: Mapping[str, Any]) -> TeacherConfig:
-    """The teacher that a ``criterion_conf`` names.
+    """Return the PLM and the layer of a ``criterion_conf``.
 
     Raises:
         UserError: ``teacher`` or ``teacher_dim`` is missing.
@@ -74,7 +74,7 @@ def teacher_config(conf: Mapping[str, Any]) -> TeacherConfig:
 
 
 def resolve_teacher(name: str) -> str:
-    """The folder or hub name that ``name`` means, without opening it.
+    """Return the folder or hub name of ``name``, without opening it.
 
     Raises:
         UserError: the package is not installed or the folder does not exist.
@@ -107,10 +107,10 @@ def resolve_teacher(name: str) -> str:
 
 
 def open_config(config: TeacherConfig) -> Any:
-    """The PLM's configuration; checks its width and the layer asked for.
+    """Open the PLM's configuration; check width and layer.
 
     Raises:
-        UserError: it cannot be read, or does not fit ``config``.
+        UserError: the configuration cannot be read, or does not fit ``config``.
     """
     from transformers import AutoConfig
 
@@ -143,7 +143,7 @@ def open_config(config: TeacherConfig) -> Any:
 
 
 def layer_index(config: TeacherConfig, num_layers: int) -> int:
-    """``config.layer`` counted from the embedding, 0 to ``num_layers``.
+    """Return ``config.layer`` counted from the embedding, 0 to ``num_layers``.
 
     Raises:
         UserError: there is no such layer.
@@ -158,16 +158,16 @@ def layer_index(config: TeacherConfig, num_layers: int) -> int:
 
 
 def open_tokenizer(config: TeacherConfig) -> Any:
-    """The PLM's tokenizer.
+    """Open the PLM's tokenizer.
 
     Raises:
-        UserError: it cannot be read or knows no character offsets.
+        UserError: the tokenizer cannot be read or has no character offsets.
     """
     from transformers import AutoTokenizer
 
     place = resolve_teacher(config.name)
     folder = Path(place)
-    # Without its files transformers builds a tokenizer of an empty vocabulary.
+    # Without these files transformers builds a tokenizer with an empty vocabulary.
     if folder.is_dir() and not any(any(folder.glob(f)) for f in _TOKENIZER_FILES):
         raise UserError(
             f"teacher {config.name}: the folder holds no tokenizer "
@@ -177,13 +177,13 @@ def open_tokenizer(config: TeacherConfig) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(
             place, revision=config.revision, trust_remote_code=False, use_fast=True
         )
-    # Each of the tokenizer classes fails in its own way when its files are missing.
+    # Tokenizer classes raise different errors if their files are missing.
     except Exception as e:
         raise _cannot_open(config, "tokenizer", e) from e
     if not tokenizer.is_fast:
         raise UserError(
             f"teacher {config.name}: it has no fast tokenizer (tokenizer.json), and "
-            "only those tell which characters a token covers; convert it with "
+            "only those have the characters of each token; convert it with "
             "AutoTokenizer.from_pretrained(...).save_pretrained(...), or choose "
             "another teacher"
         )
@@ -191,10 +191,10 @@ def open_tokenizer(config: TeacherConfig) -> Any:
 
 
 def open_teacher(config: TeacherConfig) -> tuple[Any, Any]:
-    """The PLM's tokenizer and its frozen encoder, on the CPU.
+    """Open the PLM's tokenizer and its frozen encoder, on the CPU.
 
     Raises:
-        UserError: something is missing or does not fit ``config``.
+        UserError: a file is missing or does not fit ``config``.
     """
     from espnet_cif_hkd.teachers.text.files import incomplete
     from espnet_cif_hkd.teachers.text.probe import probe
@@ -213,10 +213,10 @@ def open_teacher(config: TeacherConfig) -> tuple[Any, Any]:
             use_safetensors=safe,
             output_loading_info=True,
         )
-    # Readers of damaged files raise whatever they meet.
+    # Readers of damaged files raise errors of many types.
     except Exception as e:
         raise _cannot_open(config, "weights", e) from e
-    # Layers teach; the pooler after the last one and decoders do not.
+    # Only layers provide targets; a pooler or decoder may be missing.
     unused = ("pooler.", "decoder.")
     missing = [k for k in report["missing_keys"] if not k.startswith(unused)]
     if missing:
@@ -224,13 +224,13 @@ def open_teacher(config: TeacherConfig) -> tuple[Any, Any]:
     if getattr(plm_config, "is_encoder_decoder", False) and hasattr(model, "decoder"):
         model = model.get_encoder()
     model.requires_grad_(False)
-    # In float32, where rounding hides nothing.
+    # In float32, because the rounding of bfloat16 would hide differences.
     probe(config, tokenizer, model.float().eval())
     return tokenizer, model.to(DTYPES[config.dtype])
 
 
 def model_class(plm_config: Any) -> Any:
-    """The auto class that builds the encoder alone where there is a class for it."""
+    """Return the auto class that builds only the encoder, if there is such a class."""
     from transformers import AutoModel, AutoModelForTextEncoding
     from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
 
@@ -240,7 +240,7 @@ def model_class(plm_config: Any) -> Any:
 
 
 def unknown_text(tokenizer: Any) -> str:
-    """What is written for ``<unk>`` so that the PLM reads its own unknown token."""
+    """Return the text for ``<unk>`` that the PLM reads as its own unknown token."""
     return tokenizer.unk_token or tokenizer.mask_token or ""
 
 

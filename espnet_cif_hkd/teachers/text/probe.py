@@ -1,4 +1,4 @@
-"""How many tokens a PLM takes, and whether padding changes its vectors."""
+"""Probes of a PLM: its longest input, and whether padding changes its vectors."""
 
 from typing import Any
 
@@ -9,21 +9,21 @@ from espnet_cif_hkd.teachers.text.plm import TeacherConfig, layer_index
 
 _NO_LIMIT = 1 << 20
 _SHORT = 5  # tokens of the sentence that is padded
-_LONG = 1024  # at most, of the sentence beside it
+_LONG = 1024  # maximum for the long sentence of the batch
 # Relative difference of a vector. Rounding of float32 causes about 1e-6.
 _TOLERANCE = 1e-3
 
 
 def max_length(tokenizer: Any, model: Any) -> int:
-    """How many tokens, opening and closing ones included, the PLM takes at once."""
+    """Return the longest input of the PLM in tokens, with opening and closing ones."""
     limit = int(min(tokenizer.model_max_length, _NO_LIMIT))
-    # XLNet calls "any number" -1.
+    # XLNet: -1 means no limit.
     positions = getattr(model.config, "max_position_embeddings", None) or 0
     if positions > 0:
         limit = min(limit, positions)
     for name, module in model.named_modules():
-        # RoBERTa and its relatives count from the padding's id + 1, so that the first
-        # positions are never used.
+        # RoBERTa and related models number positions from the padding's id + 1, so the
+        # first positions are not used.
         shift = getattr(module, "padding_idx", None)
         if name.endswith("position_embeddings") and shift is not None:
             limit = min(limit, len(module.weight) - shift - 1)
@@ -33,13 +33,13 @@ def max_length(tokenizer: Any, model: Any) -> int:
 def hidden_states(
     model: Any, layer: int, ids: torch.Tensor, mask: torch.Tensor
 ) -> torch.Tensor:
-    """(B, P, C) output of a layer, 0 is the embedding.
+    """Run the PLM; return the output of a layer, (B, P, C).
 
     Args:
         model: a PLM.
-        layer: 0 to the number of layers.
-        ids: (B, P) token ids.
-        mask: (B, P) 1 for tokens, 0 for padding.
+        layer: 0 is the embedding, n is layer n.
+        ids: (B, P) token ids, int64.
+        mask: (B, P), 1 for tokens, 0 for padding.
     """
     last = layer == model.config.num_hidden_layers
     output = model(input_ids=ids, attention_mask=mask, output_hidden_states=not last)
@@ -47,17 +47,18 @@ def hidden_states(
 
 
 def probe(config: TeacherConfig, tokenizer: Any, model: Any) -> None:
-    """Refuse a PLM that fails at its own limit, or whose vectors depend on padding.
+    """Check that a PLM works at its longest input and that padding has no effect.
 
-    One batch holds a short sentence, padded, and one as long as the PLM takes, up to
-    1,024 tokens; another holds the short sentence alone.
+    One batch has a short, padded sentence and a sentence of the longest input, up to
+    1,024 tokens; another batch has only the short sentence.
 
     Args:
-        config, tokenizer: of the teacher.
-        model: in float32, on the CPU.
+        config: the PLM and its layer.
+        tokenizer: tokenizer of the PLM.
+        model: the PLM, in float32, on the CPU.
 
     Raises:
-        UserError: names what is wrong.
+        UserError: the PLM fails, or its vectors depend on padding.
     """
     limit = max_length(tokenizer, model)
     kind = type(model).__name__
@@ -78,7 +79,7 @@ def probe(config: TeacherConfig, tokenizer: Any, model: Any) -> None:
         with torch.inference_mode():
             alone = hidden_states(model, layer, ids[:1, :_SHORT], mask[:1, :_SHORT])
             padded = hidden_states(model, layer, ids, mask)
-    # Models fail in their own ways.
+    # Models raise errors of many types.
     except Exception as e:
         reason = " ".join(str(e).split())[:200]
         raise UserError(
@@ -103,6 +104,6 @@ def probe(config: TeacherConfig, tokenizer: Any, model: Any) -> None:
 
 
 def _usual_ids(tokenizer: Any, pad: int) -> list[int]:
-    """Up to 100 ids of tokens that are no special ones."""
+    """Return up to 100 ids of tokens that are not special."""
     special = {*tokenizer.all_special_ids, pad}
     return [n for n in range(min(len(tokenizer), 1000)) if n not in special][:100]

@@ -1,4 +1,4 @@
-"""The text behind a sequence of ASR token ids, and which characters each covers."""
+"""The text of a sequence of ASR token ids, and the characters of each token."""
 
 import re
 import unicodedata
@@ -22,10 +22,10 @@ class Spelling:
     """Text of a token sequence.
 
     Attributes:
-        text: what the PLM reads.
-        spans: for each token its characters ``[start, end)`` in ``text``; start ==
-            end for a token without text, placed where it stands.
-        unknown: indices of the tokens that stand for an unknown symbol.
+        text: text for the PLM.
+        spans: characters ``[start, end)`` of each token in ``text``; start == end for a
+            token without text, at its position.
+        unknown: indices of the ``<unk>`` tokens.
     """
 
     text: str
@@ -37,21 +37,21 @@ class TokenSpeller:
     """Spells token ids of an ESPnet token list.
 
     Args:
-        token_list: the tokens, as ESPnet passes them to a model.
+        token_list: tokens, as ESPnet passes them to a model.
         token_type: "char", "bpe" (sentencepiece), "word" or "hugging_face"; None
             infers it from the tokens.
-        unknown_text: what is written for ``<unk>``: the symbol that the PLM's own
-            tokenizer uses for what it does not know. "" writes nothing.
-        case: "lower" lowers the text, "keep" leaves it; "auto" lowers it when no
-            token holds a lower-case letter: transcripts in capitals mean nothing
-            to a PLM that distinguishes case, and an uncased one lowers them itself.
+        unknown_text: text of ``<unk>``: the unknown token of the PLM's tokenizer, or
+            "".
+        case: "lower" changes the text to lower case, "keep" does not; "auto" does if no
+            token has a lower-case letter, because a cased PLM does not understand
+            transcripts in capitals.
 
     Raises:
         UserError: a token type without characters, or an unknown option.
 
     Attributes:
-        token_type: given or inferred.
-        style: how its tokens spell: "char", "bpe", "word", "wordpiece" or "bytes".
+        token_type: given or inferred token type.
+        style: spelling of the tokens: "char", "bpe", "word", "wordpiece" or "bytes".
     """
 
     def __init__(
@@ -77,10 +77,10 @@ class TokenSpeller:
         self._unknown = {i for i, t in enumerate(token_list) if t in _UNKNOWN}
 
     def __call__(self, ids: Sequence[int]) -> Spelling:
-        """Text and spans of ``ids`` (U token ids without ``<eos>``).
+        """Return text and spans of U token ids without ``<eos>``.
 
         Raises:
-            ValueError: an id outside of the token list.
+            ValueError: an id is outside of the token list.
         """
         data = bytearray()
         places: list[tuple[int, int]] = []
@@ -88,8 +88,8 @@ class TokenSpeller:
             if not 0 <= i < len(self._pieces):
                 raise ValueError(f"token id {i} is outside of the token list")
             joint, piece = self._pieces[i]
-            # A joint (the space before a word) belongs to no token, and a text does
-            # not begin with one.
+            # The space before a word belongs to no token, and a text does not begin
+            # with one.
             if data:
                 data += joint
             start = len(data)
@@ -108,12 +108,12 @@ class TokenSpeller:
         return Spelling(text, spans, unknown)
 
     def text_of(self, token_id: int) -> str:
-        """What one token writes, "" for a symbol."""
+        """Return the text of one token; "" for a symbol."""
         return self([token_id]).text
 
 
 def infer_token_type(token_list: Sequence[str]) -> str:
-    """The token type that a list looks like.
+    """Infer the token type from a token list.
 
     "char" if ``<space>`` is in it or every token but symbols is one character,
     "bpe" if tokens begin with ▁, "hugging_face" if they begin with ## or Ġ, else
@@ -151,7 +151,7 @@ def _hugging_face_style(token_list: Sequence[str]) -> str:
 
 
 def _piece(token: str, style: str, unknown_text: str) -> tuple[bytes, bytes]:
-    """What precedes a token inside of a text, and what it writes itself."""
+    """Return the text before a token (a space or nothing) and the text of the token."""
     if token in _UNKNOWN:
         return (b" " if style in ("word", "wordpiece") else b""), unknown_text.encode()
     if token == _SPACE:
@@ -179,8 +179,8 @@ def _piece(token: str, style: str, unknown_text: str) -> tuple[bytes, bytes]:
 
 
 def _lower(text: str, keep: Sequence[tuple[int, int]]) -> str:
-    """Lower case outside of the spans ``keep``, character by character."""
-    # A letter whose lower case is longer would move all that follows: it stays.
+    """Change text outside of the spans ``keep`` to lower case, without a new length."""
+    # A letter with a longer lower case would shift the text after it, so it is kept.
     chars = (
         list(text.lower())
         if text.isascii()
@@ -192,9 +192,9 @@ def _lower(text: str, keep: Sequence[tuple[int, int]]) -> str:
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """The printable characters by which byte-level BPE writes the 256 bytes.
+    """Return the printable characters of byte-level BPE with their bytes.
 
-    Printable Latin-1 characters stand for themselves; the other bytes take the
+    Printable Latin-1 characters are their own bytes; the other bytes have the
     characters from U+0100 on, in order.
     """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
@@ -208,10 +208,10 @@ _BYTE_OF_CHAR = _byte_alphabet()
 
 
 def _decode(data: bytes) -> tuple[str, Sequence[int]]:
-    """UTF-8 text of ``data`` and the character to which each byte belongs.
+    """Decode UTF-8; also return the index of the character of each byte.
 
-    Bytes that are no UTF-8 become U+FFFD one by one. The characters have one item more
-    than the bytes, the length of the text.
+    Each byte that is not UTF-8 becomes U+FFFD. The list of indices has one more item
+    than ``data``: the length of the text.
     """
     if data.isascii():
         return data.decode("ascii"), range(len(data) + 1)

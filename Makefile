@@ -3,18 +3,21 @@
 PYTHON ?=
 VENV ?= .venv
 PYTEST_ARGS ?=
+# A file of tests stays in one process, whose tests share what they have trained.
+PYTEST = "$(VENV)/bin/python" -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 INSTALL = tools/install.sh $(if $(PYTHON),--python "$(PYTHON)")
 SHELL_FILES = $(shell git ls-files -- '*.sh' .ci/run)
 
-.PHONY: help demo test lint types clean
+.PHONY: help demo test test-fast lint types clean
 
 help:
-	@echo 'make demo   install, get speech, train a small recogniser, show its scores'
-	@echo 'make test   install, run all tests'
-	@echo 'make lint   check style and imports: ruff, import-linter, shellcheck'
-	@echo 'make types  check types: mypy'
-	@echo 'make clean  remove caches and builds; $(VENV) and what recipes made stay'
+	@echo 'make demo       install, get speech, train a small recogniser, show its scores'
+	@echo 'make test       install, run all tests'
+	@echo 'make test-fast  install, run the tests that train nothing: two minutes'
+	@echo 'make lint       check style and imports: ruff, import-linter, shellcheck'
+	@echo 'make types      check types: mypy'
+	@echo 'make clean      remove caches and builds; $(VENV) and what recipes made stay'
 	@echo
 	@echo 'PYTHON=…    interpreter, 3.10 to 3.12 (default: the first one that fits)'
 	@echo 'VENV=…      folder of the environment (default: .venv)'
@@ -29,7 +32,11 @@ test:
 	@$(INSTALL) "$(VENV)"
 	@$(INSTALL) --plm "$(VENV)" \
 	    || echo 'WARNING: tests with the language model of the demo are SKIPPED' >&2
-	@"$(VENV)/bin/python" -m pytest $(PYTEST_ARGS)
+	@$(PYTEST) $(PYTEST_ARGS)
+
+test-fast:
+	@$(INSTALL) "$(VENV)"
+	@$(PYTEST) -m 'not slow and not espnet_checkout and not gpu' $(PYTEST_ARGS)
 
 lint:
 	@$(INSTALL) "$(VENV)"

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import shutil
 from collections.abc import Generator
 from pathlib import Path
 
@@ -24,6 +25,32 @@ import torch  # noqa: E402
 
 torch.set_num_threads(1)
 
+# Tests that are left out unless a variable is set; the last lines of a run name them.
+ASKED_FOR = ("ESPNET_ROOT", "ESPNET_CIF_HKD_GPU_CHECK")
+SCLITE = shutil.which("sclite", path=f"{os.environ['PATH']}:/usr/lib/sctk/bin")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a checkout of ESPnet or sclite where there is none.
+
+    Fixtures that train a recipe make a test slow.
+    """
+    for item in items:
+        if {"finished", "packed"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+        if item.get_closest_marker("espnet_checkout") and not os.getenv("ESPNET_ROOT"):
+            reason = "ESPNET_ROOT is not set: not compared with ESPnet's own scripts"
+            item.add_marker(pytest.mark.skip(reason))
+        if item.get_closest_marker("sclite") and SCLITE is None:
+            item.add_marker(pytest.mark.skip("sclite is not installed (Debian: sctk)"))
+
+
+@pytest.fixture(scope="session")
+def sclite() -> str:
+    """The path of sclite; for tests with the marker of the same name."""
+    assert SCLITE is not None
+    return SCLITE
+
 
 @pytest.fixture(scope="session")
 def minilm() -> str:
@@ -41,12 +68,12 @@ def minilm() -> str:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter,
 ) -> Generator[None, None, None]:
-    """Say loudly, behind all other summaries, what only a checkout of ESPnet tests."""
+    """Name, after all other summaries, what only runs when a variable asks for it."""
     yield
     left_out: dict[str, str] = {}
     for report in terminalreporter.stats.get("skipped", []):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
-        if "ESPNET_ROOT" in reason:
+        if reason.removeprefix("Skipped: ").startswith(ASKED_FOR):
             left_out[report.nodeid.split("::")[0]] = reason.removeprefix("Skipped: ")
     if left_out:
         terminalreporter.section("NOT RUN", sep="*", red=True, bold=True)

@@ -199,7 +199,7 @@ def test_scores_of_the_named_cells_are_collected_again(
     assert kept == [Cell("cif", 2), Cell("cif", 1), Cell("cif", 2)]
 
 
-def test_what_still_runs_is_not_begun_a_second_time(matrix: Matrix) -> None:
+def test_what_still_runs_is_not_started_a_second_time(matrix: Matrix) -> None:
     log = run.TOP / matrix.recipe / "cell.log"
     with log.open("ab") as held:
         fcntl.flock(held, fcntl.LOCK_EX)

@@ -59,6 +59,7 @@ def build(folder, cells, seeds=(1, 2, 3), words=True):
     )
 
 
+@pytest.mark.slow
 def test_the_table_has_mean_and_deviation_of_all_runs(complete):
     _, root = complete
     rates = []
@@ -78,6 +79,7 @@ def test_the_table_has_mean_and_deviation_of_all_runs(complete):
     assert [row[4] for row in runs] == [f"{rate:.2f}" for rate in rates]
 
 
+@pytest.mark.slow
 def test_the_page_has_all_runs_notes_and_commands(complete):
     _, root = complete
     text = page(root)
@@ -92,6 +94,7 @@ def test_the_page_has_all_runs_notes_and_commands(complete):
         assert commands.count(f"./run.sh --system {system} ") == runs
 
 
+@pytest.mark.slow
 def test_pictures_are_linked_and_exist(complete):
     _, root = complete
     for file in (root / "egs2/fotaq/asr_hkd/RESULTS.md", root / "docs/results.md"):
@@ -102,6 +105,7 @@ def test_pictures_are_linked_and_exist(complete):
     assert "![" in page(root) and len(list((root / "docs/ablation").iterdir())) == 8
 
 
+@pytest.mark.slow
 def test_the_same_cells_make_the_same_bytes(complete, tmp_path):
     path, root = complete
     summary = summarise(read_matrix(path))
@@ -119,6 +123,7 @@ def test_the_same_cells_make_the_same_bytes(complete, tmp_path):
     assert pages.results(summary, [], links, command.notes(summary)) == page(root)
 
 
+@pytest.mark.slow
 def test_the_page_for_readers_has_one_table_one_picture_and_the_short_notes(complete):
     _, root = complete
     text = (root / "docs/results.md").read_text(encoding="utf-8")
@@ -171,6 +176,7 @@ def test_without_any_cell(tmp_path):
     assert not list((tmp_path / "root").rglob("*.svg"))
 
 
+@pytest.mark.slow
 def test_pictures_show_what_there_is_and_vanish_with_it(tmp_path):
     path = ablation_cells.write_matrix(tmp_path)
     for system in ("att", "acd"):
@@ -246,6 +252,7 @@ def test_all_tuning_runs_are_listed(tmp_path):
     assert command.main([str(path), "--root", str(tmp_path / "root")]) == 1
 
 
+@pytest.mark.slow
 def test_sounds_are_listed_where_readings_are_known(tmp_path):
     cells = [ablation_cells.cell(s, seed) for s in ("cif", "hkd") for seed in (1, 2)]
     for found in cells:
@@ -266,6 +273,7 @@ def test_sounds_are_listed_where_readings_are_known(tmp_path):
     assert "| a homophone: same syllable and tone | −2.0 [−2.0, −2.0] |" in text
 
 
+@pytest.mark.slow
 def test_the_question_is_compared_with_a_control_too(tmp_path):
     systems = ("cif", "lrd", "hkd")
     cells = [ablation_cells.cell(s, seed) for s in systems for seed in (1, 2, 3)]
@@ -296,6 +304,7 @@ def test_tables_have_one_order_of_systems_for_any_order_of_runs(tmp_path):
     assert summary.question == "hkd"
 
 
+@pytest.mark.slow
 def test_a_class_is_compared_by_its_own_words(complete):
     summary = summarise(read_matrix(complete[0]))
     base, own = (summary.scores(s, "nolm", "test") for s in ("cif", "hkd"))
@@ -335,6 +344,7 @@ def test_the_command_names_a_fault(tmp_path, capsys):
     assert "none.yaml: cannot be read" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_it_runs_as_a_script_without_espnet_and_torch(tmp_path):
     path = ablation_cells.write_matrix(tmp_path)
     ablation_cells.write_cell(path, ablation_cells.cell("cif", 1, epochs=2))
@@ -366,6 +376,7 @@ def measured():
     return sorted({FOLDER / f"{path.parts[-3]}.yaml" for path in folders})
 
 
+@pytest.mark.slow
 def test_the_committed_pages_are_what_the_command_makes(tmp_path):
     again = (
         "out of date: python3 benchmarks/ablation/report.py benchmarks/ablation/*.yaml"

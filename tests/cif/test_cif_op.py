@@ -169,10 +169,10 @@ def test_padding_and_companions_change_nothing(batch, scaled):
 
 @pytest.mark.parametrize("autocast", [False, True], ids=["float32", "bfloat16"])
 def test_training_fires_exactly_the_target(autocast):
-    """10,000 ragged batches; every token holds one unit, the last one included."""
+    """20,000 utterances; every token holds one unit, the last one included."""
     gen = torch.Generator().manual_seed(1)
-    for _ in range(10_000):
-        n_batch = int(torch.randint(1, 4, (), generator=gen))
+    for _ in range(400):
+        n_batch = int(torch.randint(1, 100, (), generator=gen))
         n_frames = int(torch.randint(1, 60, (), generator=gen))
         lengths = torch.randint(1, n_frames + 1, (n_batch,), generator=gen)
         targets = torch.randint(1, n_frames + 3, (n_batch,), generator=gen)
@@ -314,7 +314,7 @@ def test_wrong_shapes_are_named(shapes, message):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_wide_vectors_in_every_dtype(dtype):
-    """Widths at which the sums run through vector units, against the whole matrix."""
+    """Widths at which the sums use vector units, against the complete matrix."""
     gen = torch.Generator().manual_seed(5)
     hs = torch.randn(3, 57, 264, generator=gen).to(dtype)
     alpha = torch.rand(3, 57, generator=gen).double()

@@ -44,6 +44,7 @@ def hs_pad() -> torch.Tensor:
     return torch.randn(2, 20, 8, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 def test_training_is_one_graph(hs_pad: torch.Tensor) -> None:
     module = Fire(5)
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
@@ -58,6 +59,7 @@ def test_training_is_one_graph(hs_pad: torch.Tensor) -> None:
     torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_search_breaks_once_for_the_number_of_tokens(hs_pad: torch.Tensor) -> None:
     torch._dynamo.reset()
     reasons = torch._dynamo.explain(Fire(None).eval())(hs_pad, HLENS).break_reasons
@@ -67,6 +69,7 @@ def test_a_search_breaks_once_for_the_number_of_tokens(hs_pad: torch.Tensor) -> 
     assert all("item()" in r.reason for r in reasons)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_batch, n_frames", [(2, 20), (3, 33)])
 def test_export_with_any_batch_and_length(
     hs_pad: torch.Tensor, n_batch: int, n_frames: int

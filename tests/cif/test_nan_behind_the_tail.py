@@ -1,4 +1,4 @@
-"""Garbage behind an utterance reached the gradient of alpha through the tail.
+"""Padding after an utterance does not reach the gradient of alpha through the tail.
 
 The tail's token is divided by its weight. While the division came after the padding
 had been masked, its gradient multiplied 0 by the NaN of a padded frame.
@@ -9,7 +9,7 @@ import torch
 from espnet_cif_hkd.cif import integrate_and_fire
 
 
-def test_gradient_of_a_tail_ignores_what_stands_behind_it():
+def test_gradient_of_a_tail_ignores_padding():
     hs = torch.full((1, 3, 2), float("nan"))
     hs[0, 0] = 1.0
     hs.requires_grad_()

@@ -1,6 +1,6 @@
-"""The loop divided the tail by its weight without the original's guard of 1e-10.
+"""The loop divides the tail by its weight with the original's guard of 1e-10.
 
-A tail of one frame hardly depends on its weight: what the guard leaves is the whole
+A tail of one frame hardly depends on its weight: what the guard leaves is the complete
 gradient, and Hypothesis found a batch where the difference passed 1e-7.
 """
 

@@ -1,4 +1,4 @@
-"""docs/scaling.md shows what the code computes, and the code computes what is there."""
+"""The tables of docs/scaling.md are those that the code computes."""
 
 from pathlib import Path
 

@@ -110,10 +110,10 @@ def test_the_constant_is_what_label_smoothing_leaves_out():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_dev_error_counts_as_the_published_one(seed):
-    """What the original's criterion does in validation (spec A 6.1), in a loop.
+    """What the original's criterion counts in validation (arXiv 2301.13003), in a loop.
 
-    It also counts what is predicted behind the place of ``<eos>``, as far as the
-    longest text of the batch goes.
+    It also counts predictions after the place of ``<eos>``, up to the longest text of
+    the batch.
     """
     model, batch = tiny_model(seed).eval(), tiny_batch(seed=seed)
     # ESPnet's counter skips spaces and takes <unk> for five characters: neither
@@ -130,7 +130,7 @@ def test_the_dev_error_counts_as_the_published_one(seed):
         fired = model.decoder.fire(hs_pad, hlens)
         steps = min(ys_in.size(1), fired.embeddings.size(1))
         logits, _ = model.decoder.decode(fired.embeddings[:, :steps], ys_in[:, :steps])
-    published = ours = behind = 0
+    published = ours = after = 0
     for guess, count, target in zip(logits.argmax(-1), fired.lengths, batch["text"]):
         correct = target[target >= 0].tolist()
         kept = [n for n in guess[:count].tolist() if n not in (0, model.eos)]
@@ -138,10 +138,10 @@ def test_the_dev_error_counts_as_the_published_one(seed):
         known = guess[: min(int(count), len(correct) + 1)].tolist()
         kept = [n for n in known if n not in (0, model.eos)]
         ours += editdistance.eval(kept, correct)
-        behind += max(0, min(int(count), steps) - len(correct) - 1)
+        after += max(0, min(int(count), steps) - len(correct) - 1)
     n_tokens = int(batch["text_lengths"].sum())
     assert float(stats["cer_free"]) == pytest.approx(ours / n_tokens)
-    assert abs(published - ours) <= behind
+    assert abs(published - ours) <= after
 
 
 def test_no_published_loss_is_below_its_constant():
@@ -169,7 +169,7 @@ def test_updates_are_batches_divided_by_accum_grad(tmp_path):
 
 
 def test_the_logs_of_a_resumed_training_are_one_curve(tmp_path):
-    """ESPnet renames the older log; epoch 3 was begun again."""
+    """ESPnet renames the older log; epoch 3 was started again."""
     write_config(tmp_path)
     old = write_log(tmp_path / "train.1.log", PUBLISHED.points[:3])
     new = write_log(tmp_path / "train.log", PUBLISHED.points[2:6])

@@ -55,7 +55,7 @@ def test_the_running_sum_starts_again_at_each_firing() -> None:
 
 
 @pytest.mark.parametrize("fired", [0, 3])
-def test_a_picture_appears_whole(tmp_path: Path, fired: int) -> None:
+def test_a_picture_appears_complete(tmp_path: Path, fired: int) -> None:
     alignment = _alignment()
     alignment.firing_times = alignment.firing_times[:fired]
     alignment.reference = "A REFERENCE " * 30

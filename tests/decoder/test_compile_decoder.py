@@ -1,4 +1,4 @@
-"""torch.compile and torch.export take a step of the decoder whole."""
+"""torch.compile and torch.export take a complete step of the decoder."""
 
 import pytest
 import torch

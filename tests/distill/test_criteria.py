@@ -166,7 +166,7 @@ class OfVersion02(AbsDistillCriterion):
         return DistillOutput()
 
 
-def test_a_class_of_02_is_refused_and_told_how_to_change(monkeypatch):
+def test_a_class_of_02_is_refused_and_says_how_to_change(monkeypatch):
     monkeypatch.setitem(criterion_choices.classes, "old", OfVersion02)
     with pytest.raises(
         UserError, match=r"as in version 0\.2: .*own_criterion\.md"

@@ -7,10 +7,10 @@ import shutil
 
 import pytest
 import torch
+from hkd_batch import CHARS, CPU, STUDENT, TEXTS, batch, encode
 from tiny_bert import HIDDEN, LAYERS, POSITIONS, build_tiny_bert
 
-from espnet_cif_hkd.cif import CIFOutput
-from espnet_cif_hkd.distill import HKDCriterion, Student, Taps, criterion_choices
+from espnet_cif_hkd.distill import HKDCriterion, criterion_choices
 from espnet_cif_hkd.distill.check import check_teacher
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.losses.contrastive import token_contrastive_loss
@@ -18,14 +18,6 @@ from espnet_cif_hkd.teachers.text import online as online_module
 from espnet_cif_hkd.teachers.text import plm as teacher
 from espnet_cif_hkd.teachers.text.online import OnlineTeacher
 from espnet_cif_hkd.teachers.text.plm import TeacherConfig
-
-CHARS = ["<blank>", "<unk>", "<space>", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ'", "<sos/eos>"]
-CPU = torch.device("cpu")
-
-
-def encode(text):
-    names = ["<space>" if c == " " else c for c in text]
-    return [CHARS.index(n) if n in CHARS else 1 for n in names]
 
 
 @pytest.fixture(scope="module")
@@ -41,38 +33,6 @@ def closed(monkeypatch):
         raise AssertionError(f"teacher {config.name} was opened")
 
     monkeypatch.setattr(teacher, "open_teacher", refuse)
-
-
-STUDENT = Student("cif", tuple(CHARS), {"fired": 6, "states:output": 7})
-
-
-def batch(texts, embed=6, state=7, seed=0):
-    """Taps with NaN as padding of the vectors, which are leaves of the graph."""
-    sequences = [encode(t) for t in texts]
-    ys_lens = torch.tensor([len(s) for s in sequences])
-    lengths = ys_lens + 1
-    ys_pad = torch.full((len(texts), int(ys_lens.max())), -1)
-    generator = torch.Generator().manual_seed(seed)
-    embeddings = torch.full((len(texts), int(lengths.max()) + 2, embed), float("nan"))
-    states = torch.full((len(texts), int(lengths.max()), state), float("nan"))
-    for b, ids in enumerate(sequences):
-        ys_pad[b, : len(ids)] = torch.tensor(ids, dtype=torch.long)
-        n = len(ids) + 1
-        embeddings[b, :n] = torch.randn(n, embed, generator=generator)
-        states[b, :n] = torch.randn(n, state, generator=generator)
-    none = torch.zeros(len(texts))
-    fired = CIFOutput(embeddings.requires_grad_(), lengths, none, none, none)
-    return Taps(
-        hs_pad=torch.zeros(len(texts), 1, embed),
-        hlens=torch.ones(len(texts), dtype=torch.long),
-        ys_pad=ys_pad,
-        ys_pad_lens=ys_lens,
-        fired=fired,
-        states={"output": states.requires_grad_()},
-    )
-
-
-TEXTS = ["THE CAT IS PLAYING", "IT'S ÉX", "", "THE CAT"]
 
 
 def hkd(plm, **options):
@@ -212,10 +172,10 @@ def test_features_ignore_companions_and_autocast(plm):
 def test_large_batches_run_in_groups(plm, monkeypatch):
     online = OnlineTeacher(TeacherConfig(plm, HIDDEN), CHARS)
     sequences = [encode("CAT " * n) for n in (3, 1, 9, 2, 5)]
-    whole = online.features(sequences, CPU)
+    complete = online.features(sequences, CPU)
     monkeypatch.setitem(online_module._RUN_TOKENS, "cpu", 12)
     torch.testing.assert_close(
-        online.features(sequences, CPU), whole, rtol=1e-5, atol=1e-5
+        online.features(sequences, CPU), complete, rtol=1e-5, atol=1e-5
     )
 
 
@@ -227,7 +187,7 @@ def test_a_long_sentence_is_read_in_windows(plm, caplog):
     assert caplog.text.count("longer than the 48 positions") == 1
 
 
-def test_unknown_words_are_counted_and_told_once(plm, caplog):
+def test_unknown_words_are_counted_and_reported_once(plm, caplog):
     token_list = ["<blank>", "<unk>", "☃", "C", "<sos/eos>"]
     online = OnlineTeacher(TeacherConfig(plm, HIDDEN), token_list, "char")
     online.features([[2, 3], [3, 1]], CPU)

@@ -3,9 +3,8 @@
 import pytest
 import torch
 from recorder import Recorder
-from test_model import gradients
 from tiny_bert import HIDDEN, build_tiny_bert
-from tiny_model import tiny_batch, tiny_model
+from tiny_model import gradients, tiny_batch, tiny_model
 
 from espnet_cif_hkd.plugin.compat import add_sos_eos
 
@@ -70,7 +69,7 @@ def test_states_before_joining_do_not_know_the_vector_of_their_token(bert):
     assert output.hidden.shape == output.states.shape
     for states, own in ((output.hidden, False), (output.states, True)):
         fired = output.cif.embeddings
-        # one dimension: the sum of all is constant behind a norm
+        # one dimension: the sum of all is constant after a norm
         (reached,) = torch.autograd.grad(states[0, 1, 0], fired, retain_graph=True)
         assert reached[0, 0].any() and bool(reached[0, 1].any()) == own
         assert not reached[0, 2:].any()

@@ -3,44 +3,13 @@
 import pytest
 import recorder
 import torch
+from espnet_parts import ENCODERS, HYBRID, RNN, SMALL
 from tiny_model import CIF_CONFORMER, TOKENS, tiny_batch, tiny_model
 
 from espnet_cif_hkd.distill.taps import MODEL_TAPS, Taps
 from espnet_cif_hkd.errors import UserError
 
 assert recorder  # registers the criterion "recorder"
-SMALL = {
-    "output_size": 8,
-    "attention_heads": 2,
-    "linear_units": 16,
-    "num_blocks": 3,
-    "input_layer": "linear",
-    "dropout_rate": 0.0,
-    "positional_dropout_rate": 0.0,
-}
-ATTENTION = {"attention_dropout_rate": 0.0}
-GATES = {"cgmlp_linear_units": 16, "cgmlp_conv_kernel": 3}
-ENCODERS = {
-    "transformer": SMALL | ATTENTION,
-    "conformer": SMALL | ATTENTION | {"cnn_module_kernel": 3},
-    "branchformer": {k: v for k, v in SMALL.items() if k != "linear_units"}
-    | ATTENTION
-    | GATES,
-    "e_branchformer": SMALL | ATTENTION | GATES,
-}
-HYBRID = {
-    "model": "hybrid",
-    "decoder": "transformer",
-    "decoder_conf": {
-        "attention_heads": 2,
-        "linear_units": 16,
-        "num_blocks": 1,
-        "dropout_rate": 0.0,
-        "positional_dropout_rate": 0.0,
-        "self_attention_dropout_rate": 0.0,
-        "src_attention_dropout_rate": 0.0,
-    },
-}
 
 
 def tapped(*wants, **changes):
@@ -174,7 +143,6 @@ def test_frames_have_their_times(encoder, input_layer, expected):
     }
 
 
-RNN = {"decoder": "rnn", "decoder_conf": {"hidden_size": 8}, "model": "hybrid"}
 WITHOUT_DECODER = {**HYBRID, "model_conf": {"ctc_weight": 1.0}}
 DROPPED = {"encoder_conf": {**SMALL, "layer_drop_rate": 0.5}}
 

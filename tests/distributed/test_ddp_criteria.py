@@ -2,16 +2,9 @@
 
 import pytest
 import recorder
+from ddp_steps import SHARES, TEACHER_DIM, TableTeacher, assert_close, batch_of, train
+from espnet_parts import HYBRID
 from ranks import run_ranks
-from test_ddp_gradients import (
-    SHARES,
-    TEACHER_DIM,
-    TableTeacher,
-    assert_close,
-    batch_of,
-    train,
-)
-from test_taps import HYBRID
 from tiny_model import tiny_model
 
 assert recorder  # registers the criterion "mean_frame"

@@ -4,11 +4,11 @@ import argparse
 
 import pytest
 import torch
+from ddp_steps import batch_of, model_of, seeded, train
 from espnet2.train.distributed_utils import DistributedOption
 from espnet2.train.reporter import Reporter
 from espnet2.train.trainer import Trainer
 from ranks import run_ranks
-from test_ddp_gradients import batch_of, model_of, seeded, train
 from tiny_model import CIF_CONFORMER, tiny_config
 
 from espnet_cif_hkd.distill.sharing import gather_over_ranks
@@ -138,6 +138,6 @@ def rank_asks_for_unused(rank):
     return ""
 
 
-def test_an_unused_parameter_would_be_told():
+def test_an_unused_parameter_would_be_reported():
     for message in run_ranks(rank_asks_for_unused):
         assert "find_unused_parameters=True" in message

@@ -1,7 +1,6 @@
-"""What differs from the original and has its test nowhere else; docs/differences.md."""
+"""Differences from the original in docs/differences.md that no other file tests."""
 
 import ast
-import itertools
 import re
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import torch
 from tiny_model import TOKENS, tiny_batch, tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs/differences.md"
 TESTS = {path.name: path for path in ROOT.glob("tests/*/test_*.py")}
 REFERENCE = re.compile(r"\b(test_\w+\.py)::(\w+)")
 
@@ -18,23 +16,6 @@ REFERENCE = re.compile(r"\b(test_\w+\.py)::(\w+)")
 def functions_of(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return {n.name for n in tree.body if isinstance(n, ast.FunctionDef)}
-
-
-def rows(page):
-    """Rows of its tables, without heads."""
-    lines = page.read_text(encoding="utf-8").splitlines()
-    return [
-        line
-        for before, line in itertools.pairwise(lines)
-        if line.startswith("| ") and before.startswith("|") and "|---" not in line
-    ]
-
-
-def test_every_difference_names_its_test():
-    found = rows(PAGE)
-    assert len(found) > 30
-    unproved = [row for row in found if not REFERENCE.search(row.split("|")[-2])]
-    assert not unproved
 
 
 @pytest.mark.parametrize("page", sorted(ROOT.glob("docs/*.md")), ids=lambda p: p.stem)
@@ -137,7 +118,7 @@ def test_log_mel_is_near_kaldis_and_not_the_same():
 
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(1, 16000, generator=generator)
-    # Coloured and swelling, so that bands and frames have something to tell.
+    # Coloured noise whose level changes, so that bands and frames differ.
     speech = noise.cumsum(1) * 0.01 + noise
     speech = speech * (1 + torch.linspace(0, 40, 16000).sin())
     theirs = kaldi.fbank(speech * 2**15, num_mel_bins=80, dither=0.0)

@@ -1,12 +1,12 @@
 """docs/hkd.svg is what tools/draw_hkd.py draws, and shows what the model has."""
 
+import importlib
 import re
 
 import numpy as np
 import pytest
 import torch
-from test_docs_configuration import load_tool
-from test_model_hkd import model_of
+from hkd_models import model_of
 from tiny_bert import build_tiny_bert
 from tiny_model import tiny_batch
 
@@ -17,7 +17,7 @@ from espnet_cif_hkd.cif import integrate_and_fire
 def tool():
     for package in ("matplotlib", "scour"):
         pytest.importorskip(package, reason=f"pictures need {package}")
-    return load_tool("draw_hkd")
+    return importlib.import_module("draw_hkd")
 
 
 def words(path):

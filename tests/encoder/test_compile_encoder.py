@@ -1,4 +1,4 @@
-"""torch.compile and torch.export take the paper's encoder whole."""
+"""torch.compile and torch.export take the paper's complete encoder."""
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ def encoder():
     return tiny_conformer(num_blocks=2, pooling_layers=[1]).eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["compile", "export"])
 def test_encoder_is_one_graph(encoder, way):
     speech, lengths = padded(random_utterances([60, 40, 55]))

@@ -52,7 +52,7 @@ def features(frames=50):
 
 
 def published_file(folder, encoder, names="own"):
-    """A checkpoint with the keys of a whole model, in the names of either release."""
+    """A checkpoint with all keys of a model, in the names of either release."""
     state = encoder.state_dict()
     if names == "other":
         for name in ("weight", "bias"):

@@ -1,4 +1,4 @@
-"""Encoders in a whole CIF model, chosen by YAML alone."""
+"""Encoders in a complete CIF model, chosen by YAML alone."""
 
 import argparse
 
@@ -69,7 +69,7 @@ def papers_model(n_units, model_conf):
     ("n_units", "expected"), [(4234, 47_208_587), (4233, 47_207_818)]
 )
 def test_the_papers_model_has_the_papers_size(n_units, expected):
-    """Spec A 5.3; the original's log has 4,234 units, ESPnet's list 4,233."""
+    """The original's log has 4,234 units, ESPnet's list 4,233."""
     model = papers_model(n_units, {})
     assert count(model) == expected
     assert count(model.encoder.embed) == 1_345_280

@@ -1,4 +1,4 @@
-"""What ``cif_conformer`` refuses, and what it says then."""
+"""Options that ``cif_conformer`` refuses, and its messages."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from espnet_cif_hkd.plugin.compat import TooShortUttError
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"pooling_layers": [0]}, r"pooling_layers \[0\].*from 1 to num_blocks 4"),
         ({"pooling_layers": [2, 5]}, r"pooling_layers \[2, 5\].*num_blocks 4"),
@@ -44,8 +44,8 @@ from espnet_cif_hkd.plugin.compat import TooShortUttError
     ],
     ids=str,
 )
-def test_options_that_do_not_fit(changes, told):
-    with pytest.raises(UserError, match=f"encoder_conf: .*{told}"):
+def test_options_that_do_not_fit(changes, message):
+    with pytest.raises(UserError, match=f"encoder_conf: .*{message}"):
         tiny_conformer(**changes)
 
 
@@ -55,7 +55,7 @@ def test_options_of_espnets_conformer_may_stay():
 
 @pytest.mark.parametrize("pooling", [[], [2], [1, 2, 4]])
 @pytest.mark.parametrize("input_layer", ["conv2d_stride2", "conv2d2", "linear"])
-def test_too_short_is_told_with_the_least_length(input_layer, pooling):
+def test_too_short_is_reported_with_the_least_length(input_layer, pooling):
     encoder = tiny_conformer(input_layer=input_layer, pooling_layers=pooling).eval()
     windows = {"conv2d_stride2": ((3, 2),), "conv2d2": ((3, 2), (3, 1)), "linear": ()}
     least = fewest_frames(windows[input_layer] + ((2, 2),) * len(pooling))

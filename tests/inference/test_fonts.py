@@ -1,4 +1,4 @@
-"""Pictures of Chinese: which fonts are taken, and what is told without one."""
+"""Pictures of Chinese: which fonts are taken, and what is printed without one."""
 
 import logging
 
@@ -14,7 +14,7 @@ def test_a_font_that_has_everything_is_enough() -> None:
     assert families("DejaVu Sans", "ab ␣ é") == ["DejaVu Sans"]
 
 
-def test_what_cannot_be_shown_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_cannot_be_shown_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         families("DejaVu Sans", f"a{NOBODY_HAS}")
     assert f"has {NOBODY_HAS}: boxes" in caplog.text

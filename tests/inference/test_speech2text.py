@@ -1,47 +1,24 @@
 """Decoding from Python with ``espnet_cif_hkd.Speech2Text``."""
 
-import numpy as np
+from pathlib import Path
+
 import pytest
-import torch
 import yaml
 from espnet2.bin import asr_inference
-from tiny_model import TOKENS, tiny_config, tiny_model
+from tiny_model import TOKENS
+from tiny_speech import CHANGES, model_files, noise
 
 import espnet_cif_hkd
-
-RATE = 8000
-CHANGES = {
-    "input_size": None,
-    "frontend": "default",
-    "frontend_conf": {"fs": RATE, "n_fft": 256, "hop_length": 80, "n_mels": 8},
-    "encoder_conf": {
-        "input_layer": "conv2d",
-        "output_size": 8,
-        "attention_heads": 2,
-        "linear_units": 16,
-        "num_blocks": 1,
-    },
-}
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exp")
-    config = tiny_config(token_type="char", **CHANGES)
-    config_file, model_file = folder / "config.yaml", folder / "1epoch.pth"
-    config_file.write_text(yaml.safe_dump(config))
-    torch.save(tiny_model(**CHANGES).state_dict(), model_file)
-    return config_file, model_file
+    return model_files(tmp_path_factory.mktemp("exp"), **CHANGES)
 
 
 @pytest.fixture(scope="module")
 def speech2text(files):
     return espnet_cif_hkd.Speech2Text(*files, beam_size=2, nbest=2)
-
-
-def noise(seconds, seed=0):
-    samples = np.random.default_rng(seed).normal(0, 0.1, int(RATE * seconds))
-    return samples.astype(np.float32)
 
 
 def test_is_espnets_class_and_decodes(speech2text):
@@ -53,7 +30,7 @@ def test_is_espnets_class_and_decodes(speech2text):
 
 
 def test_from_pretrained_gives_our_class(files):
-    train_config, model = map(str, files)
+    train_config, model = files
     built = espnet_cif_hkd.Speech2Text.from_pretrained(
         asr_train_config=train_config, asr_model_file=model, beam_size=2
     )
@@ -76,7 +53,7 @@ def test_short_utterance_in_a_list(speech2text):
 
 
 def test_checkpoint_of_another_token_list_is_refused(files, tmp_path):
-    config = yaml.safe_load(files[0].read_text())
+    config = yaml.safe_load(Path(files[0]).read_text())
     config["token_list"][3], config["token_list"][4] = "B", "A"
     other = tmp_path / "config.yaml"
     other.write_text(yaml.safe_dump(config))

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import torch
-import yaml
-from test_speech2text import CHANGES, noise
-from tiny_model import FEATURES, tiny_config, tiny_model
+from tiny_model import FEATURES, tiny_model
+from tiny_speech import CHANGES, model_files, noise
 
 from espnet_cif_hkd import Speech2Text, UserError
 
@@ -13,13 +12,7 @@ WAYS = {"greedy": {"greedy": True}, "beam": {"beam_size": 2, "ctc_weight": 0.0}}
 
 
 def recogniser(folder, way, **changes):
-    (folder / "config.yaml").write_text(
-        yaml.safe_dump(tiny_config(token_type="char", **changes))
-    )
-    torch.save(tiny_model(**changes).state_dict(), folder / "1epoch.pth")
-    return Speech2Text(
-        str(folder / "config.yaml"), str(folder / "1epoch.pth"), **WAYS[way]
-    )
+    return Speech2Text(*model_files(folder, **changes), **WAYS[way])
 
 
 @pytest.fixture(scope="module", params=WAYS)

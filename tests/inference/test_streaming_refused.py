@@ -3,13 +3,10 @@
 import importlib
 
 import pytest
-import torch
-import yaml
 from espnet2.bin.asr_inference import Speech2Text
 from espnet2.bin.asr_inference_streaming import Speech2TextStreaming
 from readable_decoder import EOS, TOKENS, frames, readable_decoder, search, spell
-from test_speech2text import CHANGES, noise
-from tiny_model import tiny_config, tiny_model
+from tiny_speech import CHANGES, model_files, noise
 
 from espnet_cif_hkd import UserError
 from espnet_cif_hkd.plugin.compat import ESPNET_RELEASE, BatchBeamSearch
@@ -24,11 +21,7 @@ STREAMED = {
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exp")
-    config = tiny_config(token_type="char", **STREAMED)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    torch.save(tiny_model(**STREAMED).state_dict(), folder / "1epoch.pth")
-    return str(folder / "config.yaml"), str(folder / "1epoch.pth")
+    return model_files(tmp_path_factory.mktemp("exp"), **STREAMED)
 
 
 def test_espnets_streaming_command(files):

@@ -50,10 +50,10 @@ def test_stop_ends_the_children_of_children(tmp_path: Path) -> None:
 def test_who_does_not_end_is_killed_after_the_grace_time(tmp_path: Path) -> None:
     process = processes.start([*STUBBORN, str(tmp_path / "pids")])
     numbers(tmp_path / "pids", 1)
-    begun = time.monotonic()
+    started = time.monotonic()
     processes.stop([process], grace=0.5)
     assert process.returncode == -signal.SIGKILL
-    assert 0.5 <= time.monotonic() - begun < 5
+    assert 0.5 <= time.monotonic() - started < 5
 
 
 RUN = """

@@ -5,67 +5,11 @@ on values) stops the host until a GPU has done all before it. ESPnet's own are n
 counted: feature masks, SpecAugment, its CTC, its assertion on lengths.
 """
 
-import sys
-from collections import Counter
-
 import pytest
 import torch
+from host_reads import Copies, Reads
 from tiny_bert import HIDDEN, build_tiny_bert
 from tiny_model import CIF_CONFORMER, tiny_batch, tiny_model
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-
-# Of the operations below these, sizes of results depend on values.
-BY_VALUE = ("nonzero", "masked_select", "repeat_interleave", "unique", "bincount")
-
-
-def place():
-    """The innermost of our modules, if no ESPnet's or test's stands further in."""
-    frame = sys._getframe(2)
-    while frame is not None:
-        name = frame.f_globals.get("__name__", "")
-        if name.startswith("espnet_cif_hkd."):
-            return name.removeprefix("espnet_cif_hkd.")
-        if name.startswith("espnet"):
-            return "espnet"
-        frame = frame.f_back
-    return "elsewhere"
-
-
-class Reads(TorchDispatchMode):
-    """Counts operations that give the host a value or a size."""
-
-    def __init__(self):
-        super().__init__()
-        self.found = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        by_mask = name in ("index", "index_put", "index_put_") and any(
-            index is not None and index.dtype in (torch.bool, torch.uint8)
-            for index in args[1]
-        )
-        if name == "_local_scalar_dense" or name.startswith(BY_VALUE) or by_mask:
-            self.found[place()] += 1
-        return func(*args, **(kwargs or {}))
-
-
-class Copies(TorchFunctionMode):
-    """Counts what torch does not dispatch for tensors that are on the host already."""
-
-    def __init__(self, found):
-        super().__init__()
-        self.found = found
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        name = getattr(func, "__name__", "")
-        # A device, as opposed to its name, is another tensor's: no way to the host.
-        moved = name == "to" and any(
-            isinstance(a, str) and a == "cpu" for a in args[1:]
-        )
-        if name in ("tolist", "cpu", "numpy") or moved:
-            self.found[place()] += 1
-        return func(*args, **(kwargs or {}))
 
 
 def reads(model, batch):
@@ -106,7 +50,7 @@ def test_a_step_of_the_model_waits_twice(n_batch):
     """However many utterances.
 
     - The encoder looks at the shortest and the longest input: too short a one is an
-      error that names it, and what stands behind the longest is cut off.
+      error that names it, and frames after the longest are cut off.
     - CTC reads all lengths on the host; the model fetches them in one copy, where
       ESPnet's loop would fetch each.
     """

@@ -7,10 +7,16 @@ import torch
 from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.bin.asr_inference import Speech2Text
 from espnet2.tasks.asr import ASRTask
-from test_model import gradients, slice_batch
-from test_taps import ENCODERS, HYBRID, RNN
+from espnet_parts import ENCODERS, HYBRID, RNN
 from tiny_bert import HIDDEN, build_tiny_bert
-from tiny_model import TOKENS, tiny_batch, tiny_config, tiny_model
+from tiny_model import (
+    TOKENS,
+    gradients,
+    slice_batch,
+    tiny_batch,
+    tiny_config,
+    tiny_model,
+)
 
 from espnet_cif_hkd.errors import UserError
 

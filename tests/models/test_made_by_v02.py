@@ -88,6 +88,7 @@ def test_the_archive_itself_is_read(recipe, monkeypatch, tmp_path):
     assert recognised(speech2text, recipe) == TEXTS
 
 
+@pytest.mark.slow
 @of_the_same_espnet
 def test_a_training_goes_on(recipe, tmp_path, monkeypatch, caplog):
     """From its checkpoint and its YAML, with the optimiser's state."""

@@ -3,52 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from tiny_model import TOKENS, tiny_batch, tiny_model
+from paper_loss import EOS, paper_loss_sum
+from tiny_model import TOKENS, gradients, slice_batch, tiny_batch, tiny_model
 
 from espnet_cif_hkd.errors import UserError
-
-EOS = len(TOKENS) - 1
-
-
-def slice_batch(batch, chosen):
-    cut = {k: v[chosen] for k, v in batch.items()}
-    cut["speech"] = cut["speech"][:, : cut["speech_lengths"].max()]
-    cut["text"] = cut["text"][:, : cut["text_lengths"].max()]
-    return cut
-
-
-def gradients(model):
-    return {
-        k: p.grad.clone() for k, p in model.named_parameters() if p.grad is not None
-    }
-
-
-def paper_loss_sum(model, batch, lsm_weight=0.1):
-    """The paper's sum over tokens, utterance by utterance (spec A 3.1 to 3.6)."""
-    total, n_tokens = 0.0, 0
-    for b in range(len(batch["text"])):
-        one = slice_batch(batch, [b])
-        hs, hlens = model.encode(one["speech"], one["speech_lengths"])
-        target = torch.cat([one["text"][0], torch.tensor([EOS])])
-        tokens_in = torch.cat([torch.tensor([EOS]), one["text"][0]])[None]
-        length = torch.tensor([len(target)])
-        logits, _ = model.decoder(hs, hlens, tokens_in, length)
-        logp = logits[0].log_softmax(-1)
-        eps = lsm_weight / (logp.size(1) - 1)
-        nll = -logp[torch.arange(len(target)), target]
-        cross_entropy = ((1 - lsm_weight - eps) * nll - eps * logp.sum(-1)).sum()
-        alpha = model.decoder.predictor(hs, hlens)
-        quantity = (alpha.sum() - len(target)).abs()
-        ctc = torch.nn.functional.ctc_loss(
-            model.ctc.ctc_lo(hs).log_softmax(-1).transpose(0, 1),
-            one["text"],
-            hlens,
-            one["text_lengths"],
-            reduction="sum",
-        )
-        total = total + cross_entropy + 1.0 * quantity + 0.5 * ctc
-        n_tokens += len(target)
-    return total, n_tokens
 
 
 @pytest.mark.parametrize("n_batch", [1, 4])
@@ -75,7 +33,7 @@ def test_weight_makes_any_split_equal_to_one_batch():
     batch = tiny_batch(5)
     loss, stats, _ = model(**batch)
     loss.backward()
-    whole = gradients(model)
+    complete = gradients(model)
     model.zero_grad()
     parts = [model(**slice_batch(batch, c)) for c in ([0], [1, 2, 3], [4])]
     n_tokens = sum(part[2] for part in parts)
@@ -83,7 +41,7 @@ def test_weight_makes_any_split_equal_to_one_batch():
     split.backward()
     torch.testing.assert_close(split, loss)
     for key, value in gradients(model).items():
-        torch.testing.assert_close(value, whole[key], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(value, complete[key], rtol=1e-4, atol=1e-6)
     for name in ("loss_att", "loss_ctc", "loss_quantity", "nll"):
         mean = sum(part[1][name] * part[2] for part in parts) / n_tokens
         torch.testing.assert_close(mean, stats[name])
@@ -143,6 +101,7 @@ def test_every_parameter_gets_a_gradient():
     assert all(p.grad is not None for p in model.parameters())
 
 
+@pytest.mark.slow
 def test_learns_a_handful_of_sentences_by_heart():
     """And then says them in a free search, each as long as it should be."""
     model, batch = tiny_model(model_conf={"lsm_weight": 0.0}), tiny_batch()

@@ -2,20 +2,12 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
-from test_model import gradients, paper_loss_sum
-from tiny_bert import HIDDEN, build_tiny_bert
-from tiny_model import tiny_batch, tiny_model
+from hkd_models import SYSTEMS, model_of
+from paper_loss import distillation_sum, paper_loss_sum
+from tiny_bert import build_tiny_bert
+from tiny_model import gradients, tiny_batch
 
 import espnet_cif_hkd.teachers.text.plm
-from espnet_cif_hkd.plugin.compat import add_sos_eos
-
-SYSTEMS = {
-    "cif": {"criterion": None},
-    "acd": {"criterion": "hkd", "linguistic": {"weight": 0.0}},
-    "lrd": {"criterion": "hkd", "acoustic": {"weight": 0.0}},
-    "hkd": {"criterion": "hkd"},
-}
 
 
 @pytest.fixture(scope="module")
@@ -33,15 +25,6 @@ def no_teacher(monkeypatch):
     monkeypatch.setattr(espnet_cif_hkd.teachers.text.plm, "open_teacher", refuse)
 
 
-def model_of(system, bert, **criterion_conf):
-    conf = dict(SYSTEMS[system])
-    criterion = conf.pop("criterion")
-    if criterion is None:
-        return tiny_model()
-    conf = {"teacher": bert, "teacher_dim": HIDDEN} | conf | criterion_conf
-    return tiny_model(model_conf={"criterion": criterion, "criterion_conf": conf})
-
-
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_the_four_systems_differ_in_their_losses(system, bert):
     model = model_of(system, bert).train()
@@ -54,7 +37,7 @@ def test_the_four_systems_differ_in_their_losses(system, bert):
     assert all(p.grad is not None for p in model.parameters())
 
 
-def test_too_few_negatives_are_counted_and_told_once(bert, caplog):
+def test_too_few_negatives_are_counted_and_reported_once(bert, caplog):
     model, batch = model_of("hkd", bert).train(), tiny_batch()
     n_tokens = int((batch["text_lengths"] + 1).sum())
     with caplog.at_level("WARNING"):
@@ -62,27 +45,6 @@ def test_too_few_negatives_are_counted_and_told_once(bert, caplog):
         model(**batch)
     assert float(stats["negatives_acd"]) == n_tokens * 4 // 5
     assert caplog.text.count("fewer than the 700 negatives") == 1
-
-
-def distillation_sum(model, batch):
-    """Both levels token by token (spec A 3.4, A 3.5), all others as negatives."""
-    hs_pad, hlens = model.encode(batch["speech"], batch["speech_lengths"])
-    ys_in, _ = add_sos_eos(batch["text"], model.sos, model.eos, -1)
-    lengths = batch["text_lengths"] + 1
-    output = model.decoder.forward_with_states(hs_pad, hlens, ys_in, lengths)
-    sequences = [
-        ids[:n] for ids, n in zip(batch["text"].tolist(), batch["text_lengths"])
-    ]
-    teacher = model.criterion._teacher.features(sequences, hs_pad.device)
-    fired = torch.cat([e[:n] for e, n in zip(output.cif.embeddings, lengths)])
-    states = torch.cat([s[:n] for s, n in zip(output.states, lengths)])
-    student = model.criterion.acoustic_projection(fired)
-    acd = 0.0
-    for n in range(len(teacher)):
-        cosines = F.cosine_similarity(student[n : n + 1], teacher) / 0.02
-        acd = acd + cosines.logsumexp(0) - cosines[n]
-    regressed = model.criterion.linguistic_projection(states)
-    return 1.0 * acd + 0.01 * (regressed - teacher).square().sum()
 
 
 @pytest.mark.parametrize("n_batch", [2, 5])

@@ -33,6 +33,7 @@ def test_an_old_name_is_the_new_module(old, new):
     assert module.__spec__.name == f"espnet_cif_hkd.{new}"
 
 
+@pytest.mark.slow
 def test_an_old_command_runs():
     done = subprocess.run(
         [sys.executable, "-m", "espnet_cif_hkd.bin.budget", "--help"],

@@ -77,6 +77,7 @@ def test_scripts_can_be_run_and_links_lead_nowhere_else(unpacked: Path) -> None:
         assert os.access(theirs, os.X_OK) == os.access(ours, os.X_OK), name
 
 
+@pytest.mark.slow
 def test_its_tests_run(unpacked: Path) -> None:
     names = ("ddp_cmd_sh", "recipe_scripts", "ablation_plan", "wheel")
     tests = [str(next(unpacked.rglob(f"test_{name}.py"))) for name in names]

@@ -31,6 +31,7 @@ print(json.dumps([fired.lengths.tolist(), loss.tolist(), installed]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packages", [["torch"], ["torch", "numpy"]], ids="+".join)
 def test_cif_and_losses_import_and_run(tmp_path, packages):
     folder = packages_with(tmp_path / "packages", packages)

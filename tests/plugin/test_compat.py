@@ -1,4 +1,4 @@
-"""The release of ESPnet is known without a record of pip."""
+"""The release of ESPnet is known without metadata of pip."""
 
 import json
 import os
@@ -24,6 +24,7 @@ print(json.dumps([ESPNET_RELEASE, espnet2.__file__, BatchBeamSearch.__module__])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("numbered", [True, False])
 def test_a_checkout_on_pythonpath(tmp_path, numbered):
     """As of a checkout: the packages and version.txt beside them, nothing of pip."""

@@ -17,6 +17,7 @@ import espnet_cif_hkd.teachers.text.plm
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.plugin.compat import ESPNET_RELEASE
 
+pytestmark = pytest.mark.slow
 RATE = 8000
 TEXTS = {"u1": "ABBA", "u2": "A CAB", "u3": "BACA", "u4": "CC A", "u5": "B"}
 TOKENS = ["<blank>", "<unk>", "<space>", "A", "B", "C", "<sos/eos>"]

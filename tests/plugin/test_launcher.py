@@ -87,6 +87,17 @@ if __name__ == "__main__":
 """
 
 
+MY_ENCODER = """
+from espnet2.asr.encoder.transformer_encoder import TransformerEncoder
+from espnet2.tasks.asr import encoder_choices
+
+class MyEncoder(TransformerEncoder):
+    pass
+
+encoder_choices.classes["mine"] = MyEncoder
+"""
+
+
 def python(*args, cwd, options=()):
     return subprocess.run(
         [sys.executable, *options, *map(str, args)],
@@ -156,9 +167,9 @@ def test_missing_target_fails_as_in_python(folder, command):
 
 
 def test_user_error_is_one_line(folder):
-    code = "from espnet_cif_hkd.errors import UserError; raise UserError('mend it')"
+    code = "from espnet_cif_hkd.errors import UserError; raise UserError('use x')"
     ours = python(*LAUNCHER, "-c", code, cwd=folder)
-    assert (ours.returncode, ours.stderr) == (1, "error: mend it\n")
+    assert (ours.returncode, ours.stderr) == (1, "error: use x\n")
 
 
 @pytest.mark.parametrize("command", [[], ["-m"], ["-u", "script.py"]])
@@ -189,24 +200,31 @@ def test_launch_runs_its_command_without_importing_torch(tmp_path):
     run_pl = tmp_path / "run.pl"
     run_pl.write_text(LAUNCH_STAND_IN)
     run_pl.chmod(0o755)
-    told = json.dumps("told")
+    printed = json.dumps("printed")
     ours = python(
         *LAUNCHER,
         *["-m", "espnet2.bin.launch", "--cmd", run_pl, "--log", "train.log"],
-        *["--ngpu", "0", "--", sys.executable, *LAUNCHER, "-c", f"print({told})"],
+        *["--ngpu", "0", "--", sys.executable, *LAUNCHER, "-c", f"print({printed})"],
         cwd=tmp_path,
         options=["-X", "importtime"],
     )
     assert ours.returncode == 0, ours.stderr
-    assert (tmp_path / "train.log").read_text() == "told\n"
+    assert (tmp_path / "train.log").read_text() == "printed\n"
     imported = {line.rpartition("|")[2].strip() for line in ours.stderr.splitlines()}
     assert "espnet2.bin" in imported
     assert not imported & {"torch", "transformers", "espnet2.tasks.asr"}
 
 
+@pytest.mark.slow
 def test_espnets_workers_know_the_classes(tmp_path):
-    """A spawned ``ASRTask.main_worker`` and a spawned worker of a data loader."""
-    (tmp_path / "train.py").write_text(REAL_TASK)
+    """A spawned ``ASRTask.main_worker`` and a spawned worker of a data loader.
+
+    They know our classes and those of a user's module, also when the folder of a script
+    replaces the working directory.
+    """
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/train.py").write_text(REAL_TASK)
+    (tmp_path / "my_encoder.py").write_text(MY_ENCODER)
     (tmp_path / "tokens.txt").write_text("<blank>\n<unk>\nA\n<sos/eos>\n")
     (tmp_path / "train.yaml").write_text(
         textwrap.dedent(
@@ -214,7 +232,7 @@ def test_espnets_workers_know_the_classes(tmp_path):
             decoder: cif
             decoder_conf: {attention_heads: 2, linear_units: 4, num_blocks: 1}
             model: cif
-            encoder: transformer
+            encoder: mine
             encoder_conf:
                 {output_size: 4, attention_heads: 2, linear_units: 4, num_blocks: 1}
             normalize: utterance_mvn
@@ -223,11 +241,12 @@ def test_espnets_workers_know_the_classes(tmp_path):
         )
     )
     ours = python(
-        *LAUNCHER,
-        *["train.py", "--config", "train.yaml", "--token_list", "tokens.txt"],
+        *[*LAUNCHER, "--user_module", "my_encoder"],
+        *["elsewhere/train.py", "--config", "train.yaml", "--token_list", "tokens.txt"],
         *["--output_dir", "exp", "--ngpu", "0", "--dry_run", "true"],
         cwd=tmp_path,
     )
     assert ours.returncode == 0, ours.stderr
     assert json.loads(ours.stdout.splitlines()[-1]) == [[[1]], 0], ours.stderr
-    assert "decoder: cif" in (tmp_path / "exp" / "config.yaml").read_text()
+    written = (tmp_path / "exp" / "config.yaml").read_text()
+    assert "decoder: cif" in written and "encoder: mine" in written

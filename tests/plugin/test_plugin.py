@@ -76,7 +76,7 @@ def test_class_of_another_kind_is_refused():
 
 @pytest.fixture
 def stand_in_task(tmp_path, monkeypatch):
-    """A module in the place of ``espnet2.tasks.asr`` that can be imported anew."""
+    """A module that replaces ``espnet2.tasks.asr`` and can be imported again."""
     (tmp_path / "stand_in_task.py").write_text(
         "from espnet2.train.class_choices import ClassChoices\n"
         "decoder_choices = ClassChoices('decoder', {})\n"

@@ -1,4 +1,4 @@
-"""With ESPNET_ROOT, Python was called before the checkout's path.sh had activated it.
+"""With ESPNET_ROOT, Python is called after the checkout's path.sh has activated it.
 
 The system's python3 has no soundfile, so users who rely on path.sh saw a traceback.
 """

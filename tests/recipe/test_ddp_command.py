@@ -46,7 +46,7 @@ CONFIG = {
 }
 
 # Of slurm.pl and srun only what ESPnet uses: options, a log file, a command; a task on
-# each machine that is told which one it is.
+# each machine and gives it its number.
 SLURM_PL = """#!/usr/bin/env bash
 echo "$*" > asked
 while [ "${1#--}" != "$1" ]; do shift 2; done
@@ -120,6 +120,7 @@ def command(folder):
     ]
 
 
+@pytest.mark.slow
 def test_two_machines_of_a_cluster_train_together(recipe):
     for name, text in (("slurm.pl", SLURM_PL), ("srun", SRUN)):
         (recipe / "bin").mkdir(exist_ok=True)
@@ -137,8 +138,8 @@ def test_two_machines_of_a_cluster_train_together(recipe):
     assert launched.returncode == 0, launched.stderr[-3000:]
     asked = "--gpu 0 --num_threads 1 --num_nodes 2"
     assert (recipe / "asked").read_text().startswith(asked)
-    told = (recipe / "exp" / "train.log").read_text()
-    assert ":0/2]" in told
-    assert told.count("2epoch results: [train]") == 1 and "loss_acd=" in told
+    log = (recipe / "exp" / "train.log").read_text()
+    assert ":0/2]" in log
+    assert log.count("2epoch results: [train]") == 1 and "loss_acd=" in log
     state = torch.load(recipe / "exp" / "2epoch.pth", weights_only=True)
     assert all(torch.isfinite(value).all() for value in state.values())

@@ -1,4 +1,4 @@
-"""A path.sh of a checkout that is gone broke stage 1 of a run without ESPNET_ROOT."""
+"""Without ESPNET_ROOT, stage 1 does not read the path.sh of a checkout that is gone."""
 
 import os
 import subprocess

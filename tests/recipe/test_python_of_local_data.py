@@ -1,4 +1,4 @@
-"""local/data.sh ran in whichever python3 stood in PATH, not in the engine's own."""
+"""local/data.sh runs the engine's own Python, not another one in PATH."""
 
 import sys
 from pathlib import Path

@@ -103,8 +103,8 @@ def test_a_corpus_with_several_channels_is_kept_and_reported(
         make_stereo(path)
     format_audio.format_audio(make_run())
     assert dumped("spk0-train0").shape[1] == 2
-    told = capfd.readouterr().out
-    assert told.count("data/train: all recordings keep 2 channels") == 1
+    printed = capfd.readouterr().out
+    assert printed.count("data/train: all recordings keep 2 channels") == 1
     with pytest.raises(UserError, match="spk0-train0: no channel 2"):
         format_audio.format_audio(make_run(channel="2"))
 
@@ -199,9 +199,9 @@ def test_clipping_is_reported_and_another_scale_refused(
     soundfile.write(path, louder, rate, subtype="FLOAT")
     format_audio.format_audio(make_run())
     line = "data/train: 2 samples of 1 recordings are outside -1 to 1 and were clipped"
-    told = capfd.readouterr().out
-    assert told.count(f"warning: stage 3: {line}, 2 of spk0-train0") == 1
-    assert told.count("clipped") == 1
+    printed = capfd.readouterr().out
+    assert printed.count(f"warning: stage 3: {line}, 2 of spk0-train0") == 1
+    assert printed.count("clipped") == 1
     soundfile.write(path, np.rint(samples * 32767), rate, subtype="FLOAT")
     with pytest.raises(UserError, match=r"spk0-train0: .* divide its samples by 32768"):
         format_audio.format_audio(make_run())

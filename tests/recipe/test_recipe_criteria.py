@@ -143,8 +143,8 @@ def test_a_class_of_the_users_is_asked_and_fills_its_store(recipe, capfd):
     }
     checks = checked(HYBRID, {"criteria": criteria})
     assert Checked.checks == [("hybrid", None, "char")] * 2
-    told = capfd.readouterr().out
-    assert "preflight: wish well" in told and "preflight: wish else" in told
+    printed = capfd.readouterr().out
+    assert "preflight: wish well" in printed and "preflight: wish else" in printed
     run = checks.run
     for part in ("train", "valid"):
         folder = run.paths.data_feats / part

@@ -47,14 +47,14 @@ def test_audio_in_the_right_form_is_not_copied(recipe: Path) -> None:
     assert not (recipe / "dump/raw/org/train/data").exists()
 
 
-def test_another_rate_is_resampled_and_told_once(
+def test_another_rate_is_resampled_and_reported_once(
     recipe: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     tiny_recipe.write_set(recipe, "train", 8, rate=11025)
     data.prepare(make_run())
     format_audio.format_audio(make_run())
-    told = capfd.readouterr().out
-    assert told.count("data/train: resampled to 8000 Hz: 8 from 11025 Hz") == 1
+    printed = capfd.readouterr().out
+    assert printed.count("data/train: resampled to 8000 Hz: 8 from 11025 Hz") == 1
     original = soundfile.info("sound/train/spk0-train0.wav")
     resampled, rate = soundfile.read(
         read_table("dump/raw/org/train/wav.scp")["spk0-train0"]
@@ -67,10 +67,10 @@ def test_another_rate_is_resampled_and_told_once(
 
 
 def test_pipes_and_segments(recipe: Path) -> None:
-    whole = np.concatenate(
+    complete = np.concatenate(
         [soundfile.read(f"sound/test/spk{i % 2}-test{i}.wav")[0] for i in range(3)]
     )
-    soundfile.write("long.wav", whole, tiny_recipe.RATE)
+    soundfile.write("long.wav", complete, tiny_recipe.RATE)
     ends = np.cumsum([0, *(0.8 + 0.05 * i for i in range(3))])
     names = [f"spk{i % 2}-test{i}" for i in range(3)]
     write_table("data/test/wav.scp", {"rec": "cat long.wav |"})

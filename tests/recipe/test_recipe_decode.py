@@ -21,7 +21,7 @@ def make_run(**changed: str) -> Run:
 
 
 @pytest.fixture
-def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A test set of 100 utterances of a second; ESPnet's commands are left out."""
     monkeypatch.chdir(tmp_path)
     folder = Path("dump/raw/test")
@@ -63,20 +63,20 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ],
 )
 def test_one_process_on_a_gpu_several_without(
-    told: list[str], gpu: str, jobs: str, device: str
+    logged: list[str], gpu: str, jobs: str, device: str
 ) -> None:
     decode.decode(make_run(gpu_inference=gpu))
-    assert f"decoding {UTTERANCES} utterances on {device}," in told[0]
-    assert told[1] == jobs
+    assert f"decoding {UTTERANCES} utterances on {device}," in logged[0]
+    assert logged[1] == jobs
 
 
 def test_the_last_line_is_the_real_time_factor_with_start_up(
-    told: list[str], monkeypatch: pytest.MonkeyPatch
+    logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = iter([100.0, 150.0])
     monkeypatch.setattr(decode.time, "monotonic", lambda: next(times))
     decode.decode(make_run())
-    assert told[-1] == (
+    assert logged[-1] == (
         "stage 12: 100.0 s of audio in 50.0 s with start-up: real-time factor 0.500"
     )
 

@@ -73,9 +73,9 @@ def test_the_next_experiment_sees_the_complete_sets(
     assert run(stage="10", stop_stage="10", **with_drop) == 0
     assert len(read_table(STATS / "train/text_shape")) == 8
     assert run(stage="11", stop_stage="11", **with_drop) == 0
-    told = capfd.readouterr().out
-    assert "1 utterances of dump/raw/train are not trained on: spk0-train0" in told
-    assert "1 utterances of dump/raw/valid are not trained on: spk1-valid1" in told
+    printed = capfd.readouterr().out
+    assert "1 utterances of dump/raw/train are not trained on: spk0-train0" in printed
+    assert "1 utterances of dump/raw/valid are not trained on: spk1-valid1" in printed
     assert dump() == too_long
     if splits == "1":
         assert len(trained_on("exp/asr_a", "train")) == 7

@@ -81,10 +81,10 @@ def test_a_target_that_cannot_be_written(shelf: Path, here: Path) -> None:
     (here / "loose").symlink_to(here / "gone/away")
     for name in ("closed", "closed/new", "hidden/new", "file/new", "loose"):
         target = here / name
-        told = unprivileged(lambda target=target: layout.init(["x", str(target)]))
-        assert told.startswith(f"UserError: {here}/{name.split('/')[0]}"), told
-        assert "needs a folder that you can write to" in told
-        assert "\n" not in told
+        printed = unprivileged(lambda target=target: layout.init(["x", str(target)]))
+        assert printed.startswith(f"UserError: {here}/{name.split('/')[0]}"), printed
+        assert "needs a folder that you can write to" in printed
+        assert "\n" not in printed
     with pytest.raises(UserError, match="file is a file: name another folder"):
         layout.init(["x", str(here / "file")])
     assert (here / "file").read_text() == "mine"
@@ -94,7 +94,7 @@ def test_a_target_that_cannot_be_written(shelf: Path, here: Path) -> None:
 def test_an_interrupted_copy_is_completed(
     shelf: Path, here: Path, monkeypatch: pytest.MonkeyPatch, written: bytes | None
 ) -> None:
-    """Whether it stopped before a file, within it or behind it."""
+    """Whether it stopped before a file, within it or after it."""
     target, write = here / "mine", layout._write
 
     def full(source: Path, copy: Path) -> None:

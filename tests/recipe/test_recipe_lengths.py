@@ -1,4 +1,4 @@
-"""The frames computed before a training are those of ESPnet's own layers."""
+"""The numbers of frames computed before a training are those of ESPnet's layers."""
 
 import argparse
 from typing import Any
@@ -48,6 +48,7 @@ def arguments(encoder: str, conf: dict[str, Any], **frontend: object):
 POOLED = [[1], [2, 3], [1, 2, 3]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("encoder", "conf"),
     [

@@ -146,9 +146,9 @@ def test_a_stage_without_its_input(
 
 def test_half_written_inputs(recipe: Path, capfd: pytest.CaptureFixture[str]) -> None:
     model = ASR_EXP / "valid.acc.ave.pth"
-    whole = model.resolve().read_bytes()
+    complete = model.resolve().read_bytes()
     model.unlink()
-    model.write_bytes(whole[: len(whole) // 2])
+    model.write_bytes(complete[: len(complete) // 2])
     assert "is half-written: run stage 11" in refusal(capfd, stage="12")
     Path("exp/asr_stats_raw_en_char/.incomplete-10").touch()
     line = refusal(capfd, stage="11")
@@ -206,8 +206,8 @@ def test_a_teacher_store_is_filled_before_stage_10(
 ) -> None:
     config = with_teacher(recipe / "bert", teacher_store="exp/store")
     assert run(stage="10", stop_stage="11", asr_config=config) == 0
-    told = capfd.readouterr().out
-    assert told.index("storing the teacher's features") < told.index("stage 10 (")
+    printed = capfd.readouterr().out
+    assert printed.index("storing the teacher's features") < printed.index("stage 10 (")
     assert (recipe / "exp/store/header.json").is_file()
     assert Path("exp/asr_hkd_raw_en_char/valid.acc.ave.pth").is_file()
     # Another token list makes the store useless, and is refused by name.
@@ -246,7 +246,7 @@ def test_a_teacher_without_a_fast_tokenizer(
     assert "bert" in refusal(capfd, stage="10", asr_config=config)
 
 
-def test_a_failing_command_is_told_in_one_line(
+def test_a_failing_command_is_reported_in_one_line(
     recipe: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     line = refusal(

@@ -1,4 +1,4 @@
-"""The whole engine on a tiny recipe, in this process."""
+"""The complete engine on a tiny recipe, in this process."""
 
 from pathlib import Path
 
@@ -96,11 +96,11 @@ def test_a_second_run_reuses_everything(
     model = (ASR_EXP / "valid.acc.ave.pth").stat().st_mtime_ns
     text = (INFERENCE / "test/text").stat().st_mtime_ns
     assert run(use_lm="true", reuse="true") == 0
-    told = capfd.readouterr().out
+    printed = capfd.readouterr().out
     for stage in (1, 4, 5, 6, 7, 8, 10, 11, 12):
         assert any(
             line.split(" ", 1)[1].startswith(f"stage {stage} ") and "reused" in line
-            for line in told.splitlines()
+            for line in printed.splitlines()
             if " " in line
         ), stage
     assert (ASR_EXP / "valid.acc.ave.pth").stat().st_mtime_ns == model
@@ -183,16 +183,16 @@ def test_several_jobs_equal_one(recipe: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_jobs_are_processes_with_one_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "told.py").write_text(
+    (tmp_path / "printed.py").write_text(
         "import os, sys\nprint(os.environ['OMP_NUM_THREADS'], sys.argv[1])\n"
         "sys.exit(sys.argv[1] == 'bad')\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
     logs = [tmp_path / f"logs/{number}.log" for number in (1, 2)]
-    commands.run_jobs("told", [(["a"], logs[0]), (["b"], logs[1])], "telling")
+    commands.run_jobs("printed", [(["a"], logs[0]), (["b"], logs[1])], "telling")
     assert [log.read_text().splitlines()[-1] for log in logs] == ["1 a", "1 b"]
     with pytest.raises(UserError, match=r"telling failed \(exit status 1\).*2\.log"):
-        commands.run_jobs("told", [(["a"], logs[0]), (["bad"], logs[1])], "telling")
+        commands.run_jobs("printed", [(["a"], logs[0]), (["bad"], logs[1])], "telling")
 
 
 def test_real_time_factor(tmp_path: Path) -> None:

@@ -1,9 +1,7 @@
 """Scores equal sclite's, and no utterance gets lost on the way to them."""
 
-import os
 import random
 import re
-import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,11 +18,6 @@ from espnet_cif_hkd.recipe.stages.report import (
 )
 from espnet_cif_hkd.recipe.stages.sclite import align
 from espnet_cif_hkd.recipe.stages.score import paired_texts
-
-SCLITE = shutil.which(
-    "sclite", path=os.pathsep.join([os.environ["PATH"], "/usr/lib/sctk/bin"])
-)
-needs_sclite = pytest.mark.skipif(SCLITE is None, reason="sclite is not installed")
 
 # Pairs whose cheapest alignments differ in the number of errors, with the counts
 # (correct, substituted, deleted, inserted) that sclite 2.10 gives.
@@ -105,25 +98,28 @@ def test_no_alignment_is_cheaper() -> None:
         assert 4 * substituted + 3 * (deleted + inserted) == cheapest
 
 
-def run_sclite(folder: Path, pairs: list[tuple[list[str], list[str]]]) -> str:
-    assert SCLITE is not None
+def run_sclite(
+    sclite: str, folder: Path, pairs: list[tuple[list[str], list[str]]]
+) -> str:
     for name, column in (("ref", 0), ("hyp", 1)):
         lines = [
             f"{' '.join(pair[column])}\t(s{index % 3}-u{index:04d})\n"
             for index, pair in enumerate(pairs)
         ]
         (folder / f"{name}.trn").write_text("".join(lines), encoding="utf-8")
-    command = [SCLITE, "-r", str(folder / "ref.trn"), "trn"]
+    command = [sclite, "-r", str(folder / "ref.trn"), "trn"]
     command += ["-h", str(folder / "hyp.trn"), "trn", "-i", "rm", "-o", "all", "stdout"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-@needs_sclite
+@pytest.mark.sclite
 @pytest.mark.parametrize(
     "alphabet",
     ["ab", "abcd", "abcdefghij", "abAB", "你好世a", ["<space>", "it's", "b.", "(x)"]],
 )
-def test_same_numbers_as_sclite(alphabet: Sequence[str], tmp_path: Path) -> None:
+def test_same_numbers_as_sclite(
+    sclite: str, alphabet: Sequence[str], tmp_path: Path
+) -> None:
     rng = random.Random(11)
     pairs = [
         (
@@ -132,7 +128,7 @@ def test_same_numbers_as_sclite(alphabet: Sequence[str], tmp_path: Path) -> None
         )
         for _ in range(600)
     ]
-    output = run_sclite(tmp_path, pairs)
+    output = run_sclite(sclite, tmp_path, pairs)
     found = re.findall(
         r"id: \(s\d-u(\d+)\)\nScores: \(#C #S #D #I\) (\d+) (\d+) (\d+) (\d+)", output
     )
@@ -157,14 +153,16 @@ def test_same_numbers_as_sclite(alphabet: Sequence[str], tmp_path: Path) -> None
     assert ours == rows
 
 
-@needs_sclite
+@pytest.mark.sclite
 @pytest.mark.parametrize("words", [16, 32, 48, 80, 112, 400])
-def test_halves_are_rounded_as_sclite_rounds_them(words: int, tmp_path: Path) -> None:
+def test_halves_are_rounded_as_sclite_rounds_them(
+    sclite: str, words: int, tmp_path: Path
+) -> None:
     for wrong in range(1, words, max(1, words // 16)):
         pair = (["a"] * words, ["b"] * wrong + ["a"] * (words - wrong))
         (line,) = (
             line
-            for line in run_sclite(tmp_path, [pair]).splitlines()
+            for line in run_sclite(sclite, tmp_path, [pair]).splitlines()
             if re.match(r"\s*\|\s*Sum/Avg\s*\|", line)
         )
         expected = list(map(float, re.findall(r"[-\d.]+", line)))[2:]

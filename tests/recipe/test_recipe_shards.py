@@ -1,4 +1,4 @@
-"""Shards of --num_splits_asr and --num_splits_lm belong to the files they are of."""
+"""Shards of --num_splits_asr and --num_splits_lm follow changes of their files."""
 
 from pathlib import Path
 

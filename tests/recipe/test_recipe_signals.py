@@ -71,10 +71,11 @@ def test_the_data_preparation_ends_with_the_engine(folder: Path, number: int) ->
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as engine:
         pids = started(2)
         engine.send_signal(number)
-        _, told = engine.communicate(timeout=60)
+        _, printed = engine.communicate(timeout=60)
     assert engine.returncode == 128 + number
     name = signal.Signals(number).name
-    assert told == f"error: stopped by {name}: run the same command again to continue\n"
+    stopped = f"error: stopped by {name}: run the same command again to continue\n"
+    assert printed == stopped
     assert not any(map(runs, pids))
     assert Path("data/.incomplete-1").exists()
 
@@ -98,7 +99,7 @@ def test_a_job_that_fails_ends_the_others(folder: Path) -> None:
         [sys.executable, "-c", JOBS], stderr=subprocess.PIPE, text=True
     ) as engine:
         pids = started(2)
-        _, told = engine.communicate(timeout=60)
+        _, printed = engine.communicate(timeout=60)
     assert engine.returncode == 1
-    assert "stage 12 failed (exit status 5): the log is 2.log" in told
+    assert "stage 12 failed (exit status 5): the log is 2.log" in printed
     assert not any(map(runs, pids))

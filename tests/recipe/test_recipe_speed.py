@@ -1,4 +1,4 @@
-"""``--speed_perturb_factors`` as the only option that is added to a recipe."""
+"""``--speed_perturb_factors`` needs no other option."""
 
 from pathlib import Path
 

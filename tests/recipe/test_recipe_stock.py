@@ -1,4 +1,4 @@
-"""The thin asr.sh: our engine, or an ESPnet checkout with our checks in between."""
+"""asr.sh runs our engine, or a checkout's asr.sh with our checks between its stages."""
 
 import os
 import shutil

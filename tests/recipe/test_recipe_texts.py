@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from finished_recipe import finished, run
-from finished_recipe import recipe as whole
+from finished_recipe import recipe as complete
 from recipe_data import make_run, recipe
 
 from espnet_cif_hkd.errors import UserError
@@ -13,7 +13,7 @@ from espnet_cif_hkd.io.tables import read_table, write_table
 from espnet_cif_hkd.recipe.checks.texts import _shown, _Tokenizer
 from espnet_cif_hkd.recipe.stages import filter_data, format_audio, tokens
 
-__all__ = ["finished", "recipe", "whole"]
+__all__ = ["complete", "finished", "recipe"]
 
 
 def rewrite(change: dict[str, str], folder: str = "data/train") -> None:
@@ -92,20 +92,20 @@ def test_utt2spk_names_one_speaker_each(recipe: Path) -> None:
     ],
 )
 def test_unknown_tokens_are_counted_before_stage_10(
-    whole: Path, capfd: pytest.CaptureFixture[str], words: str, line: str
+    complete: Path, capfd: pytest.CaptureFixture[str], words: str, line: str
 ) -> None:
     """As in a dump that asr.sh made, which is not normalised."""
     text = read_table("dump/raw/train/text")
     write_table("dump/raw/train/text", {**text, "spk0-train0": words})
     assert run(stage="10", stop_stage="10") == 0
-    told = capfd.readouterr().out
-    assert len(re.findall(r"are <unk>", told)) == 1
-    assert re.search(rf"warning: preflight: \d of \d+ tokens {line}", told), told
-    assert told.index("are <unk>") < told.index("stage 10 (")
+    printed = capfd.readouterr().out
+    assert len(re.findall(r"are <unk>", printed)) == 1
+    assert re.search(rf"warning: preflight: \d of \d+ tokens {line}", printed), printed
+    assert printed.index("are <unk>") < printed.index("stage 10 (")
 
 
 def test_no_unknown_tokens_no_line(
-    whole: Path, capfd: pytest.CaptureFixture[str]
+    complete: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert run(stage="10", stop_stage="10") == 0
     assert "<unk>" not in capfd.readouterr().out
@@ -117,9 +117,9 @@ def test_a_small_share_is_no_warning(capfd: pytest.CaptureFixture[str]) -> None:
         tokenizer.total = total
         tokenizer.unknown.update(["x"])
         tokenizer.report(Path("data/x"))
-        told = capfd.readouterr().out
-        assert f"1 of {total} tokens of data/x" in told
-        assert ("warning: " in told) == warned
+        printed = capfd.readouterr().out
+        assert f"1 of {total} tokens of data/x" in printed
+        assert ("warning: " in printed) == warned
 
 
 def test_what_cannot_be_seen_is_named() -> None:

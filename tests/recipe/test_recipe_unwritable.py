@@ -39,9 +39,9 @@ def test_a_file_where_a_folder_should_be(
     Path(obstacle).write_text("mine")
     words = tiny_recipe.options(stage=stage, stop_stage=stage, **changed)
     assert main(words) == 1
-    told = capfd.readouterr().err
-    assert told.count("\n") == 1 and told.startswith("error: ")
-    assert f"{Path(obstacle).absolute()} is not a folder: move it away" in told
+    printed = capfd.readouterr().err
+    assert printed.count("\n") == 1 and printed.startswith("error: ")
+    assert f"{Path(obstacle).absolute()} is not a folder: move it away" in printed
     assert Path(obstacle).read_text() == "mine"
 
 
@@ -56,9 +56,11 @@ def test_a_folder_without_permission(
         assert unprivileged(lambda: main(words)) == "1"
         assert not Path("data").exists()
         place = Path("dump").absolute()
-    told = capfd.readouterr().err
-    assert told.startswith(f"error: dump cannot be written: no permission for {place}")
-    assert told.count("\n") == 1
+    printed = capfd.readouterr().err
+    assert printed.startswith(
+        f"error: dump cannot be written: no permission for {place}"
+    )
+    assert printed.count("\n") == 1
 
 
 def test_an_obstacle_that_shows_only_when_it_is_reached(
@@ -69,9 +71,9 @@ def test_an_obstacle_that_shows_only_when_it_is_reached(
     Path("dump/raw").mkdir(parents=True)
     Path("dump/raw/org").write_text("mine")
     assert main(words) == 1
-    told = capfd.readouterr().err
-    assert told.startswith("error: dump/raw/org") and told.count("\n") == 1
-    assert "correct this and run the same stages again" in told
+    printed = capfd.readouterr().err
+    assert printed.startswith("error: dump/raw/org") and printed.count("\n") == 1
+    assert "correct this and run the same stages again" in printed
 
 
 def test_an_error_of_the_program_is_not_hidden(

@@ -1,17 +1,17 @@
 """ESPnet's own unmodified asr.sh against this package's engine.
 
-    ESPNET_ROOT=/path/to/espnet python3 -m pytest tests/test_stock_asr_sh.py [-k CASE]
+    ESPNET_ROOT=/path/to/espnet python3 -m pytest \\
+        tests/recipe/test_stock_asr_sh.py [-k CASE]
 
 needs an ESPnet checkout whose Python is this one, with sclite; CASE is one of
 ``stock_cases.CASES``, each takes several minutes, nearly all of it ESPnet's start-up.
 Without ESPNET_ROOT conftest.py says after the last test that none of this was run.
 
 Four runs of a recipe through its run.sh, with the same options: asr.sh alone
-(``stock``), the engine alone (``engine``), and begun by the one and finished by the
+(``stock``), the engine alone (``engine``), and started by the one and finished by the
 other.
 """
 
-import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -24,14 +24,11 @@ from stock_cases import CASES, run_stages
 
 from espnet_cif_hkd.io.tables import read_table
 
-ESPNET_ROOT = os.environ.get("ESPNET_ROOT", "")
 EXP = Path("exp/asr_tiny")
 DECODED = EXP / "decoded"
 pytestmark = [
-    pytest.mark.skipif(
-        not ESPNET_ROOT,
-        reason="ESPNET_ROOT is not set: ESPnet's own asr.sh was not run",
-    ),
+    pytest.mark.slow,
+    pytest.mark.espnet_checkout,
     pytest.mark.timeout(3600),
 ]
 

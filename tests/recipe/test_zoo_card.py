@@ -1,4 +1,4 @@
-"""The model card: what it says, and where it has it from."""
+"""The model card: its content, and the sources of its content."""
 
 import dataclasses
 import re
@@ -221,7 +221,7 @@ def test_the_facts_of_our_recipes(facts: Path, empty: Path) -> None:
     assert "license" not in found
 
 
-def test_a_token_that_an_old_zoo_takes_for_a_path_is_told(
+def test_a_token_that_an_old_zoo_takes_for_a_path_is_reported(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     def packed_with(tokens: list[str]) -> Packed:

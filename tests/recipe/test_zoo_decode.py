@@ -1,4 +1,4 @@
-"""A shared model is decoded where no language model can be, as before packing."""
+"""A shared model decodes as before packing, also without any language model package."""
 
 import re
 from pathlib import Path
@@ -29,42 +29,42 @@ import soundfile
 from espnet_model_zoo.downloader import ModelDownloader
 
 hidden, archive, repo, decoding, card_code = json.loads(sys.stdin.read())
-told = {"installed": [name for name in hidden if importlib.util.find_spec(name)]}
+found = {"installed": [name for name in hidden if importlib.util.find_spec(name)]}
 samples = soundfile.read("speech.wav")[0]
 files = ModelDownloader("zoo").download_and_unpack(archive)
-told["files"] = sorted(files)
+found["files"] = sorted(files)
 
 from espnet2.bin.asr_inference import Speech2Text as ESPnetSpeech2Text
 
 try:
     ESPnetSpeech2Text(**files, **decoding)
 except Exception as error:
-    told["unregistered"] = str(error)
+    found["unregistered"] = str(error)
 
 import espnet_cif_hkd
 
 espnet_cif_hkd.register()
-told["espnet"] = ESPnetSpeech2Text(**files, **decoding)(samples)[0][0]
+found["espnet"] = ESPnetSpeech2Text(**files, **decoding)(samples)[0][0]
 ours = espnet_cif_hkd.Speech2Text(**files, **decoding)
-told["ours"] = ours(samples)[0][0]
-told["made_by"] = espnet_cif_hkd.models.checkpoint.made_by(ours.asr_model.state_dict())
-told["zip"] = espnet_cif_hkd.Speech2Text.from_pretrained(archive, **decoding)(
+found["ours"] = ours(samples)[0][0]
+found["made_by"] = espnet_cif_hkd.models.checkpoint.made_by(ours.asr_model.state_dict())
+found["zip"] = espnet_cif_hkd.Speech2Text.from_pretrained(archive, **decoding)(
     samples
 )[0][0]
 
 downloaded = ModelDownloader("zoo").download_and_unpack(repo)
-told["downloaded"] = ESPnetSpeech2Text(**downloaded, **decoding)(samples)[0][0]
+found["downloaded"] = ESPnetSpeech2Text(**downloaded, **decoding)(samples)[0][0]
 names = {}
 exec(card_code, names)
-told["card"] = names["text"]
-told["card_class"] = type(names["speech2text"]).__module__
-told["imported"] = sorted(set(sys.modules) & set(hidden))
-print(json.dumps(told))
+found["card"] = names["text"]
+found["card_class"] = type(names["speech2text"]).__module__
+found["imported"] = sorted(set(sys.modules) & set(hidden))
+print(json.dumps(found))
 """
 
 
 @pytest.fixture(scope="module")
-def told(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def found(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a user finds who has the archive, the repository and no language model."""
     home = tmp_path_factory.mktemp("user")
     packages = packages_without(home / "packages", LANGUAGE_MODELS)
@@ -92,34 +92,34 @@ def decoded_folder(packed: Path) -> str:
     return folder.name
 
 
-def test_no_language_model_is_there(told: dict[str, Any]) -> None:
-    assert told["installed"] == []
-    assert told["imported"] == []
+def test_no_language_model_is_there(found: dict[str, Any]) -> None:
+    assert found["installed"] == []
+    assert found["imported"] == []
 
 
-def test_the_zoo_unpacks_the_archive(told: dict[str, Any]) -> None:
-    assert told["files"] == [
+def test_the_zoo_unpacks_the_archive(found: dict[str, Any]) -> None:
+    assert found["files"] == [
         *("asr_model_file", "asr_train_config", "lm_file", "lm_train_config")
     ]
 
 
 @pytest.mark.parametrize("way", ["ours", "espnet", "zip", "downloaded", "card"])
-def test_the_text_is_that_of_stage_12(told: dict[str, Any], way: str) -> None:
-    assert told["expected"]
-    assert told[way] == told["expected"]
+def test_the_text_is_that_of_stage_12(found: dict[str, Any], way: str) -> None:
+    assert found["expected"]
+    assert found[way] == found["expected"]
 
 
-def test_the_card_uses_our_class(told: dict[str, Any]) -> None:
-    assert told["card_class"] == "espnet_cif_hkd.inference.speech2text"
-    assert told["made_by"] == __version__
+def test_the_card_uses_our_class(found: dict[str, Any]) -> None:
+    assert found["card_class"] == "espnet_cif_hkd.inference.speech2text"
+    assert found["made_by"] == __version__
 
 
-def test_without_registration_espnet_says_must_be_one_of(told: dict[str, Any]) -> None:
-    message = told["unregistered"]
+def test_without_registration_espnet_says_must_be_one_of(found: dict[str, Any]) -> None:
+    message = found["unregistered"]
     assert "must be one of" in message
     assert message.endswith(("--decoder cif", "--model cif"))
-    assert "`must be one of`" in told["card_text"]
+    assert "`must be one of`" in found["card_text"]
     cure = "import espnet_cif_hkd; espnet_cif_hkd.register()"
-    assert cure in told["card_text"]
+    assert cure in found["card_text"]
     sharing = Path(__file__).parents[2] / "docs" / "sharing.md"
     assert "must be one of" in sharing.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Stage 14: what is in the archive, and archives that would be of no use elsewhere."""
+"""Stage 14: the content of the archive, and archives that would not work elsewhere."""
 
 import dataclasses
 import shutil
@@ -109,10 +109,10 @@ def test_a_configuration_with_absolute_paths_is_refused(
     absolute = str(recipe / config["normalize_conf"]["stats_file"])
     config["normalize_conf"]["stats_file"] = absolute
     (EXP / "config.yaml").write_text(yaml.safe_dump(config))
-    whole = ARCHIVE.read_bytes()
+    complete = ARCHIVE.read_bytes()
     line = refusal(capfd, stage="14", skip_packing="false", **OPTIONS)
     assert f"{EXP}/config.yaml names {absolute}" in line
-    assert ARCHIVE.read_bytes() == whole
+    assert ARCHIVE.read_bytes() == complete
 
 
 def test_messages_tell_of_the_archive_by_its_name(

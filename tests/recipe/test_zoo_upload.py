@@ -153,13 +153,13 @@ def test_the_model_card_that_is_uploaded(recipe: Path, sharer: Sharer) -> None:
         "data = ModelCard(open(sys.argv[1]).read(), ignore_metadata_errors=False).data;"
         "print(data.license, data.library_name, data.pipeline_tag)"
     )
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", code, str(recipe / "exp/hf_user_tones/README.md")],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert told.stdout.split() == [
+    assert done.stdout.split() == [
         *("cc-by-4.0", "espnet", "automatic-speech-recognition")
     ]
 

@@ -50,7 +50,7 @@ def test_a_checkpoint_from_before_the_entry_is_loaded(
         ((2, 0, 0), "1.4.2", True),
     ],
 )
-def test_a_version_that_may_differ_is_told(
+def test_a_version_that_may_differ_is_reported(
     theirs: tuple[float, ...],
     ours: str,
     warned: bool,
@@ -61,8 +61,8 @@ def test_a_version_that_may_differ_is_told(
     model, state = tiny_model(), of_version(*theirs)
     model.load_state_dict(state)
     name = ".".join(map(str, theirs))
-    told = f"trained with espnet-cif-hkd {name}, and this is {ours}" in caplog.text
-    assert told == warned
+    reported = f"trained with espnet-cif-hkd {name}, and this is {ours}" in caplog.text
+    assert reported == warned
     # What this version trains on and saves is this version's.
     assert made_by(model.state_dict()) == ours
     assert state[VERSION_KEY].tolist() == list(theirs)

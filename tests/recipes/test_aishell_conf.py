@@ -197,11 +197,11 @@ def test_run_sh_gives_each_system_its_files(tmp_path: Path) -> None:
         return dict(zip(words[::2], words[1::2]))
 
     for system in ("cif", "acd", "lrd", "hkd"):
-        told = given("--system", system)
+        passed = given("--system", system)
         suffix = "" if system == "cif" else f"_{system}"
-        assert told["--asr_config"] == f"conf/train_asr_cif{suffix}.yaml"
+        assert passed["--asr_config"] == f"conf/train_asr_cif{suffix}.yaml"
         for option in ("--asr_config", "--inference_config", "--lm_config"):
-            assert (recipe / told[option]).is_file()
+            assert (recipe / passed[option]).is_file()
     assert given()["--asr_config"] == "conf/train_asr_cif_hkd.yaml"
     with_lm = given("--use_lm", "true", "--data_url", "http://here", "--stage", "3")
     assert with_lm["--inference_config"] == "conf/decode_asr_lm.yaml"

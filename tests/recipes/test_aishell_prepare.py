@@ -147,9 +147,9 @@ def test_too_little_room_is_reported_before_anything_is_fetched(
         free = 30 * 10**9
 
     monkeypatch.setattr("shutil.disk_usage", lambda folder: Usage)
-    told = _error(capfd, "--data_url", "http://127.0.0.1:9")
-    assert "AISHELL-1 needs about 35666 MiB in downloads" in told
-    assert "set AISHELL to another folder" in told
+    printed = _error(capfd, "--data_url", "http://127.0.0.1:9")
+    assert "AISHELL-1 needs about 35666 MiB in downloads" in printed
+    assert "set AISHELL to another folder" in printed
 
 
 def test_an_interrupted_unpacking_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,9 +200,9 @@ def test_a_corpus_that_was_removed_as_the_message_says_comes_back(
     assert prepare.main(more) == 0
     shutil.rmtree("downloads/data_aishell/wav/train")
     capfd.readouterr()
-    told = _error(capfd, *more)
-    assert "wav/train has no recordings with transcript" in told
-    assert "remove downloads/data_aishell, then it is unpacked or downloaded" in told
+    printed = _error(capfd, *more)
+    assert "wav/train has no recordings with transcript" in printed
+    assert "remove downloads/data_aishell, then it is unpacked or downloaded" in printed
     shutil.rmtree("downloads/data_aishell")
     assert prepare.main(more) == 0
     _check(made, "downloads/data_aishell")
@@ -232,8 +232,8 @@ def test_a_corpus_of_others_is_not_written(
     assert not mark.exists()
     monkeypatch.setattr(Path, "unlink", refused)
     capfd.readouterr()
-    told = _error(capfd, "--remove_archive")
-    assert "downloads/data_aishell.tgz cannot be removed (Permission denied)" in told
+    printed = _error(capfd, "--remove_archive")
+    assert "downloads/data_aishell.tgz cannot be removed (Permission denied)" in printed
 
 
 def test_unpacked_by_kaldi(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,17 +249,19 @@ def test_another_count_is_a_warning(
 ) -> None:
     made = write_aishell(Path("corpus"), CLIPS)
     assert prepare.main(["--corpus", "corpus"]) == 0
-    told = capfd.readouterr()
-    assert "data/train: 9 utterances of 3 speakers" in told.out
+    printed = capfd.readouterr()
+    assert "data/train: 9 utterances of 3 speakers" in printed.out
     assert (
         "WARNING: data/train has 9 utterances of 3 speakers, AISHELL-1 has "
-        "120,098 utterances of 340 speakers" in told.err
+        "120,098 utterances of 340 speakers" in printed.err
     )
-    assert "WARNING: data/dev has 4" in told.err
-    assert "WARNING: data/test has 3" in told.err
-    assert "1 recordings have no transcript, in AISHELL-1 there are 325: " in told.err
-    assert f"there are 325: {made.wordless[0]}" in told.err
-    assert f"transcript but no recording: {made.soundless[0]}" in told.err
+    assert "WARNING: data/dev has 4" in printed.err
+    assert "WARNING: data/test has 3" in printed.err
+    assert (
+        "1 recordings have no transcript, in AISHELL-1 there are 325: " in printed.err
+    )
+    assert f"there are 325: {made.wordless[0]}" in printed.err
+    assert f"transcript but no recording: {made.soundless[0]}" in printed.err
     made.soundless.clear()
     _known(made, monkeypatch)
     assert prepare.main(["--corpus", "corpus"]) == 0

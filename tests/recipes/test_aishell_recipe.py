@@ -17,6 +17,7 @@ from tiny_bert import HIDDEN, build_tiny_bert
 from espnet_cif_hkd.io.tables import read_table
 from espnet_cif_hkd.recipe.cli import main
 
+pytestmark = pytest.mark.slow
 EXP = Path("exp/asr_tiny")
 DECODED = EXP / "decode_tiny"
 # What makes the model small and the run short; everything else is the recipe's own.
@@ -186,10 +187,10 @@ def test_a_second_run_reuses_everything(
     capfd.readouterr()
     model = (EXP / "checkpoint.pth").stat().st_mtime_ns
     assert _run(teacher, "--reuse", "true") == 0
-    told = capfd.readouterr().out
+    printed = capfd.readouterr().out
     for stage in (1, 4, 5, 6, 7, 8, 10, 11, 12):
         assert any(
             f" stage {stage} " in line and "reused" in line
-            for line in told.splitlines()
+            for line in printed.splitlines()
         ), stage
     assert (EXP / "checkpoint.pth").stat().st_mtime_ns == model

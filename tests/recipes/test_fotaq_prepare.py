@@ -15,7 +15,7 @@ WORDS = [f"Line number {chr(65 + n)} of the {chr(66 + n)} scene" for n in range(
 
 @pytest.fixture
 def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A whole archive with 24 cut-scene clips, known to the recipe."""
+    """A complete archive with 24 cut-scene clips, known to the recipe."""
     members = {
         "C1.CUT": fixture.cut_scene(["", *WORDS]),
         "QUEEN2.JAS": fixture.remarks(["A box*03"], ["No way*03"]),
@@ -88,14 +88,14 @@ def test_a_repeat_changes_nothing_and_mends_what_is_broken(archive: Path) -> Non
     assert not list(Path().rglob("*.partial"))
 
 
-def test_a_subset_stands_beside_the_whole(archive: Path) -> None:
+def test_a_subset_leaves_the_complete_set(archive: Path) -> None:
     assert _run(archive) == 0
-    whole = _tables(Path("data/train"))
+    complete = _tables(Path("data/train"))
     assert _run(archive, "--subset", "7") == 0
     part = _tables(Path("data/train_7"))
     assert len(part["text"]) == 7
-    assert set(part["text"]) < set(whole["text"])
-    assert _tables(Path("data/train")) == whole
+    assert set(part["text"]) < set(complete["text"])
+    assert _tables(Path("data/train")) == complete
     with pytest.raises(SystemExit):
         _run(archive, "--subset", "-1")
 

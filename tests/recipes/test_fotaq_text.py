@@ -78,8 +78,8 @@ def test_clips_get_their_line_and_speaker() -> None:
 
 
 def test_damaged_scripts_are_named() -> None:
-    whole = _script().read("BOB1.DOG")
-    for cut in (whole[:40], whole[:170]):
+    complete = _script().read("BOB1.DOG")
+    for cut in (complete[:40], complete[:170]):
         with pytest.raises(ArchiveError, match=r"BOB1\.DOG"):
             list(fotaq_text.dialogue(_script(**{"BOB1.DOG": cut}), "BOB1.DOG"))
     scene = fixture.cut_scene(["", "Hey", "Last."])

@@ -88,14 +88,14 @@ def test_changed_code_makes_new_audio(
     assert hsk_prepare.audio_folder(Path("downloads")) != first
 
 
-def test_a_subset_stands_beside_the_whole(downloads: Path) -> None:
+def test_a_subset_leaves_the_complete_set(downloads: Path) -> None:
     assert hsk_prepare.main([]) == 0
-    whole = _tables(Path("data/train"))
+    complete = _tables(Path("data/train"))
     assert hsk_prepare.main(["--subset", "7"]) == 0
     part = _tables(Path("data/train_7"))
     assert len(part["text"]) == 7
-    assert set(part["text"]) < set(whole["text"])
-    assert _tables(Path("data/train")) == whole
+    assert set(part["text"]) < set(complete["text"])
+    assert _tables(Path("data/train")) == complete
     with pytest.raises(SystemExit):
         hsk_prepare.main(["--subset", "-1"])
 

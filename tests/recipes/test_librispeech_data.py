@@ -284,9 +284,11 @@ def test_room_is_looked_for_before_anything_is_fetched(
     monkeypatch.setattr(parts, "PARTS", sized)
     empty = corpus.parent / "downloads"
     assert _main(empty, "--data_url", "http://127.0.0.1:9") == 1
-    told = capsys.readouterr().err
-    assert "LibriSpeech needs about 14 MiB" in told and "or set LIBRISPEECH" in told
-    # What is there, or begun, is not written again.
+    printed = capsys.readouterr().err
+    assert (
+        "LibriSpeech needs about 14 MiB" in printed and "or set LIBRISPEECH" in printed
+    )
+    # Complete and partial downloads need no more space.
     (empty / "LibriSpeech").mkdir(parents=True)
     for part in ("dev-clean", "train-other-500"):
         (corpus / "LibriSpeech" / part).rename(empty / "LibriSpeech" / part)
@@ -305,8 +307,10 @@ def test_an_archive_that_cannot_be_removed_is_named(
     (corpus / "dev-clean.tar.gz").mkdir()
     assert _main(corpus) == 0
     assert _main(corpus, "--remove_archive", "true") == 1
-    told = capsys.readouterr().err
-    assert "dev-clean.tar.gz cannot be removed (" in told and told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert (
+        "dev-clean.tar.gz cannot be removed (" in printed and printed.count("\n") == 1
+    )
 
 
 def test_text_for_language_models(

@@ -1,4 +1,4 @@
-"""The whole recipe of LibriSpeech on a miniature corpus, in this process."""
+"""The complete recipe of LibriSpeech on a miniature corpus, in this process."""
 
 import sys
 from pathlib import Path
@@ -15,6 +15,7 @@ from espnet_cif_hkd.io.tables import read_lines, read_table
 from espnet_cif_hkd.recipe import layout
 from espnet_cif_hkd.recipe.cli import main
 
+pytestmark = pytest.mark.slow
 SETS = ("test_clean", "test_other", "dev_clean", "dev_other")
 EXP = "exp/asr_tiny_hkd_raw_en_{units}"
 
@@ -63,7 +64,7 @@ def laid_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _run(folder: Path, *arguments: str) -> None:
     """What ``./run.sh`` would do with these arguments, in this process."""
-    words = fixture.told(
+    words = fixture.words_of(
         folder, "run.sh", "--incomplete", "true", *arguments, recipe=folder
     )
     assert words[:2] == ["-m", "espnet_cif_hkd.recipe"]

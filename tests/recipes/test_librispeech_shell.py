@@ -10,7 +10,7 @@ from espnet_cif_hkd.recipe import options, paths
 
 def _run(tmp_path: Path, *arguments: str) -> options.Options:
     """The options that run.sh gives to the engine."""
-    words = fixture.told(tmp_path, "run.sh", *arguments, ESPNET_ROOT="")
+    words = fixture.words_of(tmp_path, "run.sh", *arguments, ESPNET_ROOT="")
     assert words[:2] == ["-m", "espnet_cif_hkd.recipe"]
     return options.parse(words[2:])
 
@@ -41,14 +41,14 @@ def test_each_system_has_a_configuration(tmp_path: Path, system: str) -> None:
 
 
 def test_100_hours_share_nothing_with_960(tmp_path: Path) -> None:
-    whole = paths.derive(_run(tmp_path))
+    complete = paths.derive(_run(tmp_path))
     asked = _run(tmp_path, "--hours", "100", "--asr_args", "--seed 2")
     part = paths.derive(asked)
     assert asked.train_set == "train_clean_100"
     assert asked.bpe_train_text == "data/train_clean_100/text"
     assert asked.asr_args == "--max_epoch 248 --scheduler_conf max_steps=80000 --seed 2"
     for name in ("data_feats", "token_list", "asr_stats_dir", "asr_exp", "lm_exp"):
-        assert getattr(part, name) != getattr(whole, name)
+        assert getattr(part, name) != getattr(complete, name)
 
 
 def test_wordpieces_are_those_of_the_configured_teacher(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_run_sh_refuses(arguments: list[str], message: str) -> None:
 
 
 def _data(tmp_path: Path, *arguments: str, **environment: str) -> list[str]:
-    words = fixture.told(tmp_path, "local/data.sh", *arguments, **environment)
+    words = fixture.words_of(tmp_path, "local/data.sh", *arguments, **environment)
     assert Path(words[0]).name == "librispeech_prepare.py"
     return words[1:]
 
@@ -129,7 +129,7 @@ def test_data_sh_takes_what_asr_sh_gives(
         *("--hours", "100", "--incomplete", "false", "--lm_text", "true"),
         *("--remove_archive", "false", "--data_url", "http://x"),
     ]
-    words = fixture.told(tmp_path, "local/data.sh", "--wordpiece", "conf/a.yaml")
+    words = fixture.words_of(tmp_path, "local/data.sh", "--wordpiece", "conf/a.yaml")
     assert Path(words[0]).name == "wordpiece.py"
     assert words[1:] == ["--asr_config", "conf/a.yaml"]
     done = fixture.shell("local/data.sh", "--asr_data_dir", "dump/raw/train_960")

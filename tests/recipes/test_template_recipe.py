@@ -62,12 +62,12 @@ def fill_in(body: str) -> None:
 def test_it_refuses_until_it_is_filled_in(
     recipe: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    told = data_sh()
-    assert told.returncode == 2
-    assert told.stderr == "error: CORPUS='': no such folder; set CORPUS in db.sh\n"
-    told = data_sh(CORPUS="/tmp")
-    assert told.returncode == 2
-    assert told.stderr == (
+    done = data_sh()
+    assert done.returncode == 2
+    assert done.stderr == "error: CORPUS='': no such folder; set CORPUS in db.sh\n"
+    done = data_sh(CORPUS="/tmp")
+    assert done.returncode == 2
+    assert done.stderr == (
         "error: local/data.sh is not filled in: write its function list_utterances\n"
     )
     assert main(options_of_run_sh(recipe, "--ngpu", "0")) == 1
@@ -110,9 +110,9 @@ def test_the_example_in_data_sh_makes_kaldis_tables(
 )
 def test_lines_that_are_no_utterances(recipe: Path, body: str, message: str) -> None:
     fill_in(body)
-    told = data_sh(CORPUS="/tmp")
-    assert told.returncode == 2
-    assert message in told.stderr
+    done = data_sh(CORPUS="/tmp")
+    assert done.returncode == 2
+    assert message in done.stderr
 
 
 def test_the_two_configurations_differ_in_the_criterion_only() -> None:
@@ -138,9 +138,9 @@ def test_hkd_asks_for_a_teacher_before_stage_10(
 ) -> None:
     words = ["--system", "hkd", *tiny_corpus(recipe), "--stop_stage", "10"]
     assert main(options_of_run_sh(recipe, *words)) == 1
-    told = capfd.readouterr().err
-    assert told.startswith("error: ") and "criterion_conf.teacher" in told
-    assert told.count("\n") == 1
+    printed = capfd.readouterr().err
+    assert printed.startswith("error: ") and "criterion_conf.teacher" in printed
+    assert printed.count("\n") == 1
     assert not Path("exp").exists()
 
 

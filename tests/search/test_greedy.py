@@ -2,11 +2,8 @@
 
 import pytest
 import torch
-import yaml
-from readable_decoder import EOS, frames, readable_decoder, search, spell
-from test_beam_search import ENDINGS
-from test_speech2text import CHANGES, noise
-from tiny_model import tiny_config, tiny_model
+from readable_decoder import ENDINGS, EOS, frames, readable_decoder, search, spell
+from tiny_speech import CHANGES, model_files, noise
 
 from espnet_cif_hkd import Speech2Text, UserError
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
@@ -18,7 +15,7 @@ def alone(decoder, hs, **options):
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_every_ending_gives_the_whole_sentence(ending):
+def test_every_ending_gives_the_complete_sentence(ending):
     hs = frames(*ENDINGS[ending], *[("<blank>", 0.0)] * 4)
     assert spell(alone(readable_decoder(), hs)) == "abc"
 
@@ -43,7 +40,7 @@ def test_beam_one_and_a_batch_give_the_same(maxlenratio):
 
 
 def _one_eos(ids):
-    """ESPnet writes a second <eos> behind one that stands at the limit."""
+    """ESPnet writes a second <eos> after one at the limit."""
     return ids[:-1] if len(ids) > 2 and ids[-2:] == [EOS, EOS] else ids
 
 
@@ -66,11 +63,7 @@ def test_nothing_fired_gives_an_empty_hypothesis(caplog):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exp")
-    config = tiny_config(token_type="char", **CHANGES)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    torch.save(tiny_model(**CHANGES).state_dict(), folder / "1epoch.pth")
-    return str(folder / "config.yaml"), str(folder / "1epoch.pth")
+    return model_files(tmp_path_factory.mktemp("exp"), **CHANGES)
 
 
 def test_speech2text_greedy_equals_espnets_beam_one(files, caplog):

@@ -1,4 +1,4 @@
-"""The AISHELL-1 recipe as tests use it."""
+"""The AISHELL-1 recipe in a folder, and what its run.sh passes on."""
 
 import importlib
 import shutil
@@ -26,12 +26,12 @@ def lay_out(folder: Path) -> Path:
 
 
 def options_of_run_sh(folder: Path, *arguments: str) -> list[str]:
-    """What ``run.sh`` passes to ``asr.sh``, told by a stand-in for the latter."""
+    """What ``run.sh`` passes to ``asr.sh``, printed by a stand-in for the latter."""
     stand_in = folder / "asr.sh"
     kept = stand_in.read_bytes()
     stand_in.write_text("#!/usr/bin/env bash\nprintf '%s\\0' \"$@\"\n")
     try:
-        told = subprocess.run(
+        done = subprocess.run(
             ["bash", str(folder / "run.sh"), *arguments],
             check=True,
             capture_output=True,
@@ -39,4 +39,4 @@ def options_of_run_sh(folder: Path, *arguments: str) -> list[str]:
         )
     finally:
         stand_in.write_bytes(kept)
-    return told.stdout.split("\0")[:-1]
+    return done.stdout.split("\0")[:-1]

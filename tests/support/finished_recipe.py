@@ -1,4 +1,4 @@
-"""A tiny recipe that has been run whole, and what tests do with copies of it."""
+"""A tiny recipe that has been run completely, and what tests do with copies of it."""
 
 import importlib.metadata
 import os

@@ -1,4 +1,4 @@
-"""What the tests of LibriSpeech's recipe share."""
+"""LibriSpeech's recipe in a folder: its modules, and what its scripts pass on."""
 
 import importlib
 import os
@@ -18,7 +18,7 @@ def load(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
-def told(
+def words_of(
     folder: Path,
     script: str,
     *arguments: str,

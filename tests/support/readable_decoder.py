@@ -1,4 +1,4 @@
-"""A CIF decoder whose output can be foretold: frames say alpha and token themselves."""
+"""A CIF decoder with predictable output: frames hold alpha and token."""
 
 import torch
 
@@ -87,3 +87,34 @@ def spell(hypothesis):
     ids = [int(token) for token in hypothesis.yseq]
     assert ids[0] == EOS and ids[-1] == EOS
     return "".join(TOKENS[token] for token in ids[1:-1])
+
+
+ENDINGS = {
+    "<eos> fires completely": [("a", 1.0), ("b", 1.0), ("c", 1.0), ("<sos/eos>", 1.0)],
+    "<eos> in the tail": [("a", 1.0), ("b", 1.0), ("c", 1.0), ("<sos/eos>", 0.7)],
+    "<eos> swallowed": [("a", 1.0), ("b", 1.0), ("c", 1.0), ("<sos/eos>", 0.3)],
+    "no trace of <eos>": [("a", 1.0), ("b", 1.0), ("c", 1.0)],
+    "last token in the tail": [("a", 1.0), ("b", 1.0), ("c", 0.8)],
+    "last token shares the tail with <eos>": [
+        ("a", 1.0),
+        ("b", 1.0),
+        ("c", 0.6),
+        ("<sos/eos>", 0.2),
+    ],
+    "one vector too many": [
+        ("a", 1.0),
+        ("b", 1.0),
+        ("c", 1.0),
+        ("<sos/eos>", 1.0),
+        ("<sos/eos>", 1.0),
+    ],
+    "spread over frames": [
+        ("a", 0.5),
+        ("a", 0.5),
+        ("b", 0.25),
+        ("b", 0.75),
+        ("c", 0.9),
+        ("c", 0.2),
+        ("<sos/eos>", 0.9),
+    ],
+}

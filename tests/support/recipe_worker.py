@@ -40,8 +40,8 @@ class RecipeWorker:
         order = [os.getcwd(), options, token, outputs]
         print(json.dumps(order), file=self.process.stdin, flush=True)
         code = int(self.process.stdout.readline())
-        told = [Path(path).read_text(encoding="utf-8") for path in outputs]
-        return subprocess.CompletedProcess(options, code, *told)
+        printed = [Path(path).read_text(encoding="utf-8") for path in outputs]
+        return subprocess.CompletedProcess(options, code, *printed)
 
     def close(self) -> None:
         assert self.process.stdin is not None

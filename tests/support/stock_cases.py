@@ -178,7 +178,7 @@ def run_stages(
     environment["PYTHON"] = sys.executable
     if checkout:
         environment["ESPNET_ROOT"] = os.environ["ESPNET_ROOT"]
-    begun = time.monotonic()
+    started = time.monotonic()
     words = [*options, "--stage", str(first), "--stop_stage", str(last)]
     done = subprocess.run(
         ["bash", "run.sh", *words],
@@ -192,4 +192,4 @@ def run_stages(
     with folder.with_suffix(".log").open("a") as log:
         log.write(done.stdout)
     assert done.returncode == 0, done.stdout[-5000:]
-    return time.monotonic() - begun
+    return time.monotonic() - started

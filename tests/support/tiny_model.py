@@ -25,7 +25,7 @@ CIF_CONFORMER = {
 
 
 def tiny_config(**changes):
-    """A whole ESPnet configuration; ``model_conf`` is merged, the rest replaced."""
+    """A complete ESPnet configuration; ``model_conf`` is merged, the rest replaced."""
     espnet_cif_hkd.register()
     config = ASRTask.get_default_config()
     config.update(
@@ -88,4 +88,17 @@ def tiny_batch(n_batch=3, seed=0, dtype=torch.float32):
         "speech_lengths": speech_lengths,
         "text": text,
         "text_lengths": text_lengths,
+    }
+
+
+def slice_batch(batch, chosen):
+    cut = {k: v[chosen] for k, v in batch.items()}
+    cut["speech"] = cut["speech"][:, : cut["speech_lengths"].max()]
+    cut["text"] = cut["text"][:, : cut["text_lengths"].max()]
+    return cut
+
+
+def gradients(model):
+    return {
+        k: p.grad.clone() for k, p in model.named_parameters() if p.grad is not None
     }

@@ -1,4 +1,4 @@
-"""A recipe small enough to be run whole in a test: tones that spell short words."""
+"""A recipe small enough for a test to run it all: tones that spell short words."""
 
 from pathlib import Path
 
@@ -105,7 +105,7 @@ def write_set(folder: Path, name: str, count: int, rate: int = RATE) -> None:
 
 
 def make(folder: Path) -> Path:
-    """Lay a whole recipe out in ``folder``."""
+    """Write a complete recipe in ``folder``."""
     for name, count in (("train", 8), ("valid", 4), ("test", 3)):
         write_set(folder, name, count)
     (folder / "conf").mkdir()

@@ -179,9 +179,9 @@ def test_letters_whose_lower_case_is_longer_keep_the_offsets():
 
 def test_long_text_is_read_in_windows_that_overlap(tokenizer):
     text = "THE CAT IS PLAYING IT'S 42 THE CAT PLAYS IT IS THE CAT'S"
-    whole = taught(tokenizer, CHARS, chars(text))
+    complete = taught(tokenizer, CHARS, chars(text))
     for max_length in (3, 4, 7, 10, 19):
-        assert taught(tokenizer, CHARS, chars(text), max_length=max_length) == whole
+        assert taught(tokenizer, CHARS, chars(text), max_length=max_length) == complete
     speller = TokenSpeller(CHARS, None, "[UNK]")
     spelling = speller([CHARS.index(t) for t in chars(text)])
     alignment = align(spelling, tokenizer, 10)

@@ -39,6 +39,7 @@ def open_by_name(cache, revision):
     )
 
 
+@pytest.mark.slow
 def test_a_hub_name_is_found_in_the_cache_at_its_revision(tmp_path):
     repository = tmp_path / f"models--{NAME.replace('/', '--')}"
     snapshot = repository / "snapshots" / COMMIT

@@ -1,4 +1,4 @@
-"""Stored teacher vectors: equal to online ones, and proof against every accident."""
+"""Stored teacher vectors: equal to online ones, safe against kills and full disks."""
 
 import errno
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_distill_hkd import STUDENT, batch
+from hkd_batch import CHARS, CPU, STUDENT, batch, encode
 from tiny_bert import HIDDEN, build_tiny_bert
 
 from espnet_cif_hkd.distill import HKDCriterion
@@ -29,16 +29,9 @@ from espnet_cif_hkd.teachers.text import plm as teacher
 from espnet_cif_hkd.teachers.text.online import OnlineTeacher
 from espnet_cif_hkd.teachers.text.plm import TeacherConfig
 
-CHARS = ["<blank>", "<unk>", "<space>", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ'", "<sos/eos>"]
-CPU = torch.device("cpu")
 TOKENS, PAIRS = Payload("tokens", HIDDEN), Payload("tokens", 2)
 TEXTS = ["THE CAT IS PLAYING", "IT'S É", "", "THE CAT", "PLAY IT", "THE CAT"]
 SMALL = 300  # bytes of a shard: 12 vectors, one or two sentences
-
-
-def encode(text):
-    names = ["<space>" if c == " " else c for c in text]
-    return [CHARS.index(n) if n in CHARS else 1 for n in names]
 
 
 SEQUENCES = [encode(t) for t in TEXTS]
@@ -204,8 +197,8 @@ def contents(folder):
     + [("write", n) for n in range(4)],
 )
 def test_a_full_disk_loses_nothing(tmp_path, online, monkeypatch, function, call):
-    """The n-th use of the disk fails; the next run goes on to the same store."""
-    fill(tmp_path / "whole", online)
+    """The n-th use of the disk fails; the next run completes the same store."""
+    fill(tmp_path / "complete", online)
     count = 0
 
     def full(*args):
@@ -232,9 +225,9 @@ def test_a_full_disk_loses_nothing(tmp_path, online, monkeypatch, function, call
     fill(tmp_path / "store", online)
     for name, data in kept.items():
         assert (tmp_path / "store" / name).read_bytes() == data
-    whole, resumed = contents(tmp_path / "whole"), contents(tmp_path / "store")
-    assert whole.keys() == resumed.keys()
-    for key, rows in whole.items():
+    complete, resumed = contents(tmp_path / "complete"), contents(tmp_path / "store")
+    assert complete.keys() == resumed.keys()
+    for key, rows in complete.items():
         np.testing.assert_allclose(resumed[key], rows, rtol=2**-9, atol=1e-3)
 
 
@@ -306,6 +299,7 @@ print("kills", n_kills)
 """
 
 
+@pytest.mark.slow
 def test_kill_minus_nine_at_any_moment(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -320,7 +314,7 @@ def test_kill_minus_nine_at_any_moment(tmp_path):
     assert int(done.stdout.split()[-1]) >= 12
 
 
-def test_too_small_a_disk_is_refused_beforehand(tmp_path, online, monkeypatch):
+def test_too_small_a_disk_is_refused_before_writing(tmp_path, online, monkeypatch):
     free = type("Usage", (), {"free": 10 << 20})
     monkeypatch.setattr(dump.shutil, "disk_usage", lambda _: free)
     with pytest.raises(UserError, match="1 MiB are to be written, but only 10 MiB"):
@@ -350,7 +344,7 @@ def test_estimate_is_exact_below_and_close_above_its_limit(
     assert abs(estimate.n_sentences - 7000) < 0.15 * 7000
 
 
-def test_keys_that_begin_alike_are_told_apart(tmp_path):
+def test_keys_that_begin_alike_are_distinguished(tmp_path):
     """The index knows eight bytes of a key; zero bytes at its end count, too."""
     heads, tails = (b"\0" * 8, b"a" * 8), (b"\0" * 8, b"b" + b"\0" * 7, b"c" * 8)
     keys = [head + tail for head in heads for tail in tails]

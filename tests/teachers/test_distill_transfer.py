@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from hkd_batch import CHARS, CPU, STUDENT, TEXTS, batch, encode
+from host_reads import Copies, Reads
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_distill_hkd import CHARS, CPU, STUDENT, TEXTS, batch, encode
-from test_host_reads import Copies, Reads
 from tiny_bert import HIDDEN, build_tiny_bert
 
 from espnet_cif_hkd.distill import HKDCriterion

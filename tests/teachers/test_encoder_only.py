@@ -94,11 +94,11 @@ def test_a_layer_that_is_missing_is_found_without_loading(tmp_path, monkeypatch,
     from safetensors.torch import load_file, save_file
 
     path = tmp_path / "model.safetensors"
-    whole = load_file(path)
-    assert weight_names(tmp_path) == set(whole)
-    lost = [n for n in whole if re.match(r"(?!decoder)\D*\.1\.", n)]
+    complete = load_file(path)
+    assert weight_names(tmp_path) == set(complete)
+    lost = [n for n in complete if re.match(r"(?!decoder)\D*\.1\.", n)]
     assert lost
-    rest = {n: t for n, t in whole.items() if n not in lost}
+    rest = {n: t for n, t in complete.items() if n not in lost}
     save_file(rest, path, metadata={"format": "pt"})
     with pytest.raises(UserError, match=rf"lacks {len(lost)} of them, e.g. .*\.1\."):
         check_teacher(conf, None)
@@ -106,7 +106,7 @@ def test_a_layer_that_is_missing_is_found_without_loading(tmp_path, monkeypatch,
     torch.save(rest, tmp_path / "pytorch_model.bin")
     with pytest.raises(UserError, match=f"lacks {len(lost)} of them"):
         check_teacher(conf, None)
-    torch.save(whole, tmp_path / "pytorch_model.bin")
+    torch.save(complete, tmp_path / "pytorch_model.bin")
     check_teacher(conf, None)
 
 

@@ -45,6 +45,7 @@ def write(path, number, n_rows=1):
     Shard.write(path, {number.to_bytes(16, "little"): {"vectors": rows}})
 
 
+@pytest.mark.slow
 def test_five_thousand_shards_under_256_descriptors(tmp_path, monkeypatch):
     # Not through the disk: ten thousand fsyncs take longer than the rest.
     monkeypatch.setattr(

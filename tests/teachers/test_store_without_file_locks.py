@@ -1,4 +1,4 @@
-"""Lustre and NFS may be mounted without file locks."""
+"""A store works where the file system has no locks, as Lustre and NFS may."""
 
 import errno
 import fcntl
@@ -45,7 +45,7 @@ def test_a_store_that_cannot_be_made_is_named_by_its_option(tmp_path):
         )
 
 
-def test_a_full_disk_is_told_as_such_where_the_lock_cannot_be_made(
+def test_a_full_disk_is_reported_as_such_where_the_lock_cannot_be_made(
     tmp_path, monkeypatch
 ):
     def full(*args, **kwargs):

@@ -77,6 +77,7 @@ def test_outcomes_of_a_killed_pytest_are_kept(outcomes):
     assert "broken fixture" in found["test_broken"]["message"]
 
 
+@pytest.mark.slow
 def test_a_collection_that_fails_is_a_failed_test(tmp_path):
     (tmp_path / "test_wrong.py").write_text("import there_is_no_such_module\n")
     environment = {**os.environ, "GPU_CHECK_OUTCOMES": str(tmp_path / "outcomes")}

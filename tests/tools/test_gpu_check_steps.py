@@ -40,12 +40,12 @@ def test_what_a_step_leaves_running_is_stopped_with_it(tmp_path):
 
 
 def test_a_step_that_ignores_the_request_to_stop_is_killed(tmp_path):
-    begun = time.monotonic()
+    started = time.monotonic()
     found = Runner(30, tmp_path).run(
         shell("deaf", "trap '' TERM; echo here; while :; do sleep 0.1; done", limit=0.5)
     )
     assert found.outcome == "overran" and "here" in found.message
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - started < 10
 
 
 @pytest.mark.parametrize("together", [False, True])
@@ -76,9 +76,9 @@ def test_the_total_limit_cuts_a_step_and_leaves_out_the_next(tmp_path):
 
 
 def test_a_training_is_stopped_once_its_checkpoint_is_complete(tmp_path):
-    begun = time.monotonic()
+    started = time.monotonic()
     step = shell("t", "sleep 60", limit=0.2, stops_at_limit=True)
-    step.may_stop = lambda: time.monotonic() - begun > 0.5
+    step.may_stop = lambda: time.monotonic() - started > 0.5
     found = Runner(30, tmp_path).run(step)
     assert found.outcome == "stopped" and found.good and found.seconds >= 0.5
     step.may_stop = lambda: False  # waiting for it has a limit, too

@@ -18,7 +18,7 @@ import numpy as np
 
 from espnet_cif_hkd.errors import UserError
 
-# The recipe that makes a whole corpus of this speech has the code.
+# The recipe that makes a complete corpus of this speech has the code.
 _LOCAL = Path(__file__).parents[3] / "egs2" / "hsk" / "asr_hkd" / "local"
 if str(_LOCAL) not in sys.path:
     sys.path.insert(0, str(_LOCAL))

@@ -1,4 +1,4 @@
-"""Unpacking of corpora, of evil archives, too."""
+"""Unpacking of archives, malicious ones included."""
 
 import gzip
 import io
@@ -140,7 +140,7 @@ def _link_turned_later(archive: tarfile.TarFile) -> None:
         (_kind(tarfile.CHRTYPE, "evil"), "a device or a pipe"),
     ],
 )
-def test_evil_archives(
+def test_malicious_archives(
     tmp_path: Path, evil: Callable[[tarfile.TarFile], None], message: str
 ) -> None:
     (tmp_path / "secret").write_text("s")
@@ -176,9 +176,9 @@ def test_links_that_stay_inside(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
 def test_cut_off_archives(tmp_path: Path, mode: str) -> None:
     path = _archive(tmp_path / "a.tgz", mode)
-    whole = path.read_bytes()
+    complete = path.read_bytes()
     # A plain archive is cut at the end of a member, where tarfile itself sees nothing.
-    path.write_bytes(whole[: 512 + 3072 if mode == "w" else len(whole) - 20])
+    path.write_bytes(complete[: 512 + 3072 if mode == "w" else len(complete) - 20])
     with pytest.raises(UserError, match=r"a.tgz is damaged \(.+\): remove it"):
         extract_tar(path, tmp_path / "out")
     assert not is_extracted(path, tmp_path / "out")
@@ -186,9 +186,9 @@ def test_cut_off_archives(tmp_path: Path, mode: str) -> None:
 
 def test_a_wrong_checksum(tmp_path: Path) -> None:
     path = _archive(tmp_path / "a.tgz")
-    whole = bytearray(path.read_bytes())
-    whole[-6] ^= 1
-    path.write_bytes(whole)
+    complete = bytearray(path.read_bytes())
+    complete[-6] ^= 1
+    path.write_bytes(complete)
     with pytest.raises(UserError, match="is damaged"):
         extract_tar(path, tmp_path / "out")
 

@@ -99,6 +99,11 @@ def run_stock(asr_sh: Path, python: str, arguments: Sequence[str]) -> None:
             "--channel needs this package's engine: convert the recordings, or run "
             "stage 3 without ESPNET_ROOT"
         )
+    if taken.get("hf_private") == "true" and (run is None or 15 in run.stages):
+        raise UserError(
+            "--hf_private needs this package's engine, since asr.sh would create a "
+            "public repository: run stage 15 without ESPNET_ROOT"
+        )
     if run is not None and run.options.speed_perturb_factors:
         # By default asr.sh expects a file that it does not write (ESPnet issue 5518).
         for name in ("lm_train_text", "bpe_train_text"):

@@ -45,7 +45,8 @@ def content_hash(files: Iterable[Path], cache: Path | None = None) -> str:
         if status.st_size >= _CACHED_FROM:
             found[place] = [*state, file_hash]
         digest.update(f"{path.name} {file_hash}\n".encode())
-    if cache is not None and found and found != known:
+    # Without a store there is no folder, and none is made for the cache.
+    if cache is not None and cache.parent.is_dir() and found and found != known:
         with suppress(OSError):
             write_text(cache, json.dumps(found))
     return digest.hexdigest()

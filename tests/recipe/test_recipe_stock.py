@@ -116,6 +116,23 @@ def test_a_folder_that_is_no_checkout(
     assert "no such folder" in asr_sh(tmp_path / "none").stderr
 
 
+def test_asr_sh_never_uploads_what_must_be_private(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    script = checkout / "egs2/TEMPLATE/asr1/asr.sh"
+    words = tiny_recipe.options(nbpe="40", hf_private="true", hf_repo="user/name")
+    upload = [*words, "--stage", "15", "--skip_upload_hf", "false"]
+    with pytest.raises(UserError, match="--hf_private needs this package's engine"):
+        stock.run_stock(script, "py", upload)
+    assert not Path("called").exists()
+    # Options that only asr.sh knows do not hide it.
+    with pytest.raises(UserError, match="--hf_private needs this package's engine"):
+        stock.run_stock(script, "py", [*upload, "--use_ngram", "true"])
+    stock.run_stock(script, "py", [*words, "--stage", "12", "--stop_stage", "12"])
+    assert "hf_private" not in Path("called").read_text()
+
+
 def test_our_checks_run_between_stages_9_and_10(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ made the gradients; 15 epochs of support/tiny_recipe.py with ``conf/hkd.yaml`` i
 ``experiment.zip``, stages 1 to 14, made the rest.
 """
 
+import functools
 import json
 import shutil
 import zipfile
@@ -81,7 +82,13 @@ def test_a_packed_model_decodes_the_same_text(recipe, monkeypatch):
 
 @of_the_same_espnet
 def test_the_archive_itself_is_read(recipe, monkeypatch, tmp_path):
-    pytest.importorskip("espnet_model_zoo", reason="what unpacks shared models")
+    zoo = pytest.importorskip(
+        "espnet_model_zoo.downloader", reason="what unpacks shared models"
+    )
+    # Its cache is its own folder among the installed packages otherwise.
+    monkeypatch.setattr(
+        zoo, "ModelDownloader", functools.partial(zoo.ModelDownloader, tmp_path / "zoo")
+    )
     monkeypatch.chdir(tmp_path)
     archive = shutil.copy(DATA / "packed.zip", tmp_path)
     speech2text = Speech2Text.from_pretrained(archive, **DECODING)

@@ -36,7 +36,7 @@ def packages_without(folder: Path, hidden: Sequence[str]) -> Path:
             if name.startswith(tuple(hidden)) or target.exists():
                 continue
             if name in _COPIED:
-                shutil.copytree(entry, target)
+                shutil.copytree(entry, target, ignore_dangling_symlinks=True)
             else:
                 target.symlink_to(entry)
     return folder

@@ -4,8 +4,8 @@
 
 The miniature of ``tests/support/stock_cases.py`` with FOTAQ's recipe: 12 utterances and
 a model that trains in seconds, so stages 1 to 13 measure the start-up. Then stage 11
-alone, with so many epochs that training dominates. One job, no pipes but those of the recipe.
-Needs a checkout whose Python is this one. About four minutes.
+alone, with so many epochs that training dominates. One job, no pipes
+but those of the recipe. Needs a checkout whose Python is this one. About four minutes.
 """
 
 import argparse

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from child_signals import default_signals
 
 from espnet_cif_hkd.io import processes
 
@@ -71,7 +72,9 @@ except processes.Stopped as signal:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_ends_the_command_that_runs(tmp_path: Path, number: int) -> None:
     command = [sys.executable, "-c", RUN, *TREE, str(tmp_path / "pids")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as runner:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, preexec_fn=default_signals
+    ) as runner:
         pids = numbers(tmp_path / "pids", 2)
         runner.send_signal(number)
         out, _ = runner.communicate(timeout=30)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import tiny_recipe
+from child_signals import default_signals
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE = [sys.executable, "-m", "espnet_cif_hkd.recipe"]
@@ -68,7 +69,9 @@ def test_the_data_preparation_ends_with_the_engine(folder: Path, number: int) ->
     Path("local").mkdir()
     Path("local/data.sh").write_text(DATA_SH)
     command = [*ENGINE, *tiny_recipe.options(stop_stage="1")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as engine:
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, preexec_fn=default_signals
+    ) as engine:
         pids = started(2)
         engine.send_signal(number)
         _, printed = engine.communicate(timeout=60)
@@ -82,7 +85,9 @@ def test_the_data_preparation_ends_with_the_engine(folder: Path, number: int) ->
 
 def test_jobs_end_with_the_engine(folder: Path) -> None:
     (folder / "job.py").write_text(JOB)
-    with subprocess.Popen([sys.executable, "-c", JOBS]) as engine:
+    with subprocess.Popen(
+        [sys.executable, "-c", JOBS], preexec_fn=default_signals
+    ) as engine:
         pids = started(4)
         engine.terminate()
         assert engine.wait(60) == 143

@@ -1,30 +1,12 @@
 """Training with HKD on a GPU: one rank of a process group; float16 with a scaler."""
 
-import itertools
-
 import pytest
 import torch
 import torch.distributed as dist
+from ddp_steps import TEACHER_DIM, TableTeacher
 from tiny_model import CIF_CONFORMER, tiny_batch, tiny_model
 
 pytestmark = pytest.mark.gpu
-TEACHER_DIM = 10
-
-
-class TableTeacher:
-    """A vector for each pair of neighbouring tokens: no language model is needed."""
-
-    def __init__(self, vocab_size):
-        generator = torch.Generator().manual_seed(7)
-        shape = (vocab_size, vocab_size, TEACHER_DIM)
-        self.table = torch.randn(shape, generator=generator)
-
-    def features(self, sequences, device):
-        rows = []
-        for ids in sequences:
-            path = [0, *ids, len(self.table) - 1]
-            rows += [self.table[a, b] for a, b in itertools.pairwise(path)]
-        return torch.stack(rows).to(device)
 
 
 def hkd_model(device, **acoustic):

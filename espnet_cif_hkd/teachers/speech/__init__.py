@@ -1,0 +1,1 @@
+"""Speech foundation models as teachers: a vector for each frame of a recording."""

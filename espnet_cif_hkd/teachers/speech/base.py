@@ -1,0 +1,97 @@
+"""The interface of speech teachers, and the recordings that they read.
+
+A recording is identified by its samples, not by its name: speed-perturbed copies have
+their own targets, and a model can look targets up by the ``speech`` that ESPnet's
+trainer gives it.
+"""
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from espnet_cif_hkd.cif.times import FrameTimes
+from espnet_cif_hkd.teachers.base import KEY_BYTES, AbsTeacher, Targets
+
+_FULL_SCALE = 1 << 15
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """The audio of one utterance.
+
+    Attributes:
+        samples: (S,) float32, one channel, full scale is 1, as ESPnet reads audio.
+        rate: Samples per second.
+        name: Name of the utterance, for messages.
+    """
+
+    samples: np.ndarray
+    rate: int
+    name: str = "a recording"
+
+    @property
+    def seconds(self) -> float:
+        """Duration in seconds."""
+        return len(self.samples) / self.rate
+
+
+def recording_key(samples: np.ndarray) -> bytes:
+    """Return a 16-byte BLAKE2b hash of samples, rounded to 16 bits.
+
+    Args:
+        samples: (S,) float; full scale is 1.
+    """
+    coded = np.rint(np.asarray(samples, dtype=np.float32) * _FULL_SCALE)
+    data = coded.clip(-_FULL_SCALE, _FULL_SCALE - 1).astype("<i2").tobytes()
+    return hashlib.blake2b(data, digest_size=KEY_BYTES).digest()
+
+
+class SpeechTeacher(AbsTeacher[Recording]):
+    """A teacher with one vector for each frame of a recording.
+
+    The vectors of a recording never depend on the other recordings of a batch.
+    ``payload.kind`` is ``frames``.
+    """
+
+    @classmethod
+    @abstractmethod
+    def from_conf(cls, conf: Mapping[str, Any]) -> "SpeechTeacher":
+        """Build the teacher of a mapping of options; opens nothing.
+
+        Raises:
+            UserError: An option is missing or wrong.
+        """
+
+    @property
+    @abstractmethod
+    def times(self) -> FrameTimes:
+        """Centres of the teacher's frames in seconds."""
+
+    @abstractmethod
+    def features(
+        self, recordings: Sequence[Recording], device: torch.device
+    ) -> list[Tensor]:
+        """Return the vectors of each recording, (T_i, C) float32 on ``device``."""
+
+    def key(self, item: Recording) -> bytes:
+        """Return :func:`recording_key` of the samples."""
+        return recording_key(item.samples)
+
+    def n_rows(self, item: Recording) -> int:
+        """Return the approximate number of frames of a recording."""
+        return max(1, int(item.seconds / self.times.stride))
+
+    def spell(self, item: Recording) -> str:
+        """Return the name and the duration of a recording."""
+        return f"{item.name} ({item.seconds:.2f} s)"
+
+    def targets(self, items: Sequence[Recording], device: torch.device) -> Targets:
+        """See :class:`AbsTeacher`; ``vectors`` (R, C) float32."""
+        found = self.features(items, device)
+        return Targets([len(one) for one in found], {"vectors": torch.cat(found)})

@@ -212,15 +212,21 @@ def build(data: dict[str, torch.Tensor], folder: Path) -> dict[str, Step]:
 
 
 def operations(step: Step) -> float:
-    """Operations of the forward pass, from a few of the similar utterances."""
+    """Operations of the forward pass, from a few of the similar utterances.
+
+    They are counted on the CPU: the counter's dispatch refuses CTC on a GPU, whose
+    lengths are on the host.
+    """
     batch = step.data
     share = min(1.0, COUNTED / len(batch["text"]))
-    step.data = {name: value[:COUNTED] for name, value in batch.items()}
+    step.data = {name: value[:COUNTED].cpu() for name, value in batch.items()}
+    step.model.cpu()
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             step.forward()
     finally:
         step.data = batch
+        step.model.to(measure.device())
     return float(counter.get_total_flops()) / share
 
 

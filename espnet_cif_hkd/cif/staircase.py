@@ -107,7 +107,8 @@ class _Staircase(torch.autograd.Function):
             empty,
             token_pad,
         )
-        return embeddings.masked_fill_(token_pad[..., None], 0.0)
+        # Not in place: compiled by torch 2.11, the result would have no gradient.
+        return embeddings.masked_fill(token_pad[..., None], 0.0)
 
     @staticmethod
     def backward(  # type: ignore[override]

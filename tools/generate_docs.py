@@ -146,6 +146,7 @@ def sections() -> dict[str, list[Key]]:
     from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
     from espnet_cif_hkd.distill.hkd import HKDCriterion
     from espnet_cif_hkd.distill.options import AcousticOptions, LinguisticOptions
+    from espnet_cif_hkd.distill.schedule import CommonOptions
     from espnet_cif_hkd.encoder.cif_conformer import CIFConformerEncoder
     from espnet_cif_hkd.models.cif import CIFASRModel
     from espnet_cif_hkd.models.hybrid import HybridASRModel
@@ -157,6 +158,7 @@ def sections() -> dict[str, list[Key]]:
         "predictor_conf": [*keys_of(CIFPredictor), *tail],
         "model_conf": list(keys_of(CIFASRModel)),
         "hybrid": list(keys_of(HybridASRModel)),
+        "every_criterion": list(keys_of(CommonOptions)),
         "criterion_conf": [_level_below(key) for key in keys_of(HKDCriterion)],
         "acoustic": list(keys_of(AcousticOptions)),
         "linguistic": list(keys_of(LinguisticOptions)),

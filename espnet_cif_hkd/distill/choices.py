@@ -1,9 +1,11 @@
 """The registry of criteria, and the criteria of a configuration."""
 
 import contextlib
+import dataclasses
+import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -11,6 +13,7 @@ from espnet2.train.class_choices import ClassChoices
 
 from espnet_cif_hkd.distill.criterion import AbsDistillCriterion
 from espnet_cif_hkd.distill.hkd import HKDCriterion
+from espnet_cif_hkd.distill.schedule import CommonOptions
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.plugin.user_modules import import_user_modules
 
@@ -75,13 +78,15 @@ class Configured:
         name: Name in ``criteria``; empty for ``model_conf.criterion``.
         kind: ``type`` in YAML, a name in ``criterion_choices``.
         cls: The class.
-        conf: The options.
+        conf: The options of the class.
+        common: The options that every criterion has.
     """
 
     name: str
     kind: str
     cls: type[AbsDistillCriterion]
     conf: dict[str, Any]
+    common: CommonOptions = field(default_factory=CommonOptions)
 
     @property
     def label(self) -> str:
@@ -120,7 +125,7 @@ def configured(model_conf: Mapping[str, Any]) -> list[Configured]:
         if cls is None:
             return []
         conf = _mapping(model_conf.get("criterion_conf"), "criterion_conf")
-        return [Configured("", str(single).lower(), cls, conf)]
+        return [_configured("", str(single).lower(), cls, conf)]
     if criterion_choices.get_class(single) is not None:
         raise UserError(
             "model_conf has criterion and criteria: move criterion and criterion_conf "
@@ -144,8 +149,18 @@ def configured(model_conf: Mapping[str, Any]) -> list[Configured]:
             )
         cls = criterion_choices.get_class(kind)
         assert cls is not None
-        found.append(Configured(str(name), str(kind).lower(), cls, conf))
+        found.append(_configured(str(name), str(kind).lower(), cls, conf))
     return found
+
+
+def _configured(
+    name: str, kind: str, cls: type[AbsDistillCriterion], conf: dict[str, Any]
+) -> Configured:
+    """Separate the common options from those of the class."""
+    found = Configured(name, kind, cls, conf)
+    with found.naming():
+        common = CommonOptions.take(conf, inspect.signature(cls).parameters)
+    return dataclasses.replace(found, common=common)
 
 
 def _mapping(value: Any, place: str) -> dict[str, Any]:

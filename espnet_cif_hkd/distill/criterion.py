@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from espnet_cif_hkd.distill.schedule import CommonOptions
 from espnet_cif_hkd.distill.taps import MODEL_TAPS, Student, Taps, require_taps
 from espnet_cif_hkd.errors import UserError
 
@@ -93,9 +94,13 @@ class AbsDistillCriterion(torch.nn.Module, ABC):
             ``layer:4``, ``fired``, ``states:output`` or ``logits``. The model reads
             this set before each forward pass and provides only these taps. It is a
             class attribute, or the constructor sets it from the options.
+        common: The options that every criterion has, such as ``start``; the model sets
+            and applies them. An option of the same name in the constructor replaces
+            the common one.
     """
 
     wants: frozenset[str] = frozenset()
+    common: CommonOptions = CommonOptions()
 
     @abstractmethod
     def forward(self, taps: Taps) -> DistillOutput:

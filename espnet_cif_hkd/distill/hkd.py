@@ -27,6 +27,10 @@ from espnet_cif_hkd.distill.options import (
     wanted_taps,
 )
 from espnet_cif_hkd.distill.sharing import gather_over_ranks
+from espnet_cif_hkd.distill.standardize import (
+    Standardizer,
+    check_standardization,
+)
 from espnet_cif_hkd.distill.taps import Student, Taps, require_taps
 from espnet_cif_hkd.io.device import TokenPlaces
 from espnet_cif_hkd.losses.contrastive import (
@@ -35,7 +39,7 @@ from espnet_cif_hkd.losses.contrastive import (
 )
 from espnet_cif_hkd.losses.regression import token_regression_loss
 from espnet_cif_hkd.teachers.base import TextTeacher
-from espnet_cif_hkd.teachers.registry import build_text_teacher
+from espnet_cif_hkd.teachers.registry import build_text_teacher, teacher_choices
 
 _VALIDATION_SEED = 0
 
@@ -75,6 +79,10 @@ class HKDCriterion(AbsDistillCriterion):
         teacher_conf: Other options of the teacher's class. Those of ``random`` are
             ``seed`` (1) and ``variance``, the squared length of each vector
             (``teacher_dim``).
+        normalize_teacher: Whether each dimension of the teacher's vectors is shifted to
+            mean 0 and scaled to variance 1: the statistics are those of 1000 sentences
+            of ``teacher_store``, or of all vectors of ``random``, and are part of the
+            checkpoint. LRD then begins with about ``teacher_dim`` per token.
 
     Raises:
         UserError: An option is unknown, missing or out of range.
@@ -95,12 +103,14 @@ class HKDCriterion(AbsDistillCriterion):
         case: str = "auto",
         teacher_type: str = "plm",
         teacher_conf: Mapping[str, Any] | None = None,
+        normalize_teacher: bool = False,
     ):
         super().__init__()
         self.acoustic, self.linguistic = levels(acoustic, linguistic)
         self.wants = wanted_taps(self.acoustic, self.linguistic)
         self.acoustic_projection: torch.nn.Linear | None = None
         self.linguistic_projection: torch.nn.Linear | None = None
+        self.standardizer: Standardizer | None = None
         self._teacher: TextTeacher | None = None
         self._warned_of_few = False
         if not self.wants:
@@ -118,6 +128,9 @@ class HKDCriterion(AbsDistillCriterion):
         }
         self._teacher = build_text_teacher(conf, student.token_list, token_type)
         dim = self._teacher.payload.width
+        check_standardization(normalize_teacher, self._teacher.has_sample())
+        if normalize_teacher:
+            self.standardizer = Standardizer(dim)
         if self.acoustic["weight"]:
             size = student.size("fired")
             self.acoustic_projection = torch.nn.Linear(size, dim)
@@ -136,6 +149,10 @@ class HKDCriterion(AbsDistillCriterion):
             wanted = wanted_taps(*levels(*chosen))
             require_taps("criterion hkd", wanted, context.taps, context.model)
         report = check_teacher(conf, context.token_list, context.token_type)
+        if report is not None:
+            kind = teacher_choices.get_class(str(conf.get("teacher_type") or "plm"))
+            sampled = bool(conf.get("teacher_store")) or kind.has_sample()
+            check_standardization(conf.get("normalize_teacher", False), sampled)
         if report is None or context.token_list is None or not report.unknown_tokens:
             return []
         unknown = report.unknown_tokens
@@ -170,6 +187,8 @@ class HKDCriterion(AbsDistillCriterion):
         device = taps.hs_pad.device
         places = TokenPlaces([len(sequence) + 1 for sequence in sequences], device)
         teacher = self._teacher.features(sequences, device)  # (N, C)
+        if self.standardizer is not None:
+            teacher = self.standardizer(teacher, self._teacher)
         # Padding is removed before anything is computed, so that no value of it, not
         # even NaN, affects the losses or the gradients.
         if self.acoustic_projection is not None:

@@ -11,6 +11,8 @@ from torch import Tensor
 from espnet_cif_hkd.cif.times import FrameTimes
 from espnet_cif_hkd.distill.choices import Configured, configured
 from espnet_cif_hkd.distill.criterion import AbsDistillCriterion, check_signature
+from espnet_cif_hkd.distill.gradient_share import GradientShares
+from espnet_cif_hkd.distill.schedule import UpdateCount, count_updates
 from espnet_cif_hkd.distill.taps import Student, Taps, layers_of, require_taps
 from espnet_cif_hkd.encoder.geometry import known_frame_times
 from espnet_cif_hkd.errors import UserError
@@ -36,6 +38,7 @@ class DistillingMixin:
 
     criterion: AbsDistillCriterion | None
     criteria: torch.nn.ModuleDict
+    distillation: UpdateCount | None
     training: bool
     token_list: list[str]
     encoder: Any
@@ -80,6 +83,11 @@ class DistillingMixin:
                 self.criteria[item.name] = built
             else:
                 self.criterion = built
+        self._shares: dict[str, Tensor] = {}
+        self.distillation = None
+        if any(item.common.is_scheduled for _, item in self._named_criteria()):
+            self.distillation = UpdateCount()
+            count_updates(self, self.distillation)  # type: ignore[arg-type]
 
     def _named_criteria(self) -> list[tuple[str, AbsDistillCriterion]]:
         """Return all criteria with the prefixes of their log names."""
@@ -157,8 +165,22 @@ class DistillingMixin:
         Raises:
             UserError: A criterion logs a name that the model logs.
         """
+        for name, share in self._shares.items() if self.training else ():
+            _enter(stats, name, share)
+        self._shares = {}
+        shares = GradientShares(self._shares)
         for prefix, criterion in self._named_criteria():
-            output = criterion(taps)
+            factor, max_share = self._factor(criterion), criterion.common.max_share
+            if self.training and criterion.common.is_scheduled:
+                _enter(stats, f"{prefix}schedule", factor)
+            if factor == 0:
+                # DDP waits for a gradient of each parameter.
+                loss = loss + _zero(criterion)
+                continue
+            read = taps
+            if max_share is not None:
+                read = shares.limited(taps, criterion.wants, prefix, max_share)
+            output = criterion(read)
             for name, loss_sum in output.losses.items():
                 frames = output.frames.get(name)
                 if frames is None:
@@ -166,11 +188,19 @@ class DistillingMixin:
                 else:
                     count = torch.as_tensor(frames, device=loss_sum.device)
                     term = loss_sum * self._share_of_frames(count, taps)
-                loss = loss + output.weights[name] * term
+                loss = loss + factor * output.weights[name] * term
                 _enter(stats, prefix + name, term.detach())
             for name, value in output.stats.items():
                 _enter(stats, prefix + name, value)
         return loss
+
+    def _factor(self, criterion: AbsDistillCriterion) -> float:
+        """Return the factor of the weights of a criterion in this step."""
+        if self.distillation is None or not self.training:
+            return 1.0
+        # Again, because the constructor does not run for a copy of the model.
+        count_updates(self, self.distillation)  # type: ignore[arg-type]
+        return criterion.common.factor(self.distillation.updates)
 
     def _share_of_frames(self, frames: Tensor, taps: Taps) -> Tensor:
         """Return the factor for a sum over frames: 1 / frames of all processes.
@@ -206,8 +236,15 @@ def _build(item: Configured, student: Student) -> AbsDistillCriterion:
         build: Callable[..., AbsDistillCriterion] = item.cls
         student = dataclasses.replace(student, label=item.label)
         criterion = build(student, **item.conf)
+        criterion.common = item.common
     require_taps(item.label, criterion.wants, student.sizes, student.model)
     return criterion
+
+
+def _zero(criterion: AbsDistillCriterion) -> Tensor | float:
+    """Return 0 with a gradient of zeros for each parameter of the criterion."""
+    trained = [p for p in criterion.parameters() if p.requires_grad]
+    return 0.0 * torch.stack([p.sum() for p in trained]).sum() if trained else 0.0
 
 
 def _enter(stats: dict[str, Any], name: str, value: Any) -> None:

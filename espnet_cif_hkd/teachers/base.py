@@ -7,7 +7,7 @@ not in the state dict, the optimiser or DDP, and decoding does not load it.
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -129,6 +129,19 @@ class TextTeacher(AbsTeacher[Tokens]):
             (N, C) float32: the sentences one after the other, each with ``<eos>``. N is
             the sum of the lengths + B.
         """
+
+    def sample(self) -> Iterator[Tensor]:
+        """Yield vectors for statistics of each dimension, ``(R, C)`` each.
+
+        Each call yields the same vectors. A teacher without this method cannot be
+        standardised.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def has_sample(cls) -> bool:
+        """Whether the class has :meth:`sample`."""
+        return cls.sample is not TextTeacher.sample
 
     def check(self) -> list[str]:
         """Check everything that does not need weights; ``token_list`` may be empty.

@@ -6,7 +6,7 @@ gain with this teacher does not come from the knowledge of a language model.
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,10 @@ class RandomTeacher(TextTeacher):
         eos = len(self.token_list)
         ids = torch.tensor([i for ids in sequences for i in (*ids, eos)]).long()
         return self._vectors.index_select(0, on_device(ids.numpy(), device))
+
+    def sample(self) -> Iterator[Tensor]:
+        """Yield the vectors of all tokens and of ``<eos>``."""
+        yield self.open()
 
     def describe(self) -> dict[str, Any]:
         """See :class:`AbsTeacher`."""

@@ -8,7 +8,7 @@ are needed, and a bounded number of them stays open.
 
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ from espnet_cif_hkd.teachers.store.shard import KEY, Layout, Shard
 
 SUFFIX = ".safetensors"
 OPEN_SHARDS = 64
+# Items for statistics of a store, and how many of them are in memory together.
+SAMPLE, SAMPLE_PART = 1000, 100
 
 Place = tuple[int, int, int]  # number of a shard, first row, row after the last
 
@@ -97,9 +99,7 @@ class StoreReader:
         for n in np.flatnonzero(begins < ends).tolist():
             # Different keys may have the same first bytes, although rarely.
             for number in self._numbers[begins[n] : ends[n]].tolist():
-                shard = bisect_right(self._ends, number)
-                first = self._ends[shard - 1] if shard else 0
-                candidates.append((shard, number - first, n))
+                candidates.append((*self._shard_of(number), n))
         found: list[Place | None] = [None] * len(keys)
         # Shard by shard, so that each is opened only once.
         for number, item, n in sorted(candidates):
@@ -107,6 +107,15 @@ class StoreReader:
             if rows is not None:
                 found[n] = (number, *rows)
         return found
+
+    def sample(self, count: int) -> list[Place]:
+        """Return shard and rows of up to ``count`` items: those with the first keys.
+
+        Keys are hashes, so this is a random sample that does not depend on the order in
+        which the items were stored.
+        """
+        found = sorted(map(self._shard_of, self._numbers[:count].tolist()))
+        return [(shard, *self._shard(shard).rows(item)) for shard, item in found]
 
     def read(self, places: Sequence[Place]) -> tuple[list[int], Arrays]:
         """Read the rows of items.
@@ -127,6 +136,11 @@ class StoreReader:
             for name, array in arrays.items():
                 shard.read(name, begin, array[ends[n] : ends[n + 1]])
         return sizes, arrays
+
+    def _shard_of(self, number: int) -> tuple[int, int]:
+        """Return the shard of an item of the store, and the item's place in it."""
+        shard = bisect_right(self._ends, number)
+        return shard, number - (self._ends[shard - 1] if shard else 0)
 
     def _shard(self, number: int) -> Shard:
         shard = self._open.get(number)
@@ -207,6 +221,18 @@ class StoredTeacher(TextTeacher):
     def features(self, sequences: Sequence[Tokens], device: torch.device) -> Tensor:
         """See :class:`TextTeacher`."""
         return self.targets(sequences, device).tensors["vectors"]
+
+    def sample(self) -> Iterator[Tensor]:
+        """Yield the vectors of 1000 sentences of the store; see :class:`TextTeacher`.
+
+        They are the same for each store of the same sentences.
+        """
+        reader = self.open()
+        places = reader.sample(SAMPLE)
+        for begin in range(0, len(places), SAMPLE_PART):
+            _, arrays = reader.read(places[begin : begin + SAMPLE_PART])
+            tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+            yield self.payload.decode(tensors)["vectors"]
 
     def key(self, item: Any) -> bytes:
         """See :class:`AbsTeacher`."""

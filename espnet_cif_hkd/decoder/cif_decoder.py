@@ -13,10 +13,10 @@ i    step of the search: number of tokens of a hypothesis
 ===  =====================================================================
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -24,7 +24,9 @@ from espnet2.asr.decoder.abs_decoder import AbsDecoder
 
 from espnet_cif_hkd.cif import CIFOutput, CIFPredictor, integrate_and_fire
 from espnet_cif_hkd.decoder.ending import mask_by_fired_length
-from espnet_cif_hkd.decoder.layer import CausalLayer
+from espnet_cif_hkd.decoder.frame_attention import FrameAttention, NearFrames
+from espnet_cif_hkd.decoder.layer import CausalLayer, causal_mask
+from espnet_cif_hkd.decoder.output import CIFDecoderOutput
 from espnet_cif_hkd.decoder.search_state import (
     FiredTokens,
     HypothesisState,
@@ -39,25 +41,6 @@ from espnet_cif_hkd.plugin.compat import (
     LayerNorm,
     PositionalEncoding,
 )
-
-
-@dataclass
-class CIFDecoderOutput:
-    """Output of the decoder in training.
-
-    Attributes:
-        logits: ``(B, L, V)``.
-        states: Decoder states joined with the fired vectors, before the output
-            layer, ``(B, L, D)``.
-        cif: Fired vectors, lengths, quantity and firing times.
-        hidden: Decoder states after the last layer norm of the transformer, before
-            they are joined, ``(B, L, D)``.
-    """
-
-    logits: torch.Tensor
-    states: torch.Tensor
-    cif: CIFOutput
-    hidden: torch.Tensor
 
 
 class CIFDecoder(AbsDecoder, BatchScorerInterface):
@@ -81,9 +64,11 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
             :func:`integrate_and_fire`.
         eos_slack: In a search, ``<eos>`` may come this number of tokens before the
             last fired one; see :func:`mask_by_fired_length`.
+        frame_window: The state of each token also attends to this number of encoder
+            frames on each side of the frame in which the token fires; 0: to none.
 
     Raises:
-        UserError: If heads do not divide D or ``predictor_conf`` has an unknown key.
+        UserError: If heads do not divide D, or an option is unknown or wrong.
 
     Source: the CIF-based decoder of arXiv 1905.11235, with the transformer layers of
     arXiv 2301.13003.
@@ -101,6 +86,7 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         self_attention_dropout_rate: float = 0.2,
         predictor_conf: dict[str, Any] | None = None,
         eos_slack: int = 1,
+        frame_window: int = 0,
     ) -> None:
         super().__init__()
         size = encoder_output_size
@@ -111,12 +97,11 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
             )
         conf = dict(predictor_conf or {})
         self.tail_threshold: float | None = conf.pop("tail_threshold", 0.5)
-        known = {"conv_channels", "conv_width", "dropout_rate"}
-        if not set(conf) <= known:
+        unknown = sorted(set(conf) - {"conv_channels", "conv_width", "dropout_rate"})
+        if unknown:
             raise UserError(
-                f"decoder_conf: predictor_conf has unknown keys "
-                f"{sorted(set(conf) - known)}; known are "
-                f"{sorted(known | {'tail_threshold'})}"
+                f"decoder_conf: predictor_conf has unknown keys {unknown}; known are "
+                "conv_channels, conv_width, dropout_rate, tail_threshold"
             )
         self.eos_slack = eos_slack
         # ESPnet's token lists end with <sos/eos>; the model sets other indices.
@@ -141,6 +126,11 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         self.output_layer = torch.nn.Linear(size, vocab_size, bias=False)
         torch.nn.init.normal_(self.embed.weight, std=size**-0.5)
         torch.nn.init.normal_(self.output_layer.weight, std=size**-0.5)
+        self.frame_attention: FrameAttention | None = None
+        if frame_window:
+            self.frame_attention = FrameAttention(
+                size, attention_heads, frame_window, self_attention_dropout_rate
+            )
 
     def fire(
         self,
@@ -193,23 +183,38 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
     ) -> CIFDecoderOutput:
         """As :meth:`forward`, with fired vectors, quantity and decoder states."""
         fired = self.fire(hs_pad, hlens, ys_in_lens, ys_in_pad.size(1))
+        near = self.near_frames(hs_pad, hlens, fired)
         hidden = self._transform(fired.embeddings, ys_in_pad)
-        states = self._join(hidden, fired.embeddings)
+        states = self._join(hidden, fired.embeddings, near)
         return CIFDecoderOutput(self.output_layer(states), states, fired, hidden)
 
+    def near_frames(
+        self, hs_pad: torch.Tensor, hlens: torch.Tensor, fired: CIFOutput
+    ) -> NearFrames | None:
+        """Return the frames around each firing; None without ``frame_window``."""
+        if self.frame_attention is None:
+            return None
+        return self.frame_attention.near(hs_pad, hlens, fired.firing_times)
+
     def decode(
-        self, embeddings: torch.Tensor, ys_in_pad: torch.Tensor
+        self,
+        embeddings: torch.Tensor,
+        ys_in_pad: torch.Tensor,
+        near: NearFrames | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Run the decoder over fired vectors and known tokens.
 
         Args:
             embeddings: Fired vectors, ``(B, L, D)``.
             ys_in_pad: Tokens shifted right, ``(B, L)``.
+            near: :meth:`near_frames`, for at least one token.
 
         Returns:
             Logits ``(B, L, V)`` and states ``(B, L, D)``.
         """
-        states = self._join(self._transform(embeddings, ys_in_pad), embeddings)
+        if near is not None:
+            near = near.tokens(torch.arange(ys_in_pad.size(1), device=ys_in_pad.device))
+        states = self._join(self._transform(embeddings, ys_in_pad), embeddings, near)
         return self.output_layer(states), states
 
     def _transform(
@@ -222,16 +227,21 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         """
         previous = torch.nn.functional.pad(embeddings[:, :-1], (0, 0, 1, 0))
         n_tokens = ys_in_pad.size(1)
-        mask = _causal_mask(n_tokens, n_tokens, ys_in_pad.device).unsqueeze(0)
+        mask = causal_mask(n_tokens, n_tokens, ys_in_pad.device).unsqueeze(0)
         hidden = self._enter(ys_in_pad, previous, 0)
         for layer in self.layers:
             hidden = layer(hidden, mask)
         return self.after_norm(hidden)  # type: ignore[no-any-return]
 
-    def _join(self, hidden: torch.Tensor, fired: torch.Tensor) -> torch.Tensor:
-        """Join states ``(..., D)`` and the vectors fired for the same tokens."""
-        joined = torch.cat([hidden, fired], dim=-1)
-        return self.project_out(joined)  # type: ignore[no-any-return]
+    def _join(
+        self, hidden: torch.Tensor, fired: torch.Tensor, near: NearFrames | None
+    ) -> torch.Tensor:
+        """Join states ``(B, L, D)`` and the vectors fired for the same tokens."""
+        joined = self.project_out(torch.cat([hidden, fired], dim=-1))
+        if self.frame_attention is None:
+            return joined  # type: ignore[no-any-return]
+        assert near is not None, "frame_window needs near_frames()"
+        return self.frame_attention(joined, near)  # type: ignore[no-any-return]
 
     def _enter(
         self, tokens: torch.Tensor, previous: torch.Tensor, n_before: int
@@ -258,6 +268,7 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
             [int, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]
         ],
         mask: torch.Tensor | None = None,
+        near: NearFrames | None = None,
     ) -> torch.Tensor:
         """Predict the next token of prefixes whose last tokens are new.
 
@@ -271,6 +282,7 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
             exchange: Stores keys and values of the new tokens, ``(N, L, D)`` each, for
                 a layer index, and returns those of all P + L tokens.
             mask: As in :meth:`CausalLayer.extend`.
+            near: Frames around the firing of the token to predict, ``(N or 1, 1, …)``.
 
         Returns:
             Logits, ``(N, V)``.
@@ -279,10 +291,10 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         for index, layer in enumerate(self.layers):
             keep = functools.partial(exchange, index)
             hidden = cast(CausalLayer, layer).extend(hidden, keep, mask)
-        hidden = self.after_norm(hidden[:, -1])
-        current = current.to(hidden.dtype).expand_as(hidden)
-        states = self._join(hidden, current)
-        return self.output_layer(states)  # type: ignore[no-any-return]
+        hidden = self.after_norm(hidden[:, -1:])  # (N, 1, D)
+        current = current[:, None].to(hidden.dtype).expand_as(hidden)
+        states = self._join(hidden, current, near)
+        return self.output_layer(states.squeeze(1))  # type: ignore[no-any-return]
 
     def init_state(self, x: torch.Tensor) -> HypothesisState:
         """Fire the tokens of one utterance, ``x (T, D)``, before a search."""
@@ -309,14 +321,12 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
     def fire_freely(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> FiredTokens:
         """As :meth:`fire`, for a search, with warnings about unusual lengths.
 
-        Args:
-            hs_pad: Encoder frames, ``(B, T, D)``.
-            hlens: Number of valid frames, ``(B,)``.
-
         Raises:
             UserError: If alpha of an utterance is not finite.
         """
-        return ready_for_search(self.fire(hs_pad, hlens.to(hs_pad.device)), hlens)
+        fired = self.fire(hs_pad, hlens.to(hs_pad.device))
+        near = self.near_frames(hs_pad, hlens, fired)
+        return dataclasses.replace(ready_for_search(fired, hlens), near=near)
 
     def score(
         self, ys: torch.Tensor, state: HypothesisState, x: torch.Tensor
@@ -361,7 +371,8 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
             n_before,
             lambda layer, keys, values: pool.exchange(layer, rows, keys, values),
             # one new token, the last, attends to all tokens
-            None if n_new == 1 else _causal_mask(n_new, n_tokens, ys.device),
+            None if n_new == 1 else causal_mask(n_new, n_tokens, ys.device),
+            fired.near_at(steps[-1:], owners),
         )
         logp = mask_by_fired_length(
             torch.log_softmax(logits, dim=-1),
@@ -385,9 +396,3 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
             "decoder: cif cannot decode block by block yet: decode without "
             "--use_streaming (asr.sh), asr_inference_streaming and --streaming"
         )
-
-
-def _causal_mask(n_new: int, n_total: int, device: torch.device) -> torch.Tensor:
-    """True where a new token attends: itself and earlier tokens, ``(new, all)``."""
-    mask = torch.ones(n_new, n_total, dtype=torch.bool, device=device)
-    return mask.tril(diagonal=n_total - n_new)

@@ -89,3 +89,9 @@ class CausalLayer(torch.nn.Module):
     def _heads(self, xs: torch.Tensor) -> torch.Tensor:
         """``(N, L, d)`` to ``(N, H, L, d / H)``."""
         return xs.unflatten(2, (self.self_attn.h, -1)).transpose(1, 2)
+
+
+def causal_mask(n_new: int, n_total: int, device: torch.device) -> torch.Tensor:
+    """True where a new token attends: itself and earlier tokens, ``(new, all)``."""
+    mask = torch.ones(n_new, n_total, dtype=torch.bool, device=device)
+    return mask.tril(diagonal=n_total - n_new)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from espnet_cif_hkd.cif import CIFOutput
+from espnet_cif_hkd.decoder.frame_attention import NearFrames
 from espnet_cif_hkd.errors import UserError
 
 _FIRST_ROWS = 256
@@ -76,10 +77,12 @@ class FiredTokens:
         embeddings: ``(B, L, D)``, L at least 1.
         lengths: Number of fired vectors, ``(B,)`` int64 on the CPU, so that a check for
             the end of an utterance does not wait for the GPU.
+        near: Frames around each firing, if the decoder attends to them.
     """
 
     embeddings: torch.Tensor
     lengths: torch.Tensor
+    near: NearFrames | None = None
 
     def at(
         self, steps: torch.Tensor, owners: torch.Tensor | None
@@ -104,6 +107,15 @@ class FiredTokens:
         if owners is None:
             return current, previous
         return current.index_select(0, owners), previous.index_select(0, owners)
+
+    def near_at(
+        self, steps: torch.Tensor, owners: torch.Tensor | None
+    ) -> NearFrames | None:
+        """The frames around the firing of tokens; arguments as those of :meth:`at`."""
+        if self.near is None:
+            return None
+        near = self.near.tokens(steps)
+        return near if owners is None else near.utterances(owners)
 
 
 def ready_for_search(fired: CIFOutput, hlens: torch.Tensor) -> FiredTokens:

@@ -14,7 +14,7 @@ _DIGEST_KEY = "token_list_digest"
 # The version of this package that trained the model; older checkpoints have none.
 VERSION_KEY = "package_version"
 # Parameters under these prefixes serve training only.
-_TRAINING_ONLY = ("criterion.", "criteria.", "distillation.")
+_TRAINING_ONLY = ("criterion.", "criteria.", "schedule.")
 
 
 def token_list_digest(token_list: Sequence[str]) -> torch.Tensor:

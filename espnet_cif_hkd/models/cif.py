@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 from typing import Any
 
 import torch
@@ -17,8 +18,10 @@ from espnet2.layers.abs_normalize import AbsNormalize
 from espnet2.torch_utils.device_funcs import force_gatherable
 
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
+from espnet_cif_hkd.distill.schedule import CommonOptions
 from espnet_cif_hkd.distill.taps import MODEL_TAPS
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.losses.ctc_guide import ctc_guide_loss, ctc_spikes
 from espnet_cif_hkd.losses.token import score_tokens, shift_targets
 from espnet_cif_hkd.models.checkpoint import (
     VERSION_KEY,
@@ -49,6 +52,12 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         ctc_weight: Weight of CTC on the encoder's output, ``0 <= w < 1``; added to the
             other losses, while ESPnet interpolates CTC and attention.
         quantity_weight: Weight of ``|sum of alpha - tokens|``, ``<eos>`` counted.
+        ctc_guide_weight: Weight of :func:`ctc_guide_loss`, which keeps the running sum
+            of alpha near the tokens of CTC's forced alignment; 0: none. Needs CTC.
+        ctc_guide_slack: Distance in tokens that the guide allows; 0.5: the sum is
+            inside the token at its spike.
+        ctc_guide_start: Number of optimizer updates before the guide takes part,
+            because CTC has no useful alignment in the beginning.
         criterion: Name of a criterion such as ``hkd``; null: no distillation. Excludes
             ``criteria``.
         criterion_conf: Options of the criterion; ignored without one.
@@ -89,6 +98,9 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         joint_network: torch.nn.Module | None,
         ctc_weight: float = 0.5,
         quantity_weight: float = 1.0,
+        ctc_guide_weight: float = 0.0,
+        ctc_guide_slack: float = 0.5,
+        ctc_guide_start: int = 0,
         criterion: str | None = None,
         criterion_conf: dict[str, Any] | None = None,
         criteria: dict[str, Any] | None = None,
@@ -116,6 +128,9 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
                 "1: it is added to the CIF loss (the paper's 0.5), and ESPnet drops "
                 "the decoder at 1"
             )
+        self._check_guide(
+            ctc_weight, ctc_guide_weight, ctc_guide_slack, ctc_guide_start
+        )
         super().__init__(
             vocab_size=vocab_size,
             token_list=list(token_list),
@@ -144,6 +159,8 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         self.decoder.sos, self.decoder.eos = self.sos, self.eos
         self.quantity_weight = quantity_weight
         self.lsm_weight = lsm_weight
+        self.ctc_guide_weight, self.ctc_guide_slack = ctc_guide_weight, ctc_guide_slack
+        self.ctc_guide = CommonOptions(start=ctc_guide_start if ctc_guide_weight else 0)
         self.register_buffer("token_list_digest", token_list_digest(self.token_list))
         self.register_buffer(VERSION_KEY, version_tensor())
 
@@ -151,6 +168,8 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         sizes = dict.fromkeys(MODEL_TAPS["cif"], size)
         sizes["logits"] = vocab_size
         self.add_criteria("cif", sizes, criterion, criterion_conf, criteria)
+        if self.ctc_guide.is_scheduled:
+            self.count_updates()
 
     def forward(
         self,
@@ -208,6 +227,13 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
             loss_ctc = loss_ctc.float() * text.size(0) / n_tokens
             loss = loss + self.ctc_weight * loss_ctc
             stats.update(loss_ctc=loss_ctc.detach(), cer_ctc=cer_ctc)
+            if self.ctc_guide_weight and self.scheduled_factor(self.ctc_guide):
+                logp = self.ctc.log_softmax(hs_pad.detach())
+                spikes = ctc_spikes(logp, hlens, text, text_lengths, self.blank_id)
+                guide = ctc_guide_loss(output.cif.alpha, spikes, self.ctc_guide_slack)
+                loss_guide = (guide / n_tokens).float()
+                loss = loss + self.ctc_guide_weight * loss_guide
+                stats["loss_ctc_guide"] = loss_guide.detach()
         if self.has_criteria:
             taps = self.make_taps(
                 wanted,
@@ -234,6 +260,26 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
                 stats.update(cer=cer, wer=wer)
             stats.update(self._free_stats(hs_pad, hlens, ys_in_pad, ys_lens, text))
         return force_gatherable((loss, stats, n_tokens), loss.device)
+
+    @staticmethod
+    def _check_guide(ctc_weight: float, weight: Any, slack: Any, start: Any) -> None:
+        for name, value in (("weight", weight), ("slack", slack)):
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (number and 0 <= value < math.inf):
+                raise UserError(
+                    f"model_conf: ctc_guide_{name} is {value!r}; it must be a number "
+                    ">= 0"
+                )
+        if type(start) is not int or start < 0:
+            raise UserError(
+                f"model_conf: ctc_guide_start is {start!r}; it must be a number of "
+                "optimizer updates, an integer >= 0"
+            )
+        if weight and not ctc_weight:
+            raise UserError(
+                "model_conf: ctc_guide_weight needs CTC: set ctc_weight greater than "
+                "0, or ctc_guide_weight to 0"
+            )
 
     def encode(
         self, speech: torch.Tensor, speech_lengths: torch.Tensor
@@ -288,7 +334,8 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         n_tokens = ys_in_pad.size(1)
         missing = max(0, n_tokens - fired.embeddings.size(1))
         embeddings = torch.nn.functional.pad(fired.embeddings, (0, 0, 0, missing))
-        logits, _ = self.decoder.decode(embeddings[:, :n_tokens], ys_in_pad)
+        near = self.decoder.near_frames(hs_pad, hlens, fired)
+        logits, _ = self.decoder.decode(embeddings[:, :n_tokens], ys_in_pad, near)
         ys_hat = logits.argmax(dim=-1)  # (B, L)
         steps = torch.arange(n_tokens, device=ys_hat.device)
         n_fired = torch.minimum(fired.lengths, ys_lens)

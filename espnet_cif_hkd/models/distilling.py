@@ -12,7 +12,7 @@ from espnet_cif_hkd.cif.times import FrameTimes
 from espnet_cif_hkd.distill.choices import Configured, configured
 from espnet_cif_hkd.distill.criterion import AbsDistillCriterion, check_signature
 from espnet_cif_hkd.distill.gradient_share import GradientShares
-from espnet_cif_hkd.distill.schedule import UpdateCount, count_updates
+from espnet_cif_hkd.distill.schedule import CommonOptions, UpdateCount, count_updates
 from espnet_cif_hkd.distill.taps import Student, Taps, layers_of, require_taps
 from espnet_cif_hkd.encoder.geometry import known_frame_times
 from espnet_cif_hkd.errors import UserError
@@ -38,7 +38,7 @@ class DistillingMixin:
 
     criterion: AbsDistillCriterion | None
     criteria: torch.nn.ModuleDict
-    distillation: UpdateCount | None
+    schedule: UpdateCount | None
     training: bool
     token_list: list[str]
     encoder: Any
@@ -84,10 +84,15 @@ class DistillingMixin:
             else:
                 self.criterion = built
         self._shares: dict[str, Tensor] = {}
-        self.distillation = None
+        self.schedule = None
         if any(item.common.is_scheduled for _, item in self._named_criteria()):
-            self.distillation = UpdateCount()
-            count_updates(self, self.distillation)  # type: ignore[arg-type]
+            self.count_updates()
+
+    def count_updates(self) -> None:
+        """Count the optimizer updates of this model from now on, in the checkpoint."""
+        if self.schedule is None:
+            self.schedule = UpdateCount()
+        count_updates(self, self.schedule)  # type: ignore[arg-type]
 
     def _named_criteria(self) -> list[tuple[str, AbsDistillCriterion]]:
         """Return all criteria with the prefixes of their log names."""
@@ -170,16 +175,17 @@ class DistillingMixin:
         self._shares = {}
         shares = GradientShares(self._shares)
         for prefix, criterion in self._named_criteria():
-            factor, max_share = self._factor(criterion), criterion.common.max_share
-            if self.training and criterion.common.is_scheduled:
+            common = criterion.common
+            factor = self.scheduled_factor(common)
+            if self.training and common.is_scheduled:
                 _enter(stats, f"{prefix}schedule", factor)
             if factor == 0:
                 # DDP waits for a gradient of each parameter.
                 loss = loss + _zero(criterion)
                 continue
             read = taps
-            if max_share is not None:
-                read = shares.limited(taps, criterion.wants, prefix, max_share)
+            if common.max_share is not None:
+                read = shares.limited(taps, criterion.wants, prefix, common.max_share)
             output = criterion(read)
             for name, loss_sum in output.losses.items():
                 frames = output.frames.get(name)
@@ -194,13 +200,14 @@ class DistillingMixin:
                 _enter(stats, prefix + name, value)
         return loss
 
-    def _factor(self, criterion: AbsDistillCriterion) -> float:
-        """Return the factor of the weights of a criterion in this step."""
-        if self.distillation is None or not self.training:
+    def scheduled_factor(self, options: CommonOptions) -> float:
+        """Return the factor of the weight of a loss in this step."""
+        if not options.is_scheduled or not self.training:
             return 1.0
         # Again, because the constructor does not run for a copy of the model.
-        count_updates(self, self.distillation)  # type: ignore[arg-type]
-        return criterion.common.factor(self.distillation.updates)
+        self.count_updates()
+        assert self.schedule is not None
+        return options.factor(self.schedule.updates)
 
     def _share_of_frames(self, frames: Tensor, taps: Taps) -> Tensor:
         """Return the factor for a sum over frames: 1 / frames of all processes.

@@ -60,6 +60,10 @@ def greedy_search(
     lengths = fired.lengths[order].to(hs_pad.device)
     embeddings = fired.embeddings.index_select(0, order.to(hs_pad.device))
     previous = torch.nn.functional.pad(embeddings[:, :-1], (0, 0, 1, 0))
+    near = fired.near
+    if near is not None:
+        near = near.utterances(order.to(hs_pad.device))
+    steps = torch.arange(embeddings.size(1), device=hs_pad.device)
 
     n_utterances, n_total = len(order), int(n_steps.max())
     tokens = n_steps.new_full(
@@ -76,6 +80,7 @@ def greedy_search(
             embeddings[:n, step],
             step,
             functools.partial(cache.exchange, step),
+            near=near and near.first(n).tokens(steps[step : step + 1]),
         )
         total = logits.logsumexp(dim=-1)
         early = is_too_early(step, lengths[:n], decoder.eos_slack)

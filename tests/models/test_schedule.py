@@ -65,15 +65,15 @@ def test_updates_are_counted_not_batches(accum_grad, changes):
     model = model_of(changes=changes, **SCHEDULE)
     found = epoch(model, [batch_of()] * 8 * accum_grad, accum_grad=accum_grad)
     assert found == [f for f in FACTORS for _ in range(accum_grad)]
-    assert model.state_dict()["distillation.updates"] == 8
+    assert model.state_dict()["schedule.updates"] == 8
 
 
 def test_a_batch_left_over_at_the_end_of_an_epoch_is_no_update():
     model = model_of(**SCHEDULE)
     epoch(model, [batch_of()] * 5, accum_grad=2)
-    assert model.distillation.updates == 2
+    assert model.schedule.updates == 2
     epoch(model, [batch_of()] * 2, accum_grad=2)
-    assert model.distillation.updates == 3
+    assert model.schedule.updates == 3
 
 
 def test_a_step_that_is_skipped_for_its_gradients_is_no_update():
@@ -84,7 +84,7 @@ def test_a_step_that_is_skipped_for_its_gradients_is_no_update():
     epoch(model, [batch_of(), batch_of()])
     trained = copy.deepcopy(model.state_dict())
     epoch(model, [broken, broken])
-    assert model.distillation.updates == 2
+    assert model.schedule.updates == 2
     for name, value in trained.items():
         assert torch.equal(value, model.state_dict()[name])
 
@@ -93,9 +93,9 @@ def test_only_updates_of_this_model_count():
     model, other = model_of(**SCHEDULE), model_of(**SCHEDULE)
     copied = copy.deepcopy(other)
     epoch(other, [batch_of()] * 3)
-    assert (model.distillation.updates, other.distillation.updates) == (0, 3)
+    assert (model.schedule.updates, other.schedule.updates) == (0, 3)
     epoch(copied, [batch_of()])
-    assert (copied.distillation.updates, other.distillation.updates) == (1, 3)
+    assert (copied.schedule.updates, other.schedule.updates) == (1, 3)
 
 
 def test_a_step_that_a_gradient_scaler_skips_is_no_update():
@@ -107,14 +107,14 @@ def test_a_step_that_a_gradient_scaler_skips_is_no_update():
         scaler.scale(model(**tiny_batch())[0].sum() * 1e5).backward()
         scaler.step(optimizer)
         scaler.update()
-    assert model.distillation.updates == 1
+    assert model.schedule.updates == 1
 
 
 def test_the_loss_has_the_weight_of_the_schedule():
     def loss_after(updates, **options):
         model = model_of(**options).train()
-        if model.distillation is not None:
-            model.distillation.updates = updates
+        if model.schedule is not None:
+            model.schedule.updates = updates
         loss, stats, _ = model(**batch_of())
         loss.sum().backward()
         return loss.item(), stats, gradients(model)
@@ -182,19 +182,19 @@ def resume(model, folder: Path):
 def test_a_checkpoint_without_the_count_still_resumes_and_decodes(tmp_path):
     """That of 0.3, or of a training without a schedule; strictly, as ESPnet does."""
     old = model_of()
-    assert "distillation.updates" not in old.state_dict()
+    assert "schedule.updates" not in old.state_dict()
     torch.save(checkpoint_of(old), tmp_path / "checkpoint.pth")
     new = model_of(**SCHEDULE)
-    new.distillation.updates = 5
+    new.schedule.updates = 5
     resume(new, tmp_path)
-    assert new.distillation.updates == 0
+    assert new.schedule.updates == 0
     tiny_model().double().load_state_dict(new.state_dict(), strict=False)
     new.load_state_dict(tiny_model().double().state_dict(), strict=False)
 
 
 def test_the_count_survives_averaging_and_other_precisions():
     model = model_of(**SCHEDULE)
-    model.distillation.updates = 123_457
+    model.schedule.updates = 123_457
     states = model.half().state_dict()
     states = {name: value + value for name, value in states.items()}
     states = {
@@ -203,7 +203,7 @@ def test_the_count_survives_averaging_and_other_precisions():
     }
     again = model_of(**SCHEDULE)
     again.load_state_dict(states)
-    assert again.distillation.updates == 123_457
+    assert again.schedule.updates == 123_457
 
 
 def rank_trains(rank, optimizer):
@@ -220,7 +220,7 @@ def rank_trains(rank, optimizer):
 def test_all_processes_have_the_same_schedule():
     (first, state), (second, other) = run_ranks(rank_trains, "sgd")
     assert first == second == FACTORS
-    assert state["distillation.updates"] == other["distillation.updates"] == 8
+    assert state["schedule.updates"] == other["schedule.updates"] == 8
     for name, value in state.items():
         assert torch.equal(value, other[name]), name
 
@@ -232,8 +232,8 @@ def test_the_step_waits_no_more_for_the_device():
     found = []
     for options in ({}, {**SCHEDULE, "max_share": 0.5}):
         model = model_of(torch.float32, **options).train()
-        if model.distillation is not None:
-            model.distillation.updates = 100
+        if model.schedule is not None:
+            model.schedule.updates = 100
         for _ in range(2):
             reading = Reads()
             with Copies(reading.found), reading:

@@ -1,0 +1,102 @@
+"""CTC's forced alignment by enumeration of all paths, and the guide by hand."""
+
+import itertools
+
+import pytest
+import torch
+
+from espnet_cif_hkd.losses.ctc_guide import ctc_guide_loss, ctc_spikes
+
+VOCAB = 4
+
+
+def collapsed(path):
+    return [v for v, _ in itertools.groupby(path) if v != 0]
+
+
+def oracle(logp, tokens):
+    """Spikes of the best of all paths that spell ``tokens``; ``logp (T, V)``."""
+    paths = [
+        path
+        for path in itertools.product(range(VOCAB), repeat=len(logp))
+        if collapsed(path) == tokens
+    ]
+    if not paths:
+        return [-1] * len(tokens)
+    score = {p: sum(float(logp[t, v]) for t, v in enumerate(p)) for p in paths}
+    best = max(paths, key=score.__getitem__)
+    found, t = [], 0
+    for value, group in itertools.groupby(best):
+        span = range(t, t + len(list(group)))
+        t = span.stop
+        if value != 0:
+            found.append(max(span, key=lambda t, v=value: float(logp[t, v])))
+    return found
+
+
+SENTENCES = [[1, 2], [1, 1, 1], [3], [], [2, 2, 3], [1, 2, 3, 1, 2, 3, 1]]
+FRAMES = [6, 5, 3, 2, 3, 6]  # too few for the last two
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_spikes_are_those_of_the_best_of_all_paths(seed):
+    generator = torch.Generator().manual_seed(seed)
+    logp = torch.randn(6, 6, VOCAB, generator=generator).mul(2).log_softmax(-1)
+    expected = [
+        oracle(logp[b, :n], tokens)
+        for b, (n, tokens) in enumerate(zip(FRAMES, SENTENCES, strict=True))
+    ]
+    assert expected[-1] == [-1] * 7 and expected[-2] == [-1] * 3
+    assert all(t >= 0 for found in expected[:-2] for t in found)
+    for b, n in enumerate(FRAMES):
+        logp[b, n:] = float("nan")
+    ys_pad = torch.full((6, 7), -1)
+    for b, tokens in enumerate(SENTENCES):
+        ys_pad[b, : len(tokens)] = torch.tensor(tokens)
+    ys_lens = torch.tensor([len(tokens) for tokens in SENTENCES])
+    found = ctc_spikes(logp, torch.tensor(FRAMES), ys_pad, ys_lens)
+    for b, spikes in enumerate(expected):
+        assert found[b].tolist() == spikes + [-1] * (7 - len(spikes))
+
+
+def test_without_tokens_there_are_no_spikes():
+    logp = torch.randn(2, 4, VOCAB).log_softmax(-1)
+    none = torch.zeros(2, dtype=torch.long)
+    assert ctc_spikes(logp, none + 4, none.new_zeros(2, 0), none).shape == (2, 0)
+
+
+def by_hand(alpha, spikes, slack):
+    total = 0.0
+    for b, row in enumerate(spikes):
+        for u, t in enumerate(row):
+            if t >= 0:
+                reached = float(sum(alpha[b, :t])) + float(alpha[b, t]) / 2
+                total += max(0.0, abs(reached - u - 0.5) - slack)
+    return total
+
+
+@pytest.mark.parametrize("slack", [0.0, 0.25, 0.5])
+def test_the_loss_is_the_distance_of_the_running_sum(slack):
+    generator = torch.Generator().manual_seed(1)
+    alpha = torch.rand(3, 8, generator=generator, dtype=torch.float64)
+    spikes = torch.tensor([[0, 2, 7], [3, 3, -1], [-1, -1, -1]])
+    expected = by_hand(alpha, spikes.tolist(), slack)
+    loss = ctc_guide_loss(alpha.requires_grad_(), spikes, slack)
+    assert loss.item() == pytest.approx(expected)
+    assert expected > 0
+    torch.autograd.gradcheck(lambda a: ctc_guide_loss(a, spikes, slack), alpha)
+    loss.backward()
+    assert not alpha.grad[2].any()
+
+
+def test_descent_moves_the_firings_to_the_spikes():
+    alpha = torch.full((1, 20), 0.2, dtype=torch.float64)
+    spikes = torch.tensor([[1, 3, 5, 18]])
+    logits = alpha.logit().requires_grad_()
+    for _ in range(300):
+        weights = logits.sigmoid()
+        scaled = weights * 4 / weights.sum()
+        loss = ctc_guide_loss(scaled, spikes)
+        (grad,) = torch.autograd.grad(loss, logits)
+        logits = (logits - grad).detach().requires_grad_()
+    assert float(loss) < 1e-3

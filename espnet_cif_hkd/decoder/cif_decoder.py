@@ -55,8 +55,7 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         attention_heads: Heads of self-attention; must divide D, the output size of
             the encoder and of the decoder.
         linear_units: Width of the feed-forward blocks.
-        num_blocks: Transformer layers; they attend to earlier tokens only, not to
-            encoder frames.
+        num_blocks: Transformer layers, which attend to earlier tokens only.
         dropout_rate: Dropout of residuals and inside the feed-forward blocks.
         positional_dropout_rate: Dropout of the input after adding positions.
         self_attention_dropout_rate: Dropout of attention weights.
@@ -270,9 +269,7 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         mask: torch.Tensor | None = None,
         near: NearFrames | None = None,
     ) -> torch.Tensor:
-        """Predict the next token of prefixes whose last tokens are new.
-
-        This is one step of a search, without dropout.
+        """Predict the next token of prefixes whose last tokens are new, in a search.
 
         Args:
             tokens: The new tokens, ``(N, L)`` int64; L is usually 1.
@@ -318,13 +315,18 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         fired = self.fire_freely(hs_pad, xs_lengths)
         return HypothesisState(fired, KeyValuePool(len(self.layers)))
 
-    def fire_freely(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> FiredTokens:
+    def fire_freely(
+        self,
+        hs_pad: torch.Tensor,
+        hlens: torch.Tensor,
+        target_lengths: torch.Tensor | None = None,
+    ) -> FiredTokens:
         """As :meth:`fire`, for a search, with warnings about unusual lengths.
 
         Raises:
             UserError: If alpha of an utterance is not finite.
         """
-        fired = self.fire(hs_pad, hlens.to(hs_pad.device))
+        fired = self.fire(hs_pad, hlens.to(hs_pad.device), target_lengths)
         near = self.near_frames(hs_pad, hlens, fired)
         return dataclasses.replace(ready_for_search(fired, hlens), near=near)
 
@@ -347,8 +349,7 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         Args:
             ys: Prefixes, ``<sos>`` first, ``(N, i + 1)`` int64.
             states: One state per hypothesis.
-            xs: Not used: the vectors are fired already.
-            xs_mask: Not used.
+            xs, xs_mask: Not used: the vectors are fired already.
 
         Returns:
             Log-probabilities under the ending rule, ``(N, V)``, and N states.

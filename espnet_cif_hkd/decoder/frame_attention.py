@@ -134,14 +134,13 @@ class FrameAttention(torch.nn.Module):
             states: ``(N, L, D)``.
             near: Frames of N utterances, or of one for all.
         """
-        query = self._heads(self.query(self.norm_states(states))).unsqueeze(-2)
-        keys = self._heads(near.keys).transpose(2, 3)  # (N, L, H, K, d)
-        values = self._heads(near.values).transpose(2, 3)
-        scores = query @ keys.transpose(3, 4) / query.size(-1) ** 0.5  # (N, L, H, 1, K)
-        scores = scores + self.places[:, None]
-        scores = scores.masked_fill(~near.allowed[:, :, None, None], -torch.inf)
-        weights = self.dropout(scores.softmax(-1))
-        found = (weights @ values).flatten(2)  # (N, L, D)
+        query = self._heads(self.query(self.norm_states(states))).unsqueeze(2)
+        # Products and sums: thousands of tiny matrix products are slower.
+        scores = (query * self._heads(near.keys)).sum(-1) / query.size(-1) ** 0.5
+        scores = scores + self.places.t()  # (N, L, K, H)
+        scores = scores.masked_fill(~near.allowed[..., None], -torch.inf)
+        weights = self.dropout(scores.softmax(2))
+        found = (weights[..., None] * self._heads(near.values)).sum(2).flatten(2)
         return states + self.dropout(self.output(found))  # type: ignore[no-any-return]
 
     def _heads(self, xs: Tensor) -> Tensor:

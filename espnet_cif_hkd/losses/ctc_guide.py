@@ -36,6 +36,14 @@ def ctc_spikes(
     Returns:
         Frames, ``(B, U)`` int64; -1 in padding and for utterances that have too few
         frames for their tokens.
+
+    Example:
+        >>> import torch
+        >>> path = torch.tensor([[0, 2, 2, 0, 1]])
+        >>> logp = torch.nn.functional.one_hot(path, 3).float().log_softmax(-1)
+        >>> ys_pad, ys_lens = torch.tensor([[2, 1]]), torch.tensor([2])
+        >>> ctc_spikes(logp, torch.tensor([5]), ys_pad, ys_lens).tolist()
+        [[1, 4]]
     """
     n_batch, n_frames, _ = logp.shape
     device, n_tokens = logp.device, ys_pad.size(1)
@@ -48,22 +56,24 @@ def ctc_spikes(
     states = tokens.new_full((n_batch, 2 * n_tokens + 1), blank)
     states[:, 1::2] = tokens
     scores = logp.float().gather(2, states[:, None].expand(-1, n_frames, -1))
-    scores = scores.masked_fill((frames >= hlens[:, None])[..., None], 0.0)
+    running = frames < hlens[:, None]  # (B, T)
+    scores = scores.masked_fill(~running[..., None], 0.0)
     # From the state two before: only into a token that differs from the last one.
-    skips = torch.zeros_like(states, dtype=torch.bool)
-    skips[:, 3::2] = tokens[:, 1:] != tokens[:, :-1]
+    jump_score = scores.new_full(states.shape, -torch.inf)
+    jump_score[:, 3::2].masked_fill_(tokens[:, 1:] != tokens[:, :-1], 0.0)
 
-    best = scores.new_full(states.shape, -torch.inf)
-    best[:, :2] = scores[:, 0, :2]
+    # Two columns without a path before the first state.
+    best = scores.new_full((n_batch, states.size(1) + 2), -torch.inf)
+    best[:, 2:4] = scores[:, 0, :2]
     steps = []  # how many states each frame goes forward
     for t in range(1, n_frames):
-        one = torch.nn.functional.pad(best[:, :-1], (1, 0), value=-torch.inf)
-        two = torch.nn.functional.pad(best[:, :-2], (2, 0), value=-torch.inf)
-        two = two.masked_fill(~skips, -torch.inf)
-        highest, step = torch.stack([best, one, two]).max(dim=0)
-        running = (t < hlens)[:, None]
-        best = torch.where(running, highest + scores[:, t], best)
-        steps.append(step * running)
+        stay, one, two = best[:, 2:], best[:, 1:-1], best[:, :-2] + jump_score
+        highest, step = torch.maximum(stay, one), (one > stay).to(torch.uint8)
+        jumps = two > highest
+        highest = torch.where(jumps, two, highest) + scores[:, t]
+        steps.append(step.masked_fill_(jumps, 2) * running[:, t, None])
+        best[:, 2:] = torch.where(running[:, t, None], highest, stay)
+    best = best[:, 2:]
 
     last = 2 * ys_lens.long()[:, None]
     ends = torch.cat([last, (last - 1).clamp(min=0)], dim=1)
@@ -75,7 +85,7 @@ def ctc_spikes(
         path.append(state)
     at = torch.cat(path[::-1], dim=1)  # (B, T)
     within = at[:, None] == 2 * places[:, None] + 1  # (B, U, T)
-    within &= (frames < hlens[:, None])[:, None]
+    within &= running[:, None]
     token_scores = scores[..., 1::2].transpose(1, 2)
     spikes = token_scores.masked_fill(~within, -torch.inf).argmax(dim=2)
     known = (places < ys_lens[:, None]) & score.isfinite()[:, None]

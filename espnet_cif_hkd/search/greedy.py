@@ -34,6 +34,7 @@ def greedy_search(
     hs_pad: torch.Tensor,
     hlens: torch.Tensor,
     maxlenratio: float = 0.0,
+    target_lengths: torch.Tensor | None = None,
 ) -> list[GreedyHypothesis]:
     """Choose the token with the highest probability at each step.
 
@@ -47,6 +48,8 @@ def greedy_search(
         hlens: Number of valid frames, ``(B,)`` integer.
         maxlenratio: As in ESPnet, the largest number of tokens per frame; 0 allows as
             many tokens as frames, -n allows n.
+        target_lengths: Known number of tokens, ``<eos>`` included, ``(B,)`` integer, to
+            which alpha is scaled, for an analysis; None: alpha determines it.
 
     Returns:
         One hypothesis for each utterance.
@@ -54,7 +57,7 @@ def greedy_search(
     Raises:
         UserError: If the encoder output of an utterance is not finite.
     """
-    fired = decoder.fire_freely(hs_pad, hlens)
+    fired = decoder.fire_freely(hs_pad, hlens, target_lengths)
     n_steps = torch.minimum(fired.lengths, _limits(hlens.cpu(), maxlenratio))
     n_steps, order = n_steps.sort(descending=True, stable=True)
     lengths = fired.lengths[order].to(hs_pad.device)

@@ -99,4 +99,4 @@ def test_descent_moves_the_firings_to_the_spikes():
         loss = ctc_guide_loss(scaled, spikes)
         (grad,) = torch.autograd.grad(loss, logits)
         logits = (logits - grad).detach().requires_grad_()
-    assert float(loss) < 1e-3
+    assert loss.item() < 1e-3

@@ -1,0 +1,288 @@
+"""Where CIF and the CTC branch of the same model make their errors.
+
+    cd egs2/fotaq/asr_hkd
+    python3 ../../../benchmarks/cif_against_ctc.py exp/asr_x dump/raw/dev
+
+Decodes the utterances of DATA_DIR, one by one, on the CPU, with a trained ``model:
+cif`` in EXP_DIR in three ways: greedy CTC (best path), greedy CIF, and greedy CIF whose
+alpha is scaled to the true number of tokens. Prints error rates, errors by position in
+the sentence, and by length error of CIF. Errors are those of an alignment like
+sclite's, of characters, words, and tokens of the model.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from measure import describe, table
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT)]
+
+from ablation.errors import by_position  # noqa: E402
+
+from espnet_cif_hkd.errors import UserError  # noqa: E402
+from espnet_cif_hkd.recipe.stages.sclite import Alignment, align  # noqa: E402
+
+WAYS = ("CTC", "CIF", "CIF, true length")
+_FAR = 3  # length errors from here on share a row
+
+
+@dataclass
+class Utterance:
+    """An utterance and what was recognised.
+
+    Attributes:
+        reference: Token ids without ``<eos>``.
+        fired: Number of fired vectors; one more than tokens is right.
+        found: Token ids by way.
+    """
+
+    reference: list[int]
+    fired: int
+    found: dict[str, list[int]] = field(default_factory=dict)
+
+
+@torch.no_grad()
+def recognise(
+    model: Any, speech: torch.Tensor, lengths: torch.Tensor, reference: Sequence[int]
+) -> Utterance:
+    """Decode one utterance in all ways.
+
+    Args:
+        model: In evaluation mode.
+        speech: ``(1, S)`` samples or ``(1, F, C)`` features.
+        lengths: ``(1,)``.
+        reference: Token ids without ``<eos>``.
+    """
+    from espnet_cif_hkd.search.greedy import greedy_search
+
+    hs_pad, hlens = model.encode(speech, lengths)
+    if isinstance(hs_pad, tuple):
+        hs_pad = hs_pad[0]
+    decoder = model.decoder
+    fired = int(decoder.fire(hs_pad, hlens).lengths)
+    found = Utterance(list(reference), fired)
+    best = model.ctc.argmax(hs_pad)[0, : int(hlens)]
+    tokens = torch.unique_consecutive(best).tolist()
+    found.found["CTC"] = [token for token in tokens if token != model.blank_id]
+    # As many tokens as fired, also where there are fewer frames.
+    true = torch.tensor([len(reference) + 1])
+    for way, target in (("CIF", None), ("CIF, true length", true)):
+        limit = -max(1, fired, len(reference) + 1)
+        (one,) = greedy_search(decoder, hs_pad, hlens, limit, target)
+        found.found[way] = one.yseq[1:-1].tolist()
+    return found
+
+
+def rate(aligned: Sequence[Alignment]) -> float:
+    """Error rate in percent; NaN without a reference token."""
+    n_tokens = sum(one.n_ref for one in aligned)
+    return (
+        100 * sum(one.errors for one in aligned) / n_tokens if n_tokens else torch.nan
+    )
+
+
+def length_error(utterances: Sequence[Utterance], way: str) -> float:
+    """Sum of absolute length errors relative to the number of tokens, in percent.
+
+    That of CIF is the difference of fired vectors and tokens with ``<eos>``.
+    """
+    wrong = total = 0
+    for one in utterances:
+        if way == "CIF":
+            wrong += abs(one.fired - len(one.reference) - 1)
+        else:
+            wrong += abs(len(one.found[way]) - len(one.reference))
+        total += len(one.reference) + (way == "CIF")
+    return 100 * wrong / total if total else torch.nan
+
+
+class Analysis:
+    """The tables of all utterances.
+
+    Args:
+        utterances: What was recognised.
+        names: Names of the tokens.
+        to_text: From names of tokens to the text.
+    """
+
+    def __init__(
+        self, utterances: Sequence[Utterance], names: Sequence[str], to_text: Any
+    ) -> None:
+        self.utterances = utterances
+
+        def aligned(way: str, split: Any) -> list[Alignment]:
+            def units(ids: Sequence[int]) -> list[str]:
+                tokens = [names[i] for i in ids]
+                return tokens if split is None else list(split(to_text(tokens)))
+
+            return [
+                align(units(one.reference), units(one.found[way])) for one in utterances
+            ]
+
+        self.tokens = {way: aligned(way, None) for way in WAYS}
+        self.chars = {
+            way: aligned(way, lambda text: text.replace(" ", "")) for way in WAYS
+        }
+        self.spelled = {way: aligned(way, list) for way in WAYS}
+        self.words = {way: aligned(way, str.split) for way in WAYS}
+
+    def rates(self) -> str:
+        """Error rates of each way."""
+        head = ["way", "CER, %", "without spaces, %", "WER, %", "tokens, %"]
+        head += ["subst., %", "del., %", "ins., %", "length error, %"]
+        rows: list[list[object]] = []
+        for way in WAYS:
+            tokens = self.tokens[way]
+            n_tokens = max(1, sum(one.n_ref for one in tokens))
+            cells = [rate(kind[way]) for kind in (self.spelled, self.chars, self.words)]
+            cells.append(rate(tokens))
+            for kind in ("substituted", "deleted", "inserted"):
+                count = sum(getattr(one, kind) for one in tokens)
+                cells.append(100 * count / n_tokens)
+            cells.append(length_error(self.utterances, way))
+            rows.append([way, *(round(cell, 1) for cell in cells)])
+        return table(head, rows)
+
+    def positions(self) -> str:
+        """Token error rate in each tenth of the reference."""
+        counts = {way: by_position(self.tokens[way]) for way in WAYS}
+        rows = []
+        for tenth, (n_tokens, _) in counts[WAYS[0]].items():
+            errors = [counts[way][tenth][1] for way in WAYS]
+            rows.append(
+                [tenth, *(round(100 * n / max(1, n_tokens), 1) for n in errors)]
+            )
+        return table(["position", *(f"{way}, %" for way in WAYS)], rows)
+
+    def lengths(self) -> str:
+        """Token error rate by the length error of CIF."""
+        groups: dict[int, list[int]] = {}
+        for number, one in enumerate(self.utterances):
+            error = one.fired - len(one.reference) - 1
+            groups.setdefault(max(-_FAR, min(_FAR, error)), []).append(number)
+        rows = []
+        for error, members in sorted(groups.items()):
+            name = f"{error:+d}" if error else "0"
+            if abs(error) == _FAR:
+                name += " and more" if error > 0 else " and less"
+            rates = [rate([self.tokens[way][n] for n in members]) for way in WAYS]
+            rows.append([name, len(members), *(round(one, 1) for one in rates)])
+        head = ["fired − tokens", "utterances", *(f"{way}, %" for way in WAYS)]
+        return table(head, rows)
+
+
+def examples(args: Any, folder: Path) -> Iterator[tuple[torch.Tensor, list[int]]]:
+    """Yield speech ``(1, …)`` and token ids of each utterance of a data folder.
+
+    Args:
+        args: Arguments of the training, for its preprocessor.
+        folder: ``wav.scp`` and ``text``.
+
+    Raises:
+        UserError: A file is missing, or the recordings are in segments.
+    """
+    from espnet2.tasks.asr import ASRTask
+
+    for name in ("wav.scp", "text"):
+        if not (folder / name).is_file():
+            raise UserError(
+                f"{folder / name}: this file does not exist; name a data folder with "
+                "wav.scp and text, such as dump/raw/dev"
+            )
+    if (folder / "segments").exists():
+        raise UserError(
+            f"{folder}/segments: recordings in segments are not read here; use the "
+            "folder of stage 3, such as dump/raw/dev"
+        )
+    args.ngpu = 0
+    loader = ASRTask.build_streaming_iterator(
+        [(f"{folder}/wav.scp", "speech", "sound"), (f"{folder}/text", "text", "text")],
+        dtype="float32",
+        batch_size=1,
+        num_workers=0,
+        preprocess_fn=ASRTask.build_preprocess_fn(args, False),
+        collate_fn=ASRTask.build_collate_fn(args, False),
+    )
+    for _, batch in loader:
+        yield batch["speech"], batch["text"][0].tolist()
+
+
+def load(folder: Path, name: str) -> tuple[Any, Any]:
+    """Return the model in evaluation mode and the arguments of its training.
+
+    Raises:
+        UserError: A file is missing, or the model is no ``model: cif`` with CTC.
+    """
+    from espnet2.tasks.asr import ASRTask
+
+    import espnet_cif_hkd
+    from espnet_cif_hkd.models.cif import CIFASRModel
+
+    espnet_cif_hkd.register()
+    for path in (folder / "config.yaml", folder / name):
+        if not path.is_file():
+            raise UserError(f"{path}: this file does not exist; name a trained model")
+    model, args = ASRTask.build_model_from_file(
+        str(folder / "config.yaml"), str(folder / name), "cpu"
+    )
+    if not isinstance(model, CIFASRModel) or model.ctc is None:
+        raise UserError(f"{folder}: needs model: cif with ctc_weight greater than 0")
+    return model.eval(), args
+
+
+def analyse(
+    folder: Path, data: Path, name: str = "valid.acc.ave.pth", limit: int | None = None
+) -> Analysis:
+    """Decode the utterances of a data folder with a model.
+
+    Args:
+        folder: Experiment of a training.
+        data: Folder with ``wav.scp`` and ``text``.
+        name: File of the parameters in ``folder``.
+        limit: Number of utterances; None: all.
+
+    Raises:
+        UserError: See :func:`load` and :func:`examples`.
+    """
+    from espnet2.text.build_tokenizer import build_tokenizer
+
+    model, args = load(folder, name)
+    tokenizer = build_tokenizer(args.token_type, args.bpemodel)
+    found = []
+    for number, (speech, reference) in enumerate(examples(args, data)):
+        if number == limit:
+            break
+        lengths = torch.tensor([speech.size(1)])
+        found.append(recognise(model, speech, lengths, reference))
+    return Analysis(found, model.token_list, tokenizer.tokens2text)
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("exp_dir", type=Path, help="experiment of a training")
+    parser.add_argument("data_dir", type=Path, help="folder with wav.scp and text")
+    parser.add_argument("--model", default="valid.acc.ave.pth")
+    parser.add_argument("--utterances", type=int, help="the first; all by default")
+    args = parser.parse_args()
+    begin = time.monotonic()
+    try:
+        found = analyse(args.exp_dir, args.data_dir, args.model, args.utterances)
+    except UserError as error:
+        sys.exit(f"cif_against_ctc: {error}")
+    print(describe("espnet", threads=torch.get_num_threads()))
+    seconds = time.monotonic() - begin
+    print(f"{len(found.utterances)} utterances, {seconds:.0f} s\n")
+    for part in (found.rates(), found.positions(), found.lengths()):
+        print(part + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""benchmarks/cif_against_ctc.py: its tables by hand, and a tiny model end to end."""
+
+import sys
+
+import cif_against_ctc
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+from cif_against_ctc import Analysis, Utterance
+from tiny_model import TOKENS, tiny_batch, tiny_config, tiny_model
+
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.search.greedy import greedy_search
+
+NAMES = ["<blank>", "<unk>", "<space>", "A", "B", "C", "<sos/eos>"]
+
+
+def ids(text):
+    return [NAMES.index("<space>" if c == " " else c) for c in text]
+
+
+def to_text(tokens):
+    return "".join(" " if token == "<space>" else token for token in tokens)
+
+
+def utterance(reference, fired, ctc, cif, true):
+    found = {"CTC": ids(ctc), "CIF": ids(cif), "CIF, true length": ids(true)}
+    return Utterance(ids(reference), fired, found)
+
+
+def cells(text):
+    return [
+        [c.strip() for c in line.strip("|").split("|")] for line in text.split("\n")
+    ]
+
+
+@pytest.fixture
+def analysis():
+    spoken = [
+        utterance("AB CA", 6, "AB CA", "AB BA", "AB CA"),  # one substitution
+        utterance("AAAAA", 4, "AAAA", "AAA", "AAAAA"),  # two deletions
+        utterance("B", 9, "BB", "BBBB", "B"),  # three insertions
+    ]
+    return Analysis(spoken, NAMES, to_text)
+
+
+def test_rates_by_hand(analysis):
+    head, _, ctc, cif, true = cells(analysis.rates())
+    assert head[0] == "way" and [ctc[0], cif[0], true[0]] == list(cif_against_ctc.WAYS)
+    # 11 characters, 10 without spaces, 4 words; CTC: one deletion, one insertion.
+    assert ctc[1:] == ["18.2", "20", "50", "18.2", "0", "9.1", "9.1", "18.2"]
+    # Length error: |6 - 6| + |4 - 6| + |9 - 2| of 14.
+    assert cif[1:] == ["54.5", "60", "75", "54.5", "9.1", "18.2", "27.3", "64.3"]
+    assert true[1:] == ["0"] * 8
+
+
+def test_positions_by_hand():
+    one = utterance("ABCABCABCA", 11, "BBCABCABCA", "ABCABCABCB", "ABCABCABCA")
+    rows = cells(Analysis([one, one], NAMES, to_text).positions())[2:]
+    assert [row[0] for row in rows][:2] == ["0-10%", "10-20%"] and len(rows) == 10
+    assert [row[1] for row in rows] == ["100"] + ["0"] * 9
+    assert [row[2] for row in rows] == ["0"] * 9 + ["100"]
+    assert [row[3] for row in rows] == ["0"] * 10
+
+
+def test_length_errors_by_hand(analysis):
+    head, _, *rows = cells(analysis.lengths())
+    assert head[:2] == ["fired − tokens", "utterances"]
+    assert rows == [
+        ["-2", "1", "20", "40", "0"],
+        ["0", "1", "0", "20", "0"],
+        ["+3 and more", "1", "100", "300", "0"],
+    ]
+
+
+def test_each_way_decodes_as_the_model_does():
+    model, batch = tiny_model().eval(), tiny_batch(1)
+    reference = batch["text"][0].tolist()
+    found = cif_against_ctc.recognise(
+        model, batch["speech"], batch["speech_lengths"], reference
+    )
+    with torch.no_grad():
+        hs_pad, hlens = model.encode(batch["speech"], batch["speech_lengths"])
+    assert found.fired == int(model.decoder.fire(hs_pad, hlens).lengths)
+    (free,) = greedy_search(model.decoder, hs_pad, hlens)
+    assert found.found["CIF"] == free.yseq[1:-1].tolist()
+    n_true = len(found.found["CIF, true length"])
+    # <eos> is possible one token before the last, and certain after it.
+    assert n_true in range(len(reference) - 1, len(reference) + 2)
+    assert found.fired - 1 != n_true, "the true length has no effect in this test"
+    path = model.ctc.argmax(hs_pad)[0].tolist()
+    before = [0, *path[:-1]]
+    assert found.found["CTC"] == [b for a, b in zip(before, path) if b not in (0, a)]
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """An experiment and a data folder with recordings."""
+    exp, data = tmp_path / "exp", tmp_path / "data"
+    exp.mkdir(), data.mkdir()
+    frontend = {"fs": 8000, "n_fft": 256, "hop_length": 80, "n_mels": 8}
+    changes = {"frontend": "default", "frontend_conf": frontend, "input_size": None}
+    model = tiny_model(**changes)
+    torch.save(model.state_dict(), exp / "valid.acc.ave.pth")
+    config = {**tiny_config(**changes), "token_type": "char"}
+    (exp / "config.yaml").write_text(yaml.safe_dump(config))
+    generator = np.random.default_rng(0)
+    with open(data / "wav.scp", "w") as scp, open(data / "text", "w") as text:
+        for n, words in enumerate(["AB CA", "B", "HEAD AB"]):
+            path = data / f"{n}.wav"
+            soundfile.write(path, generator.normal(size=4000 + 800 * n) * 0.1, 8000)
+            scp.write(f"u{n} {path}\n")
+            text.write(f"u{n} {words}\n")
+    return exp, data
+
+
+def test_the_command_prints_three_tables(trained, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["cif_against_ctc.py", *map(str, trained)])
+    cif_against_ctc.main()
+    printed = capsys.readouterr().out
+    assert "3 utterances" in printed and printed.count("|---|") >= 3
+    found = cif_against_ctc.analyse(*trained)
+    assert [one.reference for one in found.utterances] == [
+        [TOKENS.index("<space>" if c == " " else c) for c in words]
+        for words in ("AB CA", "B", "HEAD AB")
+    ]
+    assert len(cif_against_ctc.analyse(*trained, limit=2).utterances) == 2
+
+
+def test_what_is_missing_is_one_line(trained, tmp_path):
+    exp, data = trained
+    with pytest.raises(UserError, match=r"gone\.pth: this file does not exist"):
+        cif_against_ctc.analyse(exp, data, "gone.pth")
+    with pytest.raises(UserError, match=r"name a data folder with wav\.scp"):
+        cif_against_ctc.analyse(exp, tmp_path)
+    (data / "segments").write_text("")
+    with pytest.raises(UserError, match="recordings in segments are not read"):
+        cif_against_ctc.analyse(exp, data)

@@ -173,6 +173,25 @@ def test_searches_have_the_scores_of_the_forward_pass():
 
 
 @torch.no_grad()
+def test_several_utterances_in_one_search_are_scored_as_if_alone():
+    """As ESPnet 202611 does, two hypotheses of each."""
+    decoder = make_decoder(eos_slack=100)
+    hs_pad, hlens = torch.randn(2, 18, SIZE), torch.tensor([18, 11])
+    hs_pad[1, 11:] = float("nan")
+    together = [decoder.batch_init_state(hs_pad, hlens)] * 4
+    alone = [decoder.batch_init_state(hs_pad[b, :n]) for b, n in enumerate(hlens)]
+    alone = [alone[0]] * 2 + [alone[1]] * 2
+    ys = torch.full((4, 1), VOCAB - 1)
+    for step in range(3):
+        scores, together = decoder.batch_score(ys, together, hs_pad)
+        for n in range(4):
+            expected, (alone[n],) = decoder.batch_score(ys[n : n + 1], [alone[n]], None)
+            torch.testing.assert_close(scores[n], expected[0], atol=1e-5, rtol=0)
+        assert not torch.allclose(scores[0], scores[2], atol=1e-3)
+        ys = torch.cat([ys, torch.tensor([[1], [2], [3], [4 + step]])], dim=1)
+
+
+@torch.no_grad()
 def test_nothing_fired_gives_an_empty_hypothesis():
     decoder = make_decoder()
     decoder.predictor.output.bias.fill_(-100.0)

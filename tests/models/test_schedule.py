@@ -123,7 +123,7 @@ def test_the_loss_has_the_weight_of_the_schedule():
     none, stats, none_grad = loss_after(0, **SCHEDULE)
     plain = tiny_model().double().train()
     plain.load_state_dict(model_of().state_dict(), strict=False)
-    assert none == float(plain(**batch_of())[0])
+    assert none == plain(**batch_of())[0].item()
     assert "late.loss_frame" not in stats, "it was computed"
     assert not none_grad["criteria.late.project.weight"].any()
     for updates, factor in enumerate(FACTORS):
@@ -206,21 +206,21 @@ def test_the_count_survives_averaging_and_other_precisions():
     assert again.schedule.updates == 123_457
 
 
-def rank_trains(rank, optimizer):
+def rank_trains(rank):
     """Without unused parameters: DDP waits for each gradient."""
     model = model_of(max_share=0.5, **SCHEDULE)
     wrapped = torch.nn.parallel.DistributedDataParallel(
         model, find_unused_parameters=False, gradient_as_bucket_view=True
     )
-    found = epoch(model, [batch_of(SHARES[rank])] * 8, wrapped=wrapped)
+    found = epoch(model, [batch_of(SHARES[rank])] * 5, wrapped=wrapped)
     return found, model.state_dict()
 
 
 @pytest.mark.slow
 def test_all_processes_have_the_same_schedule():
-    (first, state), (second, other) = run_ranks(rank_trains, "sgd")
-    assert first == second == FACTORS
-    assert state["schedule.updates"] == other["schedule.updates"] == 8
+    (first, state), (second, other) = run_ranks(rank_trains)
+    assert first == second == FACTORS[:5]
+    assert state["schedule.updates"] == other["schedule.updates"] == 5
     for name, value in state.items():
         assert torch.equal(value, other[name]), name
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from espnet_cif_hkd.cif.times import FrameTimes
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.io.device import on_device
 from espnet_cif_hkd.plugin.compat import TooShortUttError
 from espnet_cif_hkd.teachers.speech.base import Recording, SpeechTeacher
 from espnet_cif_hkd.teachers.speech.registry import (
@@ -152,7 +151,7 @@ class SpeechTeacherFrontend(AbsFrontend):  # type: ignore[misc]
 
     def _keep_weights(self, teacher: SpeechTeacher) -> None:
         """Make the model a part of the state dict."""
-        model = teacher.open()
+        model, _ = teacher.open(), teacher.times  # files may vanish later
         text = teacher.architecture().encode()
         # Floats, because ESPnet averages the entries of checkpoints.
         self.architecture = torch.tensor(list(text), dtype=torch.float32)
@@ -257,11 +256,11 @@ class SpeechTeacherFrontend(AbsFrontend):  # type: ignore[misc]
                     "teacher_store %s: features that are not in it are computed",
                     self._stored.folder,
                 )
+            if self.speech_model is not None:  # a copy of this frontend has its own
+                self.teacher.use(self.speech_model)
             shortest = min(len(recordings[n].samples) for n in missing)
             if shortest < self.teacher.shortest * self.rate:
                 raise self._too_short(shortest)
-            if self.speech_model is not None:  # a copy of this frontend has its own
-                self.teacher.use(self.speech_model)
             computed = self.teacher.features(
                 [recordings[n] for n in missing], like.device
             )

@@ -180,7 +180,9 @@ def test_too_short_utterances(whisper, pool):
             assert not had_features
             continue
         had_features = True
-        assert lengths.tolist() == [len(frames_of(whisper, speech(1.0)[:samples])) // pool]
+        assert lengths.tolist() == [
+            len(frames_of(whisper, speech(1.0)[:samples])) // pool
+        ]
     assert had_features
 
 

@@ -6,7 +6,6 @@ from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.log import log
 from espnet_cif_hkd.recipe.context import Run
 
-
 # Options of ESPnet's training that change the samples.
 _CHANGES_AUDIO = ("rir_scp", "noise_scp", "speech_volume_normalize")
 

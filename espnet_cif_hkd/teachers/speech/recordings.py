@@ -177,11 +177,12 @@ def data_folder(folder: Path, rate: int) -> list[ListedRecording]:
             "dump/raw/train_nodev"
         )
     entries = read_table(table)
-    read: Callable[[str], tuple[np.ndarray, int]] = _Table(folder)
+    table_reader = _Table(folder)
+    read: Callable[[str], tuple[np.ndarray, int]] = table_reader
     names = list(entries)
     if (folder / "segments").is_file():
         segments = read_segments(folder / "segments", entries)
-        read = _Segments(read, {one.utterance: one for one in segments})
+        read = _Segments(table_reader, {one.utterance: one for one in segments})
         names = [one.utterance for one in segments]
     else:
         pipe = next((name for name, value in entries.items() if value[-1:] == "|"), "")

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from espnet2.asr.frontend.abs_frontend import AbsFrontend
 from torch import Tensor
@@ -138,6 +139,17 @@ class SpeechTeacherFrontend(AbsFrontend):  # type: ignore[misc]
             raise self._absent
         return self._found
 
+    @property
+    def fewest_samples(self) -> int:
+        """Fewest samples with a feature frame, or one frame of the model less."""
+        first = self.teacher.shortest + (self.pool - 1) * self.teacher.times.stride
+        return max(1, int(first * self.rate))
+
+    def count(self, n_samples: int) -> int:
+        """Return the number of feature frames of a recording, or one more or less."""
+        silence = np.broadcast_to(np.float32(0), (n_samples,))
+        return self.teacher.n_rows(Recording(silence, self.rate)) // self.pool
+
     def check(self) -> None:
         """Open the store if it exists, else the model.
 
@@ -218,7 +230,7 @@ class SpeechTeacherFrontend(AbsFrontend):  # type: ignore[misc]
         return feats.to(input.dtype), torch.tensor(sizes, device=input.device)
 
     def _too_short(self, n_samples: int) -> Exception:
-        needed = round(self.times.stride * self.rate)
+        needed = self.fewest_samples
         error: Exception = TooShortUttError(
             f"has {n_samples} samples and is too short for a frame of the speech "
             f"teacher (it needs about {needed}), return empty results",

@@ -186,6 +186,19 @@ def test_too_short_utterances(whisper, pool):
     assert had_features
 
 
+@pytest.mark.parametrize("pool", [1, 2, 5])
+def test_frames_are_counted_without_the_audio(whisper, pool):
+    """As the recipe's check of CTC needs it: within one frame."""
+    frontend = build(whisper, pool=pool)
+    for samples in (1600, 1759, 4000, 16000, 48001, 70000):
+        _, lengths = frontend(*padded([speech(5.0)[:samples]]))
+        assert abs(frontend.count(samples) - int(lengths)) <= 1
+    fewest = frontend.fewest_samples
+    with pytest.raises(TooShortUttError):
+        frontend(*padded([speech(1.0)[: fewest - FRAME]]))
+    assert frontend(*padded([speech(1.0)[: fewest + FRAME]]))[1] >= 1
+
+
 def test_other_sampling_rates_are_converted(whisper):
     """Half the rate: nearly the features of the same sound."""
     time = np.arange(RATE) / RATE

@@ -1,12 +1,13 @@
 """Fill the store of a speech teacher from recordings, by one or several processes."""
 
+import contextlib
+import functools
 import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,10 +23,11 @@ from espnet_cif_hkd.teachers.store.writer import (
     SHARD_BYTES,
     Coded,
     DumpReport,
-    Runner,
     coded,
     dump_store,
 )
+
+_SECONDS_A_WORKER = 300.0  # of speech; for less, a further process costs more
 
 
 @dataclass(frozen=True)
@@ -67,65 +69,82 @@ def fill_speech_store(
     """
     teacher = build_speech_teacher(conf, stored=False)
     rate = int(conf.get("rate") or 16000)
-    seconds_of = teacher.times.stride
+    stride = teacher.times.stride
 
     def announce(missing: DumpReport) -> None:
         row_mb = teacher.payload.row_bytes / 1e6
-        hours = missing.n_rows * seconds_of / 3600
+        hours = missing.n_rows * stride / 3600
+        # The start of a process takes some seconds.
+        worth = 1 + int(hours * 3600 / _SECONDS_A_WORKER)
+        workers.count = min(recordings.num_workers, worth)
         logging.info(
             "%s: %.0f MB per hour of speech (%s); about %d recordings, %.2f hours and "
             "%.1f MB are missing",
-            *(folder, row_mb * 3600 / seconds_of, teacher.payload.coding),
+            *(folder, row_mb * 3600 / stride, teacher.payload.coding),
             *(missing.n_items, hours, missing.n_rows * row_mb),
         )
 
     begin = time.monotonic()
-    with _workers(conf, recordings) as runner:
+    workers = _Workers(conf, teacher, recordings.device)
+    with contextlib.closing(workers):
         report = dump_store(
             Path(folder),
             lambda: recordings.at(rate),
             teacher,
             recordings.device,
             shard_bytes=recordings.shard_bytes,
-            runner=runner,
+            runner=workers.run,
             announce=announce,
         )
     seconds = time.monotonic() - begin
     logging.info(
         "%s: %d recordings (%.2f hours) added in %.0f s",
-        *(folder, report.n_items, report.n_rows * seconds_of / 3600, seconds),
+        *(folder, report.n_items, report.n_rows * stride / 3600, seconds),
     )
     return report
 
 
-@contextmanager
-def _workers(
-    conf: Mapping[str, Any], recordings: Recordings
-) -> Iterator[Runner | None]:
-    """Yield a runner of several processes; None for one process."""
-    count = recordings.num_workers
-    if count < 2:
-        yield None
-        return
-    threads = max(1, len(os.sched_getaffinity(0)) // count)
-    start = (dict(conf), str(recordings.device), threads, os.getpid())
-    context = get_context("spawn")  # a fork would copy the state of threads and CUDA
-    pool = ProcessPoolExecutor(count, context, initializer=_begin, initargs=start)
-    try:
+class _Workers:
+    """Computes features in this process, or in others, which start when needed.
 
-        def run(groups: Iterable[list[Any]]) -> Iterator[Coded]:
-            try:
-                yield from pool.map(_work, groups)
-            except BrokenProcessPool as error:
-                raise UserError(
-                    f"one of {count} processes of the speech teacher has ended, "
-                    "perhaps for lack of memory; what is written is kept: run the same "
-                    "command with a smaller --num_workers"
-                ) from error
+    Attributes:
+        count: Number of processes; set before the first call of :meth:`run`.
+    """
 
-        yield run
-    finally:
-        pool.shutdown(cancel_futures=True)
+    def __init__(
+        self, conf: Mapping[str, Any], teacher: SpeechTeacher, device: torch.device
+    ) -> None:
+        self.count = 1
+        self._conf = dict(conf)
+        self._here = functools.partial(coded, teacher, device)
+        self._device = device
+        self._pool: ProcessPoolExecutor | None = None
+
+    def run(self, groups: Iterable[list[Any]]) -> Iterator[Coded]:
+        """Compute the features of groups of recordings, in order."""
+        if self.count < 2:
+            yield from map(self._here, groups)
+            return
+        if self._pool is None:
+            threads = max(1, len(os.sched_getaffinity(0)) // self.count)
+            start = (self._conf, str(self._device), threads, os.getpid())
+            context = get_context("spawn")  # a fork copies locks of threads and CUDA
+            self._pool = ProcessPoolExecutor(
+                self.count, context, initializer=_begin, initargs=start
+            )
+        try:
+            yield from self._pool.map(_work, groups)
+        except BrokenProcessPool as error:
+            raise UserError(
+                f"one of {self.count} processes of the speech teacher has ended, "
+                "perhaps for lack of memory; what is written is kept: run the same "
+                "command with a smaller --num_workers"
+            ) from error
+
+    def close(self) -> None:
+        """End the processes."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
 
 
 _teacher: SpeechTeacher | None = None

@@ -4,7 +4,7 @@ import argparse
 import itertools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from espnet_cif_hkd.encoder.frames import (
     INPUT_WINDOWS,
@@ -15,7 +15,9 @@ from espnet_cif_hkd.encoder.frames import (
     fewest_frames,
     frames_after,
 )
-from espnet_cif_hkd.encoder.speech_teacher import SpeechTeacherFrontend
+
+if TYPE_CHECKING:
+    from espnet_cif_hkd.encoder.speech_teacher import SpeechTeacherFrontend
 
 _ENCODERS = (
     "branchformer",
@@ -58,7 +60,7 @@ class AbsFrameCounter(ABC):
 class TeacherFrameCounter(AbsFrameCounter):
     """Frames of ``frontend: speech_teacher``; the number may be wrong by one."""
 
-    frontend: SpeechTeacherFrontend
+    frontend: "SpeechTeacherFrontend"
     windows: Windows
 
     @property
@@ -99,6 +101,8 @@ def frame_counter(args: argparse.Namespace) -> AbsFrameCounter | None:
     if windows is None or args.preencoder is not None or args.postencoder is not None:
         return None
     if args.frontend == "speech_teacher":
+        from espnet_cif_hkd.encoder.speech_teacher import SpeechTeacherFrontend
+
         return TeacherFrameCounter(SpeechTeacherFrontend(**frontend), windows)
     if not plain:
         return None

@@ -95,7 +95,7 @@ def test_widths_of_layers_add_up(hubert: str) -> None:
 
 
 def test_a_hub_name_needs_the_width_and_a_revision() -> None:
-    with pytest.raises(UserError, match="config.json is not on this machine; set"):
+    with pytest.raises(UserError, match=r"config\.json is not on this machine; set"):
         build_speech_teacher({"teacher": "made/up"})
     teacher = build_speech_teacher({"teacher": "made/up", "teacher_dim": 8})
     assert teacher.payload.width == 8
@@ -114,7 +114,7 @@ def test_a_text_model_is_refused(tmp_path: Path) -> None:
 def test_weights_of_another_model_are_refused(copy: Path, tmp_path: Path) -> None:
     build_tiny_bert(tmp_path / "bert")
     shutil.copy(tmp_path / "bert/model.safetensors", copy)
-    with pytest.raises(UserError, match="lacks .* belongs to another model") as caught:
+    with pytest.raises(UserError, match=r"lacks .* belongs to another model") as caught:
         build_speech_teacher({"teacher": str(copy)}).open()
     _one_line(caught)
 
@@ -151,7 +151,7 @@ def test_a_missing_mask_vector_is_no_error(tmp_path: Path, copy: Path) -> None:
 
 def test_other_formats_than_safetensors_are_refused(copy: Path) -> None:
     (copy / "model.safetensors").unlink()
-    with pytest.raises(UserError, match="holds no weights instead of model.safet"):
+    with pytest.raises(UserError, match=r"holds no weights instead of model\.safet"):
         build_speech_teacher({"teacher": str(copy)}).open()
     torch.save(tiny_model("hubert").state_dict(), copy / "pytorch_model.bin")
     with pytest.raises(UserError, match="weights in another format") as caught:
@@ -165,7 +165,7 @@ def test_damaged_files_are_refused(copy: Path) -> None:
         build_speech_teacher({"teacher": str(copy)}).open()
     _one_line(caught)
     (copy / "config.json").write_text("{")
-    with pytest.raises(UserError, match="cannot open its config.json") as caught:
+    with pytest.raises(UserError, match=r"cannot open its config\.json") as caught:
         build_speech_teacher({"teacher": str(copy)})
     _one_line(caught)
 
@@ -226,7 +226,7 @@ def test_classes_of_users_are_built(
     teacher = build_speech_teacher({"teacher": hubert, "teacher_type": "mine"})
     assert isinstance(teacher, Mine)
     monkeypatch.setitem(speech_teacher_choices.classes, "no", "json:JSONDecoder")
-    with pytest.raises(UserError, match="no subclass of .*SpeechTeacher"):
+    with pytest.raises(UserError, match=r"no subclass of .*SpeechTeacher"):
         build_speech_teacher({"teacher": hubert, "teacher_type": "no"})
 
 

@@ -8,7 +8,7 @@ from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.teachers.payload import CODINGS, Payload
 from espnet_cif_hkd.teachers.source import local_folder, resolve_teacher
 
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("float32", "bfloat16")
 PADS = ("exact", "full")
 # Options that ``build_speech_teacher`` reads.
 OPTIONS = (

@@ -11,7 +11,12 @@ from espnet_cif_hkd.cif.times import FrameTimes
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.device import on_device
 from espnet_cif_hkd.teachers.speech.base import Recording, SpeechTeacher
-from espnet_cif_hkd.teachers.store.header import StoreHeader, check_header
+from espnet_cif_hkd.teachers.store.header import (
+    HEADER,
+    StoreHeader,
+    check_header,
+    dump_hint,
+)
 from espnet_cif_hkd.teachers.store.reader import StoreReader
 
 
@@ -54,17 +59,13 @@ class StoredSpeechTeacher(SpeechTeacher):
 
     def _read_header(self) -> StoreHeader:
         if self._header is None:
-            if not self.folder.is_dir():
-                raise UserError(
-                    f"teacher_store {self.folder}: this folder does not exist; {_HINT}"
-                )
             self._header = StoreHeader.read(self.folder)
         return self._header
 
     @property
     def times(self) -> FrameTimes:
         """See :class:`SpeechTeacher`; the store knows it without the model's files."""
-        made = self._read_header().teacher if (self.folder.is_dir()) else {}
+        made = self._read_header().teacher if (self.folder / HEADER).is_file() else {}
         if "frame offset" in made and "frame stride" in made:
             return FrameTimes(made["frame offset"], made["frame stride"])
         return self.teacher.times
@@ -103,7 +104,7 @@ class StoredSpeechTeacher(SpeechTeacher):
                     f"{self.spell(recording)}; either its audio was not dumped, or the "
                     "training changes it (speed perturbation, noise, or another random "
                     "augmentation), which a store cannot follow: switch that off, or "
-                    f"{_HINT}"
+                    f"{dump_hint(self.payload.kind)}"
                 )
             complete.append(vectors)
         return complete
@@ -119,9 +120,3 @@ class StoredSpeechTeacher(SpeechTeacher):
     def fingerprint(self, cache: Path | None = None) -> str | None:
         """See :class:`~espnet_cif_hkd.teachers.base.AbsTeacher`."""
         return self.teacher.fingerprint(cache)
-
-
-_HINT = (
-    "run: python3 -m espnet_cif_hkd.cli.dump_speech_teacher with the audio of training "
-    "and validation (it adds what is missing)"
-)

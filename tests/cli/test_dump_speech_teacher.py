@@ -3,6 +3,7 @@
 import errno
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -115,14 +116,14 @@ def test_nothing_is_computed_twice(recipe, monkeypatch):
     assert len(stored()) == 3
 
 
+@pytest.mark.slow
 def test_several_processes_store_the_same(recipe, monkeypatch):
     monkeypatch.setattr(dump, "_SECONDS_A_WORKER", 0.5)
     main([*TEACHER, *DATA, "--num_workers", "2"])
     shutil.move("store", "parallel")
     main([*TEACHER, *DATA])
-    both = [
-        StoreReader(Path(n), Payload("frames", WIDTH)) for n in ("parallel", "store")
-    ]
+    payload = Payload("frames", WIDTH)
+    both = [StoreReader(Path(name), payload) for name in ("parallel", "store")]
     keys = [one.key for one in data_folder(Path("dump/a"), RATE)]
     (sizes, first), (other_sizes, second) = (one.read(one.find(keys)) for one in both)
     assert sizes == other_sizes
@@ -132,6 +133,7 @@ def test_several_processes_store_the_same(recipe, monkeypatch):
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_a_process_that_dies(recipe, monkeypatch, capsys):
     """As the system ends one that needs too much memory."""
     monkeypatch.setattr(dump, "_SECONDS_A_WORKER", 0.5)
@@ -211,8 +213,6 @@ def bad(name, samples, rate=RATE, **options):
 def test_bad_audio_is_named(recipe, capsys, samples, rate, message):
     bad("x", samples, rate, subtype="FLOAT")
     line = failure(capsys, *TEACHER, "--data_dir", "dump/x")
-    import re
-
     assert re.search(message, line)
 
 
@@ -354,33 +354,27 @@ def test_the_store_of_the_command_line(recipe):
     assert shard_paths(Path("elsewhere")) and not Path("store").exists()
 
 
-def test_a_criterion_with_a_speech_store(recipe, monkeypatch):
-    """Its class fills it; the frontend's store is filled, too."""
+def test_the_speech_teachers_of_criteria(recipe, monkeypatch):
+    """Each has its own store; the frontend's store is filled, too."""
     from recorder import Recorder
 
     from espnet_cif_hkd.distill import criterion_choices
+    from espnet_cif_hkd.distill.filling import fill_stores
 
     class Frames(Recorder):
-        stores_speech = True
-
         @classmethod
-        def store(cls, conf):
-            return conf.get("teacher_store")
-
-        @classmethod
-        def fill_with_speech(cls, conf, folder, recordings):
-            found = [one.name for one in recordings.at(conf["rate"])]
-            Path(folder).write_text(" ".join(found))
+        def speech_teachers(cls, conf):
+            shared = {"teacher": "whisper", "rate": RATE}
+            return {
+                n: {**shared, "layer": n, "teacher_store": f"own{n}"} for n in (0, 1)
+            }
 
     monkeypatch.setitem(criterion_choices.classes, "test_frames", Frames)
     config = yaml.safe_load(Path("train.yaml").read_text())
-    criteria = {"a": {"type": "test_frames", "teacher_store": "own", "rate": RATE}}
-    config["model_conf"] = {"criteria": criteria}
+    config["model_conf"] = {"criteria": {"a": {"type": "test_frames"}}}
     Path("both.yaml").write_text(yaml.safe_dump(config))
     main(["--asr_config", "both.yaml", *DATA])
-    assert Path("own").read_text() == "utt0 utt1 utt2"
-    assert len(stored()) == 3
+    for name in ("store", "own0", "own1"):
+        assert len(StoreReader(Path(name), Payload("frames", WIDTH))) == 3
     with pytest.raises(UserError, match="names no criterion with a text teacher"):
-        from espnet_cif_hkd.distill.filling import fill_stores
-
         fill_stores(config, "both.yaml", {}, [])

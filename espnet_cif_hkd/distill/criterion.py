@@ -138,6 +138,24 @@ class AbsDistillCriterion(torch.nn.Module, ABC):
         """
         raise UserError(f"{cls.__name__} names a store, but has no method to fill it")
 
+    @classmethod
+    def speech_teachers(cls, conf: Mapping[str, Any]) -> Mapping[str, dict[str, Any]]:
+        """Return the speech teachers of the criterion by name; none by default.
+
+        Recipes fill the store of each from audio. Then :meth:`store` and :meth:`fill`,
+        which are for texts, are not used.
+
+        Args:
+            conf: The options.
+
+        Returns:
+            Options of ``build_speech_teacher``, among them ``teacher_store``.
+
+        Raises:
+            UserError: An option is wrong.
+        """
+        return {}
+
 
 def check_signature(cls: type[AbsDistillCriterion], conf: Mapping[str, Any]) -> None:
     """Refuse options that the constructor of a criterion does not take.

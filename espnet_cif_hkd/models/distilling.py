@@ -12,7 +12,7 @@ from espnet_cif_hkd.cif.times import FrameTimes
 from espnet_cif_hkd.distill.choices import Configured, configured
 from espnet_cif_hkd.distill.criterion import AbsDistillCriterion, check_signature
 from espnet_cif_hkd.distill.taps import Student, Taps, layers_of, require_taps
-from espnet_cif_hkd.encoder.geometry import known_frame_times
+from espnet_cif_hkd.encoder.geometry import feature_rate, known_frame_times
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.models.layer_taps import (
     LayerOutputs,
@@ -134,10 +134,10 @@ class DistillingMixin:
 
     def _frame_times(self, layers: Iterable[int]) -> dict[str, FrameTimes]:
         """Times of the frames of ``hs_pad`` and of encoder layers, where known."""
-        mel = getattr(getattr(self.frontend, "logmel", None), "mel_options", {})
+        rate = feature_rate(self.frontend)
         places = {"hs_pad": None, **{f"layer:{n}": n for n in layers}}
         found = {
-            tap: known_frame_times(self, mel["sr"], layer) if "sr" in mel else None
+            tap: known_frame_times(self, rate, layer) if rate else None
             for tap, layer in places.items()
         }
         return {tap: times for tap, times in found.items() if times is not None}

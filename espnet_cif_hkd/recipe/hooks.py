@@ -104,6 +104,13 @@ def teacher_inputs(run: Run, args: argparse.Namespace) -> list[Path]:
     return found
 
 
+def teacher_folder(name: str, revision: str | None) -> Path | None:
+    """Return the folder of a teacher on this machine; None if there is none."""
+    from espnet_cif_hkd.teachers.source import local_folder
+
+    return local_folder(name, revision)
+
+
 def trained_by(checkpoint: Path) -> str | None:
     """Return the version of this package that trained a model; None if unknown."""
     import torch

@@ -71,6 +71,13 @@ def feature_times(frontend: Any, rate: int) -> FrameTimes | None:
     return None
 
 
+def feature_rate(frontend: Any) -> int | None:
+    """Sampling rate in Hz of the audio that a frontend reads; None if unknown."""
+    mel = getattr(getattr(frontend, "logmel", None), "mel_options", {})
+    rate: int | None = mel.get("sr")
+    return rate
+
+
 def known_frame_times(
     model: Any, rate: int, layer: int | None = None
 ) -> FrameTimes | None:

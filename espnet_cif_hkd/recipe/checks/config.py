@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.plugin.preflight import check_init_param
 from espnet_cif_hkd.recipe import commands
 from espnet_cif_hkd.recipe.checks.trained import check_same_model
 from espnet_cif_hkd.recipe.context import Run
@@ -136,6 +137,7 @@ def check_config(run: Run) -> argparse.Namespace | None:
         check_yaml("asr_config", options.asr_config)
         args = training_args(run)
         _check_model(args, run)
+        check_init_param(args)
         if 11 in stages:
             check_same_model(run.paths.asr_exp, args, "asr_tag")
     if {6, 7} & stages:

@@ -40,6 +40,11 @@ class Recording:
         """Duration in seconds."""
         return len(self.samples) / self.rate
 
+    @property
+    def key(self) -> bytes:
+        """Result of :func:`recording_key` for the samples."""
+        return recording_key(self.samples)
+
 
 def recording_key(samples: np.ndarray) -> bytes:
     """Return a 16-byte BLAKE2b hash of samples, rounded to 16 bits.
@@ -81,7 +86,7 @@ class SpeechTeacher(AbsTeacher[Recording]):
 
     def key(self, item: Recording) -> bytes:
         """Return :func:`recording_key` of the samples."""
-        return recording_key(item.samples)
+        return item.key
 
     def n_rows(self, item: Recording) -> int:
         """Return the approximate number of frames of a recording."""

@@ -65,7 +65,7 @@ def teacher_inputs(run: Run, args: argparse.Namespace) -> list[Path]:
     ):
         if not isinstance(criterion, dict) or not criterion.get("teacher"):
             continue
-        from espnet_cif_hkd.teachers.text.plm import resolve_teacher
+        from espnet_cif_hkd.teachers.source import resolve_teacher
 
         if criterion.get("teacher_store"):
             found.append(Path(str(criterion["teacher_store"])) / "header.json")

@@ -140,9 +140,7 @@ def _check_options(folder: Path, header: StoreHeader, teacher: AbsTeacher[Any]) 
     for field, value in asked.items():
         if field in _NOT_COMPARED:
             continue
-        wanted = value
-        if field == "layer" and value < 0:
-            wanted = value + made["num_layers"] + 1
+        wanted = _from_first(value, made) if field == "layer" else value
         if made.get(field) == wanted:
             continue
         if field == "token list":
@@ -158,6 +156,13 @@ def _check_options(folder: Path, header: StoreHeader, teacher: AbsTeacher[Any]) 
             f"teacher_store {folder}: another version made it, which aligned tokens "
             "in another way; dump into another folder"
         )
+
+
+def _from_first(layer: Any, made: dict[str, Any]) -> Any:
+    """Count layers, one or a list of them, from the embedding."""
+    if isinstance(layer, list):
+        return [_from_first(one, made) for one in layer]
+    return layer + made["num_layers"] + 1 if layer < 0 else layer
 
 
 def _made_for(folder: Path, field: str, made: object, asked: object) -> UserError:

@@ -97,7 +97,7 @@ def heard(
             full_scale,
             rate,
             names[b] if names else f"utterance {b} of the batch",
-            hashlib.blake2b(host[b, :count], digest_size=KEY_BYTES).digest(),
+            hashlib.blake2b(host[b, :count].data, digest_size=KEY_BYTES).digest(),
         )
         for b, count in enumerate(lengths)
     ]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from espnet_cif_hkd.distill.taps import MODEL_TAPS, Student, Taps, require_taps
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.teachers.speech.dump import Recordings
 
 
 @dataclass
@@ -96,9 +97,12 @@ class AbsDistillCriterion(torch.nn.Module, ABC):
             ``layer:4``, ``fired``, ``states:output`` or ``logits``. The model reads
             this set before each forward pass and provides only these taps. It is a
             class attribute, or the constructor sets it from the options.
+        stores_speech: Whether the store is filled from recordings, by
+            :meth:`fill_with_speech`, and not from texts.
     """
 
     wants: frozenset[str] = frozenset()
+    stores_speech: bool = False
 
     @abstractmethod
     def forward(self, taps: Taps) -> DistillOutput:
@@ -152,6 +156,17 @@ class AbsDistillCriterion(torch.nn.Module, ABC):
     @classmethod
     def fill(cls, conf: Mapping[str, Any], folder: str, sentences: Sentences) -> None:
         """Add what is missing to ``folder``, the result of :meth:`store`.
+
+        Raises:
+            UserError: The folder cannot be filled.
+        """
+        raise UserError(f"{cls.__name__} names a store, but has no method to fill it")
+
+    @classmethod
+    def fill_with_speech(
+        cls, conf: Mapping[str, Any], folder: str, recordings: Recordings
+    ) -> None:
+        """As :meth:`fill`, from audio; called instead of it with ``stores_speech``.
 
         Raises:
             UserError: The folder cannot be filled.

@@ -45,8 +45,12 @@ class SpeechConfig:
     coding: str = "float16"
 
 
-def speech_config(conf: Mapping[str, Any]) -> SpeechConfig:
+def speech_config(conf: Mapping[str, Any], check_place: bool = True) -> SpeechConfig:
     """Return the options of a mapping; opens nothing.
+
+    Args:
+        conf: The options, see :data:`OPTIONS`.
+        check_place: Whether the folder or package of the teacher must exist.
 
     Raises:
         UserError: An option is missing or wrong.
@@ -78,7 +82,8 @@ def speech_config(conf: Mapping[str, Any]) -> SpeechConfig:
         dtype=_choice(conf, "teacher_dtype", DTYPES),
         coding=_choice(conf, "store_coding", CODINGS),
     )
-    resolve_teacher(found.name)
+    if check_place:
+        resolve_teacher(found.name)
     return found
 
 

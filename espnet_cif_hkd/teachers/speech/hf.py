@@ -13,6 +13,7 @@ from torch import Tensor
 from espnet_cif_hkd.cif.times import FrameTimes
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.teachers.content import content_hash
+from espnet_cif_hkd.teachers.speech.architecture import architecture_of, rebuilt
 from espnet_cif_hkd.teachers.speech.base import Recording, SpeechTeacher
 from espnet_cif_hkd.teachers.speech.config import (
     ModelFacts,
@@ -23,7 +24,7 @@ from espnet_cif_hkd.teachers.speech.config import (
     read_facts,
     speech_config,
 )
-from espnet_cif_hkd.teachers.speech.encoder import SpeechEncoder
+from espnet_cif_hkd.teachers.speech.encoder import KINDS, SpeechEncoder
 from espnet_cif_hkd.teachers.speech.opening import (
     content_files,
     frame_times,
@@ -92,6 +93,35 @@ class HFSpeechTeacher(SpeechTeacher):
     def _open(self) -> SpeechEncoder:
         return open_encoder(self.config, self.facts)
 
+    @property
+    def shortest(self) -> float:
+        """See :class:`~espnet_cif_hkd.teachers.speech.base.SpeechTeacher`."""
+        encoder = self.open()
+        # Resampling may round the number of samples up.
+        spare = 0 if encoder.rate == self.config.rate else 1
+        return (encoder.shortest - spare) / encoder.rate
+
+    def architecture(self) -> str:
+        """See :class:`~espnet_cif_hkd.teachers.speech.base.SpeechTeacher`."""
+        return architecture_of(self.facts, self.open())
+
+    @classmethod
+    def from_architecture(
+        cls, conf: Mapping[str, Any], architecture: str
+    ) -> "HFSpeechTeacher":
+        """See :class:`~espnet_cif_hkd.teachers.speech.base.SpeechTeacher`."""
+        config = speech_config(conf, check_place=False)
+        facts, encoder = rebuilt(config, architecture)
+        teacher = cls.__new__(cls)
+        teacher.config, teacher._facts, teacher._encoder = config, facts, encoder
+        teacher.payload, kind = payload_of(config, facts), KINDS[facts.kind]
+        teacher._times = kind.frame_times(facts.config, encoder.extractor)
+        return teacher
+
+    def use(self, model: SpeechEncoder) -> None:
+        """See :class:`~espnet_cif_hkd.teachers.speech.base.SpeechTeacher`."""
+        self._encoder = model
+
     def resampled(self, recording: Recording) -> np.ndarray:
         """Return the samples at the rate of the model, (S,) float32.
 
@@ -135,7 +165,8 @@ class HFSpeechTeacher(SpeechTeacher):
                 groups[tuple(window.inputs.shape)].append((n, m))
         found: dict[tuple[int, int], Tensor] = {}
         # Not in inference mode: its tensors cannot be saved for a backward pass.
-        with torch.no_grad():
+        trains = next(encoder.parameters()).requires_grad and torch.is_grad_enabled()
+        with torch.set_grad_enabled(trains):
             for shape, places in groups.items():
                 size = 1
                 if device.type != "cpu":

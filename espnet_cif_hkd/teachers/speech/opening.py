@@ -69,14 +69,26 @@ def random_encoder(config: SpeechConfig, facts: ModelFacts, seed: int) -> Speech
     """Return the encoder of a teacher with random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        build = _model_class(facts.kind)
-        build = getattr(build, "from_config", None) or build._from_config
-        model = build(_plain(facts.config))
-    return _encoder(config, facts, model.float())
+        model = random_model(facts)
+    return _encoder(config, facts, model)
+
+
+def random_model(facts: ModelFacts) -> torch.nn.Module:
+    """Return a model of transformers with new weights."""
+    build = _model_class(facts.kind)
+    build = getattr(build, "from_config", None) or build._from_config
+    model: torch.nn.Module = build(_plain(facts.config))
+    return model.float()
 
 
 def _encoder(config: SpeechConfig, facts: ModelFacts, model: Any) -> SpeechEncoder:
-    extractor = open_extractor(config, facts)
+    return encoder_around(config, facts, model, open_extractor(config, facts))
+
+
+def encoder_around(
+    config: SpeechConfig, facts: ModelFacts, model: Any, extractor: Any
+) -> SpeechEncoder:
+    """Return the frozen encoder of a model of transformers."""
     if facts.kind == "whisper":
         model = model.encoder
     layers = layer_indices(config, facts.num_layers)
@@ -113,6 +125,13 @@ def _model_class(kind: str) -> Any:
     return EncoderOnly
 
 
+def extractor_class(kind: str) -> Any:
+    """Return the class of the feature extractor of a kind of model."""
+    import transformers
+
+    return getattr(transformers, _EXTRACTORS.get(kind, _EXTRACTORS["wav2vec2"]))
+
+
 def open_extractor(config: SpeechConfig, facts: ModelFacts) -> Any:
     """Open the feature extractor of a teacher, or make the usual one of its kind.
 
@@ -121,7 +140,7 @@ def open_extractor(config: SpeechConfig, facts: ModelFacts) -> Any:
     """
     import transformers
 
-    kind = getattr(transformers, _EXTRACTORS.get(facts.kind, _EXTRACTORS["wav2vec2"]))
+    kind = extractor_class(facts.kind)
     folder = local_folder(config.name, config.revision)
     if folder is not None and not any((folder / f).is_file() for f in _EXTRACTOR_FILES):
         options: dict[str, Any] = {}

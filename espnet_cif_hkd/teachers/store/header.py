@@ -172,9 +172,18 @@ def _made_for(folder: Path, field: str, made: object, asked: object) -> UserErro
     )
 
 
-def dump_hint() -> str:
-    """Return the command that fills a store, for messages."""
+def dump_hint(kind: str | None = None) -> str:
+    """Return the command that fills a store, for messages.
+
+    Args:
+        kind: Kind of the payload; None if it is unknown.
+    """
+    texts = "cli.dump_teacher with the texts"
+    speech = "cli.dump_speech_teacher with the data folders"
+    command = speech if kind == "frames" else texts
+    if kind is None:
+        command = f"{texts}, or {speech},"
     return (
-        "run: python3 -m espnet_cif_hkd.cli.dump_teacher with the texts of training "
-        "and validation (it adds what is missing)"
+        f"run: python3 -m espnet_cif_hkd.{command} of training and validation (it adds "
+        "what is missing)"
     )

@@ -216,7 +216,7 @@ class StoredTeacher(TextTeacher):
             if place is None:
                 raise UserError(
                     f"teacher_store {self.folder}: has no targets for "
-                    f"{self.teacher.spell(item)}; {dump_hint()}"
+                    f"{self.teacher.spell(item)}; {dump_hint(self.payload.kind)}"
                 )
             places.append(place)
         sizes, arrays = reader.read(places)

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from espnet_cif_hkd.distill.taps import MODEL_TAPS, Student, Taps, require_taps
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.teachers.speech.dump import Recordings
 
 
 @dataclass
@@ -97,12 +96,9 @@ class AbsDistillCriterion(torch.nn.Module, ABC):
             ``layer:4``, ``fired``, ``states:output`` or ``logits``. The model reads
             this set before each forward pass and provides only these taps. It is a
             class attribute, or the constructor sets it from the options.
-        stores_speech: Whether the store is filled from recordings, by
-            :meth:`fill_with_speech`, and not from texts.
     """
 
     wants: frozenset[str] = frozenset()
-    stores_speech: bool = False
 
     @abstractmethod
     def forward(self, taps: Taps) -> DistillOutput:
@@ -163,15 +159,22 @@ class AbsDistillCriterion(torch.nn.Module, ABC):
         raise UserError(f"{cls.__name__} names a store, but has no method to fill it")
 
     @classmethod
-    def fill_with_speech(
-        cls, conf: Mapping[str, Any], folder: str, recordings: Recordings
-    ) -> None:
-        """As :meth:`fill`, from audio; called instead of it with ``stores_speech``.
+    def speech_teachers(cls, conf: Mapping[str, Any]) -> Mapping[str, dict[str, Any]]:
+        """Return the speech teachers of the criterion by name; none by default.
+
+        Recipes fill the store of each from audio. Then :meth:`store` and :meth:`fill`,
+        which are for texts, are not used.
+
+        Args:
+            conf: The options.
+
+        Returns:
+            Options of ``build_speech_teacher``, among them ``teacher_store``.
 
         Raises:
-            UserError: The folder cannot be filled.
+            UserError: An option is wrong.
         """
-        raise UserError(f"{cls.__name__} names a store, but has no method to fill it")
+        return {}
 
 
 def check_signature(cls: type[AbsDistillCriterion], conf: Mapping[str, Any]) -> None:

@@ -26,7 +26,7 @@ def stores(model_conf: Mapping[str, Any]) -> list[tuple[Configured, str]]:
     found = []
     for item in configured(model_conf):
         folder = item.cls.store(item.conf)
-        if folder and not item.cls.stores_speech:
+        if folder and not item.cls.speech_teachers(item.conf):
             found.append((item, folder))
     return found
 
@@ -64,7 +64,7 @@ def fill_stores(
     items = [
         item
         for item in configured(config.get("model_conf") or {})
-        if not item.cls.stores_speech
+        if not item.cls.speech_teachers(item.conf)
     ]
     if not items:
         raise UserError(

@@ -206,6 +206,11 @@ class FramesCriterion(AbsDistillCriterion):
         """Refuse augmentation that does not fit the targets."""
         check_training(teacher_options(conf.get("teachers")), training)
 
+    @classmethod
+    def speech_teachers(cls, conf: Mapping[str, Any]) -> Mapping[str, dict[str, Any]]:
+        """Return the options of each teacher."""
+        return {one.name: one.conf for one in teacher_options(conf.get("teachers"))}
+
     def forward(self, taps: Taps) -> DistillOutput:
         """Return the losses of all teachers; see :class:`AbsDistillCriterion`."""
         frames, lengths = taps.hs_pad, taps.hlens

@@ -52,10 +52,12 @@ def speech_stores(config: Mapping[str, Any]) -> list[SpeechStore]:
         own = partial(fill_speech_store, teacher_options(conf))
         found.append(SpeechStore("frontend_conf", store, own))
     for item in configured(config.get("model_conf") or {}):
-        if item.cls.stores_speech:
-            store = item.cls.store(item.conf)
-            fill = partial(item.cls.fill_with_speech, item.conf)
-            found.append(SpeechStore(item.label, store, fill))
+        with item.naming():
+            teachers = item.cls.speech_teachers(item.conf)
+        for name, own_conf in teachers.items():
+            store = own_conf.get("teacher_store") or None
+            fill = partial(fill_speech_store, own_conf)
+            found.append(SpeechStore(f"{item.label}: teacher {name}", store, fill))
     return found
 
 

@@ -83,11 +83,15 @@ def teacher_inputs(run: Run, args: argparse.Namespace) -> list[Path]:
     """
     conf = args.model_conf or {}
     found: list[Path] = []
-    for criterion in (
+    criteria = [
         args.frontend_conf if args.frontend == "speech_teacher" else None,
         conf.get("criterion_conf"),
         *(conf.get("criteria") or {}).values(),
-    ):
+    ]
+    for criterion in list(criteria):  # some have several teachers
+        several = criterion.get("teachers") if isinstance(criterion, dict) else None
+        criteria += several.values() if isinstance(several, dict) else []
+    for criterion in criteria:
         if not isinstance(criterion, dict) or not criterion.get("teacher"):
             continue
         from espnet_cif_hkd.teachers.source import resolve_teacher

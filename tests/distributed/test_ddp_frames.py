@@ -4,22 +4,20 @@ import pytest
 import torch
 from ddp_steps import assert_close, train
 from ranks import run_ranks
-from tone_teacher import pretrain_model, recordings_of, speech_batch, stored
+from tone_teacher import ALONE, pretrain_model, recordings_of, speech_batch, stored
 
 SHARES = ([0, 1], [2, 3, 4])
 SECONDS = (0.5, 0.9, 0.7, 1.1, 0.4)
 
 
 def share_of(batch, chosen):
-    cut = {key: batch[key][chosen] for key in ("speech", "speech_lengths")}
-    cut["speech"] = cut["speech"][:, : cut["speech_lengths"].max()]
-    return cut
+    return {key: batch[key][chosen] for key in ("speech", "speech_lengths")}
 
 
 @pytest.fixture
 def teachers(tmp_path):
     """The second teacher lacks all utterances of the first process."""
-    recordings = recordings_of(speech_batch(SECONDS))
+    recordings = recordings_of(speech_batch(SECONDS, quiet=True))
     made = {
         "one": stored(tmp_path / "one", recordings),
         "two": stored(tmp_path / "two", recordings[2:], teacher_conf={"seed": 2}),
@@ -29,12 +27,12 @@ def teachers(tmp_path):
 
 
 def model_of(teachers, combine="heads"):
-    model = pretrain_model(teachers, ignore_missing=True, combine=combine)
+    model = pretrain_model(teachers, ALONE, ignore_missing=True, combine=combine)
     return model.double()
 
 
 def batch_of():
-    batch = speech_batch(SECONDS)
+    batch = speech_batch(SECONDS, quiet=True)
     return {
         "speech": batch["speech"].double(),
         "speech_lengths": batch["speech_lengths"],

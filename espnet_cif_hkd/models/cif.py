@@ -154,7 +154,7 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         self.register_buffer(VERSION_KEY, version_tensor())
 
         size = self.decoder.output_layer.in_features
-        sizes = dict.fromkeys(MODEL_TAPS["cif"], size)
+        sizes = dict.fromkeys(MODEL_TAPS["cif"] - {"speech"}, size)
         sizes["logits"] = vocab_size
         self.add_criteria("cif", sizes, criterion, criterion_conf, criteria)
         self.start_encoder(encoder_lr_factor, freeze_encoder_updates)

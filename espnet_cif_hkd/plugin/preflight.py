@@ -55,11 +55,13 @@ def check_init_param(args: argparse.Namespace) -> None:
     """Compare the encoder with the one whose parameters ``--init_param`` loads.
 
     The options of that one are in ``config.yaml`` beside its checkpoint; without this
-    file nothing is checked. With ``--ignore_init_mismatch true`` a difference is only
-    logged.
+    file nothing is checked. A difference is only logged with ``--ignore_init_mismatch
+    true``, or if the other model is a recogniser; its encoder may have another class,
+    as ``cif_conformer`` can start from ESPnet's ``conformer``.
 
     Raises:
-        UserError: An option differs; the message names it.
+        UserError: An option differs from that of a ``model: pretrain``; the message
+            names it.
     """
     import yaml
 
@@ -75,8 +77,11 @@ def check_init_param(args: argparse.Namespace) -> None:
             raise UserError(f"{config}: cannot be read ({error})") from error
         if not isinstance(made, Mapping):
             continue
+        pretrained = made.get("model") == "pretrain"
+        if not pretrained and made.get("encoder") != args.encoder:
+            continue
         difference = _difference(made, vars(args), config)
-        if difference and args.ignore_init_mismatch:
+        if difference and (args.ignore_init_mismatch or not pretrained):
             logging.warning("--init_param %s: %s", text, difference)
         elif difference:
             raise UserError(

@@ -23,7 +23,8 @@ def checked(tmp_path, made=(), here=(), keys=":encoder:encoder", *words):
     """Check a training that starts from one with other options."""
     folder = tmp_path / "exp"
     folder.mkdir(exist_ok=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump({**BASE, **dict(made)}))
+    made = {**BASE, "model": "pretrain", **dict(made)}
+    (folder / "config.yaml").write_text(yaml.safe_dump(made))
     config = tmp_path / "here.yaml"
     config.write_text(yaml.safe_dump({**BASE, **dict(here)}))
     start = f"{folder}/valid.loss.ave.pth{keys}"
@@ -77,6 +78,15 @@ def test_a_difference_that_the_user_allows(tmp_path, caplog):
     words = ("--ignore_init_mismatch", "true")
     checked(tmp_path, (), encoder(num_blocks=3), ":encoder:encoder", *words)
     assert "encoder_conf.num_blocks is 2" in caplog.text
+
+
+def test_a_recogniser_may_start_from_another_encoder(tmp_path, caplog):
+    """``cif_conformer`` loads ESPnet's ``conformer`` by the names of parameters."""
+    other = {"model": "espnet"}
+    checked(tmp_path, other, {"encoder": "cif_conformer"})
+    assert not caplog.text
+    checked(tmp_path, other, encoder(attention_heads=2))
+    assert "encoder_conf.attention_heads is 4" in caplog.text
 
 
 @pytest.mark.parametrize("keys", [":decoder:decoder", ":encoder.embed:encoder.embed"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.yaml_keys import repeated_key
 
 TRAINING_MODULE = "espnet2.bin.asr_train"
 # Parts of a model between the audio and the output of the encoder.
@@ -45,10 +46,33 @@ def check_arguments(args: argparse.Namespace) -> None:
     """
     from espnet_cif_hkd.distill.choices import configured
 
+    if args.config and Path(args.config).is_file():
+        text = Path(args.config).read_text(encoding="utf-8", errors="replace")
+        check_repeated_keys("config", args.config, text)
     for item in configured(args.model_conf or {}):
         with item.naming():
             item.cls.check_training(item.conf, vars(args))
     check_init_param(args)
+
+
+def check_repeated_keys(option: str, name: str, text: str) -> None:
+    """Refuse a YAML file with the same key twice, such as two teachers of one name.
+
+    Args:
+        option: Option of the command that names the file.
+        name: The file.
+        text: Its content.
+
+    Raises:
+        UserError: A mapping has a key twice; the message has the key and the line.
+    """
+    found = repeated_key(text)
+    if found is not None:
+        key, line = found
+        raise UserError(
+            f"--{option} {name} has {key!r} twice in one mapping, again in line {line},"
+            " and only the last one would be used: rename or remove one of them"
+        )
 
 
 def check_init_param(args: argparse.Namespace) -> None:

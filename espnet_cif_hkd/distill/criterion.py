@@ -42,12 +42,15 @@ class CheckContext:
         token_list: Tokens of the recogniser; None before stage 5 has made them.
         token_type: Token type of the recogniser, such as ``char``; None if unknown.
         source: The configuration file, for messages.
+        training: All options of ESPnet's training command, such as ``specaug_conf``;
+            empty if they are unknown.
     """
 
     model: str = "cif"
     token_list: Sequence[str] | None = None
     token_type: str | None = None
     source: str = ""
+    training: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def taps(self) -> frozenset[str] | None:
@@ -123,6 +126,23 @@ class AbsDistillCriterion(torch.nn.Module, ABC):
         if context.taps is not None:
             require_taps(cls.__name__, cls.wants, context.taps, context.model)
         return []
+
+    @classmethod
+    def check_training(
+        cls, conf: Mapping[str, Any], training: Mapping[str, Any]
+    ) -> None:
+        """Check that the options of ESPnet's training command fit the criterion.
+
+        The launcher calls it before a training, recipes through :meth:`check`.
+
+        Args:
+            conf: The options of the criterion.
+            training: All options of the command, such as ``specaug_conf``; empty if
+                they are unknown.
+
+        Raises:
+            UserError: An option does not fit.
+        """
 
     @classmethod
     def store(cls, conf: Mapping[str, Any]) -> str | None:

@@ -38,6 +38,7 @@ REGISTERED: dict[str, dict[str, tuple[str, str]]] = {
     "model_choices": {
         "cif": ("espnet_cif_hkd.models.cif", "CIFASRModel"),
         "hybrid": ("espnet_cif_hkd.models.hybrid", "HybridASRModel"),
+        "pretrain": ("espnet_cif_hkd.models.pretrain", "PretrainModel"),
     },
 }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.plugin.preflight import check_init_param, check_repeated_keys
 from espnet_cif_hkd.recipe import commands
 from espnet_cif_hkd.recipe.checks.trained import check_same_model
 from espnet_cif_hkd.recipe.context import Run
@@ -31,7 +32,8 @@ def check_yaml(option: str, name: str) -> None:
     if not path.is_file():
         raise UserError(f"--{option} {name}: there is no such file")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f" in line {mark.line + 1}" if mark else ""
@@ -39,6 +41,7 @@ def check_yaml(option: str, name: str) -> None:
         raise UserError(f"--{option} {name} is not YAML{place}: {what}") from error
     if content is not None and not isinstance(content, dict):
         raise UserError(f"--{option} {name} must contain 'name: value' lines")
+    check_repeated_keys(option, name, text)
 
 
 def _parse(
@@ -136,6 +139,7 @@ def check_config(run: Run) -> argparse.Namespace | None:
         check_yaml("asr_config", options.asr_config)
         args = training_args(run)
         _check_model(args, run)
+        check_init_param(args)
         if 11 in stages:
             check_same_model(run.paths.asr_exp, args, "asr_tag")
     if {6, 7} & stages:

@@ -75,7 +75,11 @@ def check_criteria(
             "'model: cif' with 'decoder: cif'"
         )
     context = CheckContext(
-        model, token_list, run.options.token_type, run.options.asr_config
+        model,
+        token_list,
+        run.options.token_type,
+        run.options.asr_config,
+        vars(args),
     )
     for item in items:
         with item.naming():

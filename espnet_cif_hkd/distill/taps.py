@@ -44,6 +44,7 @@ MODEL_TAPS = {
         | {f"states:{name}" for name in ("output", "joined", "transformer")}
     ),
     "hybrid": frozenset({"hs_pad", "logits", "states:output", "states:transformer"}),
+    "transducer": frozenset({"hs_pad", "states:output"}),
 }
 _CALLED = {"fired": "fired vectors", "logits": "logits", "hs_pad": "encoder output"}
 

@@ -2,5 +2,6 @@
 
 from espnet_cif_hkd.losses.contrastive import contrastive_loss
 from espnet_cif_hkd.losses.regression import regression_loss
+from espnet_cif_hkd.losses.rnnt import rnnt_loss
 
-__all__ = ["contrastive_loss", "regression_loss"]
+__all__ = ["contrastive_loss", "regression_loss", "rnnt_loss"]

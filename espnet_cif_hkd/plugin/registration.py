@@ -32,6 +32,7 @@ REGISTERED: dict[str, dict[str, tuple[str, str]]] = {
     "model_choices": {
         "cif": ("espnet_cif_hkd.models.cif", "CIFASRModel"),
         "hybrid": ("espnet_cif_hkd.models.hybrid", "HybridASRModel"),
+        "transducer": ("espnet_cif_hkd.models.transducer", "TransducerASRModel"),
     },
 }
 

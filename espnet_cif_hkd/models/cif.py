@@ -25,7 +25,7 @@ from espnet_cif_hkd.models.checkpoint import (
     version_tensor,
 )
 from espnet_cif_hkd.models.distilling import DistillingMixin
-from espnet_cif_hkd.plugin.compat import TooShortUttError
+from espnet_cif_hkd.models.short_audio import refuse_short_audio
 
 
 class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
@@ -246,17 +246,9 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
 
         Raises:
             TooShortUttError: Also if there are fewer samples than half a window of the
-                frontend. ESPnet's model raises another error there, which
-                ``asr_inference`` does not turn into an empty hypothesis.
+                frontend.
         """
-        n_fft = getattr(getattr(self.frontend, "stft", None), "n_fft", 0)
-        if speech.dim() == 2 and speech.size(1) <= n_fft // 2:
-            raise TooShortUttError(
-                f"has {speech.size(1)} samples and is too short for the frontend (it "
-                f"needs more than {n_fft // 2}), return empty results",
-                speech.size(1),
-                n_fft // 2,
-            )
+        refuse_short_audio(self.frontend, speech)
         return super().encode(speech, speech_lengths)  # type: ignore[no-any-return]
 
     @torch.no_grad()

@@ -24,6 +24,7 @@ from espnet_cif_hkd.models.checkpoint import (
     version_tensor,
 )
 from espnet_cif_hkd.models.distilling import DistillingMixin
+from espnet_cif_hkd.models.short_audio import refuse_short_audio
 from espnet_cif_hkd.search.transducer_greedy import transducer_greedy_search
 
 
@@ -221,6 +222,18 @@ class TransducerASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         if not self.training:
             stats.update(self._error_rates(hs_pad, hlens, text, text_lengths))
         return force_gatherable((loss, stats, n_tokens), loss.device)
+
+    def encode(
+        self, speech: torch.Tensor, speech_lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run frontend and encoder, as in ESPnet.
+
+        Raises:
+            TooShortUttError: Also if there are fewer samples than half a window of the
+                frontend.
+        """
+        refuse_short_audio(self.frontend, speech)
+        return super().encode(speech, speech_lengths)  # type: ignore[no-any-return]
 
     def _error_rates(
         self,

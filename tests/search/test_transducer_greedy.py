@@ -79,16 +79,6 @@ def test_speech2text_greedy_equals_espnets_beam_one(files):
     assert text == ""
 
 
-@pytest.mark.parametrize("search", ["default", "tsd", "alsd", "nsc", "maes", "mbg"])
-def test_all_searches_of_espnet(files, search):
-    speech2text = Speech2Text(
-        *files, beam_size=3, nbest=2, transducer_conf={"search_type": search}
-    )
-    [(text, tokens, ids, hypothesis), *_] = speech2text(noise(0.6))
-    assert ids and text == "".join(tokens).replace("<space>", " ")
-    assert hypothesis.yseq[0] == 0 and float(hypothesis.score) < 0
-
-
 def test_greedy_refuses_other_decoders(tmp_path):
     from espnet_parts import HYBRID
     from tiny_speech import model_files

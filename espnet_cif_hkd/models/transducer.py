@@ -190,9 +190,11 @@ class TransducerASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         padded = torch.arange(text.size(1), device=text.device) >= text_lengths[:, None]
         labels = text.masked_fill(padded, self.blank_id)
         self.decoder.set_device(hs_pad.device)
-        states = self.decoder(  # (B, U + 1, D)
-            torch.nn.functional.pad(labels, (1, 0), value=self.blank_id)
-        )
+        # Small, and torch's LSTM has no bfloat16 on many CPUs.
+        with torch.autocast(hs_pad.device.type, enabled=False):
+            states = self.decoder(  # (B, U + 1, D)
+                torch.nn.functional.pad(labels, (1, 0), value=self.blank_id)
+            )
         logits = self.joint_network(hs_pad[:, :, None], states[:, None])
         losses = rnnt_loss(logits, labels, hlens, text_lengths, self.blank_id)
         loss = losses.sum() / n_tokens

@@ -19,7 +19,8 @@ def transducer_greedy_search(
 ) -> list[GreedyHypothesis]:
     """Emit the token with the highest probability at each frame, unless it is blank.
 
-    Tokens and scores are those of ESPnet's ``BeamSearchTransducer`` with beam 1.
+    Tokens and scores are those of ESPnet's ``BeamSearchTransducer`` with beam 1. The
+    search has the precision of the parameters, also under autocast.
 
     Args:
         decoder: ESPnet's ``TransducerDecoder`` in ``eval`` mode.
@@ -31,6 +32,15 @@ def transducer_greedy_search(
         One hypothesis for each utterance. ``yseq`` begins with the blank and has no
         ``<eos>``; the score is the sum of the log-probabilities of its tokens.
     """
+    with torch.autocast(hs_pad.device.type, enabled=False):
+        return _search(
+            decoder, joint_network, hs_pad.to(joint_network.lin_enc.weight.dtype), hlens
+        )
+
+
+def _search(
+    decoder: Any, joint_network: Any, hs_pad: Tensor, hlens: Tensor
+) -> list[GreedyHypothesis]:
     decoder.set_device(hs_pad.device)
     blank = decoder.blank_id
     n_frames, order = hlens.cpu().sort(descending=True, stable=True)

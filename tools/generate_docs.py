@@ -36,6 +36,7 @@ _MODEL = {
 _BUILT = {
     "CIFASRModel": _MODEL,
     "HybridASRModel": _MODEL,
+    "TransducerASRModel": _MODEL,
     "CIFDecoder": {"vocab_size", "encoder_output_size"},
     "CIFPredictor": {"input_size"},
     "CIFConformerEncoder": {"input_size"},
@@ -149,6 +150,7 @@ def sections() -> dict[str, list[Key]]:
     from espnet_cif_hkd.encoder.cif_conformer import CIFConformerEncoder
     from espnet_cif_hkd.models.cif import CIFASRModel
     from espnet_cif_hkd.models.hybrid import HybridASRModel
+    from espnet_cif_hkd.models.transducer import TransducerASRModel
 
     tail = keys_of(integrate_and_fire, only="tail_threshold")
     return {
@@ -157,6 +159,7 @@ def sections() -> dict[str, list[Key]]:
         "predictor_conf": [*keys_of(CIFPredictor), *tail],
         "model_conf": list(keys_of(CIFASRModel)),
         "hybrid": list(keys_of(HybridASRModel)),
+        "transducer": list(keys_of(TransducerASRModel)),
         "criterion_conf": [_level_below(key) for key in keys_of(HKDCriterion)],
         "acoustic": list(keys_of(AcousticOptions)),
         "linguistic": list(keys_of(LinguisticOptions)),

@@ -148,12 +148,14 @@ def sections() -> dict[str, list[Key]]:
     from espnet_cif_hkd.distill.hkd import HKDCriterion
     from espnet_cif_hkd.distill.options import AcousticOptions, LinguisticOptions
     from espnet_cif_hkd.encoder.cif_conformer import CIFConformerEncoder
+    from espnet_cif_hkd.encoder.speech_teacher import SpeechTeacherFrontend
     from espnet_cif_hkd.models.cif import CIFASRModel
     from espnet_cif_hkd.models.hybrid import HybridASRModel
     from espnet_cif_hkd.models.transducer import TransducerASRModel
 
     tail = keys_of(integrate_and_fire, only="tail_threshold")
     return {
+        "frontend_conf": list(keys_of(SpeechTeacherFrontend)),
         "encoder_conf": list(keys_of(CIFConformerEncoder)),
         "decoder_conf": list(keys_of(CIFDecoder)),
         "predictor_conf": [*keys_of(CIFPredictor), *tail],

@@ -10,6 +10,7 @@ import torch
 from espnet2.train.class_choices import ClassChoices
 
 from espnet_cif_hkd.distill.criterion import AbsDistillCriterion
+from espnet_cif_hkd.distill.frames import FramesCriterion
 from espnet_cif_hkd.distill.hkd import HKDCriterion
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.plugin.user_modules import import_user_modules
@@ -63,7 +64,10 @@ class CriterionChoices(ClassChoices):  # type: ignore[misc]
 
 
 criterion_choices = CriterionChoices(
-    "criterion", {"hkd": HKDCriterion}, type_check=AbsDistillCriterion, optional=True
+    "criterion",
+    {"hkd": HKDCriterion, "frames": FramesCriterion},
+    type_check=AbsDistillCriterion,
+    optional=True,
 )
 
 

@@ -13,6 +13,7 @@ import torch
 from espnet_cif_hkd.cif.times import FrameTimes
 from espnet_cif_hkd.encoder.cif_conformer import CIFConformerEncoder
 from espnet_cif_hkd.encoder.frames import Windows, centre_of_first
+from espnet_cif_hkd.encoder.speech_teacher import SpeechTeacherFrontend
 
 # ESPnet's encoders that change the frame rate only in their ``embed``.
 _EMBED_ONLY = {
@@ -54,12 +55,15 @@ def feature_times(frontend: Any, rate: int) -> FrameTimes | None:
     """Times of the feature frames of a frontend.
 
     Args:
-        frontend: A frontend of ESPnet, or None for features from files.
+        frontend: ``speech_teacher``, a frontend of ESPnet, or None for features from
+            files.
         rate: Sampling rate in Hz.
 
     Returns:
         None if the geometry is unknown.
     """
+    if isinstance(frontend, SpeechTeacherFrontend):
+        return frontend.times
     stft = getattr(frontend, "stft", None)  # frontend: default
     if stft is None:  # frontend: melspec_torch
         stft = getattr(getattr(frontend, "transform", None), "spectrogram", None)
@@ -69,6 +73,15 @@ def feature_times(frontend: Any, rate: int) -> FrameTimes | None:
     if type(frontend).__name__ == "SlidingWindow":
         return FrameTimes(frontend.win_length / 2 / rate, frontend.hop_length / rate)
     return None
+
+
+def feature_rate(frontend: Any) -> int | None:
+    """Sampling rate in Hz of the audio that a frontend reads; None if unknown."""
+    if isinstance(frontend, SpeechTeacherFrontend):
+        return frontend.rate
+    mel = getattr(getattr(frontend, "logmel", None), "mel_options", {})
+    rate: int | None = mel.get("sr")
+    return rate
 
 
 def known_frame_times(

@@ -51,6 +51,10 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         criterion_conf: Options of the criterion; ignored without one.
         criteria: Several criteria: a mapping from names of your choice to ``type``, the
             name of a criterion, and its options. A loss is logged as ``NAME.loss``.
+        encoder_lr_factor: Factor of the encoder's learning rate, for a pre-trained
+            encoder.
+        freeze_encoder_updates: Number of updates for which the encoder is frozen, with
+            its dropout and its batch statistics.
         ignore_id: Token id that pads transcripts.
         lsm_weight: Label smoothing of the decoder's cross-entropy.
         report_cer: Whether validation computes character error rates.
@@ -89,6 +93,8 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         criterion: str | None = None,
         criterion_conf: dict[str, Any] | None = None,
         criteria: dict[str, Any] | None = None,
+        encoder_lr_factor: float = 1.0,
+        freeze_encoder_updates: int = 0,
         ignore_id: int = -1,
         lsm_weight: float = 0.1,
         report_cer: bool = True,
@@ -148,6 +154,7 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         sizes = dict.fromkeys(MODEL_TAPS["cif"], size)
         sizes["logits"] = vocab_size
         self.add_criteria("cif", sizes, criterion, criterion_conf, criteria)
+        self.start_encoder(encoder_lr_factor, freeze_encoder_updates)
 
     def forward(
         self,
@@ -214,6 +221,8 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
                 hlens=hlens,
                 ys_pad=text,
                 ys_pad_lens=text_lengths,
+                speech=speech,
+                speech_lengths=speech_lengths,
                 fired=output.cif,
                 logits=output.logits,
                 states={

@@ -65,6 +65,10 @@ class HybridASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         criterion_conf: Options of the criterion; ignored without one.
         criteria: Several criteria: a mapping from names of your choice to ``type``, the
             name of a criterion, and its options. A loss is logged as ``NAME.loss``.
+        encoder_lr_factor: Factor of the encoder's learning rate, for a pre-trained
+            encoder.
+        freeze_encoder_updates: Number of updates for which the encoder is frozen, with
+            its dropout and its batch statistics.
         ignore_id: Token id that pads transcripts.
         lsm_weight: Label smoothing of the attention loss.
         length_normalized_loss: As in ESPnet; ``loss_normalizer: token`` ignores it.
@@ -103,6 +107,8 @@ class HybridASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         criterion: str | None = None,
         criterion_conf: dict[str, Any] | None = None,
         criteria: dict[str, Any] | None = None,
+        encoder_lr_factor: float = 1.0,
+        freeze_encoder_updates: int = 0,
         ignore_id: int = -1,
         lsm_weight: float = 0.0,
         length_normalized_loss: bool = False,
@@ -169,6 +175,7 @@ class HybridASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
                 for name in ("states:output", "states:transformer"):
                     sizes[name] = output_layer.in_features
         self.add_criteria("hybrid", sizes, criterion, criterion_conf, criteria)
+        self.start_encoder(encoder_lr_factor, freeze_encoder_updates)
 
     def forward(
         self,
@@ -215,6 +222,8 @@ class HybridASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
                 hlens=hlens,
                 ys_pad=text,
                 ys_pad_lens=text_lengths,
+                speech=speech,
+                speech_lengths=speech_lengths,
                 logits=step.logits,
                 states=step.states,
             )

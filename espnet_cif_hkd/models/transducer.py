@@ -57,6 +57,10 @@ class TransducerASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         criterion_conf: Options of the criterion; ignored without one.
         criteria: Several criteria: a mapping from names of your choice to ``type``, the
             name of a criterion, and its options. A loss is logged as ``NAME.loss``.
+        encoder_lr_factor: Factor of the encoder's learning rate, for a pre-trained
+            encoder.
+        freeze_encoder_updates: Number of updates for which the encoder is frozen, with
+            its dropout and its batch statistics.
         ignore_id: Token id that pads transcripts.
         report_cer: Whether validation computes character error rates.
         report_wer: Whether validation computes the word error rate.
@@ -92,6 +96,8 @@ class TransducerASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         criterion: str | None = None,
         criterion_conf: dict[str, Any] | None = None,
         criteria: dict[str, Any] | None = None,
+        encoder_lr_factor: float = 1.0,
+        freeze_encoder_updates: int = 0,
         ignore_id: int = -1,
         report_cer: bool = True,
         report_wer: bool = True,
@@ -157,6 +163,7 @@ class TransducerASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         self.register_buffer(VERSION_KEY, version_tensor())
         sizes = {"hs_pad": width, "states:output": decoder.dunits}
         self.add_criteria("transducer", sizes, criterion, criterion_conf, criteria)
+        self.start_encoder(encoder_lr_factor, freeze_encoder_updates)
 
     def forward(
         self,
@@ -217,6 +224,8 @@ class TransducerASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
                 hlens=hlens,
                 ys_pad=text,
                 ys_pad_lens=text_lengths,
+                speech=speech,
+                speech_lengths=speech_lengths,
                 states={"output": states},
             )
             loss = self.add_distillation(loss, stats, taps, n_tokens)

@@ -1,5 +1,7 @@
 """Model transducer: loss, normalisation, validation, criteria, refused options."""
 
+import argparse
+
 import editdistance
 import pytest
 import torch
@@ -9,10 +11,11 @@ from espnet2.tasks.asr import postencoder_choices
 from host_reads import Copies, Reads
 from tiny_bert import HIDDEN, build_tiny_bert
 from tiny_model import CIF_CONFORMER, TOKENS, gradients, slice_batch, tiny_batch
-from transducer_parts import tiny_transducer
+from transducer_parts import tiny_transducer, transducer_config
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.losses.rnnt_naive import rnnt_loss_naive
+from espnet_cif_hkd.plugin.preflight import check_arguments
 
 
 class Narrow(AbsPostEncoder):
@@ -194,6 +197,12 @@ def test_what_does_not_fit_is_refused(changes, message, monkeypatch):
     with pytest.raises(UserError, match=message) as caught:
         tiny_transducer(**changes)
     assert "\n" not in str(caught.value)
+
+
+def test_no_joint_network_is_refused_before_the_training():
+    args = argparse.Namespace(**transducer_config(joint_net_conf=None))
+    with pytest.raises(UserError, match="needs a joint network: set 'joint_net_conf:"):
+        check_arguments(args)
 
 
 def test_parameters_have_espnets_names_and_are_checked():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.plugin.preflight import check_init_param, check_joint_network
 from espnet_cif_hkd.recipe import commands
 from espnet_cif_hkd.recipe.checks.trained import check_same_model
 from espnet_cif_hkd.recipe.context import Run
@@ -96,11 +97,7 @@ def _check_model(args: argparse.Namespace, run: Run) -> None:
             f"'model: {args.model}' with 'decoder: {args.decoder}': "
             f"{own} works only with {own}, set both"
         )
-    if args.decoder == "transducer" and args.joint_net_conf is None:
-        raise UserError(
-            "'decoder: transducer' needs a joint network: set 'joint_net_conf: "
-            "{joint_space_size: 256}'"
-        )
+    check_joint_network(args)
     if run.options.pretrained_model:
         path = Path(run.options.pretrained_model.split(":")[0])
         if not path.is_file():
@@ -147,6 +144,7 @@ def check_config(run: Run) -> argparse.Namespace | None:
         check_yaml("asr_config", options.asr_config)
         args = training_args(run)
         _check_model(args, run)
+        check_init_param(args)
         if 11 in stages:
             check_same_model(run.paths.asr_exp, args, "asr_tag")
     if {6, 7} & stages:

@@ -36,6 +36,7 @@ from espnet_cif_hkd.teachers.store.shard import KEY, Layout, Shard
 
 SUFFIX = ".safetensors"
 OPEN_SHARDS = 64
+_RUN = 16  # neighbouring rows of a sample
 
 Place = tuple[int, int, int]  # number of a shard, first row, row after the last
 
@@ -128,6 +129,24 @@ class StoreReader:
                 shard.read(name, begin, array[ends[n] : ends[n + 1]])
         return sizes, arrays
 
+    def sample(self, limit: int) -> Arrays:
+        """Read about ``limit`` rows, spread evenly over the store; all if it has fewer.
+
+        The choice depends on the content of the store only.
+        """
+        sizes = [layout.n_rows for layout in self._layouts]
+        ends = np.cumsum([0, *sizes])
+        if ends[-1] <= limit:
+            return self.read([(n, 0, size) for n, size in enumerate(sizes)])[1]
+        begins = np.linspace(0, ends[-1] - _RUN, -(-limit // _RUN)).astype(np.int64)
+        shards = np.searchsorted(ends, begins, side="right") - 1
+        return self.read(
+            [
+                (n, first, min(first + _RUN, sizes[n]))
+                for n, first in zip(shards.tolist(), (begins - ends[shards]).tolist())
+            ]
+        )[1]
+
     def _shard(self, number: int) -> Shard:
         shard = self._open.get(number)
         if shard is None:
@@ -197,7 +216,7 @@ class StoredTeacher(TextTeacher):
             if place is None:
                 raise UserError(
                     f"teacher_store {self.folder}: has no targets for "
-                    f"{self.teacher.spell(item)}; {dump_hint()}"
+                    f"{self.teacher.spell(item)}; {dump_hint(self.payload.kind)}"
                 )
             places.append(place)
         sizes, arrays = reader.read(places)

@@ -27,8 +27,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _REDUCTIONS = ("none", "mean", "sum")
-# Logits that are processed together: what fits into a core's cache, or fills a GPU.
-_BLOCK_LOGITS = {"cpu": 1 << 17, "cuda": 1 << 24}
+# Logits that are processed together: few enough for a cache, enough for a GPU.
+_BLOCK_LOGITS = {"cpu": 1 << 18, "cuda": 1 << 24}
 
 
 def rnnt_loss(

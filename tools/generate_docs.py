@@ -37,6 +37,7 @@ _BUILT = {
     "CIFASRModel": _MODEL,
     "HybridASRModel": _MODEL,
     "PretrainModel": _MODEL,
+    "TransducerASRModel": _MODEL,
     "CIFDecoder": {"vocab_size", "encoder_output_size"},
     "CIFPredictor": {"input_size"},
     "CIFConformerEncoder": {"input_size"},
@@ -154,6 +155,7 @@ def sections() -> dict[str, list[Key]]:
     from espnet_cif_hkd.models.cif import CIFASRModel
     from espnet_cif_hkd.models.hybrid import HybridASRModel
     from espnet_cif_hkd.models.pretrain import PretrainModel
+    from espnet_cif_hkd.models.transducer import TransducerASRModel
 
     tail = keys_of(integrate_and_fire, only="tail_threshold")
     return {
@@ -165,6 +167,7 @@ def sections() -> dict[str, list[Key]]:
         "hybrid": list(keys_of(HybridASRModel)),
         "pretrain": list(keys_of(PretrainModel)),
         "frames": list(keys_of(FramesCriterion)),
+        "transducer": list(keys_of(TransducerASRModel)),
         "criterion_conf": [_level_below(key) for key in keys_of(HKDCriterion)],
         "acoustic": list(keys_of(AcousticOptions)),
         "linguistic": list(keys_of(LinguisticOptions)),

@@ -49,6 +49,7 @@ MODEL_TAPS = {
         {"hs_pad", "logits", "speech", "states:output", "states:transformer"}
     ),
     "pretrain": frozenset({"hs_pad", "speech"}),
+    "transducer": frozenset({"hs_pad", "speech", "states:output"}),
 }
 _CALLED = {
     "fired": "fired vectors",

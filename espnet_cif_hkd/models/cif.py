@@ -1,7 +1,5 @@
 """The CIF recogniser as an ESPnet model: encoder, CTC, CIF decoder, distillation."""
 
-import copy
-import logging
 from typing import Any
 
 import torch
@@ -22,13 +20,12 @@ from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.losses.token import score_tokens, shift_targets
 from espnet_cif_hkd.models.checkpoint import (
     VERSION_KEY,
-    check_state_dict,
+    load_checked,
     token_list_digest,
     version_tensor,
-    warn_of_other_version,
 )
 from espnet_cif_hkd.models.distilling import DistillingMixin
-from espnet_cif_hkd.plugin.compat import TooShortUttError
+from espnet_cif_hkd.models.short_audio import refuse_short_audio
 
 
 class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
@@ -258,17 +255,9 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
 
         Raises:
             TooShortUttError: Also if there are fewer samples than half a window of the
-                frontend. ESPnet's model raises another error there, which
-                ``asr_inference`` does not turn into an empty hypothesis.
+                frontend.
         """
-        n_fft = getattr(getattr(self.frontend, "stft", None), "n_fft", 0)
-        if speech.dim() == 2 and speech.size(1) <= n_fft // 2:
-            raise TooShortUttError(
-                f"has {speech.size(1)} samples and is too short for the frontend (it "
-                f"needs more than {n_fft // 2}), return empty results",
-                speech.size(1),
-                n_fft // 2,
-            )
+        refuse_short_audio(self.frontend, speech)
         return super().encode(speech, speech_lengths)  # type: ignore[no-any-return]
 
     @torch.no_grad()
@@ -315,19 +304,9 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
     ) -> Any:
         """Load parameters; those of inference are required even with ``strict=False``.
 
-        ESPnet loads with ``strict=False`` at inference, so a missing key would leave
-        random weights. Only parameters of criteria may be missing.
-
         Raises:
             UserError: If keys are missing or the token list is another one.
         """
-        check_state_dict(state_dict, self.state_dict(), self.token_list)
-        warn_of_other_version(state_dict)
-        # The next checkpoint records the version that trained last. copy() keeps the
-        # attribute with module versions that torch adds to the mapping.
-        state_dict = copy.copy(state_dict)
-        state_dict[VERSION_KEY] = version_tensor()
-        result = super().load_state_dict(state_dict, strict=strict, assign=assign)
-        if result.unexpected_keys and not strict:
-            logging.info("not needed and not loaded: %s", result.unexpected_keys)
-        return result
+        return load_checked(
+            super().load_state_dict, self, state_dict, strict=strict, assign=assign
+        )

@@ -41,14 +41,15 @@ def check_arguments(args: argparse.Namespace) -> None:
     """Check the parsed arguments of a training.
 
     Raises:
-        UserError: A criterion does not fit them, or an encoder has other options than
-            the one that it starts from.
+        UserError: A criterion does not fit them, an encoder has other options than the
+            one that it starts from, or a transducer has no joint network.
     """
     from espnet_cif_hkd.distill.choices import configured
 
     if args.config and Path(args.config).is_file():
         text = Path(args.config).read_text(encoding="utf-8", errors="replace")
         check_repeated_keys("config", args.config, text)
+    check_joint_network(args)
     for item in configured(args.model_conf or {}):
         with item.naming():
             item.cls.check_training(item.conf, vars(args))
@@ -72,6 +73,20 @@ def check_repeated_keys(option: str, name: str, text: str) -> None:
         raise UserError(
             f"--{option} {name} has {key!r} twice in one mapping, again in line {line},"
             " and only the last one would be used: rename or remove one of them"
+        )
+
+
+def check_joint_network(args: argparse.Namespace) -> None:
+    """Check that a transducer has a joint network; ESPnet has no default.
+
+    Raises:
+        UserError: It has none.
+    """
+    decoder = getattr(args, "decoder", None)  # a pre-training has none
+    if decoder == "transducer" and args.joint_net_conf is None:
+        raise UserError(
+            "'decoder: transducer' needs a joint network: set 'joint_net_conf: "
+            "{joint_space_size: 256}'"
         )
 
 

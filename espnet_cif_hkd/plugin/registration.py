@@ -39,6 +39,7 @@ REGISTERED: dict[str, dict[str, tuple[str, str]]] = {
         "cif": ("espnet_cif_hkd.models.cif", "CIFASRModel"),
         "hybrid": ("espnet_cif_hkd.models.hybrid", "HybridASRModel"),
         "pretrain": ("espnet_cif_hkd.models.pretrain", "PretrainModel"),
+        "transducer": ("espnet_cif_hkd.models.transducer", "TransducerASRModel"),
     },
 }
 

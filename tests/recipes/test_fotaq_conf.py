@@ -48,16 +48,24 @@ def test_espnet_builds_the_model(name: str) -> None:
     assert len(weight) == halves
 
 
-def test_the_reference_differs_in_decoder_and_model_only() -> None:
-    ours, reference = load(CONF, "cif"), load(CONF, "att")
+@pytest.mark.parametrize(
+    ("name", "added"), [("att", set()), ("transducer", {"joint_net_conf"})]
+)
+def test_the_references_differ_in_decoder_and_model_only(
+    name: str, added: set[str]
+) -> None:
+    ours, reference = load(CONF, "cif"), load(CONF, name)
     differing = {"decoder", "decoder_conf", "model", "model_conf"}
     assert {key for key in ours if ours[key] != reference.get(key)} == differing
-    assert set(reference) == set(ours)
+    assert set(reference) == set(ours) | added
 
 
-def test_espnet_builds_the_reference() -> None:
-    model = build("att")
-    assert type(model).__module__.startswith("espnet2.")
+@pytest.mark.parametrize(
+    ("name", "package"), [("att", "espnet2."), ("transducer", "espnet_cif_hkd.")]
+)
+def test_espnet_builds_the_references(name: str, package: str) -> None:
+    model = build(name)
+    assert type(model).__module__.startswith(package)
     sizes = [model, build("cif")]
     needed, other = (sum(p.numel() for p in one.parameters()) for one in sizes)
     assert abs(needed / other - 1) < 0.1

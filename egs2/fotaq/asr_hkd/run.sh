@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# FOTAQ: English game dialogue, 3.9 hours for training. The paper's four systems, and
-# ESPnet's CTC/attention model for comparison (att):
-#   ./run.sh --system cif|acd|lrd|hkd|att [--subset N] [any option of asr.sh]
+# FOTAQ: English game dialogue, 3.9 hours for training. The paper's four systems, and for
+# comparison ESPnet's CTC/attention model (att) and a transducer:
+#   ./run.sh --system cif|acd|lrd|hkd|att|transducer [--subset N] [any option of asr.sh]
 
 set -e
 set -u
@@ -16,8 +16,12 @@ system=hkd
 subset=0
 fotaq_archive=
 take_options "system subset fotaq_archive" "$@"
-choose system cif acd lrd hkd att
+choose system cif acd lrd hkd att transducer
 find_system_config
+decoding=conf/decode_asr.yaml
+if [ "${system}" = transducer ]; then
+    decoding=conf/decode_asr_transducer.yaml
+fi
 lang=en
 name_subset
 case "${fotaq_archive}" in
@@ -44,7 +48,7 @@ exec ./asr.sh \
     --expdir "${expdir}" \
     --asr_config "${system_config}" \
     --lm_config conf/train_lm.yaml \
-    --inference_config conf/decode_asr.yaml \
+    --inference_config "${decoding}" \
     --train_set "${train_set}" \
     --valid_set "${valid_set}" \
     --test_sets "${test_sets}" \

@@ -10,6 +10,7 @@ import yaml
 from espnet_cif_hkd import __version__
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.log import log
+from espnet_cif_hkd.plugin.registration import REGISTERED
 from espnet_cif_hkd.recipe.hooks import trained_by
 from espnet_cif_hkd.recipe.paths import sampling_rate
 from espnet_cif_hkd.recipe.share import speech_model
@@ -27,12 +28,9 @@ _DECODING = (
     *("beam_size", "ctc_weight", "lm_weight", "penalty", "normalize_length"),
     *("maxlenratio", "minlenratio"),
 )
-# Names of our classes in configurations, see espnet_cif_hkd.plugin.registration.
+# Names of our classes in configurations, by their key.
 _OURS = {
-    "model": ("cif",),
-    "decoder": ("cif",),
-    "encoder": ("cif_conformer",),
-    "frontend": (speech_model.FRONTEND,),
+    table.removesuffix("_choices"): tuple(names) for table, names in REGISTERED.items()
 }
 
 
@@ -161,7 +159,9 @@ def build(repo: str, packed: Packed, folder: Path, decoding: Mapping[str, Any]) 
         version = trained_by(folder / packed.files["asr_model_file"])
         by = f"espnet-cif-hkd {version or ''}".rstrip()
         trained_with = f"{by} on {trained_with}"
-        kind, module = f"CIF {kind}", "espnet_cif_hkd"
+        module = "espnet_cif_hkd"
+        named = {"cif": "CIF ", "transducer": "transducer "}
+        kind = named.get(config.get("decoder", ""), "") + kind
         packages = index_name = f"espnet-cif-hkd=={version or __version__}"
         if facts.get("package_url"):
             packages, index_name = f'"espnet-cif-hkd @ {facts["package_url"]}"', None

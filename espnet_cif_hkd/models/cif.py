@@ -28,6 +28,7 @@ from espnet_cif_hkd.models.checkpoint import (
     warn_of_other_version,
 )
 from espnet_cif_hkd.models.distilling import DistillingMixin
+from espnet_cif_hkd.models.streaming import report_streaming
 from espnet_cif_hkd.plugin.compat import TooShortUttError
 
 
@@ -141,6 +142,7 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
             autocast_frontend=autocast_frontend,
             extract_feats_in_collect_stats=extract_feats_in_collect_stats,
         )
+        report_streaming(self)
         self.decoder.sos, self.decoder.eos = self.sos, self.eos
         self.quantity_weight = quantity_weight
         self.lsm_weight = lsm_weight

@@ -111,7 +111,7 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
             )
         conf = dict(predictor_conf or {})
         self.tail_threshold: float | None = conf.pop("tail_threshold", 0.5)
-        known = {"conv_channels", "conv_width", "dropout_rate"}
+        known = {"conv_channels", "conv_width", "dropout_rate", "causal"}
         if not set(conf) <= known:
             raise UserError(
                 f"decoder_conf: predictor_conf has unknown keys "

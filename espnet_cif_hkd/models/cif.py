@@ -26,6 +26,7 @@ from espnet_cif_hkd.models.checkpoint import (
 )
 from espnet_cif_hkd.models.distilling import DistillingMixin
 from espnet_cif_hkd.models.short_audio import refuse_short_audio
+from espnet_cif_hkd.models.streaming import report_streaming
 
 
 class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
@@ -144,6 +145,7 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
             autocast_frontend=autocast_frontend,
             extract_feats_in_collect_stats=extract_feats_in_collect_stats,
         )
+        report_streaming(self)
         self.decoder.sos, self.decoder.eos = self.sos, self.eos
         self.quantity_weight = quantity_weight
         self.lsm_weight = lsm_weight

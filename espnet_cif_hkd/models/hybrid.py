@@ -22,6 +22,7 @@ from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.distill.taps import Taps
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.models.distilling import DistillingMixin
+from espnet_cif_hkd.models.streaming import report_streaming
 
 LOSS_NORMALIZERS = ("espnet", "token")
 
@@ -161,6 +162,7 @@ class HybridASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
             autocast_frontend=autocast_frontend,
             extract_feats_in_collect_stats=extract_feats_in_collect_stats,
         )
+        report_streaming(self)
         self.per_token = per_token
         self.length_normalized_loss = length_normalized_loss
         self._step: _Step | None = None

@@ -79,10 +79,11 @@ def test_layers_of_espnets_encoders(encoder):
     assert reached.any()
 
 
-def test_layers_of_cif_conformer_have_their_own_lengths():
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_layers_of_cif_conformer_have_their_own_lengths(chunk_size):
     """Layer 1 is pooled afterwards: its frames are at twice the rate."""
     conf = dict(CIF_CONFORMER["encoder_conf"], num_blocks=3, pooling_layers=[1, 2])
-    conf.update(dropout_rate=0.0, attention_dropout_rate=0.0)
+    conf.update(dropout_rate=0.0, attention_dropout_rate=0.0, chunk_size=chunk_size)
     changes = {"encoder": "cif_conformer", "encoder_conf": conf}
     model, taps = tapped("layer:1", "layer:2", "layer:3", **changes)
     batch = tiny_batch()

@@ -77,3 +77,33 @@ def test_espnet_knows_every_option_of_the_language_model() -> None:
 
 def test_espnet_knows_every_option_of_decoding() -> None:
     four_systems.check_decoding(CONF)
+
+
+STREAMING_ENCODER = {"chunk_size", "left_chunks", "decoding_chunk_size"}
+
+
+def test_the_streaming_model_differs_in_what_streaming_needs() -> None:
+    ours, streaming = load(CONF, "cif"), load(CONF, "cif_streaming")
+    assert streaming.pop("normalize") is None  # run.sh --feats_normalize global_mvn
+    assert ours.pop("normalize") == "utterance_mvn"
+    added = {key: streaming["encoder_conf"].pop(key) for key in STREAMING_ENCODER}
+    assert streaming["decoder_conf"]["predictor_conf"].pop("causal") is True
+    assert streaming == ours
+    assert added["decoding_chunk_size"] in added["chunk_size"]
+    assert 0 in added["chunk_size"], "one model for offline recognition, too"
+
+
+def test_espnet_builds_the_streaming_model_of_640_ms() -> None:
+    from espnet_cif_hkd.encoder.geometry import algorithmic_latency, known_frame_times
+
+    rate = 11025
+    model = build("cif_streaming")
+    assert list(model.state_dict()) == list(build("cif").state_dict())
+    times = known_frame_times(model, rate)
+    assert times is not None
+    chunk = model.encoder.decoding_chunk_size * times.stride
+    assert chunk == pytest.approx(0.64, abs=0.005)
+    latency = algorithmic_latency(model, rate)
+    assert latency is not None and 0.62 < latency < 0.64
+    text = (CONF / "train_asr_cif_streaming.yaml").read_text(encoding="utf-8")
+    assert "at most 0.64 s after a frame" in text

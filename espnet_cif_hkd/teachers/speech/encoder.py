@@ -236,7 +236,6 @@ class BertSpeechEncoder(WaveSpeechEncoder):
             samples,
             sampling_rate=self.rate,
             padding="do_not_pad",
-            pad_to_multiple_of=None,
             return_tensors="pt",
         )
         return [Window(values["input_features"][0].float(), slice(None))]

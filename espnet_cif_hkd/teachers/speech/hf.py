@@ -32,6 +32,7 @@ from espnet_cif_hkd.teachers.speech.opening import (
     open_encoder,
     random_encoder,
 )
+from espnet_cif_hkd.teachers.speech.samples import check_finite, resampled
 
 # Values in the inputs of one run: a CPU is not faster with several recordings.
 _RUN_VALUES = {"cpu": 1}
@@ -128,30 +129,11 @@ class HFSpeechTeacher(SpeechTeacher):
         """Return the samples at the rate of the model, (S,) float32.
 
         Raises:
-            UserError: The recording has another rate than ``rate``, or is too short.
+            UserError: The recording has another rate, several channels, or is too
+                short.
         """
-        from espnet_cif_hkd.io.audio import resample
-
-        encoder, rate = self.open(), self.config.rate
-        if recording.rate != rate:
-            raise UserError(
-                f"{recording.name} has {recording.rate} Hz, but rate is {rate}; set "
-                f"rate to {recording.rate}, or resample the recordings"
-            )
-        samples = np.asarray(recording.samples, dtype=np.float32)
-        if samples.ndim != 1:
-            raise UserError(
-                f"{recording.name} has samples of the shape {samples.shape}; a teacher "
-                "reads one channel"
-            )
-        samples = np.asarray(resample(samples, rate, encoder.rate), dtype=np.float32)
-        if len(samples) < encoder.shortest:
-            raise UserError(
-                f"{self.spell(recording)} is shorter than one frame of teacher "
-                f"{self.config.name}, which needs {encoder.shortest / encoder.rate:.4f}"
-                " s; remove it from the data"
-            )
-        return samples
+        encoder = self.open()
+        return resampled(recording, self.config, encoder.rate, encoder.shortest)
 
     def features(
         self, recordings: Sequence[Recording], device: torch.device
@@ -187,20 +169,8 @@ class HFSpeechTeacher(SpeechTeacher):
             torch.cat([found[n, m] for m in range(len(some))])
             for n, some in enumerate(windows)
         ]
-        self._check_finite(recordings, joined)
+        check_finite(self.config.name, recordings, joined)
         return joined
-
-    def _check_finite(
-        self, recordings: Sequence[Recording], vectors: Sequence[Tensor]
-    ) -> None:
-        finite = torch.stack([one.isfinite().all() for one in vectors]).tolist()
-        for recording, good in zip(recordings, finite, strict=True):
-            if not good:
-                raise UserError(
-                    f"teacher {self.config.name}: its vectors of "
-                    f"{self.spell(recording)} contain NaN or infinity; check the audio "
-                    "and the teacher's weights, or set teacher_dtype: float32"
-                )
 
     def describe(self) -> dict[str, Any]:
         """See :class:`~espnet_cif_hkd.teachers.base.AbsTeacher`."""

@@ -115,7 +115,7 @@ def _model_class(kind: str) -> Any:
     from transformers.models.whisper import modeling_whisper as whisper
 
     class EncoderOnly(whisper.WhisperPreTrainedModel):  # type: ignore[misc]
-        _keys_to_ignore_on_load_unexpected = (r"decoder\.", "proj_out")
+        _keys_to_ignore_on_load_unexpected = [r"decoder\.", "proj_out"]  # noqa: RUF012
 
         def __init__(self, config: Any):
             super().__init__(config)

@@ -49,6 +49,7 @@ speech_teacher_choices = SpeechTeacherChoices(
     {
         "hf": "espnet_cif_hkd.teachers.speech.hf:HFSpeechTeacher",
         "random": "espnet_cif_hkd.teachers.speech.hf:RandomSpeechTeacher",
+        "moonshine": "espnet_cif_hkd.teachers.speech.moonshine:MoonshineTeacher",
     }
 )
 

@@ -209,3 +209,12 @@ def test_the_usual_extractor_replaces_a_missing_file(
     (tmp_path / "preprocessor_config.json").unlink()
     _close(_vectors(folder, speech(0.4)), expected)
     assert f"{tmp_path} has no preprocessor_config.json" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2", "wav2vec2-bert"])
+def test_an_adapter_is_left_out(kind: str, tmp_path: Path) -> None:
+    # It would halve the number of frames, or more.
+    folder = build_tiny_speech(tmp_path, kind, add_adapter=True, output_hidden_size=8)
+    found = _vectors(folder, speech(0.4))
+    assert found.shape == (19, WIDTH)
+    _close(_vectors(folder, speech(0.4), layer=LAYERS), found)

@@ -91,8 +91,7 @@ def _licence(name: str, conf: Mapping[str, Any]) -> str | None:
     except importlib.metadata.PackageNotFoundError:
         return None
     for field in ("License-Expression", "License"):
-        given = stated[field] if field in stated else ""
-        lines = given.strip().splitlines()
+        lines = (str(stated[field]) if field in stated else "").strip().splitlines()
         if len(lines) == 1 and lines[0].lower() != "unknown":
             return f"{lines[0]} (of the package {package})"
     return None

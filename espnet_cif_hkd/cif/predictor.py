@@ -16,6 +16,13 @@ class PredictorCache:
             ``(B, T, D)``, zero in padding.
         lengths: Valid frames received, ``(B,)`` int64.
         n_weights: Frames that have their weight, padding included.
+
+    Example:
+        >>> import torch
+        >>> piece = torch.zeros(1, 4, 8), torch.tensor([4])
+        >>> ready, _, lengths, cache = CIFPredictor(8).eval().forward_chunk(*piece)
+        >>> ready.shape, lengths.tolist(), cache.n_weights  # frame 3 waits for frame 4
+        (torch.Size([1, 3, 8]), [3], 3)
     """
 
     frames: torch.Tensor

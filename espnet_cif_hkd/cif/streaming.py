@@ -27,6 +27,13 @@ class FiringCache:
         total: Running sum of alpha, ``(B,)`` float64.
         partial: Weighted sum of the frames of the incomplete token, ``(B, D)``.
         n_frames: Valid frames so far, ``(B,)`` int64.
+
+    Example:
+        >>> import torch
+        >>> one = torch.ones(1, 3, 1), torch.full((1, 3), 0.5), torch.tensor([3])
+        >>> _, cache = fire_piece(*one)
+        >>> cache.total.tolist(), cache.partial.tolist(), cache.n_frames.tolist()
+        ([1.5], [[0.5]], [3])
     """
 
     total: torch.Tensor
@@ -43,6 +50,13 @@ class FiredPiece:
         lengths: Number of tokens, ``(B,)`` int64.
         firing_times: In frames since the beginning of the stream, ``(B, L)`` float64;
             -1 in padding.
+
+    Example:
+        >>> import torch
+        >>> one = torch.ones(1, 3, 1), torch.full((1, 3), 0.5), torch.tensor([3])
+        >>> fired, _ = fire_piece(*one)
+        >>> fired.embeddings.tolist(), fired.firing_times.tolist()
+        ([[[1.0]]], [[2.0]])
     """
 
     embeddings: torch.Tensor

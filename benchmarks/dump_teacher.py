@@ -171,7 +171,7 @@ def fill(texts: Sequence[str], count: int) -> None:
         watch.done.set()
         watch.look()
         n_files = len(list(store.glob("shard-*.safetensors")))
-        print(report.n_sentences, n_files, *watch.most.values())
+        print(report.n_items, n_files, *watch.most.values())
 
 
 def memory(corpus: Path) -> None:

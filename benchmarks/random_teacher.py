@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.teachers.text.plm import resolve_teacher
+from espnet_cif_hkd.teachers.source import resolve_teacher
 
 NOTE = "random_teacher.json"
 

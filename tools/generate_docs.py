@@ -36,10 +36,13 @@ _MODEL = {
 _BUILT = {
     "CIFASRModel": _MODEL,
     "HybridASRModel": _MODEL,
+    "PretrainModel": _MODEL,
+    "TransducerASRModel": _MODEL,
     "CIFDecoder": {"vocab_size", "encoder_output_size"},
     "CIFPredictor": {"input_size"},
     "CIFConformerEncoder": {"input_size"},
     "HKDCriterion": {"student"},
+    "FramesCriterion": {"student"},
 }
 _TYPES = {int: "int", float: "float", str: "str", bool: "bool", types.NoneType: "null"}
 
@@ -144,21 +147,29 @@ def sections() -> dict[str, list[Key]]:
     """Return the keys of each mapping of the YAML, by name of the mapping."""
     from espnet_cif_hkd.cif import CIFPredictor, integrate_and_fire
     from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
+    from espnet_cif_hkd.distill.frames import FramesCriterion
     from espnet_cif_hkd.distill.hkd import HKDCriterion
     from espnet_cif_hkd.distill.options import AcousticOptions, LinguisticOptions
     from espnet_cif_hkd.distill.schedule import CommonOptions
     from espnet_cif_hkd.encoder.cif_conformer import CIFConformerEncoder
+    from espnet_cif_hkd.encoder.speech_teacher import SpeechTeacherFrontend
     from espnet_cif_hkd.models.cif import CIFASRModel
     from espnet_cif_hkd.models.hybrid import HybridASRModel
+    from espnet_cif_hkd.models.pretrain import PretrainModel
+    from espnet_cif_hkd.models.transducer import TransducerASRModel
 
     tail = keys_of(integrate_and_fire, only="tail_threshold")
     return {
+        "frontend_conf": list(keys_of(SpeechTeacherFrontend)),
         "encoder_conf": list(keys_of(CIFConformerEncoder)),
         "decoder_conf": list(keys_of(CIFDecoder)),
         "predictor_conf": [*keys_of(CIFPredictor), *tail],
         "model_conf": list(keys_of(CIFASRModel)),
         "hybrid": list(keys_of(HybridASRModel)),
         "every_criterion": list(keys_of(CommonOptions)),
+        "pretrain": list(keys_of(PretrainModel)),
+        "frames": list(keys_of(FramesCriterion)),
+        "transducer": list(keys_of(TransducerASRModel)),
         "criterion_conf": [_level_below(key) for key in keys_of(HKDCriterion)],
         "acoustic": list(keys_of(AcousticOptions)),
         "linguistic": list(keys_of(LinguisticOptions)),

@@ -304,7 +304,7 @@ def _file_hash(path: Path) -> str:
 
 def teacher_hash(conf: dict[str, Any], recipe: Path) -> str | None:
     """Hash of the teacher's weights, if it is in a folder; relative to the recipe."""
-    from espnet_cif_hkd.teachers.text.plm import resolve_teacher
+    from espnet_cif_hkd.teachers.source import resolve_teacher
 
     name = ((conf.get("model_conf") or {}).get("criterion_conf") or {}).get("teacher")
     if not name or not conf["model_conf"].get("criterion"):

@@ -204,7 +204,7 @@ def _free_lengths(
     if tail_threshold is None:
         return n_full.long(), None
     rest = total - n_full  # (B,), may be -1e-6 after rounding up
-    fires = rest > tail_threshold
+    fires = (rest > tail_threshold) & torch.isfinite(rest)
     # 1 for utterances without a tail: the division changes nothing there
     tail = torch.where(fires, rest + _TAIL_GUARD, torch.ones_like(rest))
     return n_full.long() + fires.long(), tail

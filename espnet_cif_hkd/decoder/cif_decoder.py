@@ -96,11 +96,11 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
             )
         conf = dict(predictor_conf or {})
         self.tail_threshold: float | None = conf.pop("tail_threshold", 0.5)
-        unknown = sorted(set(conf) - {"conv_channels", "conv_width", "dropout_rate"})
-        if unknown:
+        known = {"conv_channels", "conv_width", "dropout_rate", "causal"}
+        if unknown := sorted(set(conf) - known):
             raise UserError(
                 f"decoder_conf: predictor_conf has unknown keys {unknown}; known are "
-                "conv_channels, conv_width, dropout_rate, tail_threshold"
+                f"{', '.join(sorted(known | {'tail_threshold'}))}"
             )
         self.eos_slack = eos_slack
         # ESPnet's token lists end with <sos/eos>; the model sets other indices.

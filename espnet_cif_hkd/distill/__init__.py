@@ -7,6 +7,7 @@ from espnet_cif_hkd.distill.criterion import (
     DistillOutput,
     Sentences,
 )
+from espnet_cif_hkd.distill.frames import FramesCriterion
 from espnet_cif_hkd.distill.hkd import HKDCriterion
 from espnet_cif_hkd.distill.taps import Student, Taps
 from espnet_cif_hkd.losses.contrastive import contrastive_loss
@@ -16,6 +17,7 @@ __all__ = [
     "AbsDistillCriterion",
     "CheckContext",
     "DistillOutput",
+    "FramesCriterion",
     "HKDCriterion",
     "Sentences",
     "Student",

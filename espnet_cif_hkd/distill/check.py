@@ -82,7 +82,7 @@ def fill_teacher_store(
     logging.info(
         "%s: %d sentences (%d tokens) added in %.0f s",
         folder,
-        report.n_sentences,
-        report.n_tokens,
+        report.n_items,
+        report.n_rows,
         time.monotonic() - begin,
     )

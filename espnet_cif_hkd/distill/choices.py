@@ -12,6 +12,7 @@ import torch
 from espnet2.train.class_choices import ClassChoices
 
 from espnet_cif_hkd.distill.criterion import AbsDistillCriterion
+from espnet_cif_hkd.distill.frames import FramesCriterion
 from espnet_cif_hkd.distill.hkd import HKDCriterion
 from espnet_cif_hkd.distill.schedule import CommonOptions
 from espnet_cif_hkd.errors import UserError
@@ -66,7 +67,10 @@ class CriterionChoices(ClassChoices):  # type: ignore[misc]
 
 
 criterion_choices = CriterionChoices(
-    "criterion", {"hkd": HKDCriterion}, type_check=AbsDistillCriterion, optional=True
+    "criterion",
+    {"hkd": HKDCriterion, "frames": FramesCriterion},
+    type_check=AbsDistillCriterion,
+    optional=True,
 )
 
 

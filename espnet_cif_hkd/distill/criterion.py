@@ -43,12 +43,15 @@ class CheckContext:
         token_list: Tokens of the recogniser; None before stage 5 has made them.
         token_type: Token type of the recogniser, such as ``char``; None if unknown.
         source: The configuration file, for messages.
+        training: All options of ESPnet's training command, such as ``specaug_conf``;
+            empty if they are unknown.
     """
 
     model: str = "cif"
     token_list: Sequence[str] | None = None
     token_type: str | None = None
     source: str = ""
+    training: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def taps(self) -> frozenset[str] | None:
@@ -130,6 +133,23 @@ class AbsDistillCriterion(torch.nn.Module, ABC):
         return []
 
     @classmethod
+    def check_training(
+        cls, conf: Mapping[str, Any], training: Mapping[str, Any]
+    ) -> None:
+        """Check that the options of ESPnet's training command fit the criterion.
+
+        The launcher calls it before a training, recipes through :meth:`check`.
+
+        Args:
+            conf: The options of the criterion.
+            training: All options of the command, such as ``specaug_conf``; empty if
+                they are unknown.
+
+        Raises:
+            UserError: An option does not fit.
+        """
+
+    @classmethod
     def store(cls, conf: Mapping[str, Any]) -> str | None:
         """Return the folder to fill before a training; None if there is none."""
         return None
@@ -142,6 +162,24 @@ class AbsDistillCriterion(torch.nn.Module, ABC):
             UserError: The folder cannot be filled.
         """
         raise UserError(f"{cls.__name__} names a store, but has no method to fill it")
+
+    @classmethod
+    def speech_teachers(cls, conf: Mapping[str, Any]) -> Mapping[str, dict[str, Any]]:
+        """Return the speech teachers of the criterion by name; none by default.
+
+        Recipes fill the store of each from audio. Then :meth:`store` and :meth:`fill`,
+        which are for texts, are not used.
+
+        Args:
+            conf: The options.
+
+        Returns:
+            Options of ``build_speech_teacher``, among them ``teacher_store``.
+
+        Raises:
+            UserError: An option is wrong.
+        """
+        return {}
 
 
 def check_signature(cls: type[AbsDistillCriterion], conf: Mapping[str, Any]) -> None:

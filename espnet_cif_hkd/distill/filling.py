@@ -1,4 +1,7 @@
-"""Fill the stores of a configuration's criteria from Kaldi text files."""
+"""Fill the stores of a configuration's criteria from Kaldi text files.
+
+Stores of speech teachers: :mod:`espnet_cif_hkd.distill.speech_filling`.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,11 +22,11 @@ _TOKEN_OPTIONS = {
 
 
 def stores(model_conf: Mapping[str, Any]) -> list[tuple[Configured, str]]:
-    """Return the criteria that use a store, each with its folder."""
+    """Return the criteria with a store for texts, each with its folder."""
     found = []
     for item in configured(model_conf):
         folder = item.cls.store(item.conf)
-        if folder:
+        if folder and not item.cls.speech_teachers(item.conf):
             found.append((item, folder))
     return found
 
@@ -58,10 +61,14 @@ def fill_stores(
     Raises:
         UserError: An option or a file is wrong.
     """
-    items = configured(config.get("model_conf") or {})
+    items = [
+        item
+        for item in configured(config.get("model_conf") or {})
+        if not item.cls.speech_teachers(item.conf)
+    ]
     if not items:
         raise UserError(
-            f"{source}: model_conf names no criterion, so it needs no teacher; name a "
+            f"{source}: model_conf names no criterion with a text teacher; name a "
             "configuration with a criterion, such as criterion: hkd"
         )
     if folder and len(items) != 1:

@@ -80,7 +80,7 @@ class HKDCriterion(AbsDistillCriterion):
             ``seed`` (1) and ``variance``, the squared length of each vector
             (``teacher_dim``).
         normalize_teacher: Whether each dimension of the teacher's vectors is shifted to
-            mean 0 and scaled to variance 1: the statistics are those of 1000 sentences
+            mean 0 and scaled to variance 1: the statistics are those of 20,000 vectors
             of ``teacher_store``, or of all vectors of ``random``, and are part of the
             checkpoint. LRD then begins with about ``teacher_dim`` per token.
 

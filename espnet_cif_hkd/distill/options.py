@@ -43,7 +43,8 @@ class LinguisticOptions:
             every model. In ``model: cif``, ``joined`` is the same as ``output``: states
             joined with the fired vector of the token; ``transformer`` are the states
             before that, which depend only on earlier tokens and vectors. In ``model:
-            hybrid``, ``transformer`` is the same as ``output``.
+            hybrid``, ``transformer`` is the same as ``output``. In ``model:
+            transducer``, ``output`` is the output of the prediction network.
     """
 
     weight: float = 0.01

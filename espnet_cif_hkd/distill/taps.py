@@ -9,6 +9,7 @@ Names of taps
 ``states:NAME`` decoder states: ``output`` is the input of the output layer,
                 other names depend on the model
 ``logits``      output of the decoder, before the softmax
+``speech``      samples of the audio, as ESPnet's trainer gives them to the model
 ==============  =========================================================
 
 Shapes and names
@@ -21,6 +22,7 @@ U    target tokens without ``<eos>``, padded
 L    U + 1, target tokens with ``<eos>``, padded
 D    size of an encoder frame, of a fired vector, of a decoder state
 V    vocabulary
+S    samples of the audio, padded
 ===  ====================================================================
 
 Padding may hold any value, NaN included. A criterion must exclude it before it computes
@@ -40,12 +42,21 @@ from espnet_cif_hkd.errors import UserError
 # The taps of each model without encoder layers, whose number depends on the encoder.
 MODEL_TAPS = {
     "cif": frozenset(
-        {"hs_pad", "fired", "logits"}
+        {"hs_pad", "fired", "logits", "speech"}
         | {f"states:{name}" for name in ("output", "joined", "transformer")}
     ),
-    "hybrid": frozenset({"hs_pad", "logits", "states:output", "states:transformer"}),
+    "hybrid": frozenset(
+        {"hs_pad", "logits", "speech", "states:output", "states:transformer"}
+    ),
+    "pretrain": frozenset({"hs_pad", "speech"}),
+    "transducer": frozenset({"hs_pad", "speech", "states:output"}),
 }
-_CALLED = {"fired": "fired vectors", "logits": "logits", "hs_pad": "encoder output"}
+_CALLED = {
+    "fired": "fired vectors",
+    "logits": "logits",
+    "hs_pad": "encoder output",
+    "speech": "the audio (a frontend, not input_size)",
+}
 
 
 @dataclass
@@ -67,6 +78,9 @@ class Taps:
         fired: Fired vectors (B, L, D) with lengths, alpha and quantity.
         states: Decoder states, (B, L, D), by their name without ``states:``.
         logits: (B, L, V).
+        speech: Samples of the audio, (B, S) float32; full scale is 1, or 32768 if
+            ESPnet reads a ``kaldi_ark``.
+        speech_lengths: Samples of each utterance, (B,) int64.
         utt_ids: Names of the utterances, if ESPnet gives them.
     """
 
@@ -80,6 +94,8 @@ class Taps:
     fired: CIFOutput | None = None
     states: dict[str, Tensor] = field(default_factory=dict)
     logits: Tensor | None = None
+    speech: Tensor | None = None
+    speech_lengths: Tensor | None = None
     utt_ids: list[str] | None = None
 
     @property
@@ -101,14 +117,22 @@ class Student:
     Attributes:
         model: Name of the model in YAML, such as ``cif``.
         token_list: Tokens of the model.
-        sizes: Width D or V of each tap of the model, by the name of the tap.
+        sizes: Width D or V of each tap of the model, by the name of the tap; 1 for
+            ``speech``.
         label: Name of the criterion in messages.
+        timing: Times of frames, by the name of the tap. A tap with unknown timing is
+            missing.
+        rate: Sampling rate of the audio in Hz; None if it is unknown.
+        time_warp: Whether SpecAugment moves frames in time.
     """
 
     model: str
     token_list: tuple[str, ...]
     sizes: Mapping[str, int]
     label: str = "the criterion"
+    timing: Mapping[str, FrameTimes] = field(default_factory=dict)
+    rate: int | None = None
+    time_warp: bool = False
 
     def size(self, tap: str) -> int:
         """Return the width of a tap.

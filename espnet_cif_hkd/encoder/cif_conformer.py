@@ -17,6 +17,7 @@ import torch
 from espnet2.asr.encoder.abs_encoder import AbsEncoder
 
 from espnet_cif_hkd.encoder.block import ConformerBlock
+from espnet_cif_hkd.encoder.chunks import FULL, check_chunks
 from espnet_cif_hkd.encoder.frames import (
     INPUT_WINDOWS,
     PAPER_INPUT,
@@ -34,8 +35,11 @@ from espnet_cif_hkd.encoder.front_end import (
 from espnet_cif_hkd.encoder.options import (
     check_count,
     check_espnet_options,
+    check_flag,
     check_pooling,
 )
+from espnet_cif_hkd.encoder.pooling import halve
+from espnet_cif_hkd.encoder.streaming import EncoderCache, encode_piece
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.plugin.compat import (
     LayerNorm,
@@ -83,6 +87,18 @@ class CIFConformerEncoder(AbsEncoder):
         final_norm: Whether a layer norm ends the stack, as in ESPnet's conformer.
         max_pos_emb_len: Number of frames with positions at the start; longer input
             extends them.
+        chunk_size: For streaming: a frame sees its own chunk of this number of encoder
+            output frames, and earlier chunks, in attention and convolutions. null or
+            0: full context. A list: one of these is drawn for each training batch.
+            ``dynamic``: full context for half of the batches, 1 to 25 frames for the
+            others, as in arXiv 2012.05481.
+        left_chunks: Past chunks that attention sees; -1: all.
+        decoding_chunk_size: Chunk size outside of training; null: ``chunk_size`` if it
+            is one number, else full context. It is no parameter: a copy of the
+            configuration with another value decodes the same checkpoint.
+        causal_convolution: Whether the convolutions of the blocks see earlier frames
+            only, with and without chunks. Otherwise they see later frames up to the
+            end of the chunk.
         espnet_options: Other options of ESPnet's ``ConformerEncoder``, with the only
             values that this encoder supports.
 
@@ -111,6 +127,10 @@ class CIFConformerEncoder(AbsEncoder):
         cnn_module_bias: bool = False,
         final_norm: bool = False,
         max_pos_emb_len: int = 5000,
+        chunk_size: int | str | Sequence[int] | None = None,
+        left_chunks: int = -1,
+        decoding_chunk_size: int | None = None,
+        causal_convolution: bool = False,
         **espnet_options: Any,
     ) -> None:
         super().__init__()
@@ -140,6 +160,10 @@ class CIFConformerEncoder(AbsEncoder):
                 f"encoder_conf: ESPnet has no activation_type {activation_type!r}; "
                 "the paper's is swish"
             ) from error
+        check_flag("causal_convolution", causal_convolution)
+        self.chunks, self.decoding_chunk_size = check_chunks(
+            chunk_size, left_chunks, decoding_chunk_size
+        )
         self._output_size = output_size
         self.input_layer = input_layer
         self.pooling_layers = check_pooling(pooling_layers, num_blocks)
@@ -164,6 +188,7 @@ class CIFConformerEncoder(AbsEncoder):
                 macaron_style,
                 cnn_module_kernel,
                 cnn_module_bias,
+                causal_convolution,
             )
             for _ in range(num_blocks)
         )
@@ -212,15 +237,50 @@ class CIFConformerEncoder(AbsEncoder):
         xs = xs_pad.masked_fill(~_valid(ilens, xs_pad).transpose(1, 2), 0.0)
         xs = apply_front_end(self.embed, xs)
         lengths = frames_after(ilens, INPUT_WINDOWS[self.input_layer])
-        mask, pos_emb = _valid(lengths, xs), self._relative_positions(xs)
+        chunk_size = self.chunks.draw() if self.training else self.decoding_chunk_size
+        chunk_size *= 2 ** len(self.pooling_layers)
+        mask, pos_emb = _valid(lengths, xs), self.relative_positions(xs)
+        chunks = None if chunk_size == FULL else self.chunks.section(chunk_size, mask)
         for number, block in enumerate(self.encoders, start=1):
-            xs = block(xs, pos_emb, mask)
+            xs = block(xs, pos_emb, mask, chunks=chunks)
             if number in self.pooling_layers:
-                xs, lengths = _halve(xs), frames_after(lengths, POOLING)
-                mask, pos_emb = _valid(lengths, xs), self._relative_positions(xs)
+                xs, lengths = halve(xs), frames_after(lengths, POOLING)
+                mask, pos_emb = _valid(lengths, xs), self.relative_positions(xs)
+                if chunks is not None:
+                    chunks = self.chunks.section(chunks.size // 2, mask)
         if self.after_norm is not None:
             xs = self.after_norm(xs)
         return xs.masked_fill(~mask.transpose(1, 2), 0.0), lengths, None
+
+    def forward_chunk(
+        self,
+        xs_pad: torch.Tensor,
+        cache: EncoderCache | None = None,
+        ilens: torch.Tensor | None = None,
+        last: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor, EncoderCache]:
+        """Encode a piece of a stream; for evaluation.
+
+        The pieces may have any sizes, 0 included. Frames come as soon as their chunk
+        is complete, or with the last piece. Joined, they equal the output of
+        :meth:`forward` for the complete utterances.
+
+        Args:
+            xs_pad: The next features, ``(B, T, F)``.
+            cache: From the piece before; None for the first piece. It is not changed.
+            ilens: Number of valid frames, ``(B,)`` integer; None: all. Less than T ends
+                an utterance: its later pieces have 0.
+            last: Whether all utterances end with this piece.
+
+        Returns:
+            hs_pad, ``(B, T', D)``, zero in padding; number of valid frames, ``(B,)``;
+            the cache for the next piece.
+
+        Raises:
+            UserError: If ``decoding_chunk_size`` is full context, the encoder is in
+                training, or an utterance goes on after its end.
+        """
+        return encode_piece(self, xs_pad, cache, ilens, last)
 
     def _longest(self, ilens: torch.Tensor) -> int:
         """Frames of the longest utterance; raises if one is too short."""
@@ -236,17 +296,19 @@ class CIFConformerEncoder(AbsEncoder):
             )
         return int(longest)
 
-    def _relative_positions(self, xs: torch.Tensor) -> torch.Tensor:
-        """Vectors of T - 1 to 1 - T for ``xs (B, T, D)``: ``(1, 2 T - 1, D)``.
+    def relative_positions(self, xs: torch.Tensor, n_before: int = 0) -> torch.Tensor:
+        """Vectors of P + T - 1 to 1 - T for ``xs (B, T, D)``: ``(1, P + 2 T - 1, D)``.
 
-        Uses ESPnet's table, but not its forward, which scales ``xs`` again and keeps
-        the table in 16 bits after a call under autocast.
+        P is ``n_before``, the number of earlier frames that attention sees. Uses
+        ESPnet's table, but not its forward, which scales ``xs`` again and keeps the
+        table in 16 bits after a call under autocast.
         """
         n_frames = xs.size(1)
-        self.positions.extend_pe(xs.new_empty(1, n_frames, 1, dtype=torch.float32))
+        n_keys = n_before + n_frames
+        self.positions.extend_pe(xs.new_empty(1, n_keys, 1, dtype=torch.float32))
         table = self.positions.pe
         middle = table.size(1) // 2
-        vectors = table[:, middle - n_frames + 1 : middle + n_frames]
+        vectors = table[:, middle - n_keys + 1 : middle + n_frames]
         return self.positional_dropout(vectors.to(xs.dtype))
 
     def _load_from_state_dict(
@@ -260,14 +322,3 @@ def _valid(lengths: torch.Tensor, xs: torch.Tensor) -> torch.Tensor:
     """True at the frames of each utterance of ``xs (B, T, …)``, ``(B, 1, T)``."""
     frames = torch.arange(xs.size(1), device=lengths.device)
     return frames[None, None, :] < lengths[:, None, None]
-
-
-def _halve(xs: torch.Tensor) -> torch.Tensor:
-    """The maximum of each pair of frames, ``(B, T, D)`` to ``(B, T // 2, D)``.
-
-    The length of an utterance includes only pairs of two valid frames, so padding has
-    no effect. The original pairs an odd last frame with padding if there is padding,
-    and drops it otherwise.
-    """
-    n_pairs = xs.size(1) // 2
-    return torch.maximum(xs[:, 0 : 2 * n_pairs : 2], xs[:, 1 : 2 * n_pairs : 2])

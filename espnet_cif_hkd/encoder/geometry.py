@@ -6,13 +6,17 @@ at the end, and frame 0 is not centred at 0 seconds.
 """
 
 import logging
+import math
 from typing import Any
 
 import torch
 
 from espnet_cif_hkd.cif.times import FrameTimes
+from espnet_cif_hkd.encoder.chunks import FULL
 from espnet_cif_hkd.encoder.cif_conformer import CIFConformerEncoder
 from espnet_cif_hkd.encoder.frames import Windows, centre_of_first
+from espnet_cif_hkd.encoder.speech_teacher import SpeechTeacherFrontend
+from espnet_cif_hkd.encoder.streaming import chunk_span
 
 # ESPnet's encoders that change the frame rate only in their ``embed``.
 _EMBED_ONLY = {
@@ -54,12 +58,15 @@ def feature_times(frontend: Any, rate: int) -> FrameTimes | None:
     """Times of the feature frames of a frontend.
 
     Args:
-        frontend: A frontend of ESPnet, or None for features from files.
+        frontend: ``speech_teacher``, a frontend of ESPnet, or None for features from
+            files.
         rate: Sampling rate in Hz.
 
     Returns:
         None if the geometry is unknown.
     """
+    if isinstance(frontend, SpeechTeacherFrontend):
+        return frontend.times
     stft = getattr(frontend, "stft", None)  # frontend: default
     if stft is None:  # frontend: melspec_torch
         stft = getattr(getattr(frontend, "transform", None), "spectrogram", None)
@@ -69,6 +76,56 @@ def feature_times(frontend: Any, rate: int) -> FrameTimes | None:
     if type(frontend).__name__ == "SlidingWindow":
         return FrameTimes(frontend.win_length / 2 / rate, frontend.hop_length / rate)
     return None
+
+
+def feature_rate(frontend: Any) -> int | None:
+    """Sampling rate in Hz of the audio that a frontend reads; None if unknown."""
+    if isinstance(frontend, SpeechTeacherFrontend):
+        return frontend.rate
+    mel = getattr(getattr(frontend, "logmel", None), "mel_options", {})
+    rate: int | None = mel.get("sr")
+    return rate
+
+
+def _half_window(frontend: Any, rate: int) -> float:
+    """Seconds after the centre of a feature frame that it still sees."""
+    stft = getattr(frontend, "stft", None)
+    stft = stft or getattr(getattr(frontend, "transform", None), "spectrogram", None)
+    return (frontend if stft is None else stft).win_length / 2 / rate
+
+
+def algorithmic_latency(
+    model: Any, rate: int, chunk_size: int | None = None
+) -> float | None:
+    """Latency of a streaming encoder without the time of computation.
+
+    It is the time from the centre of the first frame of a chunk to the last sample that
+    the chunk needs: the largest latency of a frame. Frame n of the chunk has n frames
+    less. The look-ahead of the input layer and of the frontend's window is included.
+    A centred frontend also mirrors the samples at the end of the audio.
+
+    Args:
+        model: An ESPnet ASR model.
+        rate: Sampling rate of the audio in Hz.
+        chunk_size: Frames of a chunk; None: the encoder's ``decoding_chunk_size``.
+
+    Returns:
+        Seconds; infinite with full context; None if the encoder is another one than
+        ``cif_conformer`` or the geometry of a part is unknown.
+    """
+    encoder = model.encoder
+    times = known_frame_times(model, rate)
+    if times is None or not isinstance(encoder, CIFConformerEncoder):
+        return None
+    size = encoder.decoding_chunk_size if chunk_size is None else chunk_size
+    # A foundation model as frontend reads the complete audio first.
+    if size == FULL or isinstance(model.frontend, SpeechTeacherFrontend):
+        return math.inf
+    features = feature_times(model.frontend, rate)
+    assert features is not None
+    _, needed = chunk_span(encoder, size)
+    last = features.offset + (needed - 1) * features.stride
+    return last + _half_window(model.frontend, rate) - times.offset
 
 
 def known_frame_times(

@@ -59,6 +59,16 @@ def check_count(name: str, value: object) -> None:
         raise UserError(f"encoder_conf: {name} {value!r} must be an integer >= 1")
 
 
+def check_flag(name: str, value: object) -> None:
+    """Accept true and false.
+
+    Raises:
+        UserError: For other values, such as text.
+    """
+    if type(value) is not bool:
+        raise UserError(f"encoder_conf: {name} {value!r} must be true or false")
+
+
 def check_pooling(pooling_layers: Sequence[int], num_blocks: int) -> tuple[int, ...]:
     """Return the numbers of the blocks after which frames are pooled.
 

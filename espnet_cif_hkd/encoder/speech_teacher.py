@@ -4,13 +4,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from espnet2.asr.frontend.abs_frontend import AbsFrontend
 from torch import Tensor
 
 from espnet_cif_hkd.cif.times import FrameTimes
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.io.device import on_device
 from espnet_cif_hkd.plugin.compat import TooShortUttError
 from espnet_cif_hkd.teachers.speech.base import Recording, SpeechTeacher
 from espnet_cif_hkd.teachers.speech.registry import (
@@ -139,6 +139,17 @@ class SpeechTeacherFrontend(AbsFrontend):  # type: ignore[misc]
             raise self._absent
         return self._found
 
+    @property
+    def fewest_samples(self) -> int:
+        """Fewest samples with a feature frame, or one frame of the model less."""
+        first = self.teacher.shortest + (self.pool - 1) * self.teacher.times.stride
+        return max(1, int(first * self.rate))
+
+    def count(self, n_samples: int) -> int:
+        """Return the number of feature frames of a recording, or one more or less."""
+        silence = np.broadcast_to(np.float32(0), (n_samples,))
+        return self.teacher.n_rows(Recording(silence, self.rate)) // self.pool
+
     def check(self) -> None:
         """Open the store if it exists, else the model.
 
@@ -152,7 +163,7 @@ class SpeechTeacherFrontend(AbsFrontend):  # type: ignore[misc]
 
     def _keep_weights(self, teacher: SpeechTeacher) -> None:
         """Make the model a part of the state dict."""
-        model = teacher.open()
+        model, _ = teacher.open(), teacher.times  # files may vanish later
         text = teacher.architecture().encode()
         # Floats, because ESPnet averages the entries of checkpoints.
         self.architecture = torch.tensor(list(text), dtype=torch.float32)
@@ -208,7 +219,6 @@ class SpeechTeacherFrontend(AbsFrontend):  # type: ignore[misc]
                 f"frontend: speech_teacher needs one channel, not samples of shape "
                 f"{tuple(input.shape)}; run stage 3 with --channel mean"
             )
-        self._check_lengths(input_lengths)
         recordings = self._recordings(input, input_lengths)
         with torch.autocast(input.device.type, enabled=False):
             frames = [self._pooled(one) for one in self._features(recordings, input)]
@@ -219,19 +229,8 @@ class SpeechTeacherFrontend(AbsFrontend):  # type: ignore[misc]
         feats = torch.nn.utils.rnn.pad_sequence(frames, batch_first=True)
         return feats.to(input.dtype), torch.tensor(sizes, device=input.device)
 
-    def _check_lengths(self, lengths: Tensor) -> None:
-        shortest = int(lengths.min())
-        if shortest < self._fewest_samples:
-            raise self._too_short(shortest)
-
-    @property
-    def _fewest_samples(self) -> int:
-        """Fewest samples with a feature frame, or a few less."""
-        times = (self._stored or self.teacher).times
-        return int(times.stride * self.rate * (self.pool - 1 / 2))
-
     def _too_short(self, n_samples: int) -> Exception:
-        needed = round(self.times.stride * self.rate)
+        needed = self.fewest_samples
         error: Exception = TooShortUttError(
             f"has {n_samples} samples and is too short for a frame of the speech "
             f"teacher (it needs about {needed}), return empty results",
@@ -271,6 +270,9 @@ class SpeechTeacherFrontend(AbsFrontend):  # type: ignore[misc]
                 )
             if self.speech_model is not None:  # a copy of this frontend has its own
                 self.teacher.use(self.speech_model)
+            shortest = min(len(recordings[n].samples) for n in missing)
+            if shortest < self.teacher.shortest * self.rate:
+                raise self._too_short(shortest)
             computed = self.teacher.features(
                 [recordings[n] for n in missing], like.device
             )

@@ -14,10 +14,12 @@ from espnet_cif_hkd.inference.speech import Samples, checked_samples
 from espnet_cif_hkd.plugin import register
 from espnet_cif_hkd.plugin.compat import Hypothesis, TooShortUttError
 from espnet_cif_hkd.search.greedy import GreedyHypothesis, greedy_search
+from espnet_cif_hkd.search.transducer_greedy import transducer_greedy_search
 
 # ESPnet's class reads a configuration that names our classes.
 register()
 
+from espnet2.asr.decoder.transducer_decoder import TransducerDecoder  # noqa: E402
 from espnet2.bin.asr_inference import Speech2Text as ESPnetSpeech2Text  # noqa: E402
 
 # Options that a greedy search implies; ESPnet's first two defaults differ.
@@ -43,15 +45,17 @@ class Speech2Text(ESPnetSpeech2Text):
 
     Args:
         args: ESPnet's arguments.
-        greedy: Use :func:`greedy_search` instead of ESPnet's beam search. The text is
-            that of ``beam_size=1, ctc_weight=0.0`` (set automatically), several times
-            faster. A list of utterances is searched as one batch. The encoder
+        greedy: Use :func:`greedy_search` or, for a transducer,
+            :func:`transducer_greedy_search` instead of ESPnet's beam search. The text
+            is that of ``beam_size=1, ctc_weight=0.0`` (set automatically), several
+            times faster. A list of utterances is searched as one batch. The encoder
             ``cif_conformer`` also encodes it as one batch; ESPnet's encoders, whose
             output depends on padding, encode one utterance at a time.
         kwargs: ESPnet's arguments.
 
     Raises:
-        UserError: If an option contradicts ``greedy``, or the decoder is not ``cif``.
+        UserError: If an option contradicts ``greedy``, or the decoder is neither
+            ``cif`` nor ``transducer``.
 
     Example:
         >>> speech2text = Speech2Text("exp/asr_x/config.yaml", "exp/asr_x/9epoch.pth")
@@ -67,10 +71,11 @@ class Speech2Text(ESPnetSpeech2Text):
         self._set_greedy(greedy)
 
     def _set_greedy(self, greedy: bool) -> None:
-        if greedy and not isinstance(self.asr_model.decoder, CIFDecoder):
+        decoder = self.asr_model.decoder
+        if greedy and not isinstance(decoder, CIFDecoder | TransducerDecoder):
             raise UserError(
-                "greedy needs a model with 'decoder: cif', got "
-                f"{type(self.asr_model.decoder).__name__}; use beam_size=1"
+                "greedy needs a model with 'decoder: cif' or 'decoder: transducer', "
+                f"got {type(decoder).__name__}; use beam_size=1"
             )
         self.greedy = greedy
 
@@ -81,8 +86,9 @@ class Speech2Text(ESPnetSpeech2Text):
             speech: Samples ``(S,)`` at the sampling rate of the training data, float in
                 [-1, 1] or int16. Several channels ``(S, C)`` only for a model whose
                 frontend combines channels; features ``(T, F)`` for a model without
-                frontend. A list of these is decoded as one batch with ``greedy`` and
-                with ESPnet 202611, otherwise one after the other.
+                frontend. A list of these is decoded as one batch with ``greedy`` and,
+                except for a transducer, with ESPnet 202611, otherwise one after the
+                other.
 
         Returns:
             The n best ``(text, tokens, token_ids, hypothesis)``, best first; for a list
@@ -118,6 +124,7 @@ class Speech2Text(ESPnetSpeech2Text):
     def _decode_list(self, speech: list[torch.Tensor]) -> Any:
         in_batches = self.greedy or (
             hasattr(ESPnetSpeech2Text, "batch_decode")
+            and not self.asr_model.use_transducer_decoder
             and all(one.dim() == 1 for one in speech)
         )
         if in_batches and speech and all(map(len, speech)):
@@ -148,18 +155,22 @@ class Speech2Text(ESPnetSpeech2Text):
                 hs[:n]
                 for hs, n in zip(hs_pad, hlens.clamp(min=0).tolist(), strict=True)
             ]
-        found = greedy_search(
-            self.asr_model.decoder,
-            torch.nn.utils.rnn.pad_sequence(frames, batch_first=True),
-            torch.tensor([len(hs) for hs in frames]),
-            self.maxlenratio,
-        )
+        hs_pad = torch.nn.utils.rnn.pad_sequence(frames, batch_first=True)
+        hlens = torch.tensor([len(hs) for hs in frames])
+        model = self.asr_model
+        if model.use_transducer_decoder:
+            found = transducer_greedy_search(
+                model.decoder, model.joint_network, hs_pad, hlens
+            )
+        else:
+            found = greedy_search(model.decoder, hs_pad, hlens, self.maxlenratio)
         return [[self._result(one)] for one in found]
 
     def _result(
         self, found: GreedyHypothesis
     ) -> tuple[str | None, list[str], list[int], Any]:
-        token_ids = [token for token in found.yseq[1:-1].tolist() if token != 0]
+        end = None if self.asr_model.use_transducer_decoder else -1
+        token_ids = [token for token in found.yseq[1:end].tolist() if token != 0]
         tokens = self.converter.ids2tokens(token_ids)
         text = None if self.tokenizer is None else self.tokenizer.tokens2text(tokens)
         hypothesis = Hypothesis(

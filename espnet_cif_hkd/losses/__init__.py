@@ -1,6 +1,8 @@
 """Losses of distillation and of the decoder. This package needs torch only."""
 
 from espnet_cif_hkd.losses.contrastive import contrastive_loss
+from espnet_cif_hkd.losses.frames import frame_loss
 from espnet_cif_hkd.losses.regression import regression_loss
+from espnet_cif_hkd.losses.rnnt import rnnt_loss
 
-__all__ = ["contrastive_loss", "regression_loss"]
+__all__ = ["contrastive_loss", "frame_loss", "regression_loss", "rnnt_loss"]

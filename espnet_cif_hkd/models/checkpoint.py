@@ -1,9 +1,11 @@
 """Checks of a checkpoint before its parameters are loaded."""
 
+import copy
 import hashlib
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -104,3 +106,38 @@ def check_state_dict(
             f"{len(token_list)} tokens of this configuration; use the config.yaml next "
             "to the checkpoint, or train a new model under another --asr_tag"
         )
+
+
+def load_checked(
+    load: Callable[..., Any],
+    model: Any,
+    state_dict: dict[str, Any],
+    *,
+    strict: bool,
+    assign: bool,
+) -> Any:
+    """Load parameters after :func:`check_state_dict`.
+
+    ESPnet loads with ``strict=False`` at inference, so a missing key would leave random
+    weights. Only parameters of criteria may be missing.
+
+    Args:
+        load: ``load_state_dict`` of the base class of ``model``.
+        model: The model, with the buffers :data:`VERSION_KEY` and
+            ``token_list_digest``.
+        state_dict: The parameters.
+        strict, assign: As in torch.
+
+    Raises:
+        UserError: If keys are missing or the token list is another one.
+    """
+    check_state_dict(state_dict, model.state_dict(), model.token_list)
+    warn_of_other_version(state_dict)
+    # The next checkpoint records the version that trained last. copy() keeps the
+    # attribute with module versions that torch adds to the mapping.
+    state_dict = copy.copy(state_dict)
+    state_dict[VERSION_KEY] = version_tensor()
+    result = load(state_dict, strict=strict, assign=assign)
+    if result.unexpected_keys and not strict:
+        logging.info("not needed and not loaded: %s", result.unexpected_keys)
+    return result

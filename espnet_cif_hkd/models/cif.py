@@ -1,7 +1,5 @@
 """The CIF recogniser as an ESPnet model: encoder, CTC, CIF decoder, distillation."""
 
-import copy
-import logging
 import math
 from typing import Any
 
@@ -25,13 +23,13 @@ from espnet_cif_hkd.losses.ctc_guide import ctc_guide_loss, ctc_spikes
 from espnet_cif_hkd.losses.token import score_tokens, shift_targets
 from espnet_cif_hkd.models.checkpoint import (
     VERSION_KEY,
-    check_state_dict,
+    load_checked,
     token_list_digest,
     version_tensor,
-    warn_of_other_version,
 )
 from espnet_cif_hkd.models.distilling import DistillingMixin
-from espnet_cif_hkd.plugin.compat import TooShortUttError
+from espnet_cif_hkd.models.short_audio import refuse_short_audio
+from espnet_cif_hkd.models.streaming import report_streaming
 
 
 class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
@@ -63,6 +61,10 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         criterion_conf: Options of the criterion; ignored without one.
         criteria: Several criteria: a mapping from names of your choice to ``type``, the
             name of a criterion, and its options. A loss is logged as ``NAME.loss``.
+        encoder_lr_factor: Factor of the encoder's learning rate, for a pre-trained
+            encoder.
+        freeze_encoder_updates: Number of updates for which the encoder is frozen, with
+            its dropout and its batch statistics.
         ignore_id: Token id that pads transcripts.
         lsm_weight: Label smoothing of the decoder's cross-entropy.
         report_cer: Whether validation computes character error rates.
@@ -104,6 +106,8 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         criterion: str | None = None,
         criterion_conf: dict[str, Any] | None = None,
         criteria: dict[str, Any] | None = None,
+        encoder_lr_factor: float = 1.0,
+        freeze_encoder_updates: int = 0,
         ignore_id: int = -1,
         lsm_weight: float = 0.1,
         report_cer: bool = True,
@@ -156,6 +160,7 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
             autocast_frontend=autocast_frontend,
             extract_feats_in_collect_stats=extract_feats_in_collect_stats,
         )
+        report_streaming(self)
         self.decoder.sos, self.decoder.eos = self.sos, self.eos
         self.quantity_weight = quantity_weight
         self.lsm_weight = lsm_weight
@@ -165,11 +170,12 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         self.register_buffer(VERSION_KEY, version_tensor())
 
         size = self.decoder.output_layer.in_features
-        sizes = dict.fromkeys(MODEL_TAPS["cif"], size)
+        sizes = dict.fromkeys(MODEL_TAPS["cif"] - {"speech"}, size)
         sizes["logits"] = vocab_size
         self.add_criteria("cif", sizes, criterion, criterion_conf, criteria)
         if self.ctc_guide.is_scheduled:
             self.count_updates()
+        self.start_encoder(encoder_lr_factor, freeze_encoder_updates)
 
     def forward(
         self,
@@ -243,6 +249,8 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
                 hlens=hlens,
                 ys_pad=text,
                 ys_pad_lens=text_lengths,
+                speech=speech,
+                speech_lengths=speech_lengths,
                 fired=output.cif,
                 logits=output.logits,
                 states={
@@ -295,17 +303,9 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
 
         Raises:
             TooShortUttError: Also if there are fewer samples than half a window of the
-                frontend. ESPnet's model raises another error there, which
-                ``asr_inference`` does not turn into an empty hypothesis.
+                frontend.
         """
-        n_fft = getattr(getattr(self.frontend, "stft", None), "n_fft", 0)
-        if speech.dim() == 2 and speech.size(1) <= n_fft // 2:
-            raise TooShortUttError(
-                f"has {speech.size(1)} samples and is too short for the frontend (it "
-                f"needs more than {n_fft // 2}), return empty results",
-                speech.size(1),
-                n_fft // 2,
-            )
+        refuse_short_audio(self.frontend, speech)
         return super().encode(speech, speech_lengths)  # type: ignore[no-any-return]
 
     @torch.no_grad()
@@ -353,19 +353,9 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
     ) -> Any:
         """Load parameters; those of inference are required even with ``strict=False``.
 
-        ESPnet loads with ``strict=False`` at inference, so a missing key would leave
-        random weights. Only parameters of criteria may be missing.
-
         Raises:
             UserError: If keys are missing or the token list is another one.
         """
-        check_state_dict(state_dict, self.state_dict(), self.token_list)
-        warn_of_other_version(state_dict)
-        # The next checkpoint records the version that trained last. copy() keeps the
-        # attribute with module versions that torch adds to the mapping.
-        state_dict = copy.copy(state_dict)
-        state_dict[VERSION_KEY] = version_tensor()
-        result = super().load_state_dict(state_dict, strict=strict, assign=assign)
-        if result.unexpected_keys and not strict:
-            logging.info("not needed and not loaded: %s", result.unexpected_keys)
-        return result
+        return load_checked(
+            super().load_state_dict, self, state_dict, strict=strict, assign=assign
+        )

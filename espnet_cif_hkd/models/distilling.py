@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,8 +14,9 @@ from espnet_cif_hkd.distill.criterion import AbsDistillCriterion, check_signatur
 from espnet_cif_hkd.distill.gradient_share import GradientShares
 from espnet_cif_hkd.distill.schedule import CommonOptions, UpdateCount, count_updates
 from espnet_cif_hkd.distill.taps import Student, Taps, layers_of, require_taps
-from espnet_cif_hkd.encoder.geometry import known_frame_times
+from espnet_cif_hkd.encoder.geometry import feature_rate, known_frame_times
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.models.encoder_start import EncoderStart
 from espnet_cif_hkd.models.layer_taps import (
     LayerOutputs,
     layer_count,
@@ -43,6 +44,8 @@ class DistillingMixin:
     token_list: list[str]
     encoder: Any
     frontend: Any
+    specaug: Any
+    _encoder_start: EncoderStart | None = None
 
     def add_criteria(
         self,
@@ -68,7 +71,15 @@ class DistillingMixin:
         count = layer_count(self.encoder)
         width = self.encoder.output_size() if count else 0
         layers = {f"layer:{n}": width for n in range(1, count + 1)}
-        student = Student(model, tuple(self.token_list), {**sizes, **layers})
+        audio = {} if self.frontend is None else {"speech": 1}
+        student = Student(
+            model,
+            tuple(self.token_list),
+            {**sizes, **layers, **audio},
+            timing=self._frame_times(range(1, count + 1)),
+            rate=feature_rate(self.frontend),
+            time_warp=bool(getattr(self.specaug, "apply_time_warp", False)),
+        )
         self.criterion = None
         self.criteria = torch.nn.ModuleDict()
         for item in configured(
@@ -93,6 +104,29 @@ class DistillingMixin:
         if self.schedule is None:
             self.schedule = UpdateCount()
         count_updates(self, self.schedule)  # type: ignore[arg-type]
+
+    def start_encoder(self, lr_factor: float, freeze_updates: int) -> None:
+        """Set the options of :class:`EncoderStart`; called by the constructor."""
+        start = EncoderStart(self.encoder, lr_factor, freeze_updates)
+        self._encoder_start = start if start.needed else None
+
+    def begin_training(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        """Prepare a training; our trainer calls it before the first epoch."""
+        if self._encoder_start is not None:
+            self._encoder_start.attach(optimizers)
+
+    def encode(self, speech: Tensor, speech_lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Run frontend and encoder as ESPnet does; the encoder may be frozen."""
+        encode = super().encode  # type: ignore[misc]
+        if self._encoder_start is None or not self.training:
+            return encode(speech, speech_lengths)
+        with self._encoder_start.forward() as frozen:
+            frames, lengths = encode(speech, speech_lengths)
+        if frozen and isinstance(frames, tuple):  # with intermediate outputs
+            frames = (self._encoder_start.connected(frames[0]), *frames[1:])
+        elif frozen:
+            frames = self._encoder_start.connected(frames)
+        return frames, lengths
 
     def _named_criteria(self) -> list[tuple[str, AbsDistillCriterion]]:
         """Return all criteria with the prefixes of their log names."""
@@ -133,9 +167,11 @@ class DistillingMixin:
             given: Other fields of :class:`Taps`; ``states`` may have unwanted entries.
         """
         states = given.pop("states", {})
-        for name in ("fired", "logits"):
+        for name in ("fired", "logits", "speech"):
             if name not in wanted:
                 given.pop(name, None)
+        if "speech" not in wanted:
+            given.pop("speech_lengths", None)
         return Taps(
             layers=outputs.layers,
             layer_lens=outputs.lengths,
@@ -147,10 +183,10 @@ class DistillingMixin:
 
     def _frame_times(self, layers: Iterable[int]) -> dict[str, FrameTimes]:
         """Times of the frames of ``hs_pad`` and of encoder layers, where known."""
-        mel = getattr(getattr(self.frontend, "logmel", None), "mel_options", {})
+        rate = feature_rate(self.frontend)
         places = {"hs_pad": None, **{f"layer:{n}": n for n in layers}}
         found = {
-            tap: known_frame_times(self, mel["sr"], layer) if "sr" in mel else None
+            tap: known_frame_times(self, rate, layer) if rate else None
             for tap, layer in places.items()
         }
         return {tap: times for tap, times in found.items() if times is not None}
@@ -165,10 +201,11 @@ class DistillingMixin:
             stats: Statistics of the model. A criterion of ``criteria`` adds
                 ``NAME.loss``.
             taps: Taps of this step.
-            divisor: Divisor of sums over target tokens.
+            divisor: Divisor of sums over target tokens; None if there are none.
 
         Raises:
-            UserError: A criterion logs a name that the model logs.
+            UserError: A criterion logs a name that the model logs, or it has a loss
+                over tokens and the model has none.
         """
         for name, share in self._shares.items() if self.training else ():
             _enter(stats, name, share)
@@ -189,6 +226,11 @@ class DistillingMixin:
             output = criterion(read)
             for name, loss_sum in output.losses.items():
                 frames = output.frames.get(name)
+                if frames is None and divisor is None:
+                    raise UserError(
+                        f"the loss {prefix}{name} is a sum over target tokens, but "
+                        "this model has none; set DistillOutput.frames for it"
+                    )
                 if frames is None:
                     term = loss_sum / divisor
                 else:

@@ -22,6 +22,7 @@ from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.distill.taps import Taps
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.models.distilling import DistillingMixin
+from espnet_cif_hkd.models.streaming import report_streaming
 
 LOSS_NORMALIZERS = ("espnet", "token")
 
@@ -65,6 +66,10 @@ class HybridASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         criterion_conf: Options of the criterion; ignored without one.
         criteria: Several criteria: a mapping from names of your choice to ``type``, the
             name of a criterion, and its options. A loss is logged as ``NAME.loss``.
+        encoder_lr_factor: Factor of the encoder's learning rate, for a pre-trained
+            encoder.
+        freeze_encoder_updates: Number of updates for which the encoder is frozen, with
+            its dropout and its batch statistics.
         ignore_id: Token id that pads transcripts.
         lsm_weight: Label smoothing of the attention loss.
         length_normalized_loss: As in ESPnet; ``loss_normalizer: token`` ignores it.
@@ -103,6 +108,8 @@ class HybridASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         criterion: str | None = None,
         criterion_conf: dict[str, Any] | None = None,
         criteria: dict[str, Any] | None = None,
+        encoder_lr_factor: float = 1.0,
+        freeze_encoder_updates: int = 0,
         ignore_id: int = -1,
         lsm_weight: float = 0.0,
         length_normalized_loss: bool = False,
@@ -155,6 +162,7 @@ class HybridASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
             autocast_frontend=autocast_frontend,
             extract_feats_in_collect_stats=extract_feats_in_collect_stats,
         )
+        report_streaming(self)
         self.per_token = per_token
         self.length_normalized_loss = length_normalized_loss
         self._step: _Step | None = None
@@ -169,6 +177,7 @@ class HybridASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
                 for name in ("states:output", "states:transformer"):
                     sizes[name] = output_layer.in_features
         self.add_criteria("hybrid", sizes, criterion, criterion_conf, criteria)
+        self.start_encoder(encoder_lr_factor, freeze_encoder_updates)
 
     def forward(
         self,
@@ -215,6 +224,8 @@ class HybridASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
                 hlens=hlens,
                 ys_pad=text,
                 ys_pad_lens=text_lengths,
+                speech=speech,
+                speech_lengths=speech_lengths,
                 logits=step.logits,
                 states=step.states,
             )

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.processes import PARENT_VARIABLE, die_with_parent
+from espnet_cif_hkd.plugin.preflight import TRAINING_MODULE, check_command
 from espnet_cif_hkd.plugin.registration import register_on_import
 from espnet_cif_hkd.plugin.user_modules import add_user_modules
 
@@ -122,6 +123,8 @@ def _run_module(name: str, arguments: list[str]) -> None:
         code = loader.get_code(spec.name)
     if code is None:
         _stop(f"No code object available for {spec.name}")
+    if spec.name == TRAINING_MODULE:
+        check_command(arguments)
     # As multiprocessing does, a `*.__main__` is not run again in children.
     again = None if spec.name.endswith(".__main__") else f"module {spec.name}"
     sys.argv = [spec.origin or name, *arguments]

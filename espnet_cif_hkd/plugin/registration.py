@@ -22,6 +22,12 @@ LM_MODULE = "espnet2.tasks.lm"
 # Table of classes in TASK_MODULE -> name in YAML -> (module, class). ESPnet looks
 # names up in lower case.
 REGISTERED: dict[str, dict[str, tuple[str, str]]] = {
+    "frontend_choices": {
+        "speech_teacher": (
+            "espnet_cif_hkd.encoder.speech_teacher",
+            "SpeechTeacherFrontend",
+        )
+    },
     "encoder_choices": {
         "cif_conformer": (
             "espnet_cif_hkd.encoder.cif_conformer",
@@ -32,6 +38,8 @@ REGISTERED: dict[str, dict[str, tuple[str, str]]] = {
     "model_choices": {
         "cif": ("espnet_cif_hkd.models.cif", "CIFASRModel"),
         "hybrid": ("espnet_cif_hkd.models.hybrid", "HybridASRModel"),
+        "pretrain": ("espnet_cif_hkd.models.pretrain", "PretrainModel"),
+        "transducer": ("espnet_cif_hkd.models.transducer", "TransducerASRModel"),
     },
 }
 

@@ -36,7 +36,10 @@ class SafeTrainer(Trainer):  # type: ignore[misc]
 
     @classmethod
     def run(cls, **arguments: Any) -> None:
-        """Train; replace an incomplete checkpoint first."""
+        """Train; replace an incomplete checkpoint and prepare our models first."""
+        begin = getattr(arguments["model"], "begin_training", None)
+        if begin is not None:
+            begin(arguments["optimizers"])
         options = arguments["trainer_options"]
         folder = Path(options.output_dir)
         if options.resume and _is_first_rank():

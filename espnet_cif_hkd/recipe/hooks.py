@@ -5,6 +5,7 @@ models, criteria and teachers.
 """
 
 import argparse
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from espnet_cif_hkd.io.log import log
 from espnet_cif_hkd.recipe.commands import logged_to
 from espnet_cif_hkd.recipe.context import Run
 
+_MOST_WORKERS = 8  # each has its own copy of a speech teacher
+
 
 def dump_teacher(run: Run, args: argparse.Namespace) -> None:
-    """Store the targets of all training texts, if a criterion uses a store.
+    """Store the targets of all training data for the teachers that use a store.
 
     Targets that are already in the store are kept, so an interrupted dump continues.
 
@@ -28,6 +31,7 @@ def dump_teacher(run: Run, args: argparse.Namespace) -> None:
     """
     from espnet_cif_hkd.distill.filling import fill_stores, stores
 
+    _dump_speech_teachers(run, args)
     folders = [folder for _, folder in stores(args.model_conf or {})]
     if not folders:
         return
@@ -46,12 +50,32 @@ def dump_teacher(run: Run, args: argparse.Namespace) -> None:
         fill_stores(vars(args), options.asr_config, tokens, texts)
 
 
+def _dump_speech_teachers(run: Run, args: argparse.Namespace) -> None:
+    """Store the features of all training and validation audio."""
+    from espnet_cif_hkd.distill.speech_filling import fill_speech_stores, speech_stores
+
+    stores = [store for store in speech_stores(vars(args)) if store.folder]
+    if not stores:
+        return
+    options, paths = run.options, run.paths
+    folders = ", ".join(str(store.folder) for store in stores)
+    log(f"storing the speech teacher's features in {folders}")
+    cpus = len(os.sched_getaffinity(0))
+    workers = 1 if options.ngpu else max(1, min(options.nj, cpus, _MOST_WORKERS))
+    with logged_to(paths.asr_exp / "dump_speech_teacher.log", "speech teacher"):
+        fill_speech_stores(
+            stores,
+            [paths.train_dir, paths.data_feats / options.valid_set],
+            num_workers=workers,
+        )
+
+
 def teacher_inputs(run: Run, args: argparse.Namespace) -> list[Path]:
     """Return the files of teachers and stores of a training, for its fingerprint.
 
     Args:
         run: the run.
-        args: arguments of the training; only ``model_conf`` is used.
+        args: ``frontend``, ``frontend_conf`` and ``model_conf`` of the training.
 
     Returns:
         Folders of teachers on this machine and headers of stores; nothing for a teacher
@@ -59,13 +83,18 @@ def teacher_inputs(run: Run, args: argparse.Namespace) -> list[Path]:
     """
     conf = args.model_conf or {}
     found: list[Path] = []
-    for criterion in (
+    criteria = [
+        args.frontend_conf if args.frontend == "speech_teacher" else None,
         conf.get("criterion_conf"),
         *(conf.get("criteria") or {}).values(),
-    ):
+    ]
+    for criterion in list(criteria):  # some have several teachers
+        several = criterion.get("teachers") if isinstance(criterion, dict) else None
+        criteria += several.values() if isinstance(several, dict) else []
+    for criterion in criteria:
         if not isinstance(criterion, dict) or not criterion.get("teacher"):
             continue
-        from espnet_cif_hkd.teachers.text.plm import resolve_teacher
+        from espnet_cif_hkd.teachers.source import resolve_teacher
 
         if criterion.get("teacher_store"):
             found.append(Path(str(criterion["teacher_store"])) / "header.json")
@@ -73,6 +102,13 @@ def teacher_inputs(run: Run, args: argparse.Namespace) -> list[Path]:
             place = Path(resolve_teacher(str(criterion["teacher"])))
             found += [place] if place.is_dir() else []
     return found
+
+
+def teacher_folder(name: str, revision: str | None) -> Path | None:
+    """Return the folder of a teacher on this machine; None if there is none."""
+    from espnet_cif_hkd.teachers.source import local_folder
+
+    return local_folder(name, revision)
 
 
 def trained_by(checkpoint: Path) -> str | None:

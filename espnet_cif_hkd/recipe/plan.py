@@ -12,7 +12,7 @@ from espnet_cif_hkd.io.tables import read_lines
 from espnet_cif_hkd.recipe import hooks as store
 from espnet_cif_hkd.recipe.checks import config as config_check
 from espnet_cif_hkd.recipe.checks import preflight, stamps
-from espnet_cif_hkd.recipe.checks.criteria import check_criteria
+from espnet_cif_hkd.recipe.checks.criteria import check_criteria, check_frontend
 from espnet_cif_hkd.recipe.context import Run
 from espnet_cif_hkd.recipe.options import LAST_STAGE, Options
 from espnet_cif_hkd.recipe.share import pack, upload
@@ -166,6 +166,7 @@ class Checks:
             self.config_checked = True
             self.args = config_check.check_config(self.run)
             if self.args is not None:
+                check_frontend(self.args)
                 check_criteria(self.run, self.args, None)
 
     def data(self) -> None:

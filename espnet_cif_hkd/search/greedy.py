@@ -20,7 +20,8 @@ class GreedyHypothesis:
     """The tokens with the highest probability at each step.
 
     Attributes:
-        yseq: Tokens, ``<sos>`` first and ``<eos>`` last, ``(U + 2,)`` int64 on the CPU.
+        yseq: Tokens, ``(U + 2,)`` int64 on the CPU: ``<sos>`` first and ``<eos>`` last.
+            Of a transducer ``(U + 1,)``: the blank first.
         score: Sum of the log-probabilities of the tokens and of ``<eos>``.
     """
 

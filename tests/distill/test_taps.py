@@ -30,7 +30,8 @@ def test_only_what_is_wanted_is_exposed(host):
     assert torch.equal(taps.ys_pad_lens + 1, taps.token_lens)
     assert not taps.layers and not taps.states and set(taps.timing) <= {"hs_pad"}
     assert taps.fired is None and taps.logits is None
-    for tap in sorted(MODEL_TAPS[host] - {"hs_pad"}):
+    assert taps.speech is None and taps.speech_lengths is None
+    for tap in sorted(MODEL_TAPS[host] - {"hs_pad", "speech"}):
         model, taps = tapped(tap, **changes)
         found = {f"states:{name}": value for name, value in taps.states.items()}
         found |= {"logits": taps.logits}
@@ -46,7 +47,7 @@ def test_the_taps_of_a_model_are_those_that_checks_know():
         model, _ = tapped(**changes)
         sizes = model.criterion.student.sizes
         known = {tap for tap in sizes if not tap.startswith("layer:")}
-        assert known == MODEL_TAPS[model.criterion.student.model]
+        assert known | {"speech"} == MODEL_TAPS[model.criterion.student.model]
         assert sizes["logits"] == len(TOKENS)
 
 
@@ -78,10 +79,11 @@ def test_layers_of_espnets_encoders(encoder):
     assert reached.any()
 
 
-def test_layers_of_cif_conformer_have_their_own_lengths():
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_layers_of_cif_conformer_have_their_own_lengths(chunk_size):
     """Layer 1 is pooled afterwards: its frames are at twice the rate."""
     conf = dict(CIF_CONFORMER["encoder_conf"], num_blocks=3, pooling_layers=[1, 2])
-    conf.update(dropout_rate=0.0, attention_dropout_rate=0.0)
+    conf.update(dropout_rate=0.0, attention_dropout_rate=0.0, chunk_size=chunk_size)
     changes = {"encoder": "cif_conformer", "encoder_conf": conf}
     model, taps = tapped("layer:1", "layer:2", "layer:3", **changes)
     batch = tiny_batch()
@@ -135,8 +137,13 @@ def test_frames_have_their_times(encoder, input_layer, expected):
     ).train()
     lengths = torch.tensor([8000, 6000])
     text = torch.tensor([[3, 4], [5, -1]])
-    model(torch.randn(2, 8000), lengths, text, torch.tensor([2, 1]))
+    speech = torch.randn(2, 8000)
+    model(speech, lengths, text, torch.tensor([2, 1]))
     timing = model.criterion.got.timing
+    # The same times are known when a criterion is built.
+    student = model.criterion.student
+    assert timing.items() <= student.timing.items() and student.rate == 8000
+    assert student.sizes["speech"] == 1
     assert {k: (v.offset * 100, v.stride * 100) for k, v in timing.items()} == {
         name: (pytest.approx(first), pytest.approx(step))
         for name, (first, step) in expected.items()
@@ -186,3 +193,22 @@ def test_valid_rows():
     lengths = torch.tensor([2, 0, 3])
     rows = Taps.valid(lengths, torch.zeros(3, 3, 5))
     assert rows.tolist() == [[True, True, False], [False] * 3, [True] * 3]
+
+
+@pytest.mark.parametrize("host", [{}, HYBRID], ids=["cif", "hybrid"])
+def test_the_audio(host):
+    """As the model received it; a model without a frontend has none."""
+    audio = {
+        "encoder_conf": {**SMALL, "num_blocks": 1, "input_layer": "conv2d"},
+        "frontend": "default",
+        "frontend_conf": {"n_fft": 256, "hop_length": 80, "n_mels": 20, "fs": "8k"},
+        "input_size": None,
+    }
+    given = {"criterion": "recorder", "criterion_conf": {"wants": ["speech"]}}
+    model = tiny_model(**host, **audio, model_conf=given).train()
+    speech, lengths = torch.randn(2, 8000), torch.tensor([8000, 6000])
+    model(speech, lengths, torch.tensor([[3, 4], [5, -1]]), torch.tensor([2, 1]))
+    taps = model.criterion.got
+    assert taps.speech is speech and torch.equal(taps.speech_lengths, lengths)
+    with pytest.raises(UserError, match=r"needs the audio .a frontend, not"):
+        tapped("speech", **host)

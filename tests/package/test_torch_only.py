@@ -13,7 +13,7 @@ PROBE = """
 import importlib, importlib.metadata, json, pkgutil, sys
 import espnet_cif_hkd
 from espnet_cif_hkd.cif import integrate_and_fire
-from espnet_cif_hkd.losses import contrastive_loss, regression_loss
+from espnet_cif_hkd.losses import contrastive_loss, regression_loss, rnnt_loss
 for package in (espnet_cif_hkd.cif, espnet_cif_hkd.losses):
     for info in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
         importlib.import_module(info.name)
@@ -25,9 +25,13 @@ lengths = torch.tensor([3])
 vectors = torch.randn(1, 3, 4)
 contrastive_loss(vectors, vectors, lengths, 0.1, None)
 loss = regression_loss(vectors, vectors, lengths)
+logits = torch.zeros(1, 2, 2, 4, requires_grad=True)
+rnnt = rnnt_loss(logits, lengths[:, None], torch.tensor([2]), torch.tensor([1]))
+rnnt.sum().backward()
 found = importlib.metadata.distributions()
 installed = sorted({one.metadata["Name"].lower() for one in found})
-print(json.dumps([fired.lengths.tolist(), loss.tolist(), installed]))
+paths = round(rnnt.exp().item())
+print(json.dumps([fired.lengths.tolist(), loss.tolist(), paths, installed]))
 """
 
 
@@ -36,8 +40,10 @@ print(json.dumps([fired.lengths.tolist(), loss.tolist(), installed]))
 def test_cif_and_losses_import_and_run(tmp_path, packages):
     folder = packages_with(tmp_path / "packages", packages)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    lengths, loss, installed = run_json(folder, PROBE, tmp_path, environment, None)
-    assert lengths == [2] and loss == [0, 0, 0]
+    lengths, loss, paths, installed = run_json(
+        folder, PROBE, tmp_path, environment, None
+    )
+    assert lengths == [2] and loss == [0, 0, 0] and paths == 32
     absent = {"espnet", "transformers", "soundfile", "pyyaml", "safetensors"}
     assert "torch" in installed and not absent & set(installed)
     assert ("numpy" in installed) is ("numpy" in packages)

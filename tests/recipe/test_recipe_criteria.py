@@ -11,7 +11,7 @@ from tiny_bert import HIDDEN, build_tiny_bert
 
 from espnet_cif_hkd.distill import criterion_choices
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.recipe import options, paths, plan, stock
+from espnet_cif_hkd.recipe import options, paths, plan
 from espnet_cif_hkd.recipe.context import Run
 
 HYBRID = tiny_recipe.ASR_CONFIG + "model: hybrid\n"
@@ -113,26 +113,6 @@ def test_acd_with_a_model_that_fires_nothing(recipe):
     with pytest.raises(UserError, match="criterion hkd needs fired vectors; model: hy"):
         checked(HYBRID, {"criterion": "hkd", "criterion_conf": conf})
     checked(HYBRID, {"criterion": "hkd", "criterion_conf": {**conf, "acoustic": None}})
-
-
-TRANSDUCER = """
-decoder: transducer
-decoder_conf: {hidden_size: 8}
-joint_net_conf: {joint_space_size: 8}
-model_conf: {ctc_weight: 0.0}
-"""
-
-
-@pytest.mark.parametrize("model", ["", "model: hybrid\n"])
-def test_a_transducer_is_refused_by_name(recipe, model):
-    """Its loss is no pip package; ESPnet's own asr.sh may have it."""
-    with pytest.raises(UserError, match="'decoder: transducer' is not in the pip-only"):
-        checked(TRANSDUCER + model)
-    if not model:
-        run = prepared(TRANSDUCER)
-        assert stock.engine_run(run.arguments).stock
-        run.stock = True
-        plan.Checks(run).config()
 
 
 def test_a_class_of_the_users_is_asked_and_fills_its_store(recipe, capfd):

@@ -48,16 +48,24 @@ def test_espnet_builds_the_model(name: str) -> None:
     assert len(weight) == halves
 
 
-def test_the_reference_differs_in_decoder_and_model_only() -> None:
-    ours, reference = load(CONF, "cif"), load(CONF, "att")
+@pytest.mark.parametrize(
+    ("name", "added"), [("att", set()), ("transducer", {"joint_net_conf"})]
+)
+def test_the_references_differ_in_decoder_and_model_only(
+    name: str, added: set[str]
+) -> None:
+    ours, reference = load(CONF, "cif"), load(CONF, name)
     differing = {"decoder", "decoder_conf", "model", "model_conf"}
     assert {key for key in ours if ours[key] != reference.get(key)} == differing
-    assert set(reference) == set(ours)
+    assert set(reference) == set(ours) | added
 
 
-def test_espnet_builds_the_reference() -> None:
-    model = build("att")
-    assert type(model).__module__.startswith("espnet2.")
+@pytest.mark.parametrize(
+    ("name", "package"), [("att", "espnet2."), ("transducer", "espnet_cif_hkd.")]
+)
+def test_espnet_builds_the_references(name: str, package: str) -> None:
+    model = build(name)
+    assert type(model).__module__.startswith(package)
     sizes = [model, build("cif")]
     needed, other = (sum(p.numel() for p in one.parameters()) for one in sizes)
     assert abs(needed / other - 1) < 0.1
@@ -69,3 +77,33 @@ def test_espnet_knows_every_option_of_the_language_model() -> None:
 
 def test_espnet_knows_every_option_of_decoding() -> None:
     four_systems.check_decoding(CONF)
+
+
+STREAMING_ENCODER = {"chunk_size", "left_chunks", "decoding_chunk_size"}
+
+
+def test_the_streaming_model_differs_in_what_streaming_needs() -> None:
+    ours, streaming = load(CONF, "cif"), load(CONF, "cif_streaming")
+    assert streaming.pop("normalize") is None  # run.sh --feats_normalize global_mvn
+    assert ours.pop("normalize") == "utterance_mvn"
+    added = {key: streaming["encoder_conf"].pop(key) for key in STREAMING_ENCODER}
+    assert streaming["decoder_conf"]["predictor_conf"].pop("causal") is True
+    assert streaming == ours
+    assert added["decoding_chunk_size"] in added["chunk_size"]
+    assert 0 in added["chunk_size"], "one model for offline recognition, too"
+
+
+def test_espnet_builds_the_streaming_model_of_640_ms() -> None:
+    from espnet_cif_hkd.encoder.geometry import algorithmic_latency, known_frame_times
+
+    rate = 11025
+    model = build("cif_streaming")
+    assert list(model.state_dict()) == list(build("cif").state_dict())
+    times = known_frame_times(model, rate)
+    assert times is not None
+    chunk = model.encoder.decoding_chunk_size * times.stride
+    assert chunk == pytest.approx(0.64, abs=0.005)
+    latency = algorithmic_latency(model, rate)
+    assert latency is not None and 0.62 < latency < 0.64
+    text = (CONF / "train_asr_cif_streaming.yaml").read_text(encoding="utf-8")
+    assert "at most 0.64 s after a frame" in text

@@ -43,6 +43,25 @@ keep_nbest_models: 1
 num_att_plot: 0
 """
 
+TRANSDUCER_CONFIG = """
+frontend: default
+frontend_conf: {n_fft: 256, hop_length: 80, n_mels: 8}
+encoder: transformer
+encoder_conf: {output_size: 8, attention_heads: 2, linear_units: 8, num_blocks: 1}
+decoder: transducer
+decoder_conf: {hidden_size: 8}
+joint_net_conf: {joint_space_size: 8}
+model: transducer
+model_conf: {ctc_weight: 0.3}
+optim: adam
+batch_type: unsorted
+batch_size: 4
+max_epoch: 1
+num_workers: 0
+keep_nbest_models: 1
+num_att_plot: 0
+"""
+
 LM_CONFIG = """
 lm: seq_rnn
 lm_conf: {unit: 8, nlayers: 1}

@@ -60,8 +60,8 @@ def stored(folder, online, **changes):
 
 def test_stored_equals_online_within_float16(tmp_path, online):
     report = fill(tmp_path / "store", online)
-    assert report.n_sentences == 5 and len(shard_paths(tmp_path / "store")) > 1
-    assert report.n_tokens == sum(len(encode(t)) + 1 for t in set(TEXTS))
+    assert report.n_items == 5 and len(shard_paths(tmp_path / "store")) > 1
+    assert report.n_rows == sum(len(encode(t)) + 1 for t in set(TEXTS))
     got = stored(tmp_path / "store", online).features(SEQUENCES, CPU)
     expected = online.features(SEQUENCES, CPU)
     assert got.dtype == torch.float32
@@ -88,13 +88,13 @@ def test_criterion_with_a_store_opens_no_plm(tmp_path, online, monkeypatch):
 def test_a_second_dump_adds_what_is_missing(tmp_path, online, monkeypatch):
     fill(tmp_path, online, SEQUENCES[:3])
     before = {p: p.read_bytes() for p in shard_paths(tmp_path)}
-    assert fill(tmp_path, online).n_sentences == 2
+    assert fill(tmp_path, online).n_items == 2
     after = {p: p.read_bytes() for p in shard_paths(tmp_path)}
     assert len(after) > len(before) and before.items() <= after.items()
     # A complete store needs no PLM.
     monkeypatch.setattr(teacher, "open_teacher", None)
     other = OnlineTeacher(online.config, CHARS)
-    assert fill(tmp_path, other).n_sentences == 0
+    assert fill(tmp_path, other).n_items == 0
     stored(tmp_path, online).features(SEQUENCES, CPU)
 
 
@@ -338,10 +338,10 @@ def test_estimate_is_exact_below_and_close_above_its_limit(
     sequences = [[n % 1000, n % 7] for n in range(9000)]
     reader = StoreReader(tmp_path, TOKENS)
     exact = estimate_missing(sequences, reader, online)
-    assert (exact.n_sentences, exact.n_tokens) == (7000, 21000)
+    assert (exact.n_items, exact.n_rows) == (7000, 21000)
     monkeypatch.setattr(dump, "_SAMPLE_LIMIT", 1000)
     estimate = estimate_missing(sequences, reader, online)
-    assert abs(estimate.n_sentences - 7000) < 0.15 * 7000
+    assert abs(estimate.n_items - 7000) < 0.15 * 7000
 
 
 def test_keys_that_begin_alike_are_distinguished(tmp_path):
@@ -376,6 +376,6 @@ def test_a_dump_looks_each_sentence_up_once(tmp_path, online, monkeypatch, windo
         return find(self, keys)
 
     monkeypatch.setattr(StoreReader, "find", counted)
-    assert fill(tmp_path, online, SEQUENCES * 3).n_sentences == 5
+    assert fill(tmp_path, online, SEQUENCES * 3).n_items == 5
     assert len(contents(tmp_path)) == 5
     assert n_keys == 2 * 3 * len(SEQUENCES)  # for the estimate, and for the dump

@@ -93,7 +93,7 @@ def test_frames_are_stored_and_read(tmp_path, coding):
     """Of items whose number of rows only the teacher knows."""
     teacher, items = Frames(coding), recordings()
     report = dump_store(tmp_path, lambda: items, teacher, CPU, shard_bytes=40)
-    assert (report.n_sentences, report.n_tokens) == (4, 2 + 10 + 1 + 4)
+    assert (report.n_items, report.n_rows) == (4, 2 + 10 + 1 + 4)
     got = StoredTeacher(str(tmp_path), teacher).targets(items, CPU)
     expected = teacher.targets(items, CPU)
     assert got.sizes == expected.sizes == [2, 10, 1, 4]

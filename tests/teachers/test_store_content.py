@@ -35,7 +35,7 @@ def of(name, **options):
 
 
 def dump(folder, name, sentences=SENTENCES):
-    return dump_store(folder, lambda: sentences, of(name), CPU).n_sentences
+    return dump_store(folder, lambda: sentences, of(name), CPU).n_items
 
 
 def change_weights(plm):

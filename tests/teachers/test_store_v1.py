@@ -92,7 +92,7 @@ def test_a_dump_compares_and_continues_an_old_store(tmp_path, plm, caplog):
     write_v1(store, of(plm))
     before = (store / "shard-00000.bin").read_bytes()
     more = [*SENTENCES, [6, 7]]
-    assert dump_store(store, lambda: more, of(plm), CPU).n_sentences == 1
+    assert dump_store(store, lambda: more, of(plm), CPU).n_items == 1
     header = json.loads((store / "header.json").read_text())
     assert header["format"] == 2 and header["fingerprint"] == of(plm).fingerprint()
     names = [path.name for path in shard_paths(store)]
@@ -105,7 +105,7 @@ def test_a_dump_compares_and_continues_an_old_store(tmp_path, plm, caplog):
     assert not caplog.text
     # From here on as any other store: also by another name.
     (tmp_path / "link").symlink_to(plm)
-    assert dump_store(store, lambda: more, of(tmp_path / "link"), CPU).n_sentences == 0
+    assert dump_store(store, lambda: more, of(tmp_path / "link"), CPU).n_items == 0
 
 
 @pytest.mark.parametrize("what", ["weights", "tokenizer"])
@@ -151,7 +151,7 @@ def test_an_old_store_outlives_its_teacher(tmp_path, plm, caplog):
     write_v1(store, of(plm))
     (tmp_path / "plm").rename(tmp_path / "gone")
     with caplog.at_level(logging.WARNING):
-        assert dump_store(store, lambda: SENTENCES, of(plm), CPU).n_sentences == 0
+        assert dump_store(store, lambda: SENTENCES, of(plm), CPU).n_items == 0
     assert "are not on this machine" in caplog.text
 
 

@@ -29,7 +29,7 @@ def test_a_store_is_filled_where_nothing_can_be_locked(
     store = tmp_path / "store"
     with caplog.at_level(logging.WARNING):
         done = dump.dump_store(store, lambda: [[2, 3]], teacher, torch.device("cpu"))
-    assert done.n_sentences == 1
+    assert done.n_items == 1
     # Some versions of filelock replace a system call that is missing by a file.
     warned = f"{store / '.lock'} cannot be locked here" in caplog.text
     assert warned or code == errno.ENOSYS

@@ -22,7 +22,7 @@ def test_the_second_waits_then_writes_what_is_missing(filled, tmp_path, caplog):
     def fill() -> int:
         teacher = OnlineTeacher(TeacherConfig(str(plm), HIDDEN), tokens)
         found = dump.dump_store(store, lambda: sentences, teacher, torch.device("cpu"))
-        return found.n_sentences
+        return found.n_items
 
     if filled:
         assert fill() == len(sentences)

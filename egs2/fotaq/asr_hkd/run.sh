@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# FOTAQ: English game dialogue, 3.9 hours for training. The paper's four systems, and
-# ESPnet's CTC/attention model for comparison (att):
-#   ./run.sh --system cif|acd|lrd|hkd|att [--subset N] [any option of asr.sh]
+# FOTAQ: English game dialogue, 3.9 hours for training. The paper's four systems, and for
+# comparison ESPnet's CTC/attention model (att) and a transducer:
+#   ./run.sh --system cif|acd|lrd|hkd|att|transducer [--subset N] [any option of asr.sh]
 
 set -e
 set -u
@@ -15,9 +15,21 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 system=hkd
 subset=0
 fotaq_archive=
-take_options "system subset fotaq_archive" "$@"
-choose system cif acd lrd hkd att
+pretrain=false
+pretrain_tag=pretrain
+pretrain_args=
+stage=1
+stop_stage=10000
+asr_tag=
+take_options "system subset fotaq_archive pretrain pretrain_tag pretrain_args \
+    stage stop_stage asr_tag" "$@"
+choose pretrain true false
+choose system cif acd lrd hkd att transducer whisper whisper_hkd
 find_system_config
+decoding=conf/decode_asr.yaml
+if [ "${system}" = transducer ]; then
+    decoding=conf/decode_asr_transducer.yaml
+fi
 lang=en
 name_subset
 case "${fotaq_archive}" in
@@ -26,29 +38,65 @@ case "${fotaq_archive}" in
     *) local_data_opts+=" --fotaq_archive ${fotaq_archive}" ;;
 esac
 
+
+# Speech models that a system needs, converted to downloads/.
+speech_models=()
+case "${system}" in
+    whisper*) speech_models+=(whisper-base) ;;
+esac
+if "${pretrain}"; then
+    speech_models+=(whisper-base whisper-tiny.en)
+fi
+
 # The recordings have 11,025 Hz and are not resampled. There is no speed perturbation:
 # the settings that learn fastest on two cores do without it.
-exec ./asr.sh \
-    --lang "${lang}" \
-    --ngpu 0 \
-    --nj 2 \
-    --inference_nj 2 \
-    --fs 11025 \
-    --audio_format flac \
-    --token_type char \
-    --feats_type raw \
-    --feats_normalize utterance_mvn \
-    --max_wav_duration 20 \
-    --use_lm false \
-    --dumpdir "${dumpdir}" \
-    --expdir "${expdir}" \
-    --asr_config "${system_config}" \
-    --lm_config conf/train_lm.yaml \
-    --inference_config conf/decode_asr.yaml \
-    --train_set "${train_set}" \
-    --valid_set "${valid_set}" \
-    --test_sets "${test_sets}" \
-    --bpe_train_text "data/${train_set}/text" \
-    --lm_train_text "data/${train_set}/text" \
-    --local_data_opts "${local_data_opts}" \
-    ${options[@]+"${options[@]}"}
+run_asr() {
+    ./asr.sh \
+        --lang "${lang}" \
+        --ngpu 0 \
+        --nj 2 \
+        --inference_nj 2 \
+        --fs 11025 \
+        --audio_format flac \
+        --token_type char \
+        --feats_type raw \
+        --feats_normalize utterance_mvn \
+        --max_wav_duration 20 \
+        --use_lm false \
+        --dumpdir "${dumpdir}" \
+        --expdir "${expdir}" \
+        --asr_config "${system_config}" \
+        --lm_config conf/train_lm.yaml \
+        --inference_config "${decoding}" \
+        --train_set "${train_set}" \
+        --valid_set "${valid_set}" \
+        --test_sets "${test_sets}" \
+        --bpe_train_text "data/${train_set}/text" \
+        --lm_train_text "data/${train_set}/text" \
+        --local_data_opts "${local_data_opts}" \
+        ${options[@]+"${options[@]}"} \
+        "$@"
+}
+
+if [ "${stage}" -le 11 ] && [ "${stop_stage}" -ge 10 ]; then
+    for model in ${speech_models[@]+"${speech_models[@]}"}; do
+        name=${model//[-.]/_}
+        local/speech_teacher.sh "${model}" "downloads/${name}"
+    done
+fi
+tag=(${asr_tag:+--asr_tag "${asr_tag}"})
+if ! "${pretrain}"; then
+    run_asr --stage "${stage}" --stop_stage "${stop_stage}" ${tag[@]+"${tag[@]}"}
+    exit
+fi
+
+encoder=${expdir}/asr_${pretrain_tag}/valid.loss.ave.pth
+if [ "${stage}" -le 11 ] && [ "${stop_stage}" -ge 10 ]; then
+    last=$((stop_stage < 11 ? stop_stage : 11))
+    run_asr --stage "${stage}" --stop_stage "${last}" --asr_tag "${pretrain_tag}" \
+        --asr_config conf/pretrain.yaml --asr_args "${pretrain_args}"
+    stage=$((stage < 10 ? 10 : stage))
+fi
+run_asr --stage "${stage}" --stop_stage "${stop_stage}" \
+    --asr_tag "${asr_tag:-${system}_${pretrain_tag}}" \
+    --pretrained_model "${encoder}:encoder:encoder"

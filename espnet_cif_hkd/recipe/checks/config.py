@@ -8,6 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.plugin.preflight import (
+    check_init_param,
+    check_joint_network,
+    check_repeated_keys,
+)
 from espnet_cif_hkd.recipe import commands
 from espnet_cif_hkd.recipe.checks.trained import check_same_model
 from espnet_cif_hkd.recipe.context import Run
@@ -31,7 +36,8 @@ def check_yaml(option: str, name: str) -> None:
     if not path.is_file():
         raise UserError(f"--{option} {name}: there is no such file")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f" in line {mark.line + 1}" if mark else ""
@@ -39,6 +45,7 @@ def check_yaml(option: str, name: str) -> None:
         raise UserError(f"--{option} {name} is not YAML{place}: {what}") from error
     if content is not None and not isinstance(content, dict):
         raise UserError(f"--{option} {name} must contain 'name: value' lines")
+    check_repeated_keys(option, name, text)
 
 
 def _parse(
@@ -73,23 +80,30 @@ def training_args(run: Run) -> argparse.Namespace:
 
 
 def _check_model(args: argparse.Namespace, run: Run) -> None:
-    weight = (args.model_conf or {}).get("ctc_weight", 0.5)
-    if args.model == "cif" and not 0 <= float(weight) < 1:
+    weight = (args.model_conf or {}).get("ctc_weight", 0.3)
+    if args.model in ("cif", "transducer") and not 0 <= float(weight) < 1:
         raise UserError(
-            f"model_conf.ctc_weight {weight}: 'model: cif' adds CTC to its own loss, "
-            "and ESPnet leaves the decoder out at 1: choose 0 <= ctc_weight < 1"
+            f"model_conf.ctc_weight {weight}: 'model: {args.model}' adds CTC to its "
+            "own loss, and ESPnet leaves the decoder out at 1: choose "
+            "0 <= ctc_weight < 1"
         )
+    if args.decoder == "transducer" and args.model != "transducer" and not run.stock:
+        raise UserError(
+            f"'decoder: transducer' with 'model: {args.model}' needs warprnnt_pytorch, "
+            "which pip cannot install: set 'model: transducer', whose loss needs torch "
+            f"only, or {STOCK_ENGINE}"
+        )
+    own = None
     if (args.model == "cif") != (args.decoder == "cif"):
+        own = "cif"
+    elif args.model == "transducer" != args.decoder:
+        own = "transducer"
+    if own:
         raise UserError(
             f"'model: {args.model}' with 'decoder: {args.decoder}': "
-            "cif works only with cif, set both"
+            f"{own} works only with {own}, set both"
         )
-    if args.decoder == "transducer" and not run.stock:
-        raise UserError(
-            "'decoder: transducer' is not in the pip-only engine: its loss needs "
-            "warprnnt_pytorch, which pip cannot install, and its training has no "
-            f"accuracy to select a model by: {STOCK_ENGINE}"
-        )
+    check_joint_network(args)
     if run.options.pretrained_model:
         path = Path(run.options.pretrained_model.split(":")[0])
         if not path.is_file():
@@ -136,6 +150,7 @@ def check_config(run: Run) -> argparse.Namespace | None:
         check_yaml("asr_config", options.asr_config)
         args = training_args(run)
         _check_model(args, run)
+        check_init_param(args)
         if 11 in stages:
             check_same_model(run.paths.asr_exp, args, "asr_tag")
     if {6, 7} & stages:
@@ -180,7 +195,15 @@ def _check_inference(run: Run, model: argparse.Namespace | None) -> None:
     args = _parse(get_parser, [*required, *config, *words], named)
     if options.use_streaming or getattr(args, "streaming", False):
         _check_streaming(run, model)
-    if options.batch_size > 1 and not hasattr(args, "ctc_window_margin"):
+    if options.batch_size == 1:
+        return
+    model = _configured(run, model)
+    if getattr(model, "decoder", None) == "transducer":
+        raise UserError(
+            f"--batch_size {options.batch_size}: ESPnet decodes a transducer one "
+            "utterance at a time: give --batch_size 1"
+        )
+    if not hasattr(args, "ctc_window_margin"):
         raise UserError(
             f"--batch_size {options.batch_size}: this ESPnet decodes one utterance at "
             "a time: give --batch_size 1"
@@ -189,13 +212,10 @@ def _check_inference(run: Run, model: argparse.Namespace | None) -> None:
 
 def _check_streaming(run: Run, model: argparse.Namespace | None) -> None:
     """Check that a model for streaming can decode block by block."""
-    import yaml
-
-    name, config = "--use_streaming true", run.paths.asr_exp / "config.yaml"
+    name = "--use_streaming true"
     if not run.options.use_streaming:
         name = "--streaming true of asr_inference"
-    if model is None and config.is_file():
-        model = argparse.Namespace(**yaml.safe_load(config.read_text(encoding="utf-8")))
+    model = _configured(run, model)
     if model is None:
         return
     if model.decoder == "cif":
@@ -207,3 +227,15 @@ def _check_streaming(run: Run, model: argparse.Namespace | None) -> None:
             f"{name}: ESPnet streams only with {' or '.join(_STREAMING_ENCODERS)}, "
             f"this model has 'encoder: {model.encoder}'; give --use_streaming false"
         )
+
+
+def _configured(
+    run: Run, model: argparse.Namespace | None
+) -> argparse.Namespace | None:
+    """Return the arguments of the model: of this training, or of a trained model."""
+    import yaml
+
+    config = run.paths.asr_exp / "config.yaml"
+    if model is None and config.is_file():
+        model = argparse.Namespace(**yaml.safe_load(config.read_text(encoding="utf-8")))
+    return model

@@ -1,10 +1,50 @@
-"""Checks of criteria and teachers before a training."""
+"""Checks of criteria, teachers and the frontend of a teacher before a training."""
 
 import argparse
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.log import log
 from espnet_cif_hkd.recipe.context import Run
+
+# Options of ESPnet's training that change the samples.
+_CHANGES_AUDIO = ("rir_scp", "noise_scp", "speech_volume_normalize")
+
+
+def check_frontend(args: argparse.Namespace) -> None:
+    """Check the options, the model and the store of ``frontend: speech_teacher``.
+
+    Args:
+        args: Arguments of the training.
+
+    Raises:
+        UserError: An option, the model or the store is wrong, or an option changes the
+            samples, whose features are read from a store.
+    """
+    if args.frontend != "speech_teacher":
+        return
+    from espnet_cif_hkd.encoder.speech_teacher import SpeechTeacherFrontend
+
+    conf = args.frontend_conf or {}
+    try:
+        frontend = SpeechTeacherFrontend(**conf)
+    except TypeError as error:
+        raise UserError(
+            f"frontend_conf: {error}; docs/configuration.md lists the options of "
+            "frontend: speech_teacher"
+        ) from error
+    if conf.get("teacher_store") and args.use_preprocessor:
+        options = {name: getattr(args, name, None) for name in _CHANGES_AUDIO}
+        more = args.preprocessor_conf or {}
+        if more.get("data_aug_prob"):
+            options["preprocessor_conf.data_aug_effects"] = more["data_aug_prob"]
+        used = [name for name, value in options.items() if value]
+        if used:
+            raise UserError(
+                f"{used[0]} changes the samples in training, but frontend_conf reads "
+                f"features from teacher_store {conf['teacher_store']}: remove one of "
+                "the two"
+            )
+    frontend.check()
 
 
 def check_criteria(
@@ -35,7 +75,11 @@ def check_criteria(
             "'model: cif' with 'decoder: cif'"
         )
     context = CheckContext(
-        model, token_list, run.options.token_type, run.options.asr_config
+        model,
+        token_list,
+        run.options.token_type,
+        run.options.asr_config,
+        vars(args),
     )
     for item in items:
         with item.naming():

@@ -2,8 +2,9 @@
 
 import argparse
 import itertools
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from espnet_cif_hkd.encoder.frames import (
     INPUT_WINDOWS,
@@ -14,6 +15,9 @@ from espnet_cif_hkd.encoder.frames import (
     fewest_frames,
     frames_after,
 )
+
+if TYPE_CHECKING:
+    from espnet_cif_hkd.encoder.speech_teacher import SpeechTeacherFrontend
 
 _ENCODERS = (
     "branchformer",
@@ -26,9 +30,52 @@ _ENCODERS = (
 )
 
 
+class AbsFrameCounter(ABC):
+    """Converts numbers of samples to numbers of frames: frontend, then encoder.
+
+    Attributes:
+        windows: Windows of the encoder over the frames of the frontend.
+    """
+
+    windows: Windows
+
+    @property
+    @abstractmethod
+    def fewest_samples(self) -> int:
+        """Samples that the frontend needs."""
+
+    @abstractmethod
+    def features(self, samples: int) -> int:
+        """Return the number of frames of the frontend."""
+
+    def encoded(self, samples: int) -> int:
+        """Return the number of encoder frames; 0 if the utterance is too short."""
+        frames = self.features(samples)
+        if frames < fewest_frames(self.windows):
+            return 0
+        return frames_after(frames, self.windows)
+
+
 @dataclass(frozen=True)
-class FrameCounter:
-    """Converts numbers of samples to numbers of frames: spectrum, then encoder."""
+class TeacherFrameCounter(AbsFrameCounter):
+    """Frames of ``frontend: speech_teacher``; the number may be wrong by one."""
+
+    frontend: "SpeechTeacherFrontend"
+    windows: Windows
+
+    @property
+    def fewest_samples(self) -> int:
+        """See :class:`AbsFrameCounter`."""
+        return self.frontend.fewest_samples
+
+    def features(self, samples: int) -> int:
+        """See :class:`AbsFrameCounter`."""
+        return self.frontend.count(samples)
+
+
+@dataclass(frozen=True)
+class FrameCounter(AbsFrameCounter):
+    """Frames of a spectrum."""
 
     n_fft: int
     hop_length: int
@@ -40,30 +87,24 @@ class FrameCounter:
         """Samples that the front end needs: its padding mirrors half a window."""
         return self.n_fft // 2 + 1 if self.center else self.n_fft
 
-    def spectrum(self, samples: int) -> int:
-        """Return the number of frames of the front end."""
+    def features(self, samples: int) -> int:
+        """See :class:`AbsFrameCounter`."""
         padded = samples + 2 * (self.n_fft // 2) if self.center else samples
         return max(0, (padded - self.n_fft) // self.hop_length + 1)
 
-    def encoded(self, samples: int) -> int:
-        """Return the number of encoder frames; 0 if the utterance is too short."""
-        frames = self.spectrum(samples)
-        if frames < fewest_frames(self.windows):
-            return 0
-        return frames_after(frames, self.windows)
 
-
-def frame_counter(args: argparse.Namespace) -> FrameCounter | None:
+def frame_counter(args: argparse.Namespace) -> AbsFrameCounter | None:
     """Return the counter for a training configuration; None for unknown encoders."""
     frontend = args.frontend_conf or {}
-    plain = (
-        args.frontend == "default"
-        and frontend.get("apply_stft", True)
-        and args.preencoder is None
-        and args.postencoder is None
-    )
+    plain = args.frontend == "default" and frontend.get("apply_stft", True)
     windows = _encoder_windows(args.encoder, args.encoder_conf or {})
-    if not plain or windows is None:
+    if windows is None or args.preencoder is not None or args.postencoder is not None:
+        return None
+    if args.frontend == "speech_teacher":
+        from espnet_cif_hkd.encoder.speech_teacher import SpeechTeacherFrontend
+
+        return TeacherFrameCounter(SpeechTeacherFrontend(**frontend), windows)
+    if not plain:
         return None
     return FrameCounter(
         n_fft=frontend.get("n_fft", 512),

@@ -10,15 +10,17 @@ import yaml
 from espnet_cif_hkd import __version__
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.log import log
+from espnet_cif_hkd.plugin.registration import REGISTERED
 from espnet_cif_hkd.recipe.hooks import trained_by
 from espnet_cif_hkd.recipe.paths import sampling_rate
+from espnet_cif_hkd.recipe.share import speech_model
 from espnet_cif_hkd.recipe.share.packed import Packed
 from espnet_cif_hkd.recipe.share.published import publishable
 
 # The file of the recipe with facts that only the maker of the model knows.
 FACTS = Path("conf/model_card.yaml")
 # Keys with text for the card; other keys are metadata for the hub.
-_TEXT_KEYS = ("corpus", "notes", "package_url")
+_TEXT_KEYS = ("corpus", "notes", "package_url", "speech_model_license")
 # Addresses that pip accepts after "NAME @", without characters to escape in quotes.
 _URL = re.compile(r"[a-z+]+://[\w.~:/?#@%&=+,-]+")
 # Options of asr_inference that are also arguments of Speech2Text and change its text.
@@ -26,8 +28,10 @@ _DECODING = (
     *("beam_size", "ctc_weight", "lm_weight", "penalty", "normalize_length"),
     *("maxlenratio", "minlenratio"),
 )
-# Names of our classes in configurations, see espnet_cif_hkd.plugin.registration.
-_OURS = {"model": ("cif",), "decoder": ("cif",), "encoder": ("cif_conformer",)}
+# Names of our classes in configurations, by their key.
+_OURS = {
+    table.removesuffix("_choices"): tuple(names) for table, names in REGISTERED.items()
+}
 
 
 def read_facts() -> dict[str, Any]:
@@ -155,11 +159,14 @@ def build(repo: str, packed: Packed, folder: Path, decoding: Mapping[str, Any]) 
         version = trained_by(folder / packed.files["asr_model_file"])
         by = f"espnet-cif-hkd {version or ''}".rstrip()
         trained_with = f"{by} on {trained_with}"
-        kind, module = f"CIF {kind}", "espnet_cif_hkd"
+        module = "espnet_cif_hkd"
+        named = {"cif": "CIF ", "transducer": "transducer "}
+        kind = named.get(config.get("decoder", ""), "") + kind
         packages = index_name = f"espnet-cif-hkd=={version or __version__}"
         if facts.get("package_url"):
             packages, index_name = f'"espnet-cif-hkd @ {facts["package_url"]}"', None
     reads_tokenizer = config.get("token_type") == "hugging_face"
+    speech = speech_model.card_entries(config, facts)
     known = {
         "library_name": "espnet",
         "pipeline_tag": "automatic-speech-recognition",
@@ -173,7 +180,7 @@ def build(repo: str, packed: Packed, folder: Path, decoding: Mapping[str, Any]) 
         name=PurePosixPath(repo).name,
         kind=kind,
         trained_with=trained_with,
-        packages=f"{packages} transformers" if reads_tokenizer else packages,
+        packages=f"{packages} transformers" if reads_tokenizer or speech else packages,
         index_name=index_name,
         module=module,
         call=_call("speech2text = Speech2Text.from_pretrained", f'"{repo}"', decoding),
@@ -182,6 +189,7 @@ def build(repo: str, packed: Packed, folder: Path, decoding: Mapping[str, Any]) 
         classes=", ".join(f"`{key}: {config[key]}`" for key in ours),
         corpus=facts.get("corpus") or unstated,
         **_teacher(config),
+        **speech,
         config_file=config_file,
         command=training_command(experiment),
         results=_results(folder / experiment / "RESULTS.md"),

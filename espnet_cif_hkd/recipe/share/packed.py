@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.recipe.share.speech_model import require_portable
 
 _AGAIN = "run stage 14 again (--skip_packing false)"
 
@@ -89,7 +90,8 @@ def check_portable(packed: Packed) -> None:
     absolute one.
 
     Raises:
-        UserError: A file has a wrong name; the message has the fix.
+        UserError: A file has a wrong name, or decoding needs a folder of this machine;
+            the message has the fix.
     """
     for name in (*packed.files.values(), *packed.config_files.values()):
         if PurePosixPath(name).is_absolute() or name not in packed.members:
@@ -101,6 +103,7 @@ def check_portable(packed: Packed) -> None:
     known = {PurePosixPath(name) for name in packed.members}
     here = {Path(name).resolve() for name in packed.members}
     for key, config in packed.configs.items():
+        require_portable(config, packed.config_files[key])
         for value in _strings(config):
             path = PurePosixPath(value)
             if "/" in value and path not in known and Path(value).resolve() in here:

@@ -62,6 +62,10 @@ def collect_stats(run: Run) -> None:
     stamps.begin(folder, 10)
     write_run_script(folder, run.arguments, 10)
     logdir = folder / "logdir"
+    sums = options.feats_normalize == "global_mvn"
+    # Without sums of features the model is not needed.
+    collected = ("--model_conf", "extract_feats_in_collect_stats=false")
+    without_features = () if sums else collected
 
     def lines(source: Path) -> list[str]:
         table = read_table(source / "wav.scp")
@@ -81,11 +85,11 @@ def collect_stats(run: Run) -> None:
             *_data("train", train_dir),
             *_data("valid", valid_dir),
             *options.asr_args.split(),
+            *without_features,
         ],
         options.nj,
         "stage 10",
     )
-    sums = options.feats_normalize == "global_mvn"
     aggregate(outputs, folder, vocabulary, options.token_type, sums)
     stamps.finish(folder, 10, stats_fingerprint(run))
     log(f"stage 10: statistics in {folder}")
@@ -223,9 +227,8 @@ def fingerprint(run: Run) -> str:
     # Initial parameters: --pretrained_model, or --init_param in --asr_args.
     words = re.split(r"[\s:=,]+", f"{options.asr_args} {options.pretrained_model}")
     mark.files(*(word for word in words if Path(word).is_file()))
-    args = argparse.Namespace(model_conf=_model_conf(run))
     mark.files(*dropped.listings(run))
-    return mark.files(*teacher_inputs(run, args)).hexdigest()
+    return mark.files(*teacher_inputs(run, _configured(run))).hexdigest()
 
 
 def _data_fingerprint(run: Run) -> str:
@@ -236,11 +239,11 @@ def _data_fingerprint(run: Run) -> str:
     return mark.files(*(run.paths.train_dir / name for name in tables)).hexdigest()
 
 
-def _model_conf(run: Run) -> dict[str, Any]:
-    """Return ``model_conf`` of --asr_config with the changes of --asr_args.
+def _configured(run: Run) -> argparse.Namespace:
+    """Return ``frontend`` and two mappings of --asr_config, changed by --asr_args.
 
-    Empty for a configuration that cannot be read, which the checks before the training
-    report.
+    The mappings ``frontend_conf`` and ``model_conf`` are empty for a configuration that
+    cannot be read, which the checks before the training report.
     """
     import yaml
     from espnet2.utils.nested_dict_action import NestedDictAction
@@ -252,12 +255,15 @@ def _model_conf(run: Run) -> dict[str, Any]:
     parser = argparse.ArgumentParser(
         add_help=False, allow_abbrev=False, exit_on_error=False
     )
-    parser.add_argument("--model_conf", action=NestedDictAction)
-    conf = config.get("model_conf") if isinstance(config, dict) else None
-    parser.set_defaults(model_conf=conf if isinstance(conf, dict) else {})
-    found: dict[str, Any] = {}
+    config = config if isinstance(config, dict) else {}
+    parser.add_argument("--frontend", default=config.get("frontend"))
+    for name in ("frontend_conf", "model_conf"):
+        parser.add_argument(f"--{name}", action=NestedDictAction)
+        conf = config.get(name)
+        parser.set_defaults(**{name: conf if isinstance(conf, dict) else {}})
+    found = parser.parse_args([])
     with suppress(argparse.ArgumentError):
-        found = parser.parse_known_args(options.asr_args.split())[0].model_conf
+        found = parser.parse_known_args(options.asr_args.split())[0]
     return found
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from espnet_cif_hkd.cif.times import FrameTimes
+from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.teachers.base import KEY_BYTES, AbsTeacher, Targets
 
 _FULL_SCALE = 1 << 15
@@ -39,6 +40,11 @@ class Recording:
     def seconds(self) -> float:
         """Duration in seconds."""
         return len(self.samples) / self.rate
+
+    @property
+    def key(self) -> bytes:
+        """Result of :func:`recording_key` for the samples."""
+        return recording_key(self.samples)
 
 
 def recording_key(samples: np.ndarray) -> bytes:
@@ -81,7 +87,41 @@ class SpeechTeacher(AbsTeacher[Recording]):
 
     def key(self, item: Recording) -> bytes:
         """Return :func:`recording_key` of the samples."""
-        return recording_key(item.samples)
+        return item.key
+
+    @property
+    def shortest(self) -> float:
+        """Seconds that the shortest recording with a frame has, or a little less."""
+        return self.times.stride / 2
+
+    def architecture(self) -> str:
+        """Return what :meth:`from_architecture` needs, as text; opens the teacher.
+
+        Raises:
+            UserError: The teacher has no weights that a checkpoint could hold.
+        """
+        raise UserError(
+            f"{type(self).__name__} cannot be in a checkpoint; set weights: reference"
+        )
+
+    @classmethod
+    def from_architecture(
+        cls, conf: Mapping[str, Any], architecture: str
+    ) -> "SpeechTeacher":
+        """Build a teacher without its files; its weights are to be loaded.
+
+        Args:
+            conf: As for :meth:`from_conf`.
+            architecture: Result of :meth:`architecture`.
+
+        Raises:
+            UserError: An option does not fit.
+        """
+        raise UserError(f"{cls.__name__} cannot be in a checkpoint")
+
+    def use(self, model: Any) -> None:
+        """Compute with ``model``, which has the class of the result of :meth:`open`."""
+        raise UserError(f"{type(self).__name__} has no model that can be replaced")
 
     def n_rows(self, item: Recording) -> int:
         """Return the approximate number of frames of a recording."""

@@ -140,9 +140,7 @@ def _check_options(folder: Path, header: StoreHeader, teacher: AbsTeacher[Any]) 
     for field, value in asked.items():
         if field in _NOT_COMPARED:
             continue
-        wanted = value
-        if field == "layer" and value < 0:
-            wanted = value + made["num_layers"] + 1
+        wanted = _from_first(value, made) if field == "layer" else value
         if made.get(field) == wanted:
             continue
         if field == "token list":
@@ -160,6 +158,13 @@ def _check_options(folder: Path, header: StoreHeader, teacher: AbsTeacher[Any]) 
         )
 
 
+def _from_first(layer: Any, made: dict[str, Any]) -> Any:
+    """Count layers, one or a list of them, from the embedding."""
+    if isinstance(layer, list):
+        return [_from_first(one, made) for one in layer]
+    return layer + made["num_layers"] + 1 if layer < 0 else layer
+
+
 def _made_for(folder: Path, field: str, made: object, asked: object) -> UserError:
     return UserError(
         f"teacher_store {folder}: made for {field} {made}, but the configuration asks "
@@ -167,9 +172,18 @@ def _made_for(folder: Path, field: str, made: object, asked: object) -> UserErro
     )
 
 
-def dump_hint() -> str:
-    """Return the command that fills a store, for messages."""
+def dump_hint(kind: str | None = None) -> str:
+    """Return the command that fills a store, for messages.
+
+    Args:
+        kind: Kind of the payload; None if it is unknown.
+    """
+    texts = "cli.dump_teacher with the texts"
+    speech = "cli.dump_speech_teacher with the data folders"
+    command = speech if kind == "frames" else texts
+    if kind is None:
+        command = f"{texts}, or {speech},"
     return (
-        "run: python3 -m espnet_cif_hkd.cli.dump_teacher with the texts of training "
-        "and validation (it adds what is missing)"
+        f"run: python3 -m espnet_cif_hkd.{command} of training and validation (it adds "
+        "what is missing)"
     )

@@ -36,8 +36,8 @@ from espnet_cif_hkd.teachers.store.shard import KEY, Layout, Shard
 
 SUFFIX = ".safetensors"
 OPEN_SHARDS = 64
-# Items for statistics of a store, and how many of them are in memory together.
-SAMPLE, SAMPLE_PART = 1000, 100
+SAMPLE = 20_000  # rows for statistics of each dimension
+_RUN = 16  # neighbouring rows of a sample
 
 Place = tuple[int, int, int]  # number of a shard, first row, row after the last
 
@@ -99,7 +99,9 @@ class StoreReader:
         for n in np.flatnonzero(begins < ends).tolist():
             # Different keys may have the same first bytes, although rarely.
             for number in self._numbers[begins[n] : ends[n]].tolist():
-                candidates.append((*self._shard_of(number), n))
+                shard = bisect_right(self._ends, number)
+                first = self._ends[shard - 1] if shard else 0
+                candidates.append((shard, number - first, n))
         found: list[Place | None] = [None] * len(keys)
         # Shard by shard, so that each is opened only once.
         for number, item, n in sorted(candidates):
@@ -107,15 +109,6 @@ class StoreReader:
             if rows is not None:
                 found[n] = (number, *rows)
         return found
-
-    def sample(self, count: int) -> list[Place]:
-        """Return shard and rows of up to ``count`` items: those with the first keys.
-
-        Keys are hashes, so this is a random sample that does not depend on the order in
-        which the items were stored.
-        """
-        found = sorted(map(self._shard_of, self._numbers[:count].tolist()))
-        return [(shard, *self._shard(shard).rows(item)) for shard, item in found]
 
     def read(self, places: Sequence[Place]) -> tuple[list[int], Arrays]:
         """Read the rows of items.
@@ -137,10 +130,23 @@ class StoreReader:
                 shard.read(name, begin, array[ends[n] : ends[n + 1]])
         return sizes, arrays
 
-    def _shard_of(self, number: int) -> tuple[int, int]:
-        """Return the shard of an item of the store, and the item's place in it."""
-        shard = bisect_right(self._ends, number)
-        return shard, number - (self._ends[shard - 1] if shard else 0)
+    def sample(self, limit: int) -> Arrays:
+        """Read about ``limit`` rows, spread evenly over the store; all if it has fewer.
+
+        The choice depends on the content of the store only.
+        """
+        sizes = [layout.n_rows for layout in self._layouts]
+        ends = np.cumsum([0, *sizes])
+        if ends[-1] <= limit:
+            return self.read([(n, 0, size) for n, size in enumerate(sizes)])[1]
+        begins = np.linspace(0, ends[-1] - _RUN, -(-limit // _RUN)).astype(np.int64)
+        shards = np.searchsorted(ends, begins, side="right") - 1
+        return self.read(
+            [
+                (n, first, min(first + _RUN, sizes[n]))
+                for n, first in zip(shards.tolist(), (begins - ends[shards]).tolist())
+            ]
+        )[1]
 
     def _shard(self, number: int) -> Shard:
         shard = self._open.get(number)
@@ -211,7 +217,7 @@ class StoredTeacher(TextTeacher):
             if place is None:
                 raise UserError(
                     f"teacher_store {self.folder}: has no targets for "
-                    f"{self.teacher.spell(item)}; {dump_hint()}"
+                    f"{self.teacher.spell(item)}; {dump_hint(self.payload.kind)}"
                 )
             places.append(place)
         sizes, arrays = reader.read(places)
@@ -223,16 +229,10 @@ class StoredTeacher(TextTeacher):
         return self.targets(sequences, device).tensors["vectors"]
 
     def sample(self) -> Iterator[Tensor]:
-        """Yield the vectors of 1000 sentences of the store; see :class:`TextTeacher`.
-
-        They are the same for each store of the same sentences.
-        """
-        reader = self.open()
-        places = reader.sample(SAMPLE)
-        for begin in range(0, len(places), SAMPLE_PART):
-            _, arrays = reader.read(places[begin : begin + SAMPLE_PART])
-            tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-            yield self.payload.decode(tensors)["vectors"]
+        """Yield vectors that are spread evenly over the store; see the base class."""
+        arrays = self.open().sample(SAMPLE)
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        yield self.payload.decode(tensors)["vectors"]
 
     def key(self, item: Any) -> bytes:
         """See :class:`AbsTeacher`."""

@@ -157,10 +157,6 @@ class Shard:
         """
         if self._bytes(self.layout.keys + KEY_BYTES * place, KEY_BYTES) != key:
             return None
-        return self.rows(place)
-
-    def rows(self, place: int) -> tuple[int, int]:
-        """Return the first row of the item at ``place`` and the row after its last."""
         begin, end = struct.unpack(
             "<qq", self._bytes(self.layout.starts + 8 * place, 16)
         )

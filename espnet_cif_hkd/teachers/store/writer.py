@@ -3,7 +3,7 @@
 After a kill or with a full disk, the shards that have their names are complete, and the
 next run computes only what is missing. The memory holds one shard, a bounded number of
 items, a bounded sample of hashes, and the index of the store with 12 bytes for each
-item.
+item. Items of speech are names of recordings, whose samples are read when needed.
 """
 
 import errno
@@ -12,7 +12,7 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice, pairwise
@@ -43,18 +43,25 @@ _SAMPLE_LIMIT = 200_000
 # Number of token ids that are sorted by length together. One shard of characters has
 # too few sentences: a quarter of the PLM's input would be padding.
 _WINDOW_ROWS = 1 << 21
-_RUN_ROWS = 1 << 16  # targets of one call of the teacher, in float32
+# Targets of one call of the teacher, in float32; of frames fewer, because each worker
+# process computes some calls of a shard.
+_RUN_ROWS = {"tokens": 1 << 16, "labels": 1 << 16, "frames": 1 << 12}
 _REPORT_SECONDS = 10.0
+_UNITS = {"frames": "recording"}  # of the progress
 
 Items = Callable[[], Iterable[Any]]
+# Number of rows of each item, and the stored arrays of the items, concatenated.
+Coded = tuple[list[int], Arrays]
+# Computes the targets of groups of items, in order.
+Runner = Callable[[Iterable[list[Any]]], Iterator[Coded]]
 
 
 @dataclass
 class DumpReport:
-    """Numbers of written sentences and tokens."""
+    """Numbers of items (sentences or recordings) and of their rows."""
 
-    n_sentences: int = 0
-    n_tokens: int = 0
+    n_items: int = 0
+    n_rows: int = 0
 
 
 def dump_store(
@@ -63,6 +70,8 @@ def dump_store(
     teacher: AbsTeacher[Any],
     device: torch.device,
     shard_bytes: int = SHARD_BYTES,
+    runner: Runner | None = None,
+    announce: Callable[[DumpReport], None] | None = None,
 ) -> DumpReport:
     """Add missing items to a store; make the store if it does not exist.
 
@@ -76,10 +85,13 @@ def dump_store(
         teacher: teacher of the targets.
         device: device of the teacher.
         shard_bytes: approximate size of one shard.
+        runner: computes the targets, such as several processes; by default the teacher
+            is opened and used in this process.
+        announce: called with the numbers of missing items before the first is computed.
 
     Raises:
-        UserError: the store belongs to another teacher or is damaged, or the disk is
-            too small or full.
+        UserError: the store belongs to another teacher or is damaged, the disk is too
+            small or full, or targets are not finite.
     """
     with _locked(folder):
         header = None
@@ -96,9 +108,11 @@ def dump_store(
             )
         reader = StoreReader(folder, teacher.payload)
         missing = estimate_missing(items(), reader, teacher)
-        if header is not None and not missing.n_sentences:
+        if announce is not None:
+            announce(missing)
+        if header is not None and not missing.n_items:
             return DumpReport()
-        check_disk(folder, missing.n_tokens * teacher.payload.row_bytes)
+        check_disk(folder, missing.n_rows * teacher.payload.row_bytes)
         teacher.open()
         if header is None:
             with _disk_errors_reported(folder):
@@ -111,7 +125,8 @@ def dump_store(
             teacher,
             device,
             shard_bytes=shard_bytes,
-            expected=missing.n_sentences,
+            expected=missing.n_items,
+            runner=runner,
         )
 
 
@@ -124,17 +139,20 @@ def dump_targets(
     *,
     shard_bytes: int = SHARD_BYTES,
     expected: int | None = None,
+    runner: Runner | None = None,
 ) -> DumpReport:
     """Write the missing items as shards; the caller has locked the store.
 
     Args:
         reader: reader of the store.
-        folder, items, teacher, device, shard_bytes: see :func:`dump_store`.
+        folder, items, teacher, device, shard_bytes, runner: see :func:`dump_store`.
         expected: approximate number of items to write, for the progress.
     """
     report = DumpReport()
     row_limit = max(1, shard_bytes // teacher.payload.row_bytes)
-    progress = _Progress(expected)
+    progress = _Progress(expected, _UNITS.get(teacher.payload.kind, "sentence"))
+    if runner is None:
+        runner = functools.partial(map, functools.partial(coded, teacher, device))
     pending: dict[bytes, Any] = {}
     just_written: set[bytes] = set()  # not yet in the index
     n_rows = 0
@@ -143,13 +161,13 @@ def dump_targets(
         # Items of similar length together: the teacher computes less padding.
         keys = sorted(pending, key=lambda k: (teacher.n_rows(pending[k]), k))
         for some in _cut(keys, [teacher.n_rows(pending[k]) for k in keys], row_limit):
-            rows = _compute({k: pending[k] for k in some}, teacher, device, progress)
+            rows = _compute({k: pending[k] for k in some}, teacher, runner, progress)
             path = _next_shard(reader, folder)
             with _disk_errors_reported(folder):
                 Shard.write(path, rows)
             reader.add([path])
-            report.n_sentences += len(rows)
-            report.n_tokens += sum(len(next(iter(r.values()))) for r in rows.values())
+            report.n_items += len(rows)
+            report.n_rows += sum(len(next(iter(r.values()))) for r in rows.values())
             del rows  # only one shard is in memory
         just_written.update(pending)
         pending.clear()
@@ -219,20 +237,44 @@ def _cut(keys: list[bytes], sizes: list[int], limit: int) -> list[list[bytes]]:
 def _compute(
     items: dict[bytes, Any],
     teacher: AbsTeacher[Any],
-    device: torch.device,
+    runner: Runner,
     progress: "_Progress",
 ) -> dict[bytes, Arrays]:
     """Compute the targets of items; return the stored arrays of each."""
     sizes = {key: teacher.n_rows(item) for key, item in items.items()}
     rows: dict[bytes, Arrays] = {}
-    for some in _cut(list(sizes), list(sizes.values()), _RUN_ROWS):
-        targets = teacher.targets([items[k] for k in some], device)
-        arrays = teacher.payload.encode(targets.tensors)
-        ends = np.cumsum(targets.sizes)
-        for key, begin, end in zip(some, ends - targets.sizes, ends, strict=True):
+    groups = _cut(list(sizes), list(sizes.values()), _RUN_ROWS[teacher.payload.kind])
+    found = runner([[items[key] for key in some] for some in groups])
+    for some, (counts, arrays) in zip(groups, found, strict=True):
+        ends = np.cumsum(counts)
+        for key, begin, end in zip(some, ends - counts, ends, strict=True):
             rows[key] = {name: array[begin:end] for name, array in arrays.items()}
         progress.add(len(some))
     return rows
+
+
+def coded(
+    teacher: AbsTeacher[Any], device: torch.device, items: Sequence[Any]
+) -> Coded:
+    """Compute the targets of items in the format of a store.
+
+    Raises:
+        UserError: a target is not finite, or does not fit the format.
+    """
+    targets = teacher.targets(items, device)
+    for name, tensor in targets.tensors.items():
+        bad = tensor.isfinite().logical_not().flatten(1).any(1).nonzero()
+        if len(bad):
+            number = int(
+                np.searchsorted(np.cumsum(targets.sizes), int(bad[0]), "right")
+            )
+            raise UserError(
+                f"teacher {teacher.describe().get('name')}: its {name} of "
+                f"{teacher.spell(items[number])} contain NaN or infinity: correct or "
+                "remove this item, or use teacher_dtype: float32; what is written is "
+                "kept"
+            )
+    return targets.sizes, teacher.payload.encode(targets.tensors)
 
 
 def _chunks(
@@ -280,15 +322,16 @@ def _disk_error(folder: Path, error: OSError) -> UserError:
 class _Progress:
     """A bar on a terminal; otherwise a log line every ten seconds."""
 
-    def __init__(self, total: int | None):
+    def __init__(self, total: int | None, unit: str):
         self._total = total
+        self._unit = unit
         self._done = 0
         self._reported = time.monotonic()
         self._bar: Any = None
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, unit="sentence", desc="teacher vectors")
+            self._bar = tqdm(total=total, unit=unit, desc="teacher vectors")
 
     def add(self, count: int) -> None:
         self._done += count
@@ -297,7 +340,7 @@ class _Progress:
         elif time.monotonic() - self._reported > _REPORT_SECONDS:
             self._reported = time.monotonic()
             of_all = f" of about {self._total}" if self._total is not None else ""
-            logging.info("teacher vectors: %d%s sentences", self._done, of_all)
+            logging.info("teacher vectors: %d%s %ss", self._done, of_all, self._unit)
 
     def close(self) -> None:
         if self._bar is not None:

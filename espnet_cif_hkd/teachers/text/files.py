@@ -1,25 +1,17 @@
 """The files of a PLM, and the names of its weights."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.teachers.source import WEIGHTS, local_folder, weight_files
 from espnet_cif_hkd.teachers.text.plm import (
     TeacherConfig,
     model_class,
     open_config,
-    resolve_teacher,
 )
 
-# transformers loads the first of these that exists in a folder.
-_WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
 _TOKENIZER_ALWAYS = (
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -27,43 +19,6 @@ _TOKENIZER_ALWAYS = (
 )
 _TOKENIZER_SLOW = ("vocab.txt", "vocab.json", "merges.txt", "*.model")
 _NUMBER = re.compile(r"\.\d+\.")
-
-
-def local_folder(config: TeacherConfig) -> Path | None:
-    """Return the teacher's folder on this machine; None if there is none.
-
-    For a hub name it is the folder in the hub's cache; nothing is downloaded.
-    """
-    try:
-        place = resolve_teacher(config.name)
-    except UserError:
-        return None
-    if Path(place).is_dir():
-        return Path(place)
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(place, "config.json", revision=config.revision)
-    return Path(found).parent if isinstance(found, str) else None
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """Return the weight files that transformers loads, the index first; [] if none.
-
-    Raises:
-        UserError: the index cannot be read.
-    """
-    for name in _WEIGHTS:
-        path = folder / name
-        if not path.is_file():
-            continue
-        if path.suffix != ".json":
-            return [path]
-        try:
-            shards = set(json.loads(path.read_text("utf-8"))["weight_map"].values())
-        except (OSError, ValueError, LookupError, AttributeError) as e:
-            raise UserError(f"teacher file {path}: cannot be read ({e})") from e
-        return [path, *(folder / shard for shard in sorted(shards))]
-    return []
 
 
 def content_files(folder: Path) -> list[Path] | None:
@@ -120,13 +75,13 @@ def check_weights(config: TeacherConfig) -> None:
         UserError: a file or a weight is missing.
     """
     plm_config = open_config(config)
-    folder = local_folder(config)
+    folder = local_folder(config.name, config.revision)
     if folder is None:
         return  # a hub name that is not downloaded yet
     if not weight_files(folder):
         raise UserError(
             f"teacher {config.name}: the folder holds no weights "
-            f"({_WEIGHTS[0]} or {_WEIGHTS[2]}); get a complete copy"
+            f"({WEIGHTS[0]} or {WEIGHTS[2]}); get a complete copy"
         )
     names = {_modern(name) for name in weight_names(folder)}
     missing = sorted(_missing(plm_config, names))

@@ -1,8 +1,7 @@
 """A teacher that runs the PLM during training.
 
 The PLM is frozen and not part of the model: the first batch opens it, and it is not in
-    the
-state dict, in DDP or in an optimiser.
+the state dict, in DDP or in an optimiser.
 """
 
 import logging
@@ -20,6 +19,7 @@ from espnet_cif_hkd.io.device import on_device
 from espnet_cif_hkd.teachers.base import TextTeacher, token_list_hash
 from espnet_cif_hkd.teachers.content import content_hash
 from espnet_cif_hkd.teachers.payload import Payload
+from espnet_cif_hkd.teachers.source import local_folder
 from espnet_cif_hkd.teachers.text import plm as teacher
 from espnet_cif_hkd.teachers.text.alignment import (
     ALIGNMENT,
@@ -31,7 +31,6 @@ from espnet_cif_hkd.teachers.text.alignment import (
 from espnet_cif_hkd.teachers.text.files import (
     check_weights,
     content_files,
-    local_folder,
 )
 from espnet_cif_hkd.teachers.text.probe import hidden_states, max_length
 from espnet_cif_hkd.teachers.text.spelling import TokenSpeller, infer_token_type
@@ -148,7 +147,7 @@ class OnlineTeacher(TextTeacher):
 
     def fingerprint(self, cache: Path | None = None) -> str | None:
         """See :class:`~espnet_cif_hkd.teachers.base.AbsTeacher`."""
-        folder = local_folder(self.config)
+        folder = local_folder(self.config.name, self.config.revision)
         files = None if folder is None else content_files(folder)
         return None if files is None else content_hash(files, cache)
 

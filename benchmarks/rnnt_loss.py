@@ -1,0 +1,240 @@
+"""The transducer loss against ESPnet's in Python, and torchaudio's operator.
+
+``sum`` reads the logits twice and writes a tensor of their size: the lower limit. On a
+CPU the figures are seconds of the processor, with one thread.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+from measure import (
+    Figures,
+    add_options,
+    alone,
+    describe,
+    device,
+    in_turns,
+    medians,
+    on_gpu,
+    peak_bytes,
+    table,
+    use_options,
+)
+
+from espnet_cif_hkd.losses import rnnt_loss
+
+# B, T, U, V
+Shape = tuple[int, int, int, int]
+SHAPES: tuple[Shape, ...] = (
+    (4, 60, 20, 100),
+    (8, 80, 30, 500),
+    (16, 60, 40, 30),  # FOTAQ: characters
+    (8, 160, 50, 500),
+)
+_SLOW = 2  # the implementation in Python is timed on the first shapes only
+Way = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def ours(logits: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+    return rnnt_loss(logits, *others)
+
+
+def by_autograd(
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    frames: torch.Tensor,
+    tokens: torch.Tensor,
+) -> torch.Tensor:
+    """The recursion over frames that autograd differentiates."""
+    logp = logits.log_softmax(-1)
+    blank = logp[..., 0]
+    n_batch, n_frames, n_nodes = blank.shape
+    index = targets[:, None, :, None].expand(n_batch, n_frames, n_nodes - 1, 1)
+    label = logp[:, :, :-1].gather(3, index).squeeze(3)
+    label = torch.nn.functional.pad(label.cumsum(2), (1, 0))
+    rows = [label[:, 0]]
+    for t in range(1, n_frames):
+        before = rows[-1] + blank[:, t - 1] - label[:, t]
+        rows.append(label[:, t] + torch.logcumsumexp(before, 1))
+    last = torch.arange(n_batch, device=logits.device), frames - 1, tokens
+    return -(torch.stack(rows, 1)[last] + blank[last])
+
+
+def read_and_write(logits: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+    return torch.logsumexp(logits, -1).sum((1, 2))
+
+
+def peers() -> dict[str, Way]:
+    """Other implementations that this machine has."""
+    found: dict[str, Way] = {}
+    try:
+        import torchaudio
+
+        assert torch.ops.torchaudio.rnnt_loss_forward
+        found["torchaudio"] = lambda logits, *others: torchaudio.functional.rnnt_loss(
+            logits, *(one.int() for one in others), blank=0, reduction="none"
+        )
+    except (ImportError, OSError, AttributeError) as error:
+        print(f"torchaudio has no operator here: {' '.join(str(error).split())[:100]}")
+    try:
+        from espnet2.asr.transducer.rnnt_multi_blank import rnnt_multi_blank
+    except ImportError as error:
+        print(f"no RNNTLossNumba here: {error}")
+    else:
+        loss = rnnt_multi_blank.RNNTLossNumba(blank=0, reduction="none")
+        found["numba"] = lambda logits, *others: loss(
+            logits, *(one.int() for one in others)
+        )
+    return found
+
+
+def inputs(shape: Shape) -> list[torch.Tensor]:
+    """Logits with a gradient, targets, lengths; two thirds of the lengths differ."""
+    n_batch, n_frames, n_tokens, n_vocab = shape
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(n_batch, n_frames, n_tokens + 1, n_vocab, generator=generator)
+    targets = torch.randint(1, n_vocab, (n_batch, n_tokens), generator=generator)
+    frames = torch.full((n_batch,), n_frames)
+    tokens = torch.full((n_batch,), n_tokens)
+    frames[1::2] -= 7
+    tokens[1::3] -= 5
+    found = [one.to(device()) for one in (logits, targets, frames, tokens)]
+    found[0].requires_grad_()
+    return found
+
+
+def runner(way: Way, shape: Shape) -> Callable[[], None]:
+    given = inputs(shape)
+
+    def run() -> None:
+        given[0].grad = None
+        way(*given).sum().backward()
+
+    return run
+
+
+def ways(number: int, others: dict[str, Way]) -> dict[str, Way]:
+    """The alternatives of a shape."""
+    found = {"sum": read_and_write, "ours": ours, "autograd": by_autograd, **others}
+    if number >= _SLOW:
+        found.pop("numba", None)
+    return found
+
+
+def speed(
+    number: int, others: dict[str, Way], repeats: int, figures: Figures
+) -> list[object]:
+    """The table row of one shape: milliseconds and ratios."""
+    shape = SHAPES[number]
+    runners = {name: runner(way, shape) for name, way in ways(number, others).items()}
+    # Those that take seconds on a CPU run less often.
+    slow = {"numba"} if on_gpu() else {"numba", "torchaudio"}
+    rarely = {name: runners.pop(name) for name in slow & set(runners)}
+    clock = time.perf_counter if on_gpu() else time.process_time
+    found = medians(in_turns(runners, repeats, 2, clock))
+    found |= medians(in_turns(rarely, 1, 0, clock))
+    for name, seconds in found.items():
+        figures.add(f"{shape}: {name}, forward + backward", 1000 * seconds, "ms")
+    columns = ("sum", "ours", "autograd", "torchaudio", "numba")
+    return [
+        str(shape),
+        *(1000 * found[name] if name in found else None for name in columns),
+        *(
+            found[name] / found["ours"] if name in found else None
+            for name in columns[2:]
+        ),
+    ]
+
+
+def memory(number: int, name: str) -> float:
+    """:func:`peak` of a shape, on the CPU in a separate process."""
+    if on_gpu():
+        return peak(number, name)
+    return float(alone(__file__, "--peak", str(number), name))
+
+
+def peak(number: int, name: str) -> float:
+    """Peak above the inputs, in multiples of the logits; the gradient is one."""
+    shape = SHAPES[number]
+    n_batch, n_frames, n_tokens, n_vocab = shape
+    size = n_batch * n_frames * (n_tokens + 1) * n_vocab * 4
+    way = ways(number, peers())[name]
+    given = inputs(shape)
+
+    def run() -> None:
+        given[0].grad = None
+        way(*given).sum().backward()
+        given[0].grad = None
+
+    return peak_bytes(run) / size
+
+
+def errors(shape: Shape, others: dict[str, Way], figures: Figures) -> list[object]:
+    """Largest errors of float32 against our float64: loss, gradient."""
+
+    def both(way: Way, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        logits, *rest = inputs(shape)
+        logits = logits.detach().to(dtype).requires_grad_()
+        losses = way(logits, *rest)
+        (gradient,) = torch.autograd.grad(losses.sum(), logits)
+        return losses.detach().flatten().double(), gradient.double()
+
+    exact = both(ours, torch.float64)
+    row: list[object] = [str(shape)]
+    for name in ("ours", "autograd", "torchaudio"):
+        way = {"ours": ours, "autograd": by_autograd, **others}.get(name)
+        if way is None:
+            row.append(None)
+            continue
+        found = both(way, torch.float32)
+        off = [(a - b).abs().max().item() for a, b in zip(found, exact, strict=True)]
+        for what, error in zip(("loss", "gradient"), off, strict=True):
+            figures.add(f"{shape}: {name}, largest error of the {what}", error, "1")
+        row.append(f"{off[0]:.1e}, {off[1]:.1e}")
+    return row
+
+
+def main() -> None:
+    """Print the three tables, or, for :func:`alone`, one figure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_options(parser)
+    parser.add_argument(
+        "--quick", action="store_true", help="a few runs, without RNNTLossNumba"
+    )
+    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    figures = use_options(args)
+    line = describe("torchaudio", "numba", threads=1)
+    if args.peak:
+        print(peak(int(args.peak[0]), args.peak[1]))
+        return
+    print(line)
+    others = peers()
+    if args.quick:
+        others.pop("numba", None)
+    repeats = 3 if args.quick else 7
+    print("\nforward + backward, float32, milliseconds")
+    names = ["sum", "ours", "autograd", "torchaudio", "numba"]
+    head = ["B, T, U, V", *names, *(f"{name} / ours" for name in names[2:])]
+    rows = [speed(n, others, repeats, figures) for n in range(len(SHAPES))]
+    print(table(head, rows), flush=True)
+    print("\npeak memory above the inputs, in multiples of the logits")
+    rows = []
+    names.remove("numba")
+    for number, shape in enumerate(SHAPES):
+        offered = ways(number, others)
+        found = {n: memory(number, n) if n in offered else None for n in names}
+        rows.append([str(shape), *found.values()])
+        for name, size in found.items():
+            if size is not None:
+                figures.add(f"{shape}: {name}, peak memory", size, "sizes of logits")
+    print(table(["B, T, U, V", *names], rows), flush=True)
+    print("\nlargest error of float32 against float64: loss, gradient")
+    rows = [errors(shape, others, figures) for shape in SHAPES]
+    print(table(["B, T, U, V", "ours", "autograd", "torchaudio"], rows))
+
+
+if __name__ == "__main__":
+    main()

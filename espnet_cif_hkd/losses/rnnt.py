@@ -1,0 +1,379 @@
+"""The transducer loss: minus the log-probability of all paths through a lattice.
+
+Shapes and names
+----------------
+===  =====================================================================
+B    utterances
+T    frames, padded
+U    target tokens, padded
+V    vocabulary, with the blank
+===  =====================================================================
+
+Node (t, u) of the lattice has seen t frames and emitted u tokens. From it, a blank
+leads to (t + 1, u), and token u + 1 to (t, u + 1). Paths lead from (0, 0) to the
+utterance's own (frames, tokens). All nodes of a diagonal t + u depend on the diagonal
+before it only, so the recursion takes T + U steps for the complete batch, forward
+and backward variables in the same step.
+
+The vocabulary is read twice, in blocks: before the recursion for two log-probabilities
+a node, and in the backward pass for the gradient. So the only tensor of the size of
+the logits is the gradient.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_REDUCTIONS = ("none", "mean", "sum")
+# Logits that are processed together: few enough for a cache, enough for a GPU.
+_BLOCK_LOGITS = {"cpu": 1 << 18, "cuda": 1 << 24}
+
+
+def rnnt_loss(
+    logits: Tensor,
+    targets: Tensor,
+    logit_lengths: Tensor,
+    target_lengths: Tensor,
+    blank: int = 0,
+    reduction: str = "none",
+) -> Tensor:
+    """Transducer loss of each utterance, in nats.
+
+    Arguments have the order of torchaudio's function of this name. The softmax is
+    float32 (float64 for float64 logits), the recursion float64, also under autocast.
+    Padding may hold any value and gets no gradient. An utterance may have more tokens
+    than frames. The backward pass allocates one tensor of the size of the logits, their
+    gradient. There are no second derivatives: ``create_graph=True`` in a backward pass
+    raises RuntimeError.
+
+    Args:
+        logits: Output of the joint network before the softmax, (B, T, U + 1, V), any
+            floating dtype. -inf excludes a token.
+        targets: Token ids without blanks, (B, U) integer; padding may be any integer.
+        logit_lengths: Frames of each utterance, (B,) integer, from 1 to T.
+        target_lengths: Tokens of each utterance, (B,) integer, from 0 to U.
+        blank: Id of the blank; negative ids count from V.
+        reduction: ``none``; ``sum`` or ``mean`` over the utterances.
+
+    Returns:
+        (B,), or a scalar; float32, or float64 for float64 logits. An utterance without
+        a possible path has the loss inf and the gradient zero.
+
+    Raises:
+        ValueError: Shapes do not fit, or a length or a token is out of range. Values on
+            a GPU are not read: a wrong one makes the loss of its utterance NaN.
+
+    Source: Graves, arXiv 1211.3711.
+
+    Example:
+        >>> import torch
+        >>> lengths = torch.tensor([2]), torch.tensor([1])
+        >>> loss = rnnt_loss(torch.zeros(1, 2, 2, 4), torch.tensor([[3]]), *lengths)
+        >>> bool(loss.exp().isclose(torch.tensor(4.0**3 / 2)))  # two paths of 3 arcs
+        True
+    """
+    _check_shapes(logits, targets, logit_lengths, target_lengths)
+    if reduction not in _REDUCTIONS:
+        raise ValueError(
+            f"reduction must be one of {_REDUCTIONS}, but is {reduction!r}"
+        )
+    n_vocab = logits.size(-1)
+    if not -n_vocab <= blank < n_vocab:
+        raise ValueError(f"blank {blank} is not an id of {n_vocab} tokens")
+    device = logits.device
+    losses: Tensor = _Loss.apply(
+        logits,
+        targets.to(device, torch.int64),
+        logit_lengths.to(device, torch.int64),
+        target_lengths.to(device, torch.int64),
+        blank % n_vocab,
+    )
+    if reduction == "none":
+        return losses
+    return losses.sum() if reduction == "sum" else losses.mean()
+
+
+def _check_shapes(
+    logits: Tensor, targets: Tensor, logit_lengths: Tensor, target_lengths: Tensor
+) -> None:
+    if logits.dim() != 4 or not logits.is_floating_point() or 0 in logits.shape:
+        raise ValueError(
+            "logits must be floating, (B, T, U + 1, V) and not empty, but are "
+            f"{tuple(logits.shape)} {logits.dtype}"
+        )
+    n_batch, _, n_nodes, _ = logits.shape
+    given = {
+        "targets": (targets, (n_batch, n_nodes - 1)),
+        "logit_lengths": (logit_lengths, (n_batch,)),
+        "target_lengths": (target_lengths, (n_batch,)),
+    }
+    for name, (tensor, shape) in given.items():
+        if tensor.shape != shape or tensor.is_floating_point():
+            raise ValueError(
+                f"{name} must be integers {shape} for logits {tuple(logits.shape)}, "
+                f"but are {tuple(tensor.shape)} {tensor.dtype}"
+            )
+
+
+class _Loss(torch.autograd.Function):
+    """Losses (B,) of logits (B, T, U + 1, V)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        targets: Tensor,
+        logit_lengths: Tensor,
+        target_lengths: Tensor,
+        blank: int,
+    ) -> Tensor:
+        losses, arcs = _losses_and_arcs(
+            logits,
+            targets,
+            logit_lengths,
+            target_lengths,
+            blank,
+            bool(ctx.needs_input_grad[0]),
+        )
+        ctx.save_for_backward(logits, targets, arcs)
+        ctx.blank = blank
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor, None, None, None, None]:
+        # As in contrastive_loss: torch's once_differentiable would not raise in
+        # torch.autograd.grad.
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "rnnt_loss has no second derivative: call backward or "
+                "torch.autograd.grad without create_graph"
+            )
+        logits, targets, arcs = ctx.saved_tensors
+        scaled = arcs * above.to(arcs.dtype)[:, None, None]
+        return _gradient(logits, targets, scaled, ctx.blank), None, None, None, None
+
+
+# torch.compile does not look into custom operators: the recursion is a loop whose
+# length is that of the batch.
+@torch.library.custom_op("espnet_cif_hkd::rnnt_losses", mutates_args=())
+def _losses_and_arcs(
+    logits: Tensor,
+    targets: Tensor,
+    logit_lengths: Tensor,
+    target_lengths: Tensor,
+    blank: int,
+    needs_grad: bool,
+) -> tuple[Tensor, Tensor]:
+    """Return losses (B,) and posteriors of arcs (2, B, T, U + 1), blanks first.
+
+    The second is empty without ``needs_grad``. Both are float32 or float64.
+    """
+    wrong = _wrong_values(logits, targets, logit_lengths, target_lengths, blank)
+    with torch.autocast(logits.device.type, enabled=False):
+        logp = _arc_scores(logits, _labels(logits, targets), blank)
+        lattice = _Lattice(logp, logit_lengths, target_lengths)
+        total, posteriors = lattice.scores(needs_grad, wrong)
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        return -total.to(dtype), posteriors.to(dtype)
+
+
+@_losses_and_arcs.register_fake
+def _(
+    logits: Tensor,
+    targets: Tensor,
+    logit_lengths: Tensor,
+    target_lengths: Tensor,
+    blank: int,
+    needs_grad: bool,
+) -> tuple[Tensor, Tensor]:
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    shape = (2, *logits.shape[:3]) if needs_grad else (0, *logits.shape[:3])
+    return logits.new_empty(logits.size(0), dtype=dtype), logits.new_empty(
+        shape, dtype=dtype
+    )
+
+
+@torch.library.custom_op("espnet_cif_hkd::rnnt_gradient", mutates_args=())
+def _gradient(logits: Tensor, targets: Tensor, arcs: Tensor, blank: int) -> Tensor:
+    """Return the gradient (B, T, U + 1, V) in the dtype of the logits.
+
+    Args:
+        logits, targets, blank: As in :func:`rnnt_loss`.
+        arcs: Posteriors of arcs times the gradient of their utterance's loss,
+            (2, B, T, U + 1).
+    """
+    n_vocab = logits.size(-1)
+    grad = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
+    rows, grad_rows = logits.reshape(-1, n_vocab), grad.view(-1, n_vocab)
+    labels = _labels(logits, targets)[:, None]
+    by_blank, by_label = arcs.flatten(1)
+    visits = (by_blank + by_label)[:, None]
+    unseen = visits == 0  # padding, which may hold NaN
+    with torch.autocast(logits.device.type, enabled=False):
+        for start, stop in _blocks(rows):
+            part = slice(start, stop)
+            block = torch.softmax(rows[part], -1, dtype=arcs.dtype)
+            block.mul_(visits[part]).masked_fill_(unseen[part], 0.0)
+            block[:, blank] -= by_blank[part]
+            block.scatter_add_(1, labels[part], -by_label[part, None])
+            grad_rows[part] = block
+    return grad
+
+
+@_gradient.register_fake
+def _(logits: Tensor, targets: Tensor, arcs: Tensor, blank: int) -> Tensor:
+    return logits.new_empty(logits.shape)
+
+
+def _blocks(rows: Tensor) -> list[tuple[int, int]]:
+    """First and last row of each block of ``rows`` (N, V)."""
+    step = max(1, _BLOCK_LOGITS.get(rows.device.type, 1 << 22) // rows.size(1))
+    return [(n, min(n + step, len(rows))) for n in range(0, len(rows), step)]
+
+
+def _labels(logits: Tensor, targets: Tensor) -> Tensor:
+    """The token that each row of logits can emit, (B · T · (U + 1),) int64.
+
+    Padding is cut to the range of ids; it has no arcs.
+    """
+    n_batch, n_frames, n_nodes, n_vocab = logits.shape
+    labels = F.pad(targets.clamp(0, n_vocab - 1), (0, 1))
+    return labels[:, None].expand(n_batch, n_frames, n_nodes).reshape(-1)
+
+
+def _arc_scores(logits: Tensor, labels: Tensor, blank: int) -> Tensor:
+    """Log-probabilities of blank and of the next token, (2, B, T, U + 1) float64."""
+    rows = logits.reshape(-1, logits.size(-1))
+    scores = torch.empty(2, len(rows), dtype=torch.float64, device=logits.device)
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    for start, stop in _blocks(rows):
+        logp = torch.log_softmax(rows[start:stop], -1, dtype=dtype)
+        scores[0, start:stop] = logp[:, blank]
+        scores[1, start:stop] = logp.gather(1, labels[start:stop, None])[:, 0]
+    return scores.view(2, *logits.shape[:3])
+
+
+def _wrong_values(
+    logits: Tensor,
+    targets: Tensor,
+    logit_lengths: Tensor,
+    target_lengths: Tensor,
+    blank: int,
+) -> Tensor:
+    """Utterances with a length or a token out of range, (B,) bool.
+
+    Raises:
+        ValueError: There is one, and the host can read it without waiting.
+    """
+    _, n_frames, n_nodes, n_vocab = logits.shape
+    used = torch.arange(n_nodes - 1, device=targets.device) < target_lengths[:, None]
+    no_token = (targets < 0) | (targets >= n_vocab) | (targets == blank)
+    found = {
+        f"logit_lengths must be from 1 to {n_frames}": (logit_lengths < 1)
+        | (logit_lengths > n_frames),
+        f"target_lengths must be from 0 to {n_nodes - 1}": (target_lengths < 0)
+        | (target_lengths >= n_nodes),
+        f"targets must be ids from 0 to {n_vocab - 1} without the blank {blank}": (
+            used & no_token
+        ).any(1),
+    }
+    if logits.device.type == "cpu":
+        for message, wrong in found.items():
+            if wrong.any():
+                raise ValueError(
+                    f"{message}: see utterance {int(wrong.int().argmax())}"
+                )
+    return torch.stack(list(found.values())).any(0)
+
+
+class _Lattice:
+    """The recursion over diagonals, in float64.
+
+    The backward variables are the forward variables of the lattice that each utterance
+    has when it is read from its end.
+
+    Args:
+        logp: Log-probabilities of arcs, (2, B, T, U + 1); padding may be NaN.
+        frames: (B,) int64.
+        tokens: (B,) int64.
+    """
+
+    def __init__(self, logp: Tensor, frames: Tensor, tokens: Tensor) -> None:
+        _, _, n_frames, n_nodes = logp.shape
+        self.n_diagonals = n_frames + n_nodes - 1
+        self.frames, self.tokens = frames[:, None, None], tokens[:, None, None]
+        self.t = torch.arange(n_frames + 1, device=logp.device)[:, None]
+        self.u = torch.arange(n_nodes, device=logp.device)
+        inside = (self.t[:-1] < self.frames) & (self.u <= self.tokens)
+        inside = torch.stack([inside, inside & (self.u < self.tokens)])
+        self.logp = logp.masked_fill(~inside, -torch.inf)
+
+    def scores(self, needs_arcs: bool, wrong: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log-probabilities (B,) and posteriors of arcs (2, B, T, U + 1).
+
+        Args:
+            needs_arcs: Whether the posteriors are computed, or else empty.
+            wrong: Utterances whose results are NaN, (B,) bool.
+        """
+        frames, tokens, t, u = self.frames, self.tokens, self.t, self.u
+        n_batch = len(frames)
+        diagonal = torch.arange(self.n_diagonals, device=t.device)[:, None]
+        rows = diagonal - u  # frames of the nodes of a diagonal
+        places = [((rows, u), (rows, u))]
+        if needs_arcs:
+            left = frames - rows, tokens - u  # the same, counted from the end
+            places.append(((left[0] - 1, left[1]), (left[0], left[1] - 1)))
+        arcs = [
+            torch.cat([_pick(self.logp[kind], *place[kind]) for place in places])
+            for kind in (0, 1)
+        ]
+        nodes = _recursion(*(one.transpose(0, 1).contiguous() for one in arcs))
+        ahead, behind = nodes[:n_batch], nodes[n_batch:]
+        total = _pick(ahead, frames + tokens, tokens).flatten()
+        total = total.masked_fill(wrong, torch.nan)
+        if not needs_arcs:
+            return total, self.logp[:0]
+        before = _pick(ahead, t[:-1] + u, u)  # (B, T, U + 1)
+        after = _pick(behind, frames - t + tokens - u, tokens - u)  # (B, T + 1, U + 1)
+        after = torch.stack([after[:, 1:], F.pad(after[:, :-1, 1:], (0, 1))])
+        # Without a path there is nothing to distribute: all arcs have probability 0.
+        norm = total.masked_fill(total == -torch.inf, 0.0)[:, None, None]
+        return total, (before + self.logp + after - norm).exp()
+
+
+def _pick(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Return ``values[b, rows, columns]``, or -inf where these are out of range.
+
+    Args:
+        values: (B, R, C).
+        rows, columns: Indices that broadcast to (B, N, M).
+    """
+    n_batch, n_rows, n_columns = values.shape
+    inside = (rows >= 0) & (rows < n_rows) & (columns >= 0) & (columns < n_columns)
+    places = rows.clamp(0, n_rows - 1) * n_columns + columns.clamp(0, n_columns - 1)
+    places = places.expand(n_batch, *places.shape[-2:])
+    found = values.flatten(1).gather(1, places.flatten(1)).view(places.shape)
+    return found.masked_fill(~inside, -torch.inf)
+
+
+def _recursion(blanks: Tensor, labels: Tensor) -> Tensor:
+    """Log-probability of reaching each node.
+
+    Args:
+        blanks, labels: Arcs that leave the nodes of each diagonal, (N, B, U + 1). Node
+            u of diagonal d is (d - u, u).
+
+    Returns:
+        (B, N + 1, U + 1), by diagonal.
+    """
+    n_diagonals, n_batch, n_nodes = blanks.shape
+    # Column 0 is -inf: nothing leads to the nodes without tokens from the left.
+    nodes = blanks.new_full((n_diagonals + 1, n_batch, n_nodes + 1), -torch.inf)
+    nodes[0, :, 1] = 0.0
+    labels = F.pad(labels[:, :, :-1], (1, 0))
+    here, left = nodes[:, :, 1:].unbind(), nodes[:, :, :-1].unbind()
+    for step, (blank, label) in enumerate(zip(blanks, labels, strict=True)):
+        torch.logaddexp(here[step] + blank, left[step] + label, out=here[step + 1])
+    return nodes[:, :, 1:].transpose(0, 1)

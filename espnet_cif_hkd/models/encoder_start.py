@@ -1,0 +1,142 @@
+"""How the training of a pre-trained encoder begins: slower, or frozen at first.
+
+Both act on the updates of any optimizer, with any scheduler, through hooks of
+``torch.optim.Optimizer``. Adam's updates do not depend on the scale of gradients, so a
+factor on the gradients would not slow the encoder down.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from espnet_cif_hkd.errors import UserError
+
+# Updates so far; in a parameter group, so that it is part of ESPnet's checkpoint.
+_COUNT = "encoder_updates"
+
+
+class EncoderStart:
+    """Learning-rate factor of an encoder, and the updates for which it is frozen.
+
+    A frozen encoder computes as at inference: without dropout, with fixed statistics of
+    batch normalisation. Its parameters get no update and no state in the optimizer, its
+    gradients are not part of the gradient norm, and weight decay does not move it.
+
+    Args:
+        encoder: The encoder.
+        lr_factor: Factor of its updates: of the learning rate and of weight decay.
+        freeze_updates: Number of updates for which it is frozen.
+
+    Raises:
+        UserError: An option is out of range.
+    """
+
+    def __init__(
+        self, encoder: torch.nn.Module, lr_factor: float, freeze_updates: int
+    ) -> None:
+        number = isinstance(lr_factor, int | float) and not isinstance(lr_factor, bool)
+        if not number or not 0 < lr_factor < float("inf"):
+            raise UserError(
+                f"model_conf.encoder_lr_factor is {lr_factor!r}; give a number above "
+                "0, or freeze_param: [encoder] to keep the encoder fixed"
+            )
+        counted = isinstance(freeze_updates, int) and not isinstance(
+            freeze_updates, bool
+        )
+        if not counted or freeze_updates < 0:
+            raise UserError(
+                f"model_conf.freeze_encoder_updates is {freeze_updates!r}; give a "
+                "number of updates, 0 or more"
+            )
+        self.encoder = encoder
+        self.lr_factor = lr_factor
+        self.freeze_updates = freeze_updates
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._before: list[tuple[Tensor, Tensor]] = []
+
+    @property
+    def needed(self) -> bool:
+        """Whether the options change anything."""
+        return self.lr_factor != 1 or self.freeze_updates > 0
+
+    def attach(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        """Act on the updates of the optimizer that has the encoder's parameters."""
+        ours = {id(parameter) for parameter in self.encoder.parameters()}
+        for optimizer in optimizers:
+            groups = optimizer.param_groups
+            if any(id(p) in ours for group in groups for p in group["params"]):
+                self._optimizer = optimizer
+                groups[0].setdefault(_COUNT, 0)
+                optimizer.register_step_pre_hook(self._before_step)
+                optimizer.register_step_post_hook(self._after_step)
+                return
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the next update leaves the encoder as it is.
+
+        Raises:
+            UserError: No optimizer is attached.
+        """
+        if self._optimizer is None:
+            raise UserError(
+                "model_conf: encoder_lr_factor and freeze_encoder_updates need the "
+                "trainer of this package: start the training with python3 -m "
+                "espnet_cif_hkd, without DeepSpeed, and without freeze_param: [encoder]"
+            )
+        count: int = self._optimizer.param_groups[0].get(_COUNT, 0)
+        return count < self.freeze_updates
+
+    @contextlib.contextmanager
+    def forward(self) -> Iterator[bool]:
+        """Run the encoder frozen in this context if it is; yield whether it is."""
+        if not self.frozen:
+            yield False
+            return
+        training = self.encoder.training
+        trained = [p for p in self.encoder.parameters() if p.requires_grad]
+        self.encoder.eval()
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        try:
+            yield True
+        finally:
+            self.encoder.train(training)
+            for parameter in trained:
+                parameter.requires_grad_(True)
+
+    def connected(self, frames: Tensor) -> Tensor:
+        """Return ``frames`` with zero gradients for the parameters of the encoder.
+
+        ``DistributedDataParallel`` waits for a gradient of each parameter.
+        """
+        trained = [p for p in self.encoder.parameters() if p.requires_grad]
+        if not trained:
+            return frames
+        return frames + torch.stack([p.flatten()[:0].sum() for p in trained]).sum()
+
+    def _before_step(self, optimizer: Any, *_: Any) -> None:
+        self._before = []
+        if self.frozen:
+            for parameter in self.encoder.parameters():
+                parameter.grad = None
+        elif self.lr_factor != 1:
+            self._before = [
+                (parameter, parameter.detach().clone())
+                for parameter in self.encoder.parameters()
+                if parameter.grad is not None
+            ]
+
+    @torch.no_grad()
+    def _after_step(self, optimizer: Any, *_: Any) -> None:
+        for parameter, before in self._before:
+            parameter.copy_(before.lerp(parameter, self.lr_factor))
+        self._before = []
+        group = optimizer.param_groups[0]
+        group[_COUNT] = group.get(_COUNT, 0) + 1
+        if group[_COUNT] == self.freeze_updates:
+            logging.info("the encoder was frozen for %d updates", self.freeze_updates)

@@ -35,6 +35,8 @@ class DistillingMixin:
             are ``criterion.*`` in a checkpoint.
         criteria: The criteria of ``model_conf.criteria`` by name. Their parameters are
             ``criteria.NAME.*``.
+        schedule: The number of optimizer updates, ``schedule.updates`` in a checkpoint;
+            None if no loss has a schedule.
     """
 
     criterion: AbsDistillCriterion | None

@@ -2,10 +2,10 @@
 
 The batch has 8 utterances of 12 s at 16 kHz. The encoder is a conformer with 12 blocks
 of 256 dimensions and conv2d (25 frames a second). The targets are random vectors, 50
-frames a second, in stores of 200 utterances.
+frames a second, in stores of 32 utterances.
 
     python3 benchmarks/pretrain_step.py [--teachers 512 1024] [--rounds 5]
-        [--seconds 12] [--utterances 8] [--device cpu] [--json FILE]
+        [--seconds 12] [--utterances 8] [--threads 2] [--device cpu] [--json FILE]
 
 ``encoder`` is forward and backward of the encoder from the sum of its frames;
 ``step`` is forward and backward of the model, with the keys of the audio, the reading
@@ -33,7 +33,7 @@ from espnet_cif_hkd.teachers.speech.registry import speech_teacher_choices
 from espnet_cif_hkd.teachers.store.writer import dump_store
 
 RATE = 16_000
-STORED = 200
+STORED = 32
 
 
 class Noise(SpeechTeacher):
@@ -115,12 +115,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=12.0)
     parser.add_argument("--utterances", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=2)
     measure.add_options(parser)
     args = parser.parse_args()
     figures = measure.use_options(args)
     logging.disable(logging.WARNING)
     device = measure.device()
-    print(measure.describe("espnet"))
+    print(measure.describe("espnet", threads=args.threads))
     speech_teacher_choices.classes["noise"] = Noise
     heard = waves(STORED, args.seconds)
     recordings = [Recording(wave, RATE) for wave in heard]

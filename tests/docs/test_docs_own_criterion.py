@@ -94,7 +94,7 @@ def test_with_the_engine_and_its_checks(recipe, forgotten, capfd):
     engine = ["--user_module", "my_criteria", *options]
     for change, message in (
         ("criterion_conf.lyer=1", "'lyer'; OwnEncoder has the options layer, weight"),
-        ("criterion=own", "criterion must be one of hkd, own_encoder"),
+        ("criterion=own", "criterion must be one of hkd, frames, own_encoder"),
     ):
         assert main([*engine, "--asr_args", f"--model_conf {change}"]) == 1
         error = capfd.readouterr().err

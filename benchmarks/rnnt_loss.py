@@ -1,7 +1,8 @@
 """The transducer loss against ESPnet's in Python, and torchaudio's operator.
 
-``sum`` reads the logits twice and writes a tensor of their size: the lower limit. On a
-CPU the figures are seconds of the processor, with one thread.
+``sum`` is the sum of the logsumexp of all nodes, differentiated by autograd. On a
+CPU the figures are time of the processor, with one thread. The fastest run counts:
+other processes only make runs slower.
 """
 
 import argparse
@@ -16,7 +17,6 @@ from measure import (
     describe,
     device,
     in_turns,
-    medians,
     on_gpu,
     peak_bytes,
     table,
@@ -78,16 +78,17 @@ def peers() -> dict[str, Way]:
         )
     except (ImportError, OSError, AttributeError) as error:
         print(f"torchaudio has no operator here: {' '.join(str(error).split())[:100]}")
-    try:
-        from espnet2.asr.transducer.rnnt_multi_blank import rnnt_multi_blank
-    except ImportError as error:
-        print(f"no RNNTLossNumba here: {error}")
-    else:
-        loss = rnnt_multi_blank.RNNTLossNumba(blank=0, reduction="none")
-        found["numba"] = lambda logits, *others: loss(
-            logits, *(one.int() for one in others)
-        )
     return found
+
+
+def numba_seconds(shape: Shape) -> float:
+    """Time of ESPnet's loss in Python, one run."""
+    from espnet2.asr.transducer.rnnt_multi_blank import rnnt_multi_blank
+
+    loss = rnnt_multi_blank.RNNTLossNumba(blank=0, reduction="none")
+    run = runner(lambda logits, *rest: loss(logits, *(y.int() for y in rest)), shape)
+    [seconds] = in_turns({"numba": run}, 1, 0, time.process_time)["numba"]
+    return seconds
 
 
 def inputs(shape: Shape) -> list[torch.Tensor]:
@@ -115,26 +116,26 @@ def runner(way: Way, shape: Shape) -> Callable[[], None]:
     return run
 
 
-def ways(number: int, others: dict[str, Way]) -> dict[str, Way]:
-    """The alternatives of a shape."""
-    found = {"sum": read_and_write, "ours": ours, "autograd": by_autograd, **others}
-    if number >= _SLOW:
-        found.pop("numba", None)
-    return found
+def ways(others: dict[str, Way]) -> dict[str, Way]:
+    """All alternatives but numba."""
+    return {"sum": read_and_write, "ours": ours, "autograd": by_autograd, **others}
 
 
 def speed(
-    number: int, others: dict[str, Way], repeats: int, figures: Figures
+    number: int, others: dict[str, Way], quick: bool, figures: Figures
 ) -> list[object]:
     """The table row of one shape: milliseconds and ratios."""
-    shape = SHAPES[number]
-    runners = {name: runner(way, shape) for name, way in ways(number, others).items()}
-    # Those that take seconds on a CPU run less often.
-    slow = {"numba"} if on_gpu() else {"numba", "torchaudio"}
-    rarely = {name: runners.pop(name) for name in slow & set(runners)}
+    shape, repeats = SHAPES[number], 3 if quick else 7
+    runners = {name: runner(way, shape) for name, way in ways(others).items()}
+    rarely = {}
+    if not on_gpu() and "torchaudio" in runners:  # takes seconds
+        rarely["torchaudio"] = runners.pop("torchaudio")
     clock = time.perf_counter if on_gpu() else time.process_time
-    found = medians(in_turns(runners, repeats, 2, clock))
-    found |= medians(in_turns(rarely, 1, 0, clock))
+    times = in_turns(runners, repeats, 2, clock) | in_turns(rarely, 2, 0, clock)
+    found = {name: min(runs) for name, runs in times.items()}
+    if number < _SLOW and not quick:
+        # In this process, it would make all later runs slower.
+        found["numba"] = float(alone(__file__, "--numba", str(number)))
     for name, seconds in found.items():
         figures.add(f"{shape}: {name}, forward + backward", 1000 * seconds, "ms")
     columns = ("sum", "ours", "autograd", "torchaudio", "numba")
@@ -160,7 +161,7 @@ def peak(number: int, name: str) -> float:
     shape = SHAPES[number]
     n_batch, n_frames, n_tokens, n_vocab = shape
     size = n_batch * n_frames * (n_tokens + 1) * n_vocab * 4
-    way = ways(number, peers())[name]
+    way = ways(peers())[name]
     given = inputs(shape)
 
     def run() -> None:
@@ -204,27 +205,29 @@ def main() -> None:
         "--quick", action="store_true", help="a few runs, without RNNTLossNumba"
     )
     parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--numba", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     figures = use_options(args)
+    if args.numba is not None:
+        describe(threads=1)
+        print(numba_seconds(SHAPES[args.numba]))
+        return
     line = describe("torchaudio", "numba", threads=1)
     if args.peak:
         print(peak(int(args.peak[0]), args.peak[1]))
         return
     print(line)
     others = peers()
-    if args.quick:
-        others.pop("numba", None)
-    repeats = 3 if args.quick else 7
     print("\nforward + backward, float32, milliseconds")
     names = ["sum", "ours", "autograd", "torchaudio", "numba"]
     head = ["B, T, U, V", *names, *(f"{name} / ours" for name in names[2:])]
-    rows = [speed(n, others, repeats, figures) for n in range(len(SHAPES))]
+    rows = [speed(n, others, args.quick, figures) for n in range(len(SHAPES))]
     print(table(head, rows), flush=True)
     print("\npeak memory above the inputs, in multiples of the logits")
     rows = []
     names.remove("numba")
     for number, shape in enumerate(SHAPES):
-        offered = ways(number, others)
+        offered = ways(others)
         found = {n: memory(number, n) if n in offered else None for n in names}
         rows.append([str(shape), *found.values()])
         for name, size in found.items():

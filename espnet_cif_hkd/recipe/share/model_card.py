@@ -30,7 +30,8 @@ _DECODING = (
 )
 # Names of our classes in configurations, by their key.
 _OURS = {
-    table.removesuffix("_choices"): tuple(names) for table, names in REGISTERED.items()
+    table.removesuffix("_choices"): tuple(names)
+    for table, names in reversed(REGISTERED.items())  # the model first
 }
 
 

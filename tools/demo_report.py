@@ -97,10 +97,10 @@ def print_table(args: argparse.Namespace, folder: Path) -> None:
     rates = [
         error_rate(folder / f"score_{unit}" / "result.txt") for unit in ("cer", "wer")
     ]
-    print("\n| system        | trained on | tested on | CER % | WER % |")
-    print("|---------------|------------|-----------|-------|-------|")
+    print("\n| system             | trained on | tested on | CER % | WER % |")
+    print("|--------------------|------------|-----------|-------|-------|")
     print(
-        f"| {args.label:13} | {trained:5} utt. | {tested:4} utt. "
+        f"| {args.label:18} | {trained:5} utt. | {tested:4} utt. "
         f"| {rates[0]:5.1f} | {rates[1]:5.1f} |"
     )
     logs = sorted(args.exp.glob("train*.log"), reverse=True)

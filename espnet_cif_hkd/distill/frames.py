@@ -37,6 +37,7 @@ from espnet_cif_hkd.distill.taps import Student, Taps, require_taps
 from espnet_cif_hkd.distill.time_matching import TimeMatch
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.losses.frames import frame_losses
+from espnet_cif_hkd.teachers.source import resolve_teacher
 from espnet_cif_hkd.teachers.speech.base import Recording, SpeechTeacher
 from espnet_cif_hkd.teachers.speech.registry import build_speech_teacher
 from espnet_cif_hkd.teachers.speech.stored import StoredSpeechTeacher
@@ -142,6 +143,10 @@ class FramesCriterion(AbsDistillCriterion):
         self._matches: dict[str, TimeMatch] = {}
         self._looked_up: dict[str, tuple[int, int]] = {}
         self.statistics = torch.nn.ModuleDict()
+        self.heads = torch.nn.ModuleDict()
+        self._absent = next(filter(None, map(_absent, self.options)), None)
+        if self._absent is not None:
+            return  # decoding needs no teacher, and a training refuses the first batch
         for one in self.options:
             built = _build(one)
             if one.rate != student.rate:
@@ -190,21 +195,21 @@ class FramesCriterion(AbsDistillCriterion):
             conf.get("combine", "heads"),
             conf.get("match", "time"),
         )
-        teachers = teacher_options(conf["teachers"])
         if context.taps is not None:
             wanted = {str(tap), "speech"}
             require_taps("criterion frames", wanted, context.taps, context.model)
         cls.check_training(conf, context.training)
-        for one in teachers:
-            _build(one, stored=False)
         return []
 
     @classmethod
     def check_training(
         cls, conf: Mapping[str, Any], training: Mapping[str, Any]
     ) -> None:
-        """Refuse augmentation that does not fit the targets."""
-        check_training(teacher_options(conf.get("teachers")), training)
+        """Refuse augmentation that does not fit the targets, and missing teachers."""
+        teachers = teacher_options(conf.get("teachers"))
+        check_training(teachers, training)
+        for one in teachers:
+            _build(one, stored=False)
 
     @classmethod
     def speech_teachers(cls, conf: Mapping[str, Any]) -> Mapping[str, dict[str, Any]]:
@@ -212,7 +217,13 @@ class FramesCriterion(AbsDistillCriterion):
         return {one.name: one.conf for one in teacher_options(conf.get("teachers"))}
 
     def forward(self, taps: Taps) -> DistillOutput:
-        """Return the losses of all teachers; see :class:`AbsDistillCriterion`."""
+        """Return the losses of all teachers; see :class:`AbsDistillCriterion`.
+
+        Raises:
+            UserError: A teacher is not on this machine, or lacks a recording.
+        """
+        if self._absent is not None:
+            raise self._absent
         frames, lengths = taps.hs_pad, taps.hlens
         if self.tap != "hs_pad":
             layer = int(self.tap.removeprefix("layer:"))
@@ -357,6 +368,16 @@ class FramesCriterion(AbsDistillCriterion):
 def _places(aim: _Aim) -> np.ndarray:
     """Return one ascending number for each row."""
     return (aim.utterances << 32) + aim.frames
+
+
+def _absent(one: TeacherOptions) -> UserError | None:
+    """Return the error of a teacher whose folder or package is not on this machine."""
+    try:
+        if one.conf.get("teacher") is not None:
+            resolve_teacher(str(one.conf["teacher"]))
+    except UserError as error:
+        return UserError(f"criterion_conf.teachers.{one.name}: {error}")
+    return None
 
 
 def _build(one: TeacherOptions, stored: bool = True) -> SpeechTeacher:

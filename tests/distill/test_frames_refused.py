@@ -11,6 +11,7 @@ from tone_teacher import (
     recordings_of,
     speech_batch,
     stored,
+    texts_of,
     tone,
 )
 
@@ -233,3 +234,29 @@ def test_audio_that_cannot_be_looked_up(change, message):
 def test_a_model_without_this_criterion_needs_no_audio():
     model = host_model("cif", {})
     assert "speech" not in model.wanted_taps()
+
+
+@pytest.mark.parametrize(
+    ("teacher", "message"),
+    [
+        ("/gone/whisper", "one: teacher /gone/whisper: this folder does not exist"),
+        ("pkg://gone-package/model", "one: .*'gone-package' is not installed"),
+    ],
+    ids=["folder", "package"],
+)
+def test_a_teacher_that_is_not_here(teacher, message):
+    """Decoding works without the teacher; a training is refused, at the latest then."""
+    here = host_model("cif", {"speech": {"type": "frames", "teachers": ONE}})
+    gone = {"one": {"teacher": teacher, "rate": RATE, "normalize": False}}
+    away = host_model("cif", {"speech": {"type": "frames", "teachers": gone}})
+    away.load_state_dict(here.state_dict(), strict=False)
+    batch = speech_batch()
+    frames = [
+        model.eval().encode(batch["speech"], batch["speech_lengths"])[0]
+        for model in (here, away)
+    ]
+    torch.testing.assert_close(*frames, rtol=0, atol=0)
+    with pytest.raises(UserError, match=message):
+        FramesCriterion.check_training({"teachers": gone}, {})
+    with pytest.raises(UserError, match=message):
+        away.train()(**batch, **texts_of())

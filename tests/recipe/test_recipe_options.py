@@ -120,7 +120,7 @@ def test_given_folders_win_over_tags() -> None:
 
 @pytest.mark.parametrize("kind", ["asr", "lm", "inference"])
 def test_a_name_that_no_file_system_takes(kind: str) -> None:
-    words = [f"--{kind}_args", "--max_epoch 12 " * 20]
+    words = [f"--{kind}_args", "--max_epoch 12 " * 25]
     with pytest.raises(UserError, match=f"give a short name with --{kind}_tag") as e:
         paths.derive(parse(*words))
     assert "\n" not in str(e.value)

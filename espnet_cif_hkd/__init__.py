@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 moved.install()
 
-__version__ = "0.3.0"
+__version__ = "0.3.1"
 
 __all__ = [
     "CIFASRModel",

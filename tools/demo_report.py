@@ -1,4 +1,4 @@
-"""Show results of the demo's model: a table, two sentences, one picture."""
+"""Show results of the demo's model: a table, sentences, times, one picture."""
 
 import argparse
 import contextlib
@@ -12,6 +12,7 @@ from pathlib import Path
 from espnet_cif_hkd.cli import plot_alignment
 from espnet_cif_hkd.cli.plot_alignment import read_table
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.inference.figure import Alignment, labels_of
 from espnet_cif_hkd.recipe.stages.sclite import align
 
 MODEL = "valid.acc.ave.pth"
@@ -57,13 +58,30 @@ def decoded_utterances(data: Path, folder: Path) -> list[Decoded]:
     return sorted(rows, key=lambda row: (row.cer, row.utt_id))
 
 
-def to_show(rows: list[Decoded]) -> tuple[Decoded, Decoded]:
-    """Choose the best and the middle one of the sentences that fit a picture."""
+def to_show(rows: list[Decoded]) -> tuple[Decoded, Decoded, Decoded]:
+    """Choose the best, the middle and the worst of the sentences that fit a picture."""
     fitting = [
         row for row in rows if _FEWEST_LETTERS <= len(row.reference) <= _MOST_LETTERS
     ]
     fitting = fitting or rows
-    return fitting[0], fitting[len(fitting) // 2]
+    return fitting[0], fitting[len(fitting) // 2], fitting[-1]
+
+
+def word_times(alignment: Alignment) -> list[tuple[str, float, float]]:
+    """Return the words with the times between which their tokens fire, in seconds."""
+    words: list[tuple[str, float, float]] = []
+    word, begin, end = "", 0.0, 0.0
+    for token, (start, stop, _) in zip(
+        alignment.tokens, labels_of(alignment), strict=False
+    ):
+        if token == "<space>":
+            if word:
+                words.append((word, begin, end))
+            word = ""
+            continue
+        begin = begin if word else start
+        word, end = word + token, stop
+    return [*words, (word, begin, end)] if word else words
 
 
 def learning_curve(train_log: Path) -> list[float]:
@@ -79,10 +97,10 @@ def print_table(args: argparse.Namespace, folder: Path) -> None:
     rates = [
         error_rate(folder / f"score_{unit}" / "result.txt") for unit in ("cer", "wer")
     ]
-    print("\n| system        | trained on | tested on | CER % | WER % |")
-    print("|---------------|------------|-----------|-------|-------|")
+    print("\n| system             | trained on | tested on | CER % | WER % |")
+    print("|--------------------|------------|-----------|-------|-------|")
     print(
-        f"| CIF with HKD  | {trained:5} utt. | {tested:4} utt. "
+        f"| {args.label:18} | {trained:5} utt. | {tested:4} utt. "
         f"| {rates[0]:5.1f} | {rates[1]:5.1f} |"
     )
     logs = sorted(args.exp.glob("train*.log"), reverse=True)
@@ -91,42 +109,44 @@ def print_table(args: argparse.Namespace, folder: Path) -> None:
         shown = " ".join(f"{rate:.0f}" for rate in curve)
         print(f"\nCER of the CTC branch on dev after each pass: {shown}")
     print(
-        "\nA few minutes of training on a fraction of the corpus: expect wrong words. "
+        "\nA few minutes of training on a part of the corpus: expect wrong spelling. "
         "\negs2/fotaq/asr_hkd/README.md describes the training on the complete corpus."
     )
 
 
 def report(args: argparse.Namespace) -> None:
-    """Print the table and the sentences, and draw the picture if it does not exist.
+    """Print the table, the sentences and the times, and draw the picture.
 
     Raises:
         UserError: a file of an earlier stage is missing.
     """
     folder = args.exp / args.inference_tag / args.data.name
     print_table(args, folder)
-    best, middle = to_show(decoded_utterances(args.data, folder))
-    for name, row in (("The best", best), ("The typical", middle)):
-        print(f"\n{name} one of the sentences of middle length ({row.utt_id}):")
+    best, middle, worst = to_show(decoded_utterances(args.data, folder))
+    shown = {"best": best, "median": middle, "worst": worst}
+    for name, row in shown.items():
+        print(f"\nThe {name} of the sentences of middle length ({row.utt_id}):")
         print(f"  reference  {row.reference}\n  decoded    {row.hypothesis}")
-    model = args.exp / MODEL
     picture = args.exp / "images" / f"cif_{best.utt_id}.png"
-    if not picture.is_file() or picture.stat().st_mtime < model.stat().st_mtime:
-        print("\ndrawing the picture, about 15 seconds ...", flush=True)
-        plot = plot_alignment.get_parser().parse_args(
-            [
-                *("--model_file", str(model)),
-                *("--train_config", str(args.exp / "config.yaml")),
-                *("--wav_scp", str(args.data / "wav.scp")),
-                *("--text", str(args.data / "text")),
-                *("--hyp_dir", str(folder)),
-                *("--utt_id", best.utt_id, "--out", str(picture)),
-            ]
-        )
-        # Messages of ESPnet's imports about optional packages are not useful here.
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with contextlib.redirect_stderr(io.StringIO()):
-                plot_alignment.plot(plot)
+    print("\ndrawing the picture, about 15 seconds ...", flush=True)
+    plot = plot_alignment.get_parser().parse_args(
+        [
+            *("--model_file", str(args.exp / MODEL)),
+            *("--train_config", str(args.exp / "config.yaml")),
+            *("--wav_scp", str(args.data / "wav.scp")),
+            *("--text", str(args.data / "text")),
+            *("--hyp_dir", str(folder)),
+            *("--utt_id", best.utt_id, "--out", str(picture)),
+        ]
+    )
+    # Messages of ESPnet's imports about optional packages are not useful here.
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with contextlib.redirect_stderr(io.StringIO()):
+            alignment = plot_alignment.plot(plot)
+    print(f"\nWhen the words of {best.utt_id} fire, in seconds:")
+    for word, begin, end in word_times(alignment):
+        print(f"  {begin:5.2f} to {end:5.2f}  {word}")
     print(f"\nwaveform, alpha, firing times and tokens: {picture.resolve()}")
 
 
@@ -139,6 +159,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--data", type=Path, required=True, help="data/ of the test set"
     )
     parser.add_argument("--train_data", type=Path, required=True)
+    parser.add_argument("--label", default="CIF", help="the system, in the table")
     return parser
 
 

@@ -135,8 +135,8 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def plot(args: argparse.Namespace) -> None:
-    """Draw the picture.
+def plot(args: argparse.Namespace) -> Alignment:
+    """Draw the picture; return its content.
 
     Raises:
         UserError: a file is missing or does not fit.
@@ -175,19 +175,18 @@ def plot(args: argparse.Namespace) -> None:
         text, tokens, *_ = recogniser(samples)[0]
         hypothesis = text or ""
     alpha, firing_times, edges = fire(recogniser.asr_model, samples, rate)
-    draw(
-        Alignment(
-            samples=samples,
-            rate=rate,
-            alpha=alpha,
-            edges=edges,
-            firing_times=firing_times,
-            tokens=tokens,
-            hypothesis=hypothesis,
-            reference=reference,
-        ),
-        args.out,
+    alignment = Alignment(
+        samples=samples,
+        rate=rate,
+        alpha=alpha,
+        edges=edges,
+        firing_times=firing_times,
+        tokens=tokens,
+        hypothesis=hypothesis,
+        reference=reference,
     )
+    draw(alignment, args.out)
+    return alignment
 
 
 def main(cmd: list[str] | None = None) -> int:

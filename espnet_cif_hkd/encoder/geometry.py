@@ -66,7 +66,7 @@ def feature_times(frontend: Any, rate: int) -> FrameTimes | None:
         None if the geometry is unknown.
     """
     if isinstance(frontend, SpeechTeacherFrontend):
-        return frontend.times
+        return frontend.times if frontend.is_known else None
     stft = getattr(frontend, "stft", None)  # frontend: default
     if stft is None:  # frontend: melspec_torch
         stft = getattr(getattr(frontend, "transform", None), "spectrogram", None)

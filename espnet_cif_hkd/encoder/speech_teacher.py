@@ -193,6 +193,11 @@ class SpeechTeacherFrontend(AbsFrontend):  # type: ignore[misc]
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property
+    def is_known(self) -> bool:
+        """Whether the model is here: False until a checkpoint by value is loaded."""
+        return self._found is not None or self._stored is not None
+
+    @property
     def times(self) -> FrameTimes:
         """Centres of the feature frames in seconds."""
         times = (self._stored or self.teacher).times

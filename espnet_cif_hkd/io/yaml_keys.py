@@ -23,8 +23,8 @@ def repeated_key(text: str) -> tuple[str, int] | None:
     for node in _mappings(root):
         seen: set[str] = set()
         for key, _ in node.value:
-            if key.value == "<<":
-                continue
+            if not isinstance(key.value, str) or key.value == "<<":
+                continue  # a list or a mapping as key; a merge
             if key.value in seen:
                 return key.value, key.start_mark.line + 1
             if isinstance(key.value, str):

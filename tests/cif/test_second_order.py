@@ -8,7 +8,7 @@ import torch
 
 from espnet_cif_hkd import cif, losses
 from espnet_cif_hkd.cif import integrate_and_fire
-from espnet_cif_hkd.losses import contrastive_loss
+from espnet_cif_hkd.losses import contrastive_loss, rnnt_loss
 
 LENGTHS = torch.tensor([6, 4])
 
@@ -28,8 +28,20 @@ def contrast(student, _):
     )[0]
 
 
+def transduce(student, _):
+    logits = (
+        student[:, :, None, :] * torch.linspace(0.5, 1.5, 3)[:, None]
+    )  # (2, 6, 3, 2)
+    targets = torch.ones(2, 2, dtype=torch.int64)
+    return rnnt_loss(logits, targets, LENGTHS, torch.tensor([2, 1]))
+
+
 # Name of the autograd function -> operations that call it.
-OPERATIONS = {"_Staircase": [fire, fire_freely], "_KnownGradient": [contrast]}
+OPERATIONS = {
+    "_Staircase": [fire, fire_freely],
+    "_KnownGradient": [contrast],
+    "_Loss": [transduce],
+}
 
 
 def own_functions():

@@ -5,9 +5,11 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.inference.figure import Alignment
 from espnet_cif_hkd.recipe.stages.report import ScoredUtterance, result_text
 from espnet_cif_hkd.recipe.stages.sclite import align
 
@@ -72,7 +74,7 @@ def arguments(tmp_path: Path) -> list[str]:
     ]
 
 
-def test_the_report_shows_rates_sentences_and_one_picture(
+def test_the_report_shows_rates_sentences_times_and_one_picture(
     demo_report: ModuleType,
     arguments: list[str],
     tmp_path: Path,
@@ -81,10 +83,12 @@ def test_the_report_shows_rates_sentences_and_one_picture(
 ) -> None:
     drawn: list[str] = []
 
-    def plot(args: argparse.Namespace) -> None:
+    def plot(args: argparse.Namespace) -> Alignment:
         drawn.append(args.utt_id)
-        args.out.parent.mkdir(exist_ok=True)
-        args.out.write_text("picture")
+        tokens = [c if c != " " else "<space>" for c in HYPOTHESES[args.utt_id]]
+        times = 0.1 * np.arange(1, len(tokens) + 2)  # with <eos>
+        none = np.zeros(0)
+        return Alignment(none, 100, none, none, times, tokens, "")
 
     monkeypatch.setattr(demo_report.plot_alignment, "plot", plot)
     assert demo_report.main(arguments) == 0
@@ -94,14 +98,17 @@ def test_the_report_shows_rates_sentences_and_one_picture(
     assert f"| {100 * errors / 72:5.1f} | {100 * 7 / 18:5.1f} |" in shown
     assert "    2 utt. |    4 utt." in shown
     assert "after each pass: 75 50" in shown
-    # B-2 is too short to show; of the other three A-2 is best and A-1 in the middle.
+    # B-2 is too short to show; of the other three A-2 is best and B-1 worst.
     assert "(A-2):\n  reference  A DOG RAN OVER THE HILL\n  decoded    A DOG" in shown
     assert "(A-1):\n  reference  THE CAT SAT ON THE MAT\n  decoded    THE CAT" in shown
+    assert "worst of the sentences of middle length (B-1):" in shown
     picture = tmp_path / "exp" / "images" / "cif_A-2.png"
     assert str(picture) in shown
     assert drawn == ["A-2"]
-    assert demo_report.main(arguments) == 0
-    assert drawn == ["A-2"]
+    assert (
+        "   0.00 to  0.10  A\n   0.20 to  0.50  DOG\n   0.60 to  0.90  RAN\n" in shown
+    )
+    assert "   1.90 to  2.30  HILL\n" in shown
 
 
 def test_a_missing_score_is_one_line(

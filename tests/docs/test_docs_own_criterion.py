@@ -94,12 +94,13 @@ def test_with_the_engine_and_its_checks(recipe, forgotten, capfd):
     engine = ["--user_module", "my_criteria", *options]
     for change, message in (
         ("criterion_conf.lyer=1", "'lyer'; OwnEncoder has the options layer, weight"),
-        ("criterion=own", "criterion must be one of hkd, frames, own_encoder"),
+        # Other tests of this process may have registered more.
+        ("criterion=own", "criterion must be one of hkd, frames, .*own_encoder, not"),
     ):
         assert main([*engine, "--asr_args", f"--model_conf {change}"]) == 1
         error = capfd.readouterr().err
         (line,) = [x for x in error.splitlines() if x.startswith("error: ")]
-        assert message in line.replace(", recorder", "").replace(", mean_frame", "")
+        assert re.search(message, line)
         assert not Path("data/train").exists()
     assert main([*engine, "--stop_stage", "12"]) == 0
     folder = Path("exp/asr_cif_raw_en_char")

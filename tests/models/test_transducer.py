@@ -200,7 +200,7 @@ def test_what_does_not_fit_is_refused(changes, message, monkeypatch):
 
 
 def test_no_joint_network_is_refused_before_the_training():
-    args = argparse.Namespace(**transducer_config(joint_net_conf=None))
+    args = argparse.Namespace(config=None, **transducer_config(joint_net_conf=None))
     with pytest.raises(UserError, match="needs a joint network: set 'joint_net_conf:"):
         check_arguments(args)
 

@@ -1,0 +1,62 @@
+"""The progress of ``make demo``: one line for a terminal, milestones for a file."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import demo_progress
+import pytest
+
+TOOL = Path(demo_progress.__file__)
+EPOCH = (
+    "2026-01-01T10:11:12 stage 11: 3epoch results: [train] cer_ctc=0.9, x=1, "
+    "[valid] loss_ctc=3.1, cer_ctc=0.254, loss=2"
+)
+BATCH = (
+    "2026-01-01T10:11:12 stage 11: 2epoch:train:11-20batch: iter_time=0.1, "
+    "loss_att=1.7, loss=2.5, x=1"
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("[nltk_data] Error loading cmudict", None),
+        ("2026-01-01T10:11:12 stage 10 (statistics)", ("10:11:12 stage 10", True)),
+        (EPOCH, ("10:11:12 pass 3 finished: dev CER of CTC 25 %", True)),
+        (BATCH, ("10:11:12 pass 2, batch 20: loss 2.5", False)),
+        ("2026-01-01T10:11:12 stage 12: utterance 3", ("10:11:12 stage 12", False)),
+    ],
+    ids=["other programs", "stage", "epoch", "batches", "utterance"],
+)
+def test_a_line_of_the_log_becomes_a_short_one(line, shown):
+    found = demo_progress.shorten(line)
+    if shown is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert found[0].startswith(shown[0])
+        assert found[1] is shown[1]
+
+
+def _run(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(TOOL), str(folder / "log"), sys.executable, "-c"]
+    return subprocess.run([*command, code], capture_output=True, text=True, check=False)
+
+
+def test_the_output_is_kept_and_milestones_are_printed(tmp_path):
+    lines = f"{EPOCH}\n{BATCH}\nnoise\n"
+    done = _run(tmp_path, f"print({lines!r}, end='')")
+    assert done.returncode == 0
+    assert (tmp_path / "log").read_text() == lines
+    first, second = done.stdout.splitlines()
+    assert first == "10:11:12 pass 3 finished: dev CER of CTC 25 %"
+    assert second.startswith("finished in 0.0 minutes")
+
+
+def test_an_error_shows_the_end_of_the_output_and_its_status(tmp_path):
+    code = "print(*range(30), sep='\\n'); raise SystemExit(3)"
+    done = _run(tmp_path, code)
+    assert done.returncode == 3
+    assert "\n10\n11\n" in done.stdout
+    assert "\n9\n" not in done.stdout

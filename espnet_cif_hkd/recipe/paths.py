@@ -8,6 +8,7 @@ from pathlib import Path
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.recipe.options import Options
 
+_LONGEST_NAME = 255  # bytes, of a file in all common file systems
 _SIZES = {"": 1, "k": 1000, "m": 1000**2}
 
 
@@ -119,8 +120,22 @@ def inference_tag(options: Options, lm_exp: Path) -> str:
     return f"{tag}_asr_model_{_model_tag(options.inference_asr_model)}"
 
 
+def _check_length(option: str, name: str) -> None:
+    length = len(name.encode())
+    if length > _LONGEST_NAME:
+        raise UserError(
+            f"the folder of this run would have a name of {length} bytes, made from "
+            f"all arguments, but {_LONGEST_NAME} are possible: give a short name with "
+            f"--{option}"
+        )
+
+
 def derive(options: Options) -> Paths:
-    """Return all folders and files of a run, with the names of ``asr.sh``."""
+    """Return all folders and files of a run, with the names of ``asr.sh``.
+
+    Raises:
+        UserError: a name that is made from arguments is too long.
+    """
     feats = Path(options.dumpdir) / options.feats_type
     source = options.train_set
     train = f"{source}_sp" if options.speed_perturb_factors else source
@@ -156,6 +171,12 @@ def derive(options: Options) -> Paths:
         "bpe": str(bpedir / "bpe.model"),
         "hugging_face": options.hugging_face_model_name_or_path,
     }.get(options.token_type, "none")
+    asr_exp = Path(options.asr_exp or exp / f"asr_{asr_tag(options)}")
+    decoding = inference_tag(options, lm_exp)
+    _check_length("asr_tag", asr_exp.name)
+    if options.use_lm:  # the name of decoding has that of the language model
+        _check_length("lm_tag", lm_exp.name)
+    _check_length("inference_tag", decoding)
     return Paths(
         data_feats=feats,
         train_set=train,
@@ -170,7 +191,7 @@ def derive(options: Options) -> Paths:
         token_list=token_list,
         asr_stats_dir=Path(options.asr_stats_dir or exp / asr_stats),
         lm_stats_dir=Path(options.lm_stats_dir or exp / f"lm_stats{tokens}"),
-        asr_exp=Path(options.asr_exp or exp / f"asr_{asr_tag(options)}"),
+        asr_exp=asr_exp,
         lm_exp=lm_exp,
-        inference_tag=inference_tag(options, lm_exp),
+        inference_tag=decoding,
     )

@@ -118,6 +118,17 @@ def test_given_folders_win_over_tags() -> None:
     assert str(paths.derive(parse("--asr_tag", "x")).asr_exp) == "exp/asr_x"
 
 
+@pytest.mark.parametrize("kind", ["asr", "lm", "inference"])
+def test_a_name_that_no_file_system_takes(kind: str) -> None:
+    words = [f"--{kind}_args", "--max_epoch 12 " * 25]
+    with pytest.raises(UserError, match=f"give a short name with --{kind}_tag") as e:
+        paths.derive(parse(*words))
+    assert "\n" not in str(e.value)
+    paths.derive(parse(*words, f"--{kind}_tag", "short"))
+    if kind == "lm":
+        paths.derive(parse(*words, "--use_lm", "false"))
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

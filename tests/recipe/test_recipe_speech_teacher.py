@@ -11,7 +11,7 @@ from tiny_whisper import WIDTH, build_tiny_whisper
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.tables import read_table
-from espnet_cif_hkd.recipe import options, paths
+from espnet_cif_hkd.recipe import options, paths, stock
 from espnet_cif_hkd.recipe.checks.criteria import check_frontend
 from espnet_cif_hkd.recipe.cli import main
 from espnet_cif_hkd.recipe.context import Run
@@ -80,6 +80,18 @@ def test_the_engine_fills_the_store_trains_and_decodes(recipe, capfd):
 def test_global_normalisation_reads_the_store(recipe):
     assert main(words(stop_stage="10", feats_normalize="global_mvn")) == 0
     assert list(Path("exp").rglob("train/feats_stats.npz"))
+
+
+@pytest.mark.slow
+def test_asr_sh_finds_full_stores_at_stage_10(recipe):
+    """ESPnet's own asr.sh knows no stores, so they are filled before it begins."""
+    assert main(words(stop_stage="5")) == 0
+    script = Path("asr_of_espnet.sh")
+    script.write_text(f"ls {STORE} > seen\n")
+    asked = words(stage="10", stop_stage="11", feats_normalize="utterance_mvn")
+    stock.run_stock(script, "python", asked)
+    assert "header.json" in Path("seen").read_text().split()
+    assert len(StoreReader(STORE, Payload("frames", WIDTH))) == 8
 
 
 def frontend_args(conf, **changed):

@@ -42,7 +42,7 @@ def test_data_sh_takes_what_asr_sh_gives(
         (
             "fotaq",
             ["--system", "rnn"],
-            "--system rnn: choose cif, acd, lrd, hkd, att or transducer",
+            "--system rnn: choose cif, acd, lrd, hkd, att, transducer, whisper or ",
         ),
         ("fotaq", ["--subset", "few"], "--subset few: give a number"),
         ("fotaq", ["--system"], "--system needs a value"),

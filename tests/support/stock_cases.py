@@ -21,6 +21,7 @@ from miniature.english import SENTENCES, english
 from miniature.librispeech import COUNTS, write_librispeech
 from miniature.speech import mandarin
 from tiny_bert import HIDDEN, build_tiny_bert
+from tiny_whisper import build_tiny_whisper
 
 from espnet_cif_hkd.recipe import layout
 
@@ -35,6 +36,11 @@ _POOLED = (
     "--optim_conf lr=0.005 --batch_bins 100000 --max_epoch 6"
 )
 _TRISTAGE = f"{_POOLED} --scheduler_conf max_steps=60"
+_SMALLER_ENCODER = (
+    "--encoder_conf output_size=16 --encoder_conf attention_heads=2 "
+    "--encoder_conf linear_units=16 --encoder_conf num_blocks=2 "
+    "--max_epoch 2 --num_workers 0"
+)
 _SMALLER_LM = (
     "--lm_conf layer=1 --lm_conf att_unit=8 --lm_conf unit=8 --lm_conf embed_unit=8 "
     "--lm_conf head=2 --max_epoch 1 --num_workers 0"
@@ -106,6 +112,21 @@ def fotaq(folder: Path) -> list[str]:
     return _options(folder, "--model_conf criterion_conf.layer=1", test_sets="test")
 
 
+def pretrain(folder: Path) -> list[str]:
+    """FOTAQ's transducer; two speech teachers teach its encoder first."""
+    options = fotaq(folder)
+    for seed, name in enumerate(("whisper_base", "whisper_tiny_en")):
+        build_tiny_whisper(folder / "downloads" / name, seed)
+    asr_args = (
+        f"{_SMALLER_ENCODER} --decoder_conf hidden_size=16 "
+        "--joint_net_conf joint_space_size=16 --num_att_plot 0"
+    )
+    return [
+        *("--pretrain", "true", "--system", "transducer"),
+        *(*options, "--asr_args", asr_args, "--pretrain_args", _SMALLER_ENCODER),
+    ]
+
+
 def hsk(folder: Path) -> list[str]:
     # It needs pytest, and the benchmark that takes its case from here does not.
     import hsk_fixture
@@ -161,7 +182,8 @@ def wordpiece(folder: Path) -> list[str]:
 
 
 CASES: dict[str, Callable[[Path], list[str]]] = {
-    case.__name__: case for case in (fotaq, hsk, aishell, librispeech, wordpiece)
+    case.__name__: case
+    for case in (fotaq, pretrain, hsk, aishell, librispeech, wordpiece)
 }
 
 

@@ -1,7 +1,11 @@
 #!/usr/bin/env bash
 # FOTAQ: English game dialogue, 3.9 hours for training. The paper's four systems, and for
-# comparison ESPnet's CTC/attention model (att) and a transducer:
-#   ./run.sh --system cif|acd|lrd|hkd|att|transducer [--subset N] [any option of asr.sh]
+# comparison ESPnet's CTC/attention model (att), a transducer, and CIF on frozen Whisper:
+#   ./run.sh --system cif|acd|lrd|hkd|att|transducer|whisper|whisper_hkd [--subset N]
+#            [--pretrain true] [any option of asr.sh]
+# With --pretrain true the encoder first learns from two Whisper models (stages 10 and 11
+# of conf/pretrain.yaml), then the system starts from it. --pretrain_args: --asr_args of
+# this first training; --pretrain_tag: its --asr_tag.
 
 set -e
 set -u
@@ -25,6 +29,12 @@ take_options "system subset fotaq_archive pretrain pretrain_tag pretrain_args \
     stage stop_stage asr_tag" "$@"
 choose pretrain true false
 choose system cif acd lrd hkd att transducer whisper whisper_hkd
+case "${pretrain} ${system}" in
+    "true whisper"*)
+        refuse "--pretrain true --system ${system}: it reads Whisper instead of having" \
+            "the encoder of conf/pretrain.yaml; choose another system"
+        ;;
+esac
 find_system_config
 decoding=conf/decode_asr.yaml
 if [ "${system}" = transducer ]; then
@@ -37,7 +47,6 @@ case "${fotaq_archive}" in
     *[[:space:]]*) refuse "--fotaq_archive: asr.sh cannot pass a path with a blank" ;;
     *) local_data_opts+=" --fotaq_archive ${fotaq_archive}" ;;
 esac
-
 
 # Speech models that a system needs, converted to downloads/.
 speech_models=()
@@ -95,6 +104,9 @@ if [ "${stage}" -le 11 ] && [ "${stop_stage}" -ge 10 ]; then
     last=$((stop_stage < 11 ? stop_stage : 11))
     run_asr --stage "${stage}" --stop_stage "${last}" --asr_tag "${pretrain_tag}" \
         --asr_config conf/pretrain.yaml --asr_args "${pretrain_args}"
+    if [ "${stop_stage}" -lt 11 ]; then
+        exit
+    fi
     stage=$((stage < 10 ? 10 : stage))
 fi
 run_asr --stage "${stage}" --stop_stage "${stop_stage}" \

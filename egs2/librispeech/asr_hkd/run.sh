@@ -2,6 +2,12 @@
 # LibriSpeech: English audiobooks, 960 or 100 hours for training. The four systems:
 #   ./run.sh --system cif|acd|lrd|hkd [--hours 960|100] [--units bpe|wordpiece]
 #            [--asr_config FILE] [any other option of asr.sh]
+# and transducers for 100 hours, from scratch or from an encoder that speech teachers
+# taught (stages 10 and 11 of conf/pretrain*_100.yaml):
+#   ./run.sh --system transducer|transducer_streaming [--pretrain true]
+#            [--unlabelled true] [any option of asr.sh]
+# --unlabelled true adds the audio of the other 860 hours to this first training.
+# --pretrain_args: its --asr_args; --pretrain_tag: its --asr_tag.
 
 set -e
 set -u
@@ -13,7 +19,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 . local/options.sh
 
 system=hkd
-hours=960
+hours=
 units=bpe
 asr_config=
 asr_args=
@@ -21,12 +27,49 @@ use_lm=false
 incomplete=false
 data_url=
 remove_archive=
+pretrain=false
+unlabelled=false
+pretrain_tag=
+pretrain_args=
+# Options of asr.sh that the training without transcripts needs, too.
+stage=1
+stop_stage=10000
+asr_tag=
+ngpu=4
+feats_normalize=
+asr_stats_dir=
+nbpe=
+speed_perturb_factors=
 take_options "system hours units asr_config asr_args use_lm incomplete data_url
-    remove_archive" "$@"
-choose system cif acd lrd hkd
-choose hours 960 100
+    remove_archive pretrain unlabelled pretrain_tag pretrain_args stage stop_stage
+    asr_tag ngpu nbpe feats_normalize asr_stats_dir speed_perturb_factors" "$@"
+choose system cif acd lrd hkd transducer transducer_streaming
+choose pretrain true false
+choose unlabelled true false
 choose units bpe wordpiece
-find_system_config
+transducer=false
+case "${system}" in transducer*) transducer=true ;; esac
+if "${transducer}"; then
+    hours=${hours:-100}
+    if [ "${hours}" != 100 ]; then
+        refuse "--system ${system} --hours ${hours}: its configurations are for --hours 100"
+    fi
+    if [ "${units}" != bpe ]; then
+        refuse "--system ${system} --units ${units}: use --units bpe"
+    fi
+    system_config=conf/train_asr_${system}_100.yaml
+else
+    hours=${hours:-960}
+    choose hours 960 100
+    find_system_config
+    if "${pretrain}"; then
+        refuse "--pretrain true --system ${system}: there are encoders for the systems" \
+            "transducer and transducer_streaming only"
+    fi
+fi
+if "${unlabelled}" && ! "${pretrain}"; then
+    refuse "--unlabelled true: only --pretrain true reads speech without transcripts"
+fi
 
 lang=en
 dumpdir=dump
@@ -40,17 +83,28 @@ else
     lang=en_100
     dumpdir=dump/100h
     expdir=exp/100h
+fi
+if [ "${hours}" = 100 ] && ! "${transducer}"; then
     # A third of the updates: 250 passes over the data. asr.sh names the experiment
     # after these arguments.
     asr_args="--max_epoch 248 --scheduler_conf max_steps=80000 ${asr_args}"
 fi
 
-local_data_opts="--hours ${hours} --lm_text ${use_lm} --incomplete ${incomplete}"
+# Stage 1 of 960 hours also writes the folders of all parts.
+data_hours=${hours}
+if "${unlabelled}"; then
+    data_hours=960
+fi
+local_data_opts="--hours ${data_hours} --lm_text ${use_lm} --incomplete ${incomplete}"
 local_data_opts+="${data_url:+ --data_url ${data_url}}"
 local_data_opts+="${remove_archive:+ --remove_archive ${remove_archive}}"
 if [ "${units}" = bpe ]; then
     asr_config=${asr_config:-${system_config}}
-    unit_options=(--token_type bpe --nbpe 5000)
+    if "${transducer}"; then
+        nbpe=${nbpe:-500}   # the logits of a transducer grow with the vocabulary
+    fi
+    nbpe=${nbpe:-5000}
+    unit_options=(--token_type bpe --nbpe "${nbpe}")
 else
     if [ "${system}" != hkd ] && [ -z "${asr_config}" ]; then
         refuse "--units wordpiece --system ${system}: there is a configuration for" \
@@ -71,33 +125,131 @@ fi
 # The text for language models is downloaded only for --use_lm true.
 lm_train_text=data/${train_set}/text
 inference_config=conf/decode_asr.yaml
-if [ "${use_lm}" = true ]; then
-    lm_train_text+=" data/local/other_text/text"
+if "${transducer}"; then
+    inference_config=conf/decode_asr_transducer.yaml
+elif [ "${use_lm}" = true ]; then
     inference_config=conf/decode_asr_lm.yaml
 fi
+if [ "${use_lm}" = true ]; then
+    lm_train_text+=" data/local/other_text/text"
+fi
 
-exec ./asr.sh \
-    --lang "${lang}" \
-    --ngpu 4 \
-    --nj 32 \
-    --inference_nj 32 \
-    --dumpdir "${dumpdir}" \
-    --expdir "${expdir}" \
-    --audio_format flac \
-    --feats_type raw \
-    --feats_normalize utterance_mvn \
-    --max_wav_duration 30 \
-    --use_lm "${use_lm}" \
-    "${unit_options[@]}" \
-    --asr_config "${asr_config}" \
-    --asr_args "${asr_args}" \
-    --lm_config conf/train_lm.yaml \
-    --inference_config "${inference_config}" \
-    --inference_asr_model train.total_count.ave.pth \
-    --train_set "${train_set}" \
-    --valid_set dev \
-    --test_sets "test_clean test_other dev_clean dev_other" \
-    --bpe_train_text "data/${train_set}/text" \
-    --lm_train_text "${lm_train_text}" \
-    --local_data_opts "${local_data_opts}" \
-    ${options[@]+"${options[@]}"}
+if [ "${system}" = transducer_streaming ]; then
+    feats_normalize=${feats_normalize:-global_mvn}
+else
+    feats_normalize=${feats_normalize:-utterance_mvn}
+fi
+
+run_asr() {
+    ./asr.sh \
+        --lang "${lang}" \
+        --ngpu "${ngpu}" \
+        --nj 32 \
+        --inference_nj 32 \
+        --dumpdir "${dumpdir}" \
+        --expdir "${expdir}" \
+        --audio_format flac \
+        --feats_type raw \
+        --feats_normalize "${feats_normalize}" \
+        --max_wav_duration 30 \
+        --use_lm "${use_lm}" \
+        "${unit_options[@]}" \
+        --asr_config "${asr_config}" \
+        --asr_args "${asr_args}" \
+        --lm_config conf/train_lm.yaml \
+        --inference_config "${inference_config}" \
+        --inference_asr_model train.total_count.ave.pth \
+        --train_set "${train_set}" \
+        --valid_set dev \
+        --test_sets "test_clean test_other dev_clean dev_other" \
+        --bpe_train_text "data/${train_set}/text" \
+        --lm_train_text "${lm_train_text}" \
+        --local_data_opts "${local_data_opts}" \
+        ${asr_stats_dir:+--asr_stats_dir "${asr_stats_dir}"} \
+        ${speed_perturb_factors:+--speed_perturb_factors "${speed_perturb_factors}"} \
+        ${options[@]+"${options[@]}"} \
+        "$@"
+}
+
+if ! "${pretrain}"; then
+    run_asr --stage "${stage}" --stop_stage "${stop_stage}" \
+        ${asr_tag:+--asr_tag "${asr_tag}"}
+    exit
+fi
+
+pretrain_config=conf/pretrain_100.yaml
+if [ "${system}" = transducer_streaming ]; then
+    pretrain_config=conf/pretrain_streaming_100.yaml
+fi
+if [ -z "${pretrain_tag}" ]; then
+    pretrain_tag=$(basename "${pretrain_config}" _100.yaml)
+    if "${unlabelled}"; then
+        pretrain_tag+=_unlabelled
+    fi
+fi
+folder=${expdir}/asr_${pretrain_tag}
+
+# The training of stage 11 on labelled and unlabelled audio, by a command that needs no
+# transcripts.
+pretrain_unlabelled() {
+    local python=${PYTHON:-python3} raw=${dumpdir}/raw more=()
+    local suffix=${speed_perturb_factors:+_sp}
+    local all=${raw}/unlabelled${suffix}
+    # The name that asr.sh gives to this folder.
+    local stats=${asr_stats_dir:-${expdir}/asr_stats_raw_${lang}_bpe${nbpe}${suffix}}
+    read_checkout
+    "${python}" local/librispeech_unlabelled.py --target "${all}" \
+        --data_dir "${raw}/${train_set}${suffix}" \
+        data/train_clean_360 data/train_other_500
+    "${python}" -m espnet_cif_hkd.cli.dump_speech_teacher \
+        --asr_config "${pretrain_config}" --data_dir "${all}" "${raw}/dev"
+    if [ "${feats_normalize}" = global_mvn ]; then
+        more+=(--normalize global_mvn)
+        more+=(--normalize_conf "stats_file=${stats}/train/feats_stats.npz")
+    fi
+    if [ "${ngpu}" -gt 1 ]; then
+        more+=(--multiprocessing_distributed true)
+    fi
+    mkdir -p "${folder}"
+    log "training without transcripts; the log is ${folder}/train.log"
+    # shellcheck disable=SC2086
+    "${python}" -m espnet_cif_hkd.cli.pretrain \
+        --config "${pretrain_config}" --frontend_conf fs=16k \
+        --ngpu "${ngpu}" --resume true --output_dir "${folder}" \
+        --train_data_path_and_name_and_type "${all}/wav.scp,speech,sound" \
+        --valid_data_path_and_name_and_type "${raw}/dev/wav.scp,speech,sound" \
+        --train_shape_file "${all}/utt2num_samples" \
+        --valid_shape_file "${raw}/dev/utt2num_samples" \
+        ${more[@]+"${more[@]}"} --max_epoch 12 ${pretrain_args} \
+        >> "${folder}/train.log" 2>&1 || {
+        tail -n 3 "${folder}/train.log" >&2
+        exit 1
+    }
+}
+
+if [ "${stage}" -le 11 ] && [ "${stop_stage}" -ge 10 ]; then
+    # The hub has WavLM only in torch's format.
+    (
+        activate_checkout
+        "${PYTHON:-python3}" local/speech_teacher.py microsoft/wavlm-large \
+            c1423ed94bb01d80a3f5ce5bc39f6026a0f4828c downloads/wavlm_large
+    )
+    last=$((stop_stage < 11 ? stop_stage : 11))
+    if "${unlabelled}" && [ "${last}" -eq 11 ]; then
+        last=10
+    fi
+    if [ "${stage}" -le "${last}" ]; then
+        run_asr --stage "${stage}" --stop_stage "${last}" --asr_tag "${pretrain_tag}" \
+            --asr_config "${pretrain_config}" --asr_args "${pretrain_args}"
+    fi
+    if [ "${stop_stage}" -lt 11 ]; then
+        exit
+    fi
+    if "${unlabelled}"; then
+        pretrain_unlabelled
+    fi
+    stage=$((stage < 10 ? 10 : stage))
+fi
+run_asr --stage "${stage}" --stop_stage "${stop_stage}" \
+    --asr_tag "${asr_tag:-${system}_${pretrain_tag}}" \
+    --pretrained_model "${folder}/valid.loss.ave.pth:encoder:encoder"

@@ -214,8 +214,9 @@ def model_place(config: SpeechConfig) -> str:
     place = resolve_teacher(config.name)
     if config.revision is None and not Path(place).is_dir():
         raise UserError(
-            f"teacher {config.name} is a hub name, whose content may change: set "
-            "teacher_revision to a commit of it, or teacher to a folder"
+            f"teacher {config.name}: there is no such folder here, and the content of "
+            "a hub name may change: set teacher_revision to a commit of it, or teacher "
+            "to a folder"
         )
     return place
 

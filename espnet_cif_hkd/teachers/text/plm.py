@@ -80,7 +80,8 @@ def open_config(config: TeacherConfig) -> Any:
     place = resolve_teacher(config.name)
     if config.revision is None and not Path(place).is_dir():
         raise UserError(
-            f"teacher {config.name} is a hub name, whose content may change: set "
+            f"teacher {config.name}: there is no such folder here, and the content of "
+            "a hub name may change: set "
             "criterion_conf.teacher_revision to a commit of it, or criterion_conf."
             "teacher to a folder"
         )

@@ -128,6 +128,18 @@ read_checkout() {
     fi
 }
 
+# Activates the Python of the ESPnet checkout in ESPNET_ROOT, as its path.sh does, for
+# commands before the first asr.sh, which makes path.sh.
+activate_checkout() {
+    local file=${ESPNET_ROOT:-}/tools/activate_python.sh
+    if [ -n "${ESPNET_ROOT:-}" ] && [ -f "${file}" ]; then
+        set +u # ESPnet's scripts use variables that may be unset
+        # shellcheck disable=SC1090
+        . "${file}"
+        set -u
+    fi
+}
+
 # declare_inputs INPUTS...: what stage 1 has read, for --reuse: files, folders, and
 # variables of the environment as '$NAME'. Without it stage 1 is never reused.
 declare_inputs() {

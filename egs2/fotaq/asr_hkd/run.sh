@@ -59,8 +59,10 @@ fi
 
 # The recordings have 11,025 Hz and are not resampled. There is no speed perturbation:
 # the settings that learn fastest on two cores do without it.
+# The last call replaces this shell, so that asr.sh gets its signals.
+last_call=
 run_asr() {
-    ./asr.sh \
+    ${last_call:+exec} ./asr.sh \
         --lang "${lang}" \
         --ngpu 0 \
         --nj 2 \
@@ -95,8 +97,8 @@ if [ "${stage}" -le 11 ] && [ "${stop_stage}" -ge 10 ]; then
 fi
 tag=(${asr_tag:+--asr_tag "${asr_tag}"})
 if ! "${pretrain}"; then
+    last_call=yes
     run_asr --stage "${stage}" --stop_stage "${stop_stage}" ${tag[@]+"${tag[@]}"}
-    exit
 fi
 
 encoder=${expdir}/asr_${pretrain_tag}/valid.loss.ave.pth
@@ -109,6 +111,7 @@ if [ "${stage}" -le 11 ] && [ "${stop_stage}" -ge 10 ]; then
     fi
     stage=$((stage < 10 ? 10 : stage))
 fi
+last_call=yes
 run_asr --stage "${stage}" --stop_stage "${stop_stage}" \
     --asr_tag "${asr_tag:-${system}_${pretrain_tag}}" \
     --pretrained_model "${encoder}:encoder:encoder"

@@ -140,8 +140,10 @@ else
     feats_normalize=${feats_normalize:-utterance_mvn}
 fi
 
+# The last call replaces this shell, so that asr.sh gets its signals.
+last_call=
 run_asr() {
-    ./asr.sh \
+    ${last_call:+exec} ./asr.sh \
         --lang "${lang}" \
         --ngpu "${ngpu}" \
         --nj 32 \
@@ -172,9 +174,9 @@ run_asr() {
 }
 
 if ! "${pretrain}"; then
+    last_call=yes
     run_asr --stage "${stage}" --stop_stage "${stop_stage}" \
         ${asr_tag:+--asr_tag "${asr_tag}"}
-    exit
 fi
 
 pretrain_config=conf/pretrain_100.yaml
@@ -250,6 +252,7 @@ if [ "${stage}" -le 11 ] && [ "${stop_stage}" -ge 10 ]; then
     fi
     stage=$((stage < 10 ? 10 : stage))
 fi
+last_call=yes
 run_asr --stage "${stage}" --stop_stage "${stop_stage}" \
     --asr_tag "${asr_tag:-${system}_${pretrain_tag}}" \
     --pretrained_model "${folder}/valid.loss.ave.pth:encoder:encoder"

@@ -22,7 +22,6 @@ Run stages 1 to 10 first, and fill the stores of ``conf/pretrain.yaml`` (and
 
 import argparse
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -34,13 +33,14 @@ from typing import Any
 
 import yaml
 
+from espnet_cif_hkd.recipe.stages.report import sums_of
+
 RECIPE = Path(__file__).resolve().parents[1] / "egs2/fotaq/asr_hkd"
 EXP = "exp/speech_students"
 STUDENTS = [
     f"transducer:{teachers}:1"
     for teachers in ("scratch", "random", "base", "tiny", "both")
 ]
-_SUM = re.compile(r"\|\s*Sum/Avg\s*\|[^|]*\|.*?([0-9.]+)\s+[0-9.]+\s*\|")
 
 
 def teacher_sets(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -180,8 +180,8 @@ def main() -> None:
         rates = []
         for unit in ("cer", "wer"):
             path = folder / f"score_{unit}" / "result.txt"
-            found = _SUM.search(path.read_text()) if path.is_file() else None
-            rates.append(found[1] if found else "–")
+            sums = sums_of(path) if path.is_file() else None
+            rates.append(sums[-2] if sums else "–")
         print(f"| {system}, {teachers}, seed {seed} | {rates[0]} | {rates[1]} |")
 
 

@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 
 _STAMP = re.compile(r"^\d{4}-\d\d-\d\dT(\d\d:\d\d:\d\d) (.*)")
-_EPOCH = re.compile(r"stage 11: (\d+)epoch results: .*\[valid\] .*?\bcer_ctc=([0-9.]+)")
+# Number of an epoch and the CER of CTC on dev, in ESPnet's log of a training.
+EPOCH = re.compile(r"(\d+)epoch results: .*?\[valid\] .*?\bcer_ctc=([0-9.]+)")
 _BATCHES = re.compile(r"stage 11: (\d+)epoch:train:\d+-(\d+)batch: .*?\bloss=([0-9.]+)")
 _END = 20  # lines that are shown after an error
 
@@ -28,7 +29,7 @@ def shorten(line: str) -> tuple[str, bool] | None:
     if match is None:
         return None
     clock, text = match.groups()
-    if found := _EPOCH.search(text):
+    if found := EPOCH.search(text):
         rate = 100 * float(found[2])
         return f"{clock} pass {found[1]} finished: dev CER of CTC {rate:.0f} %", True
     if found := _BATCHES.search(text):

@@ -3,23 +3,23 @@
 import argparse
 import contextlib
 import io
-import re
 import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+from demo_progress import EPOCH
+
 from espnet_cif_hkd.cli import plot_alignment
 from espnet_cif_hkd.cli.plot_alignment import read_table
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.inference.figure import Alignment, labels_of
+from espnet_cif_hkd.recipe.stages.report import sums_of
 from espnet_cif_hkd.recipe.stages.sclite import align
 
 MODEL = "valid.acc.ave.pth"
 _FEWEST_LETTERS = 15
 _MOST_LETTERS = 50
-_SUM = re.compile(r"\|\s*Sum/Avg\s*\|\s*(\d+)\s+(\d+)\s*\|(.*)\|")
-_EPOCH = re.compile(r"\d+epoch results: .*?\[valid\] .*?\bcer_ctc=([0-9.]+)")
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,10 @@ def error_rate(result: Path) -> float:
     """
     if not result.is_file():
         raise UserError(f"{result}: no such file; run stage 13")
-    for line in result.read_text(encoding="utf-8").splitlines():
-        match = _SUM.search(line)
-        if match is not None:
-            return float(match.group(3).split()[4])
-    raise UserError(f"{result}: no line Sum/Avg; run stage 13 again")
+    sums = sums_of(result)
+    if sums is None or len(sums) < 8:
+        raise UserError(f"{result}: no line Sum/Avg; run stage 13 again")
+    return float(sums[-2])
 
 
 def decoded_utterances(data: Path, folder: Path) -> list[Decoded]:
@@ -87,7 +86,7 @@ def word_times(alignment: Alignment) -> list[tuple[str, float, float]]:
 def learning_curve(train_log: Path) -> list[float]:
     """Return the CTC branch's CER on the development set after each pass, in %."""
     text = train_log.read_text(encoding="utf-8", errors="replace")
-    return [100 * float(match.group(1)) for match in _EPOCH.finditer(text)]
+    return [100 * float(match.group(2)) for match in EPOCH.finditer(text)]
 
 
 def print_table(args: argparse.Namespace, folder: Path) -> None:

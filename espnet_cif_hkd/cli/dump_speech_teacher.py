@@ -4,13 +4,12 @@ The log has the size of an hour of speech first. A second run adds what is missi
 """
 
 import argparse
-import logging
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from espnet_cif_hkd.cli.command import run_logged
 from espnet_cif_hkd.cli.dump_teacher import read_config
 from espnet_cif_hkd.errors import UserError
 
@@ -136,15 +135,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main(cmd: Sequence[str] | None = None) -> None:
     """Run the command; a ``UserError`` becomes one line and exit status 1."""
-    args = get_parser().parse_args(cmd)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s"
-    )
-    try:
-        run(args)
-    except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
-        sys.exit(1)
+    run_logged(get_parser(), run, cmd)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,11 @@ A second run adds what is missing.
 """
 
 import argparse
-import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from espnet_cif_hkd.cli.command import run_logged
 from espnet_cif_hkd.errors import UserError
 
 TOKEN_OPTIONS = (
@@ -96,15 +95,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main(cmd: Sequence[str] | None = None) -> None:
     """Run the command; a ``UserError`` becomes one line and exit status 1."""
-    args = get_parser().parse_args(cmd)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s"
-    )
-    try:
-        run(args)
-    except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
-        sys.exit(1)
+    run_logged(get_parser(), run, cmd)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ _TEACHERS = (
     *("teacher", "teacher_revision", "teacher_type", "teacher_dim", "teacher_conf"),
     *("layer", "pad", "rate", "teacher_dtype", "teacher_store", "store_coding"),
 )
-# Options of ESPnet's training that change the audio on the fly, and where they are.
-_CHANGES_AUDIO = ("rir_scp", "noise_scp", "speech_volume_normalize")
+# Options of ESPnet's training that change the audio on the fly.
+CHANGES_AUDIO = ("rir_scp", "noise_scp", "speech_volume_normalize")
 _NO_WARP = (
     "SpecAugment's time warp moves the student's frames away from the times of the "
     "teacher's: set specaug_conf.apply_time_warp: false, or specaug: null"
@@ -163,10 +163,10 @@ def check_training(
     if not stored:
         return
     preprocessor = training.get("preprocessor_conf") or {}
-    changed = [name for name in _CHANGES_AUDIO if training.get(name) is not None]
+    changed = [name for name in CHANGES_AUDIO if training.get(name) is not None]
     changed += [
         f"preprocessor_conf.{name}"
-        for name in ("data_aug_effects", *_CHANGES_AUDIO)
+        for name in ("data_aug_effects", *CHANGES_AUDIO)
         if preprocessor.get(name) is not None
     ]
     if changed:

@@ -1,6 +1,5 @@
 """The recordings of a batch, as a model receives them from ESPnet's trainer."""
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,10 +9,8 @@ from torch import Tensor
 from espnet_cif_hkd.cif.times import FrameTimes
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.device import on_device
-from espnet_cif_hkd.teachers.base import KEY_BYTES
-from espnet_cif_hkd.teachers.speech.base import Recording
+from espnet_cif_hkd.teachers.speech.base import FULL_SCALE, Recording, coded_key
 
-_FULL_SCALE = 1 << 15
 # ESPnet reads sound files with full scale 1, and kaldi_ark with full scale 32768.
 _PEAK = 2.0
 
@@ -86,10 +83,10 @@ def heard(
             "stored target is found: set train_dtype: float32"
         )
     speech = speech.detach()
-    full_scale = float(_FULL_SCALE) if bool(speech.abs().amax() > _PEAK) else 1.0
+    full_scale = float(FULL_SCALE) if bool(speech.abs().amax() > _PEAK) else 1.0
     # Integers, as in the sound file, are half the bytes and the content of the key.
-    codes = (speech.float() * (_FULL_SCALE / full_scale)).round()
-    codes = codes.clamp(-_FULL_SCALE, _FULL_SCALE - 1).to(torch.int16)
+    codes = (speech.float() * (FULL_SCALE / full_scale)).round()
+    codes = codes.clamp(-FULL_SCALE, FULL_SCALE - 1).to(torch.int16)
     host = codes.cpu().numpy().astype("<i2", copy=False)
     return [
         HeardRecording(
@@ -97,7 +94,7 @@ def heard(
             full_scale,
             rate,
             names[b] if names else f"utterance {b} of the batch",
-            hashlib.blake2b(host[b, :count].data, digest_size=KEY_BYTES).digest(),
+            coded_key(host[b, :count]),
         )
         for b, count in enumerate(lengths)
     ]

@@ -127,8 +127,7 @@ def count_updates(model: torch.nn.Module, count: UpdateCount) -> None:
 
 
 def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    stepped = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
     for model, count in list(_WATCHED.items()):
-        own = {id(parameter) for parameter in model.parameters()}
-        if not own.isdisjoint(stepped):
+        if any(id(parameter) in stepped for parameter in model.parameters()):
             count.updates += 1

@@ -77,7 +77,7 @@ class EncoderStart:
 
     @property
     def frozen(self) -> bool:
-        """Whether the next update leaves the encoder as it is.
+        """Whether the next update does not change the encoder.
 
         Raises:
             UserError: No optimizer is attached.

@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 from espnet_cif_hkd.encoder.cif_conformer import CIFConformerEncoder
-from espnet_cif_hkd.encoder.geometry import algorithmic_latency
+from espnet_cif_hkd.encoder.geometry import algorithmic_latency, feature_rate
 
 
 def report_streaming(model: Any) -> None:
@@ -25,8 +25,8 @@ def report_streaming(model: Any) -> None:
             "encoder_conf: chunk_size is for streaming, but normalize: utterance_mvn "
             "needs the complete utterance; use global_mvn (feats_normalize: global_mvn)"
         )
-    mel = getattr(getattr(model.frontend, "logmel", None), "mel_options", {})
-    latency = algorithmic_latency(model, mel["sr"]) if "sr" in mel else None
+    rate = feature_rate(model.frontend)
+    latency = None if rate is None else algorithmic_latency(model, rate)
     if latency is not None and latency < math.inf:
         logging.info(
             "streaming: decoding_chunk_size %d frames, algorithmic latency %.3f s",

@@ -6,9 +6,6 @@ from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.log import log
 from espnet_cif_hkd.recipe.context import Run
 
-# Options of ESPnet's training that change the samples.
-_CHANGES_AUDIO = ("rir_scp", "noise_scp", "speech_volume_normalize")
-
 
 def check_frontend(args: argparse.Namespace) -> None:
     """Check the options, the model and the store of ``frontend: speech_teacher``.
@@ -22,6 +19,7 @@ def check_frontend(args: argparse.Namespace) -> None:
     """
     if args.frontend != "speech_teacher":
         return
+    from espnet_cif_hkd.distill.frame_options import CHANGES_AUDIO
     from espnet_cif_hkd.encoder.speech_teacher import SpeechTeacherFrontend
 
     conf = args.frontend_conf or {}
@@ -33,7 +31,7 @@ def check_frontend(args: argparse.Namespace) -> None:
             "frontend: speech_teacher"
         ) from error
     if conf.get("teacher_store") and args.use_preprocessor:
-        options = {name: getattr(args, name, None) for name in _CHANGES_AUDIO}
+        options = {name: getattr(args, name, None) for name in CHANGES_AUDIO}
         more = args.preprocessor_conf or {}
         if more.get("data_aug_prob"):
             options["preprocessor_conf.data_aug_effects"] = more["data_aug_prob"]

@@ -162,10 +162,16 @@ def _environment() -> list[str]:
     return [*lines, ""]
 
 
-def _scores(path: Path) -> str | None:
+def sums_of(path: Path) -> list[str] | None:
+    """Return the line ``Sum/Avg`` of a ``result.txt``; None if there is none.
+
+    Returns:
+        Utterances, units, then per cent: correct, substituted, deleted, inserted, wrong
+        units, wrong utterances.
+    """
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         if "Sum/Avg" in line:
-            return "|".join(re.sub(r"Sum/Avg|\|", " ", line).split())
+            return re.sub(r"Sum/Avg|\|", " ", line).split()
     return None
 
 
@@ -186,9 +192,9 @@ def results_md(exp: Path) -> str:
                 "|---|---|---|---|---|---|---|---|---|",
             ]
             for path in found:
-                scores = _scores(path)
+                scores = sums_of(path)
                 if path.parent.name == f"score_{kind}" and scores is not None:
                     dataset = path.parent.parent.relative_to(folder)
-                    lines.append(f"|{dataset}|{scores}|")
+                    lines.append(f"|{dataset}|{'|'.join(scores)}|")
             lines.append("")
     return "\n".join(lines) + "\n"

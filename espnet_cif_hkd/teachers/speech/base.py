@@ -19,7 +19,7 @@ from espnet_cif_hkd.cif.times import FrameTimes
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.teachers.base import KEY_BYTES, AbsTeacher, Targets
 
-_FULL_SCALE = 1 << 15
+FULL_SCALE = 1 << 15
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +46,10 @@ class Recording:
         """Result of :func:`recording_key` for the samples."""
         return recording_key(self.samples)
 
+    def __str__(self) -> str:
+        """Return the name and the duration."""
+        return f"{self.name} ({self.seconds:.2f} s)"
+
 
 def recording_key(samples: np.ndarray) -> bytes:
     """Return a 16-byte BLAKE2b hash of samples, rounded to 16 bits.
@@ -53,9 +57,13 @@ def recording_key(samples: np.ndarray) -> bytes:
     Args:
         samples: (S,) float; full scale is 1.
     """
-    coded = np.rint(np.asarray(samples, dtype=np.float32) * _FULL_SCALE)
-    data = coded.clip(-_FULL_SCALE, _FULL_SCALE - 1).astype("<i2").tobytes()
-    return hashlib.blake2b(data, digest_size=KEY_BYTES).digest()
+    coded = np.rint(np.asarray(samples, dtype=np.float32) * FULL_SCALE)
+    return coded_key(coded.clip(-FULL_SCALE, FULL_SCALE - 1).astype("<i2"))
+
+
+def coded_key(codes: np.ndarray) -> bytes:
+    """Return the key of samples that are rounded already, (S,) little-endian int16."""
+    return hashlib.blake2b(codes.data, digest_size=KEY_BYTES).digest()
 
 
 class SpeechTeacher(AbsTeacher[Recording]):
@@ -129,7 +137,7 @@ class SpeechTeacher(AbsTeacher[Recording]):
 
     def spell(self, item: Recording) -> str:
         """Return the name and the duration of a recording."""
-        return f"{item.name} ({item.seconds:.2f} s)"
+        return str(item)
 
     def targets(self, items: Sequence[Recording], device: torch.device) -> Targets:
         """See :class:`AbsTeacher`; ``vectors`` (R, C) float32."""

@@ -1,56 +1,20 @@
 """The registry of speech teachers."""
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.teachers.registry import TeacherChoices
 from espnet_cif_hkd.teachers.speech.base import SpeechTeacher
 
-
-class SpeechTeacherChoices:
-    """Speech teacher classes by name.
-
-    Attributes:
-        classes: Classes by name, or ``"module:Class"``, which is imported at the first
-            use. Register your own: ``speech_teacher_choices.classes["mine"] = Mine``.
-    """
-
-    def __init__(self, classes: Mapping[str, type[SpeechTeacher] | str]):
-        self.classes = dict(classes)
-
-    def choices(self) -> tuple[str, ...]:
-        """Return all names."""
-        return tuple(self.classes)
-
-    def get_class(self, name: str) -> type[SpeechTeacher]:
-        """Return the class of a name; case does not matter.
-
-        Raises:
-            UserError: The name is unknown, or the class is no speech teacher.
-        """
-        found = self.classes.get(name) or self.classes.get(name.lower())
-        if isinstance(found, str):
-            module, _, attribute = found.partition(":")
-            found = getattr(importlib.import_module(module), attribute)
-        if found is None:
-            raise UserError(
-                f"teacher_type is {name!r}; use one of {', '.join(self.choices())}"
-            )
-        if not (isinstance(found, type) and issubclass(found, SpeechTeacher)):
-            raise UserError(
-                f"teacher_type {name}: {found!r} is no subclass of "
-                "espnet_cif_hkd.teachers.speech.base.SpeechTeacher"
-            )
-        return found
-
-
-speech_teacher_choices = SpeechTeacherChoices(
+# Register your own: ``speech_teacher_choices.classes["mine"] = Mine``.
+speech_teacher_choices: TeacherChoices[SpeechTeacher] = TeacherChoices(
     {
         "hf": "espnet_cif_hkd.teachers.speech.hf:HFSpeechTeacher",
         "random": "espnet_cif_hkd.teachers.speech.hf:RandomSpeechTeacher",
         "moonshine": "espnet_cif_hkd.teachers.speech.moonshine:MoonshineTeacher",
-    }
+    },
+    SpeechTeacher,  # type: ignore[type-abstract]
+    "teacher_type",
 )
 
 

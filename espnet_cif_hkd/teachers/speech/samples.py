@@ -41,7 +41,7 @@ def resampled(
     samples = np.asarray(resample(samples, config.rate, rate), dtype=np.float32)
     if len(samples) < shortest:
         raise UserError(
-            f"{_spell(recording)} is shorter than one frame of teacher {config.name}, "
+            f"{recording} is shorter than one frame of teacher {config.name}, "
             f"which needs {shortest / rate:.4f} s; remove it from the data"
         )
     return samples
@@ -66,11 +66,7 @@ def check_finite(
     for recording, good in zip(recordings, finite, strict=True):
         if not good:
             raise UserError(
-                f"teacher {name}: its vectors of {_spell(recording)} contain NaN or "
+                f"teacher {name}: its vectors of {recording} contain NaN or "
                 "infinity; check the audio and the teacher's weights, or set "
                 "teacher_dtype: float32"
             )
-
-
-def _spell(recording: Recording) -> str:
-    return f"{recording.name} ({recording.seconds:.2f} s)"

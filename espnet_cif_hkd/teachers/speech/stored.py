@@ -1,8 +1,6 @@
 """Vectors of a speech teacher that are read from a store."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -11,16 +9,11 @@ from espnet_cif_hkd.cif.times import FrameTimes
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.device import on_device
 from espnet_cif_hkd.teachers.speech.base import Recording, SpeechTeacher
-from espnet_cif_hkd.teachers.store.header import (
-    HEADER,
-    StoreHeader,
-    check_header,
-    dump_hint,
-)
-from espnet_cif_hkd.teachers.store.reader import StoreReader
+from espnet_cif_hkd.teachers.store.header import HEADER, dump_hint
+from espnet_cif_hkd.teachers.store.reader import StoreBacked
 
 
-class StoredSpeechTeacher(SpeechTeacher):
+class StoredSpeechTeacher(StoreBacked, SpeechTeacher):
     """A speech teacher whose vectors were computed before.
 
     Args:
@@ -29,43 +22,12 @@ class StoredSpeechTeacher(SpeechTeacher):
             not opened.
     """
 
-    def __init__(self, folder: str, teacher: SpeechTeacher):
-        self.folder = Path(folder)
-        self.teacher = teacher
-        self.payload = teacher.payload
-        self._reader: StoreReader | None = None
-        self._header: StoreHeader | None = None
-
-    @classmethod
-    def from_conf(cls, conf: Mapping[str, Any]) -> "StoredSpeechTeacher":
-        """Not used: ``build_speech_teacher`` builds stored teachers."""
-        raise NotImplementedError
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Open files cannot be sent to other processes.
-        return {**self.__dict__, "_reader": None}
-
-    def open(self) -> StoreReader:
-        """Open the store, unless it is open.
-
-        Raises:
-            UserError: The store is missing, damaged or made for another configuration.
-        """
-        if self._reader is None:
-            header = self._read_header()
-            check_header(self.folder, header, self.teacher)
-            self._reader = StoreReader(self.folder, header.payload)
-        return self._reader
-
-    def _read_header(self) -> StoreHeader:
-        if self._header is None:
-            self._header = StoreHeader.read(self.folder)
-        return self._header
+    teacher: SpeechTeacher
 
     @property
     def times(self) -> FrameTimes:
         """See :class:`SpeechTeacher`; the store knows it without the model's files."""
-        made = self._read_header().teacher if (self.folder / HEADER).is_file() else {}
+        made = self.header().teacher if (self.folder / HEADER).is_file() else {}
         if "frame offset" in made and "frame stride" in made:
             return FrameTimes(made["frame offset"], made["frame stride"])
         return self.teacher.times
@@ -108,15 +70,3 @@ class StoredSpeechTeacher(SpeechTeacher):
                 )
             complete.append(vectors)
         return complete
-
-    def key(self, item: Recording) -> bytes:
-        """See :class:`~espnet_cif_hkd.teachers.base.AbsTeacher`."""
-        return self.teacher.key(item)
-
-    def describe(self) -> dict[str, Any]:
-        """See :class:`~espnet_cif_hkd.teachers.base.AbsTeacher`."""
-        return self.teacher.describe()
-
-    def fingerprint(self, cache: Path | None = None) -> str | None:
-        """See :class:`~espnet_cif_hkd.teachers.base.AbsTeacher`."""
-        return self.teacher.fingerprint(cache)

@@ -168,8 +168,8 @@ def _prefixes(keys: np.ndarray) -> np.ndarray:
     return keys.view(">u8")[::2].astype(np.uint64)
 
 
-class StoredTeacher(TextTeacher):
-    """A teacher whose targets are read from a store, for any payload.
+class StoreBacked(AbsTeacher[Any]):
+    """What teachers have in common that read a store, for texts and for speech.
 
     Args:
         folder: the store.
@@ -182,10 +182,11 @@ class StoredTeacher(TextTeacher):
         self.teacher = teacher
         self.payload = teacher.payload
         self._reader: StoreReader | None = None
+        self._header: StoreHeader | None = None
 
     @classmethod
-    def from_conf(cls, *args: Any, **kwargs: Any) -> "StoredTeacher":
-        """Not used: ``build_text_teacher`` builds stored teachers."""
+    def from_conf(cls, *args: Any, **kwargs: Any) -> Any:
+        """Not used: the registries wrap the teacher of a configuration."""
         raise NotImplementedError
 
     def __getstate__(self) -> dict[str, Any]:
@@ -199,10 +200,32 @@ class StoredTeacher(TextTeacher):
             UserError: the store is missing, damaged or made for another configuration.
         """
         if self._reader is None:
-            header = StoreHeader.read(self.folder)
+            header = self.header()
             check_header(self.folder, header, self.teacher)
             self._reader = StoreReader(self.folder, header.payload)
         return self._reader
+
+    def header(self) -> StoreHeader:
+        """Return the header of the store, which is read once."""
+        if self._header is None:
+            self._header = StoreHeader.read(self.folder)
+        return self._header
+
+    def key(self, item: Any) -> bytes:
+        """See :class:`AbsTeacher`."""
+        return self.teacher.key(item)
+
+    def describe(self) -> dict[str, Any]:
+        """See :class:`AbsTeacher`."""
+        return self.teacher.describe()
+
+    def fingerprint(self, cache: Path | None = None) -> str | None:
+        """See :class:`AbsTeacher`."""
+        return self.teacher.fingerprint(cache)
+
+
+class StoredTeacher(StoreBacked, TextTeacher):
+    """A teacher whose targets are read from a store, for any payload."""
 
     def targets(self, items: Sequence[Item], device: torch.device) -> Targets:
         """See :class:`AbsTeacher`.
@@ -233,15 +256,3 @@ class StoredTeacher(TextTeacher):
         arrays = self.open().sample(SAMPLE)
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         yield self.payload.decode(tensors)["vectors"]
-
-    def key(self, item: Any) -> bytes:
-        """See :class:`AbsTeacher`."""
-        return self.teacher.key(item)
-
-    def describe(self) -> dict[str, Any]:
-        """See :class:`AbsTeacher`."""
-        return self.teacher.describe()
-
-    def fingerprint(self, cache: Path | None = None) -> str | None:
-        """See :class:`AbsTeacher`."""
-        return self.teacher.fingerprint(cache)

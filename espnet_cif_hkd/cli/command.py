@@ -1,0 +1,31 @@
+"""The main function of commands that log their progress."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+
+from espnet_cif_hkd.errors import UserError
+
+
+def run_logged(
+    parser: argparse.ArgumentParser,
+    run: Callable[[argparse.Namespace], None],
+    cmd: Sequence[str] | None,
+) -> None:
+    """Run a command; a ``UserError`` becomes one line and exit status 1.
+
+    Args:
+        parser: Of the command line.
+        run: The command.
+        cmd: Arguments; None: those of the command line.
+    """
+    args = parser.parse_args(cmd)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s"
+    )
+    try:
+        run(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

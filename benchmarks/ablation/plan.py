@@ -10,7 +10,6 @@ from ablation.matrix import TRAIN_SET, Decode, Matrix
 from espnet_cif_hkd.errors import UserError
 
 
-
 @dataclass(frozen=True)
 class Cell:
     """One training: a system, perhaps with a variant, and a seed."""

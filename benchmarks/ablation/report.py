@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the results pages of the recipes, the pictures and docs/results.md from the cells.
+"""Makes the results pages of the recipes, their pictures and docs/results.md.
 
     python3 benchmarks/ablation/report.py benchmarks/ablation/fotaq.yaml
 

@@ -8,9 +8,11 @@ import argparse
 import functools
 import hashlib
 import importlib.metadata
+import os
 import platform
 import re
 import subprocess
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -73,7 +75,7 @@ def collect(
             "teacher": teacher_hash(conf, recipe),
             "config": hashlib.sha256(config.encode()).hexdigest(),
         },
-        "parameters": count_parameters(conf),
+        "parameters": count_parameters(conf, recipe),
         "epochs": read_epochs(folder),
         "decodes": {},
     }
@@ -263,15 +265,28 @@ def decoding_seconds(folder: Path) -> float:
     return float(match[1]) if match else 0.0
 
 
-def count_parameters(conf: dict[str, Any]) -> dict[str, int]:
-    """Number of parameters in inference and in training."""
+_in_recipe = threading.Lock()  # the working folder is that of all threads
+
+
+def count_parameters(conf: dict[str, Any], recipe: Path) -> dict[str, int]:
+    """Number of parameters in inference and in training.
+
+    Args:
+        conf: config.yaml of the training.
+        recipe: folder of the recipe, to which paths in ``conf`` are relative.
+    """
     from espnet2.tasks.asr import ASRTask
 
     import espnet_cif_hkd
 
     espnet_cif_hkd.register()
-    # It has no parameters, and the path of its statistics is relative to the recipe.
-    model = ASRTask.build_model(argparse.Namespace(**{**conf, "normalize": None}))
+    with _in_recipe:
+        before = Path.cwd()
+        os.chdir(recipe)
+        try:
+            model = ASRTask.build_model(argparse.Namespace(**conf))
+        finally:
+            os.chdir(before)
     sizes = {name: tensor.numel() for name, tensor in model.named_parameters()}
     needed = {name: n for name, n in sizes.items() if not name.startswith("criterion.")}
     return {"inference": sum(needed.values()), "training": sum(sizes.values())}

@@ -48,11 +48,13 @@ def checked_inputs(
             )
     if not -n_vocab <= blank < n_vocab:
         raise ValueError(f"blank {blank} is not an id of {n_vocab} tokens")
-    moved = (
-        one.to(logits.device, torch.int64)
-        for one in (targets, logit_lengths, target_lengths)
+    device = logits.device
+    return (
+        targets.to(device, torch.int64),
+        logit_lengths.to(device, torch.int64),
+        target_lengths.to(device, torch.int64),
+        blank % n_vocab,
     )
-    return *moved, blank % n_vocab
 
 
 def wrong_values(

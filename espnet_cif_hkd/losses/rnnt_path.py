@@ -5,8 +5,8 @@ and emitted u tokens. A path of an utterance has frames + tokens nodes; each is 
 an arc, a blank or the next token. All nodes of a diagonal t + u are one step of the
 search, so it takes T + U steps for the complete batch, and as many to go back.
 
-Source: the distillation of a transducer at the nodes of the teacher's best path is that
-of Yang, Li and Woodland, arXiv 2110.03334.
+Source: Yang, Li and Woodland, arXiv 2110.03334, distil a transducer along the teacher's
+one-best path. The search, and the choice of the K largest probabilities, are ours.
 """
 
 from dataclasses import dataclass

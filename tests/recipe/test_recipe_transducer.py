@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import tiny_recipe
+import torch
 import yaml
 from finished_recipe import BATCHES, run
 
@@ -95,3 +96,30 @@ def test_all_stages(recipe):
     log = (folder / "train.log").read_text()
     assert "loss_transducer=" in log and "acc=" in log and "cer=" in log
     assert list(folder.glob("*.zip"))
+
+
+@pytest.mark.slow
+def test_a_trained_transducer_teaches_another(recipe):
+    """The checkpoint of the student decodes where the teacher is not."""
+    Path("conf/own.yaml").write_text(tiny_recipe.TRANSDUCER_CONFIG)
+    teacher = Path("exp/asr_own_raw_en_char")
+    student = yaml.safe_load(tiny_recipe.TRANSDUCER_CONFIG)
+    path = {"type": "transducer_path", "teacher": str(teacher), "ramp": 2}
+    student["model_conf"]["criteria"] = {"path": path}
+    Path("conf/student.yaml").write_text(yaml.safe_dump(student))
+    Path("conf/decode.yaml").write_text("beam_size: 1\n")
+    with pytest.raises(UserError, match=r"criteria\.path: .*train the teacher first"):
+        plan.Checks(prepared(student)).config()
+    Path("conf/own.yaml").write_text(tiny_recipe.TRANSDUCER_CONFIG)
+    assert run(asr_config="conf/own.yaml", stop_stage="11") == 0
+    assert run(asr_config="conf/student.yaml", stage="10", stop_stage="11") == 0
+    folder = Path("exp/asr_student_raw_en_char")
+    log = (folder / "train.log").read_text()
+    assert "path.loss_path=" in log and "path.kl_path=" in log
+    state = torch.load(folder / "valid.acc.ave.pth", weights_only=True)
+    of_teacher = torch.load(teacher / "valid.acc.ave.pth", weights_only=True)
+    assert set(state) - {"schedule.updates"} == set(of_teacher)
+    teacher.rename("elsewhere")
+    assert run(asr_config="conf/student.yaml", stage="12", stop_stage="13") == 0
+    decoded = folder / "decode_asr_model_valid.acc.ave/test"
+    assert len((decoded / "text").read_text().splitlines()) == 3

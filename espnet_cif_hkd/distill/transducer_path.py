@@ -124,6 +124,14 @@ class TransducerPathCriterion(AbsDistillCriterion):
             teacher.check_tokens(tokens)
         assert teacher.times  # opens the model
 
+    @classmethod
+    def teacher_files(cls, conf: Mapping[str, Any]) -> list[Path]:
+        """Return checkpoint and configuration; other files of the folder may change."""
+        try:
+            return list(TransducerTeacher(conf.get("teacher")).files)
+        except UserError:  # the checks before the training report it
+            return []
+
     def forward(self, taps: Taps) -> DistillOutput:
         """Return ``loss_path``; see :class:`AbsDistillCriterion`.
 

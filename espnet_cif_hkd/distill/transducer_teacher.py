@@ -83,6 +83,7 @@ class TransducerTeacher:
 
     Attributes:
         checkpoint: File with the parameters.
+        files: The checkpoint and its ``config.yaml``.
         config: The teacher's ESPnet configuration.
 
     Raises:
@@ -98,7 +99,8 @@ class TransducerTeacher:
         self.label = f"teacher {place}"
         path = Path(place).expanduser()
         self.checkpoint = path if path.is_file() else _checkpoint(path, self.label)
-        self.config = _read(self.checkpoint.with_name("config.yaml"), self.label)
+        self.files = self.checkpoint, self.checkpoint.with_name("config.yaml")
+        self.config = _read(self.files[1], self.label)
         if self.config.get("decoder") != "transducer":
             raise UserError(
                 f"{self.label}: its decoder is {self.config.get('decoder')!r}; this "

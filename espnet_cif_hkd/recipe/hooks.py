@@ -78,16 +78,17 @@ def teacher_inputs(run: Run, args: argparse.Namespace) -> list[Path]:
         args: ``frontend``, ``frontend_conf`` and ``model_conf`` of the training.
 
     Returns:
-        Folders of teachers on this machine and headers of stores; nothing for a teacher
-        with hub name and revision.
+        Files or folders of teachers on this machine and headers of stores; nothing for
+        a teacher with hub name and revision.
     """
-    conf = args.model_conf or {}
+    from espnet_cif_hkd.distill.choices import configured
+
     found: list[Path] = []
-    criteria = [
-        args.frontend_conf if args.frontend == "speech_teacher" else None,
-        conf.get("criterion_conf"),
-        *(conf.get("criteria") or {}).values(),
-    ]
+    criteria = [args.frontend_conf] if args.frontend == "speech_teacher" else []
+    for item in configured(args.model_conf or {}):
+        own = item.cls.teacher_files(item.conf)
+        found += own
+        criteria += [] if own else [item.conf]
     for criterion in list(criteria):  # some have several teachers
         several = criterion.get("teachers") if isinstance(criterion, dict) else None
         criteria += several.values() if isinstance(several, dict) else []

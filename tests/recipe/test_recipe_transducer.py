@@ -1,5 +1,6 @@
 """The engine with a transducer: its checks, and all stages."""
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,12 @@ import tiny_recipe
 import torch
 import yaml
 from finished_recipe import BATCHES, run
+from transducer_teacher import save_teacher
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.recipe import options, paths, plan, stock
 from espnet_cif_hkd.recipe.context import Run
+from espnet_cif_hkd.recipe.hooks import teacher_inputs
 
 
 @pytest.fixture
@@ -98,6 +101,20 @@ def test_all_stages(recipe):
     assert list(folder.glob("*.zip"))
 
 
+def test_a_training_depends_on_the_teachers_model_only(recipe):
+    """Not on what is decoded or trained on in the teacher's folder."""
+    folder, _ = save_teacher(recipe / "exp/teacher")
+    path = {"type": "transducer_path", "teacher": folder}
+    both = {"path": path, "plm": {"type": "hkd", "teacher": str(recipe / "conf")}}
+    args = argparse.Namespace(frontend="default", model_conf={"criteria": both})
+    (recipe / "exp/teacher/train.log").write_text("more epochs")
+    names = ["valid.acc.ave.pth", "config.yaml"]
+    expected = [Path(folder) / name for name in names] + [recipe / "conf"]
+    assert teacher_inputs(prepared({}), args) == expected
+    path["teacher"] = "/gone"
+    assert teacher_inputs(prepared({}), args) == expected[2:]
+
+
 @pytest.mark.slow
 def test_a_trained_transducer_teaches_another(recipe):
     """The checkpoint of the student decodes where the teacher is not."""
@@ -108,7 +125,9 @@ def test_a_trained_transducer_teaches_another(recipe):
     student["model_conf"]["criteria"] = {"path": path}
     Path("conf/student.yaml").write_text(yaml.safe_dump(student))
     Path("conf/decode.yaml").write_text("beam_size: 1\n")
-    with pytest.raises(UserError, match=r"criteria\.path: .*train the teacher first"):
+    with pytest.raises(
+        UserError, match=r"train the teacher first, .* criteria\.path\.teacher"
+    ):
         plan.Checks(prepared(student)).config()
     Path("conf/own.yaml").write_text(tiny_recipe.TRANSDUCER_CONFIG)
     assert run(asr_config="conf/own.yaml", stop_stage="11") == 0

@@ -20,6 +20,7 @@ a node, and in the backward pass for the gradient. So the only tensor of the siz
 the logits is the gradient.
 """
 
+import importlib
 from typing import Any
 
 import torch
@@ -37,6 +38,7 @@ from espnet_cif_hkd.losses.rnnt_lattice import (
 )
 
 _REDUCTIONS = ("none", "mean", "sum")
+_BACKENDS = ("auto", "torch", "torchaudio")
 
 
 def rnnt_loss(
@@ -46,6 +48,7 @@ def rnnt_loss(
     target_lengths: Tensor,
     blank: int = 0,
     reduction: str = "none",
+    backend: str = "auto",
 ) -> Tensor:
     """Transducer loss of each utterance, in nats.
 
@@ -64,6 +67,10 @@ def rnnt_loss(
         target_lengths: Tokens of each utterance, (B,) integer, from 0 to U.
         blank: Id of the blank; negative ids count from V.
         reduction: ``none``; ``sum`` or ``mean`` over the utterances.
+        backend: ``torch``: the implementation described here. ``torchaudio``: the
+            operator of torchaudio, for float32 and float16, without most of the
+            promises above: padding must be finite, float16 is not computed in float32.
+            ``auto``: torch.
 
     Returns:
         (B,), or a scalar; float32, or float64 for float64 logits. An utterance without
@@ -72,6 +79,7 @@ def rnnt_loss(
     Raises:
         ValueError: Shapes do not fit, or a length or a token is out of range. Values on
             a GPU are not read: a wrong one makes the loss of its utterance NaN.
+        RuntimeError: ``backend`` is torchaudio, which is missing or has no operator.
 
     Source: Graves, arXiv 1211.3711.
 
@@ -87,10 +95,41 @@ def rnnt_loss(
         raise ValueError(
             f"reduction must be one of {_REDUCTIONS}, but is {reduction!r}"
         )
-    losses: Tensor = _Loss.apply(logits, *inputs)
+    if backend not in _BACKENDS:
+        raise ValueError(f"backend must be one of {_BACKENDS}, but is {backend!r}")
+    losses: Tensor
+    if backend == "torchaudio":
+        losses = _by_torchaudio(logits, *inputs)
+    else:
+        losses = _Loss.apply(logits, *inputs)
     if reduction == "none":
         return losses
     return losses.sum() if reduction == "sum" else losses.mean()
+
+
+def _by_torchaudio(
+    logits: Tensor, targets: Tensor, frames: Tensor, tokens: Tensor, blank: int
+) -> Tensor:
+    """Losses (B,) by the operator of torchaudio."""
+    try:
+        torchaudio = importlib.import_module("torchaudio")
+        assert torch.ops.torchaudio.rnnt_loss_forward
+    except (ImportError, OSError, AttributeError) as error:
+        raise RuntimeError(
+            "rnnt_loss: this installation of torchaudio has no operator for backend "
+            f"'torchaudio', use backend='torch' ({error})"
+        ) from error
+    # The operator does not accept more frames or tokens than the longest utterance has.
+    n_frames, n_tokens = int(frames.max()), int(tokens.max())
+    losses: Tensor = torchaudio.functional.rnnt_loss(
+        logits[:, :n_frames, : n_tokens + 1].contiguous(),
+        targets[:, :n_tokens].int().contiguous(),
+        frames.int(),
+        tokens.int(),
+        blank=blank,
+        reduction="none",
+    )
+    return losses
 
 
 class _Loss(torch.autograd.Function):

@@ -6,6 +6,7 @@ teachers with another frame rate, ``delay`` by frames of the student, and ``top_
 ours.
 """
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,8 @@ class TransducerPathCriterion(AbsDistillCriterion):
             tokens = [line.rstrip() for line in lines]
         if isinstance(tokens, list | tuple):
             teacher.check_tokens(tokens)
-        assert teacher.times  # opens the model
+        stride = 1000 * teacher.times.stride  # opens the model
+        logging.info("%s has a frame every %.5g ms", teacher.label, stride)
 
     @classmethod
     def teacher_files(cls, conf: Mapping[str, Any]) -> list[Path]:

@@ -136,6 +136,17 @@ def test_padding_may_be_anything(tmp_path):
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
+def test_texts_without_tokens(tmp_path):
+    """The path has blanks only."""
+    folder, _ = save_teacher(tmp_path)
+    student = student_of(folder).train()
+    empty = {"text": torch.zeros(3, 0).long(), "text_lengths": torch.zeros(3).long()}
+    batch = batch_of(**empty)
+    loss, stats, _ = student(**batch)
+    loss.sum().backward()
+    assert torch.isfinite(loss) and float(stats["path.loss_path"]) > 0
+
+
 def test_a_student_like_its_teacher(tmp_path):
     folder, teacher = save_teacher(tmp_path)
     student = student_of(folder)

@@ -166,9 +166,9 @@ class AbsDistillCriterion(torch.nn.Module, ABC):
 
     @classmethod
     def teacher_files(cls, conf: Mapping[str, Any]) -> list[Path]:
-        """Return the files of the teacher; a training is repeated if they change.
+        """Return the files of the option ``teacher`` that a training depends on.
 
-        By default none: recipes watch the complete folder ``teacher``.
+        By default none: recipes watch the complete folder.
         """
         return []
 

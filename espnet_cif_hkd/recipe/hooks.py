@@ -83,17 +83,26 @@ def teacher_inputs(run: Run, args: argparse.Namespace) -> list[Path]:
     """
     from espnet_cif_hkd.distill.choices import configured
 
+    conf = args.model_conf or {}
     found: list[Path] = []
-    criteria = [args.frontend_conf] if args.frontend == "speech_teacher" else []
-    for item in configured(args.model_conf or {}):
-        own = item.cls.teacher_files(item.conf)
-        found += own
-        criteria += [] if own else [item.conf]
+    watched = set()  # teachers whose criteria name the files themselves
+    with suppress(UserError):  # the checks before the training report it
+        for item in configured(conf):
+            files = item.cls.teacher_files(item.conf)
+            found += files
+            watched |= {str(item.conf["teacher"])} if files else set()
+    criteria = [
+        args.frontend_conf if args.frontend == "speech_teacher" else None,
+        conf.get("criterion_conf"),
+        *(conf.get("criteria") or {}).values(),
+    ]
     for criterion in list(criteria):  # some have several teachers
         several = criterion.get("teachers") if isinstance(criterion, dict) else None
         criteria += several.values() if isinstance(several, dict) else []
     for criterion in criteria:
         if not isinstance(criterion, dict) or not criterion.get("teacher"):
+            continue
+        if str(criterion["teacher"]) in watched:
             continue
         from espnet_cif_hkd.teachers.source import resolve_teacher
 

@@ -109,6 +109,23 @@ def test_no_path_is_possible():
     assert path.scores[0] == -torch.inf and not path.frames[0].any()
 
 
+@pytest.mark.parametrize(
+    ("frames", "tokens"), [(5, 2), (0, 2), (-1, 1), (4, 3), (4, -1), (9, 9)]
+)
+def test_lengths_out_of_range_have_no_path(frames, tokens):
+    """As on a GPU, where they are not read: the other utterance is not affected."""
+    logits, targets, *lengths = lattice((4, 4), (2, 2))
+    expected = best_path(logits, targets, *lengths)
+    lengths[0][0], lengths[1][0] = frames, tokens
+    arcs = arc_scores(logits, targets, 0)
+    arcs[:, 0] = -torch.inf  # what best_path does with them there
+    path = best_path_of_arcs(arcs, *lengths)
+    assert path.lengths.tolist() == [0, 6] and path.scores[0] == -torch.inf
+    assert not path.frames[0].any() and not path.tokens[0].any()
+    assert torch.equal(path.frames[1], expected.frames[1])
+    assert torch.equal(path.emits[1], expected.emits[1])
+
+
 def test_of_equal_arcs_the_blank_is_taken_going_back():
     """So the tokens come as early as possible, in the loop, too."""
     inputs = lattice((3,), (2,))

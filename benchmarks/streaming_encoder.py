@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Real-time factor of a streaming encoder, chunk by chunk, against the complete pass.
 
-    python3 benchmarks/streaming_encoder.py
+    python3 benchmarks/streaming_encoder.py [--seconds 10] [--device cpu] [--json FILE]
 
 The paper's encoder (15 blocks of 256, features of 10 ms, output frames of 80 ms) with
 random weights, one utterance, one thread. Features come in pieces of 100 ms. On a CPU,
@@ -31,7 +31,6 @@ from espnet_cif_hkd.encoder.cif_conformer import CIFConformerEncoder
 from espnet_cif_hkd.encoder.streaming import chunk_span
 
 FEATURES, HOP = 80, 0.01  # mel bands, seconds
-SECONDS = 10
 PIECE = 10  # features
 CHUNKS = {320: 4, 640: 8, 1280: 16}  # milliseconds: output frames of 80 ms
 _ROUNDS = 3
@@ -60,14 +59,16 @@ def stream(encoder: CIFConformerEncoder, speech: torch.Tensor) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=int, default=10, help="of the utterance")
     add_options(parser)
-    figures = use_options(parser.parse_args())
+    args = parser.parse_args()
+    figures, duration = use_options(args), args.seconds
     print(describe(threads=1))
-    print(f"{SECONDS} s of features, one utterance\n")
+    print(f"{duration} s of features, one utterance\n")
     torch.manual_seed(0)
     encoder = CIFConformerEncoder(FEATURES).to(device()).eval()
-    speech = torch.randn(1, round(SECONDS / HOP), FEATURES, device=device())
-    lengths = torch.tensor([speech.size(1)])
+    speech = torch.randn(1, round(duration / HOP), FEATURES, device=device())
+    lengths = torch.tensor([speech.size(1)], device=device())
     calls: dict[int, list[float]] = {ms: [] for ms in CHUNKS}
     runs: dict[str, list[float]] = {}
     with torch.no_grad():
@@ -82,7 +83,7 @@ def main() -> None:
                 start = now()
                 calls[ms] += stream(encoder, speech)
                 runs.setdefault(f"pieces {ms}", []).append(now() - start)
-    factors = {name: median / SECONDS for name, median in medians(runs).items()}
+    factors = {name: median / duration for name, median in medians(runs).items()}
     full = factors["complete 0"]
     rows: list[list[object]] = [["full context", None, full, None, None, None]]
     for ms, size in CHUNKS.items():

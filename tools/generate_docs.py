@@ -43,6 +43,7 @@ _BUILT = {
     "CIFConformerEncoder": {"input_size"},
     "HKDCriterion": {"student"},
     "FramesCriterion": {"student"},
+    "TransducerPathCriterion": {"student"},
 }
 _TYPES = {int: "int", float: "float", str: "str", bool: "bool", types.NoneType: "null"}
 
@@ -151,6 +152,7 @@ def sections() -> dict[str, list[Key]]:
     from espnet_cif_hkd.distill.hkd import HKDCriterion
     from espnet_cif_hkd.distill.options import AcousticOptions, LinguisticOptions
     from espnet_cif_hkd.distill.schedule import CommonOptions
+    from espnet_cif_hkd.distill.transducer_path import TransducerPathCriterion
     from espnet_cif_hkd.encoder.cif_conformer import CIFConformerEncoder
     from espnet_cif_hkd.encoder.speech_teacher import SpeechTeacherFrontend
     from espnet_cif_hkd.models.cif import CIFASRModel
@@ -169,6 +171,7 @@ def sections() -> dict[str, list[Key]]:
         "every_criterion": list(keys_of(CommonOptions)),
         "pretrain": list(keys_of(PretrainModel)),
         "frames": list(keys_of(FramesCriterion)),
+        "transducer_path": list(keys_of(TransducerPathCriterion)),
         "transducer": list(keys_of(TransducerASRModel)),
         "criterion_conf": [_level_below(key) for key in keys_of(HKDCriterion)],
         "acoustic": list(keys_of(AcousticOptions)),

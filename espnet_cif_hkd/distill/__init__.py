@@ -10,6 +10,7 @@ from espnet_cif_hkd.distill.criterion import (
 from espnet_cif_hkd.distill.frames import FramesCriterion
 from espnet_cif_hkd.distill.hkd import HKDCriterion
 from espnet_cif_hkd.distill.taps import Student, Taps
+from espnet_cif_hkd.distill.transducer_path import TransducerPathCriterion
 from espnet_cif_hkd.losses.contrastive import contrastive_loss
 from espnet_cif_hkd.losses.regression import regression_loss
 
@@ -22,6 +23,7 @@ __all__ = [
     "Sentences",
     "Student",
     "Taps",
+    "TransducerPathCriterion",
     "contrastive_loss",
     "criterion_choices",
     "regression_loss",

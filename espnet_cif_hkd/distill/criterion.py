@@ -4,6 +4,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -162,6 +163,14 @@ class AbsDistillCriterion(torch.nn.Module, ABC):
             UserError: The folder cannot be filled.
         """
         raise UserError(f"{cls.__name__} names a store, but has no method to fill it")
+
+    @classmethod
+    def teacher_files(cls, conf: Mapping[str, Any]) -> list[Path]:
+        """Return the files of the option ``teacher`` that a training depends on.
+
+        By default none: recipes watch the complete folder.
+        """
+        return []
 
     @classmethod
     def speech_teachers(cls, conf: Mapping[str, Any]) -> Mapping[str, dict[str, Any]]:

@@ -8,7 +8,9 @@ Names of taps
 ``fired``       fired vectors of integrate-and-fire, one for each token
 ``states:NAME`` decoder states: ``output`` is the input of the output layer,
                 other names depend on the model
-``logits``      output of the decoder, before the softmax
+``logits``      output of the decoder, before the softmax; of a transducer, that of the
+                joint network at all nodes of the lattice
+``joint``       joint network of a transducer, for some nodes of the lattice
 ``speech``      samples of the audio, as ESPnet's trainer gives them to the model
 ==============  =========================================================
 
@@ -29,7 +31,7 @@ Padding may hold any value, NaN included. A criterion must exclude it before it 
 anything; the lengths define the valid frames and tokens.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -49,10 +51,11 @@ MODEL_TAPS = {
         {"hs_pad", "logits", "speech", "states:output", "states:transformer"}
     ),
     "pretrain": frozenset({"hs_pad", "speech"}),
-    "transducer": frozenset({"hs_pad", "speech", "states:output"}),
+    "transducer": frozenset({"hs_pad", "joint", "logits", "speech", "states:output"}),
 }
 _CALLED = {
     "fired": "fired vectors",
+    "joint": "a joint network",
     "logits": "logits",
     "hs_pad": "encoder output",
     "speech": "the audio (a frontend, not input_size)",
@@ -77,7 +80,10 @@ class Taps:
             (another frontend, another input layer) is missing.
         fired: Fired vectors (B, L, D) with lengths, alpha and quantity.
         states: Decoder states, (B, L, D), by their name without ``states:``.
-        logits: (B, L, V).
+        logits: (B, L, V); of a transducer (B, T, L, V).
+        joint: Logits (N, V) of N nodes: a function of the frame of ``hs_pad`` (N, D)
+            and the state ``output`` (N, D) of each. Criteria that read few nodes need
+            no logits of the complete lattice.
         speech: Samples of the audio, (B, S) float32; full scale is 1, or 32768 if
             ESPnet reads a ``kaldi_ark``.
         speech_lengths: Samples of each utterance, (B,) int64.
@@ -94,6 +100,7 @@ class Taps:
     fired: CIFOutput | None = None
     states: dict[str, Tensor] = field(default_factory=dict)
     logits: Tensor | None = None
+    joint: Callable[[Tensor, Tensor], Tensor] | None = None
     speech: Tensor | None = None
     speech_lengths: Tensor | None = None
     utt_ids: list[str] | None = None

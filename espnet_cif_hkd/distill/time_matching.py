@@ -79,6 +79,45 @@ class Matches:
         )
 
 
+def check_delay(delay: object) -> None:
+    """Check the number of frames by which a student lags its teacher.
+
+    Raises:
+        UserError: It is no integer, or negative.
+    """
+    if isinstance(delay, bool) or not isinstance(delay, int) or delay < 0:
+        raise UserError(
+            f"criterion_conf.delay is {delay!r}; give a number of frames, 0 or more"
+        )
+
+
+def check_strides(student: FrameTimes, teacher: FrameTimes, label: str) -> str:
+    """Check that a teacher has at least as many frames as the student.
+
+    Args:
+        student: Times of the student's frames.
+        teacher: Times of the teacher's frames.
+        label: Name of the teacher in messages.
+
+    Returns:
+        Both strides in words.
+
+    Raises:
+        UserError: The teacher has fewer frames.
+    """
+    strides = (
+        f"the student has a frame every {1000 * student.stride:.5g} ms, "
+        f"{label} every {1000 * teacher.stride:.5g} ms"
+    )
+    if teacher.stride > student.stride * _SLOWER:
+        raise UserError(
+            f"{strides}: a teacher must not have fewer frames than the student; "
+            "use a teacher with more frames, a later tap or more sub-sampling "
+            "(input_layer, pooling_layers, hop_length)"
+        )
+    return strides
+
+
 class TimeMatch:
     """Pairs of student frames and teacher frames.
 
@@ -114,20 +153,8 @@ class TimeMatch:
             raise UserError(
                 f"criterion_conf.match is {kind!r}; use one of {', '.join(MATCHES)}"
             )
-        if isinstance(delay, bool) or not isinstance(delay, int) or delay < 0:
-            raise UserError(
-                f"criterion_conf.delay is {delay!r}; give a number of frames, 0 or more"
-            )
-        strides = (
-            f"the student has a frame every {1000 * student.stride:.5g} ms, "
-            f"{label} every {1000 * teacher.stride:.5g} ms"
-        )
-        if teacher.stride > student.stride * _SLOWER:
-            raise UserError(
-                f"{strides}: a teacher must not have fewer frames than the student; "
-                "use a teacher with more frames, a later tap or more sub-sampling "
-                "(input_layer, pooling_layers, hop_length)"
-            )
+        check_delay(delay)
+        strides = check_strides(student, teacher, label)
         ratio = student.stride / teacher.stride
         self.factor = round(ratio) if kind == "concat" else 1
         if kind == "concat" and abs(ratio - self.factor) > _TINY:

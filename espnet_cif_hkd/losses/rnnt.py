@@ -20,15 +20,25 @@ a node, and in the backward pass for the gradient. So the only tensor of the siz
 the logits is the gradient.
 """
 
+import importlib
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from espnet_cif_hkd.losses.rnnt_lattice import (
+    arc_scores,
+    blocks,
+    checked_inputs,
+    next_tokens,
+    pick,
+    without_padding,
+    wrong_values,
+)
+
 _REDUCTIONS = ("none", "mean", "sum")
-# Logits that are processed together: few enough for a cache, enough for a GPU.
-_BLOCK_LOGITS = {"cpu": 1 << 18, "cuda": 1 << 24}
+_BACKENDS = ("auto", "torch", "torchaudio")
 
 
 def rnnt_loss(
@@ -38,6 +48,7 @@ def rnnt_loss(
     target_lengths: Tensor,
     blank: int = 0,
     reduction: str = "none",
+    backend: str = "auto",
 ) -> Tensor:
     """Transducer loss of each utterance, in nats.
 
@@ -56,6 +67,10 @@ def rnnt_loss(
         target_lengths: Tokens of each utterance, (B,) integer, from 0 to U.
         blank: Id of the blank; negative ids count from V.
         reduction: ``none``; ``sum`` or ``mean`` over the utterances.
+        backend: ``torch``: the implementation described here. ``torchaudio``: the
+            operator of torchaudio, for float32 and float16, without most of the
+            promises above: padding must be finite, float16 is not computed in float32.
+            ``auto``: torch.
 
     Returns:
         (B,), or a scalar; float32, or float64 for float64 logits. An utterance without
@@ -64,6 +79,7 @@ def rnnt_loss(
     Raises:
         ValueError: Shapes do not fit, or a length or a token is out of range. Values on
             a GPU are not read: a wrong one makes the loss of its utterance NaN.
+        RuntimeError: ``backend`` is torchaudio, which is missing or has no operator.
 
     Source: Graves, arXiv 1211.3711.
 
@@ -74,47 +90,46 @@ def rnnt_loss(
         >>> bool(loss.exp().isclose(torch.tensor(4.0**3 / 2)))  # two paths of 3 arcs
         True
     """
-    _check_shapes(logits, targets, logit_lengths, target_lengths)
+    inputs = checked_inputs(logits, targets, logit_lengths, target_lengths, blank)
     if reduction not in _REDUCTIONS:
         raise ValueError(
             f"reduction must be one of {_REDUCTIONS}, but is {reduction!r}"
         )
-    n_vocab = logits.size(-1)
-    if not -n_vocab <= blank < n_vocab:
-        raise ValueError(f"blank {blank} is not an id of {n_vocab} tokens")
-    device = logits.device
-    losses: Tensor = _Loss.apply(
-        logits,
-        targets.to(device, torch.int64),
-        logit_lengths.to(device, torch.int64),
-        target_lengths.to(device, torch.int64),
-        blank % n_vocab,
-    )
+    if backend not in _BACKENDS:
+        raise ValueError(f"backend must be one of {_BACKENDS}, but is {backend!r}")
+    losses: Tensor
+    if backend == "torchaudio":
+        losses = _by_torchaudio(logits, *inputs)
+    else:
+        losses = _Loss.apply(logits, *inputs)
     if reduction == "none":
         return losses
     return losses.sum() if reduction == "sum" else losses.mean()
 
 
-def _check_shapes(
-    logits: Tensor, targets: Tensor, logit_lengths: Tensor, target_lengths: Tensor
-) -> None:
-    if logits.dim() != 4 or not logits.is_floating_point() or 0 in logits.shape:
-        raise ValueError(
-            "logits must be floating, (B, T, U + 1, V) and not empty, but are "
-            f"{tuple(logits.shape)} {logits.dtype}"
-        )
-    n_batch, _, n_nodes, _ = logits.shape
-    given = {
-        "targets": (targets, (n_batch, n_nodes - 1)),
-        "logit_lengths": (logit_lengths, (n_batch,)),
-        "target_lengths": (target_lengths, (n_batch,)),
-    }
-    for name, (tensor, shape) in given.items():
-        if tensor.shape != shape or tensor.is_floating_point():
-            raise ValueError(
-                f"{name} must be integers {shape} for logits {tuple(logits.shape)}, "
-                f"but are {tuple(tensor.shape)} {tensor.dtype}"
-            )
+def _by_torchaudio(
+    logits: Tensor, targets: Tensor, frames: Tensor, tokens: Tensor, blank: int
+) -> Tensor:
+    """Losses (B,) by the operator of torchaudio."""
+    try:
+        torchaudio = importlib.import_module("torchaudio")
+        assert torch.ops.torchaudio.rnnt_loss_forward
+    except (ImportError, OSError, AttributeError) as error:
+        raise RuntimeError(
+            "rnnt_loss: this installation of torchaudio has no operator for backend "
+            f"'torchaudio', use backend='torch' ({error})"
+        ) from error
+    # The operator does not accept more frames or tokens than the longest utterance has.
+    n_frames, n_tokens = int(frames.max()), int(tokens.max())
+    losses: Tensor = torchaudio.functional.rnnt_loss(
+        logits[:, :n_frames, : n_tokens + 1].contiguous(),
+        targets[:, :n_tokens].int().contiguous(),
+        frames.int(),
+        tokens.int(),
+        blank=blank,
+        reduction="none",
+    )
+    return losses
 
 
 class _Loss(torch.autograd.Function):
@@ -170,9 +185,9 @@ def _losses_and_arcs(
 
     The second is empty without ``needs_grad``. Both are float32 or float64.
     """
-    wrong = _wrong_values(logits, targets, logit_lengths, target_lengths, blank)
+    wrong = wrong_values(logits, targets, logit_lengths, target_lengths, blank)
     with torch.autocast(logits.device.type, enabled=False):
-        logp = _arc_scores(logits, _labels(logits, targets), blank)
+        logp = arc_scores(logits, targets, blank)
         lattice = _Lattice(logp, logit_lengths, target_lengths)
         total, posteriors = lattice.scores(needs_grad, wrong)
         dtype = torch.promote_types(logits.dtype, torch.float32)
@@ -207,12 +222,12 @@ def _gradient(logits: Tensor, targets: Tensor, arcs: Tensor, blank: int) -> Tens
     n_vocab = logits.size(-1)
     grad = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
     rows, grad_rows = logits.reshape(-1, n_vocab), grad.view(-1, n_vocab)
-    labels = _labels(logits, targets)[:, None]
+    labels = next_tokens(logits, targets)[:, None]
     by_blank, by_label = arcs.flatten(1)
     visits = (by_blank + by_label)[:, None]
     unseen = visits == 0  # padding, which may hold NaN
     with torch.autocast(logits.device.type, enabled=False):
-        for start, stop in _blocks(rows):
+        for start, stop in blocks(rows):
             part = slice(start, stop)
             block = torch.softmax(rows[part], -1, dtype=arcs.dtype)
             block.mul_(visits[part]).masked_fill_(unseen[part], 0.0)
@@ -225,67 +240,6 @@ def _gradient(logits: Tensor, targets: Tensor, arcs: Tensor, blank: int) -> Tens
 @_gradient.register_fake
 def _(logits: Tensor, targets: Tensor, arcs: Tensor, blank: int) -> Tensor:
     return logits.new_empty(logits.shape)
-
-
-def _blocks(rows: Tensor) -> list[tuple[int, int]]:
-    """First and last row of each block of ``rows`` (N, V)."""
-    step = max(1, _BLOCK_LOGITS.get(rows.device.type, 1 << 22) // rows.size(1))
-    return [(n, min(n + step, len(rows))) for n in range(0, len(rows), step)]
-
-
-def _labels(logits: Tensor, targets: Tensor) -> Tensor:
-    """The token that each row of logits can emit, (B · T · (U + 1),) int64.
-
-    Padding is cut to the range of ids; it has no arcs.
-    """
-    n_batch, n_frames, n_nodes, n_vocab = logits.shape
-    labels = F.pad(targets.clamp(0, n_vocab - 1), (0, 1))
-    return labels[:, None].expand(n_batch, n_frames, n_nodes).reshape(-1)
-
-
-def _arc_scores(logits: Tensor, labels: Tensor, blank: int) -> Tensor:
-    """Log-probabilities of blank and of the next token, (2, B, T, U + 1) float64."""
-    rows = logits.reshape(-1, logits.size(-1))
-    scores = torch.empty(2, len(rows), dtype=torch.float64, device=logits.device)
-    dtype = torch.promote_types(logits.dtype, torch.float32)
-    for start, stop in _blocks(rows):
-        logp = torch.log_softmax(rows[start:stop], -1, dtype=dtype)
-        scores[0, start:stop] = logp[:, blank]
-        scores[1, start:stop] = logp.gather(1, labels[start:stop, None])[:, 0]
-    return scores.view(2, *logits.shape[:3])
-
-
-def _wrong_values(
-    logits: Tensor,
-    targets: Tensor,
-    logit_lengths: Tensor,
-    target_lengths: Tensor,
-    blank: int,
-) -> Tensor:
-    """Utterances with a length or a token out of range, (B,) bool.
-
-    Raises:
-        ValueError: There is one, and the host can read it without waiting.
-    """
-    _, n_frames, n_nodes, n_vocab = logits.shape
-    used = torch.arange(n_nodes - 1, device=targets.device) < target_lengths[:, None]
-    no_token = (targets < 0) | (targets >= n_vocab) | (targets == blank)
-    found = {
-        f"logit_lengths must be from 1 to {n_frames}": (logit_lengths < 1)
-        | (logit_lengths > n_frames),
-        f"target_lengths must be from 0 to {n_nodes - 1}": (target_lengths < 0)
-        | (target_lengths >= n_nodes),
-        f"targets must be ids from 0 to {n_vocab - 1} without the blank {blank}": (
-            used & no_token
-        ).any(1),
-    }
-    if logits.device.type == "cpu":
-        for message, wrong in found.items():
-            if wrong.any():
-                raise ValueError(
-                    f"{message}: see utterance {int(wrong.int().argmax())}"
-                )
-    return torch.stack(list(found.values())).any(0)
 
 
 class _Lattice:
@@ -306,9 +260,7 @@ class _Lattice:
         self.frames, self.tokens = frames[:, None, None], tokens[:, None, None]
         self.t = torch.arange(n_frames + 1, device=logp.device)[:, None]
         self.u = torch.arange(n_nodes, device=logp.device)
-        inside = (self.t[:-1] < self.frames) & (self.u <= self.tokens)
-        inside = torch.stack([inside, inside & (self.u < self.tokens)])
-        self.logp = logp.masked_fill(~inside, -torch.inf)
+        self.logp = without_padding(logp, frames, tokens)
 
     def scores(self, needs_arcs: bool, wrong: Tensor) -> tuple[Tensor, Tensor]:
         """Return log-probabilities (B,) and posteriors of arcs (2, B, T, U + 1).
@@ -326,36 +278,21 @@ class _Lattice:
             left = frames - rows, tokens - u  # the same, counted from the end
             places.append(((left[0] - 1, left[1]), (left[0], left[1] - 1)))
         arcs = [
-            torch.cat([_pick(self.logp[kind], *place[kind]) for place in places])
+            torch.cat([pick(self.logp[kind], *place[kind]) for place in places])
             for kind in (0, 1)
         ]
         nodes = _recursion(*(one.transpose(0, 1).contiguous() for one in arcs))
         ahead, behind = nodes[:n_batch], nodes[n_batch:]
-        total = _pick(ahead, frames + tokens, tokens).flatten()
+        total = pick(ahead, frames + tokens, tokens).flatten()
         total = total.masked_fill(wrong, torch.nan)
         if not needs_arcs:
             return total, self.logp[:0]
-        before = _pick(ahead, t[:-1] + u, u)  # (B, T, U + 1)
-        after = _pick(behind, frames - t + tokens - u, tokens - u)  # (B, T + 1, U + 1)
+        before = pick(ahead, t[:-1] + u, u)  # (B, T, U + 1)
+        after = pick(behind, frames - t + tokens - u, tokens - u)  # (B, T + 1, U + 1)
         after = torch.stack([after[:, 1:], F.pad(after[:, :-1, 1:], (0, 1))])
         # Without a path there is nothing to distribute: all arcs have probability 0.
         norm = total.masked_fill(total == -torch.inf, 0.0)[:, None, None]
         return total, (before + self.logp + after - norm).exp()
-
-
-def _pick(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Return ``values[b, rows, columns]``, or -inf where these are out of range.
-
-    Args:
-        values: (B, R, C).
-        rows, columns: Indices that broadcast to (B, N, M).
-    """
-    n_batch, n_rows, n_columns = values.shape
-    inside = (rows >= 0) & (rows < n_rows) & (columns >= 0) & (columns < n_columns)
-    places = rows.clamp(0, n_rows - 1) * n_columns + columns.clamp(0, n_columns - 1)
-    places = places.expand(n_batch, *places.shape[-2:])
-    found = values.flatten(1).gather(1, places.flatten(1)).view(places.shape)
-    return found.masked_fill(~inside, -torch.inf)
 
 
 def _recursion(blanks: Tensor, labels: Tensor) -> Tensor:

@@ -40,8 +40,9 @@ class TransducerASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
     Validation decodes each batch by greedy search and reports ``acc``, one minus the
     token error rate, and ``cer`` and ``wer``.
 
-    Taps: ``hs_pad``, ``layer:N``, and ``states:output``, the output of the prediction
-    network: state l has read the tokens before token l.
+    Taps: ``hs_pad``, ``layer:N``; ``states:output``, the output of the prediction
+    network: state l has read the tokens before token l; ``logits``, the output of the
+    joint network for each frame and state; ``joint``, the joint network itself.
 
     Args:
         vocab_size: V.
@@ -162,6 +163,7 @@ class TransducerASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         self.register_buffer("token_list_digest", token_list_digest(self.token_list))
         self.register_buffer(VERSION_KEY, version_tensor())
         sizes = {"hs_pad": width, "states:output": decoder.dunits}
+        sizes |= dict.fromkeys(("joint", "logits"), vocab_size)
         self.add_criteria("transducer", sizes, criterion, criterion_conf, criteria)
         self.start_encoder(encoder_lr_factor, freeze_encoder_updates)
 
@@ -227,6 +229,8 @@ class TransducerASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
                 speech=speech,
                 speech_lengths=speech_lengths,
                 states={"output": states},
+                logits=logits,
+                joint=self.joint_network,
             )
             loss = self.add_distillation(loss, stats, taps, n_tokens)
         stats["loss"] = loss.detach()

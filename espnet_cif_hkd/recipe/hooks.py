@@ -78,11 +78,19 @@ def teacher_inputs(run: Run, args: argparse.Namespace) -> list[Path]:
         args: ``frontend``, ``frontend_conf`` and ``model_conf`` of the training.
 
     Returns:
-        Folders of teachers on this machine and headers of stores; nothing for a teacher
-        with hub name and revision.
+        Files or folders of teachers on this machine and headers of stores; nothing for
+        a teacher with hub name and revision.
     """
+    from espnet_cif_hkd.distill.choices import configured
+
     conf = args.model_conf or {}
     found: list[Path] = []
+    watched = set()  # teachers whose criteria name the files themselves
+    with suppress(UserError):  # the checks before the training report it
+        for item in configured(conf):
+            files = item.cls.teacher_files(item.conf)
+            found += files
+            watched |= {str(item.conf["teacher"])} if files else set()
     criteria = [
         args.frontend_conf if args.frontend == "speech_teacher" else None,
         conf.get("criterion_conf"),
@@ -93,6 +101,8 @@ def teacher_inputs(run: Run, args: argparse.Namespace) -> list[Path]:
         criteria += several.values() if isinstance(several, dict) else []
     for criterion in criteria:
         if not isinstance(criterion, dict) or not criterion.get("teacher"):
+            continue
+        if str(criterion["teacher"]) in watched:
             continue
         from espnet_cif_hkd.teachers.source import resolve_teacher
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lattices import lattice, with_gradient
 
-from espnet_cif_hkd.losses import rnnt, rnnt_loss
+from espnet_cif_hkd.losses import rnnt_lattice, rnnt_loss
 from espnet_cif_hkd.losses.rnnt_naive import rnnt_loss_naive
 
 FRAMES, TOKENS = (7, 1, 3, 6), (4, 3, 0, 6)  # also more tokens than frames, and none
@@ -133,7 +133,7 @@ def test_second_derivatives_are_refused(way):
 def test_blocks_change_nothing(monkeypatch):
     inputs = lattice(FRAMES, TOKENS, dtype=torch.float32)
     one_block = with_gradient(rnnt_loss, *inputs)
-    monkeypatch.setitem(rnnt._BLOCK_LOGITS, "cpu", 20)  # three rows
+    monkeypatch.setitem(rnnt_lattice.BLOCK_LOGITS, "cpu", 20)  # three rows
     for found, expected in zip(with_gradient(rnnt_loss, *inputs), one_block):
         assert torch.equal(found, expected)
 
@@ -207,3 +207,38 @@ def test_a_second_opinion():
         with_gradient(rnnt_loss, *inputs), with_gradient(other, *inputs)
     ):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def operator_of_torchaudio():
+    try:
+        import torchaudio  # noqa: F401
+
+        return bool(torch.ops.torchaudio.rnnt_loss_forward)
+    except (ImportError, OSError, AttributeError):
+        return False
+
+
+@pytest.mark.parametrize("blank", [0, 3])
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_the_operator_of_torchaudio_on_request(blank, reduction):
+    """Equal to ours, for padding beyond the longest utterance, too."""
+    inputs = lattice(FRAMES, TOKENS, dtype=torch.float32, blank=blank, extra=2)
+    options = {"blank": blank, "reduction": reduction}
+    if not operator_of_torchaudio():
+        with pytest.raises(RuntimeError, match=r"has no operator .*='torch'"):
+            rnnt_loss(*inputs, **options, backend="torchaudio")
+        return
+    found = with_gradient(rnnt_loss, *inputs, **options, backend="torchaudio")
+    expected = with_gradient(rnnt_loss, *inputs, **options)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["auto", "torch"])
+def test_our_implementation_is_the_default(backend):
+    inputs = lattice(FRAMES, TOKENS)
+    expected = with_gradient(rnnt_loss, *inputs)
+    for one, other in zip(with_gradient(rnnt_loss, *inputs, backend=backend), expected):
+        assert torch.equal(one, other)
+    with pytest.raises(ValueError, match="backend must be one of"):
+        rnnt_loss(*inputs, backend="warprnnt")

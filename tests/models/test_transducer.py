@@ -4,6 +4,7 @@ import argparse
 
 import editdistance
 import pytest
+import recorder
 import torch
 from espnet2.asr.postencoder.abs_postencoder import AbsPostEncoder
 from espnet2.asr.transducer.beam_search_transducer import BeamSearchTransducer
@@ -13,9 +14,12 @@ from tiny_bert import HIDDEN, build_tiny_bert
 from tiny_model import CIF_CONFORMER, TOKENS, gradients, slice_batch, tiny_batch
 from transducer_parts import tiny_transducer, transducer_config
 
+from espnet_cif_hkd.distill.taps import MODEL_TAPS
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.losses.rnnt_naive import rnnt_loss_naive
 from espnet_cif_hkd.plugin.preflight import check_arguments
+
+assert recorder  # registers the criterion "recorder"
 
 
 class Narrow(AbsPostEncoder):
@@ -150,6 +154,34 @@ def test_states_are_taught(tmp_path):
     conf["acoustic"] = {}
     with pytest.raises(UserError, match="fired vectors; model: transducer has none"):
         tiny_transducer(model_conf=hkd)
+
+
+@pytest.mark.parametrize("tap", ["logits", "joint"])
+def test_the_lattice_is_a_tap(tap):
+    """Only if wanted; the joint network gives the same logits for single nodes."""
+    conf = {
+        "criterion": "recorder",
+        "criterion_conf": {"wants": [tap, "states:output"]},
+    }
+    model, batch = tiny_transducer(model_conf=conf), tiny_batch(3)
+    sizes = model.criterion.student.sizes
+    known = {name for name in sizes if not name.startswith("layer:")}
+    assert known | {"speech"} == MODEL_TAPS["transducer"]
+    step(model, batch)
+    taps = model.criterion.got
+    states = taps.states["output"]
+    n_nodes = batch["text"].size(1) + 1
+    expected = model.joint_network(taps.hs_pad[:, :, None], states[:, None])
+    assert (taps.logits is None, taps.joint is None) == (
+        tap != "logits",
+        tap != "joint",
+    )
+    if tap == "logits":
+        assert taps.logits.shape == (3, taps.hs_pad.size(1), n_nodes, len(TOKENS))
+        torch.testing.assert_close(taps.logits, expected)
+    else:
+        found = taps.joint(taps.hs_pad[:, 2], states[:, 1])
+        torch.testing.assert_close(found, expected[:, 2, 1])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

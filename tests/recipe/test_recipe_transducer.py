@@ -1,17 +1,21 @@
 """The engine with a transducer: its checks, and all stages."""
 
+import argparse
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import tiny_recipe
+import torch
 import yaml
 from finished_recipe import BATCHES, run
+from transducer_teacher import save_teacher
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.recipe import options, paths, plan, stock
 from espnet_cif_hkd.recipe.context import Run
+from espnet_cif_hkd.recipe.hooks import teacher_inputs
 
 
 @pytest.fixture
@@ -95,3 +99,46 @@ def test_all_stages(recipe):
     log = (folder / "train.log").read_text()
     assert "loss_transducer=" in log and "acc=" in log and "cer=" in log
     assert list(folder.glob("*.zip"))
+
+
+def test_a_training_depends_on_the_teachers_model_only(recipe):
+    """Not on what is decoded or trained on in the teacher's folder."""
+    folder, _ = save_teacher(recipe / "exp/teacher")
+    path = {"type": "transducer_path", "teacher": folder}
+    both = {"path": path, "plm": {"type": "hkd", "teacher": str(recipe / "conf")}}
+    args = argparse.Namespace(frontend="default", model_conf={"criteria": both})
+    (recipe / "exp/teacher/train.log").write_text("more epochs")
+    names = ["valid.acc.ave.pth", "config.yaml"]
+    expected = [Path(folder) / name for name in names] + [recipe / "conf"]
+    assert teacher_inputs(prepared({}), args) == expected
+    path["teacher"] = "/gone"
+    assert teacher_inputs(prepared({}), args) == expected[2:]
+
+
+@pytest.mark.slow
+def test_a_trained_transducer_teaches_another(recipe):
+    """The checkpoint of the student decodes where the teacher is not."""
+    Path("conf/own.yaml").write_text(tiny_recipe.TRANSDUCER_CONFIG)
+    teacher = Path("exp/asr_own_raw_en_char")
+    student = yaml.safe_load(tiny_recipe.TRANSDUCER_CONFIG)
+    path = {"type": "transducer_path", "teacher": str(teacher), "ramp": 2}
+    student["model_conf"]["criteria"] = {"path": path}
+    Path("conf/student.yaml").write_text(yaml.safe_dump(student))
+    Path("conf/decode.yaml").write_text("beam_size: 1\n")
+    with pytest.raises(
+        UserError, match=r"train the teacher first, .* criteria\.path\.teacher"
+    ):
+        plan.Checks(prepared(student)).config()
+    Path("conf/own.yaml").write_text(tiny_recipe.TRANSDUCER_CONFIG)
+    assert run(asr_config="conf/own.yaml", stop_stage="11") == 0
+    assert run(asr_config="conf/student.yaml", stage="10", stop_stage="11") == 0
+    folder = Path("exp/asr_student_raw_en_char")
+    log = (folder / "train.log").read_text()
+    assert "path.loss_path=" in log and "path.kl_path=" in log
+    state = torch.load(folder / "valid.acc.ave.pth", weights_only=True)
+    of_teacher = torch.load(teacher / "valid.acc.ave.pth", weights_only=True)
+    assert set(state) - {"schedule.updates"} == set(of_teacher)
+    teacher.rename("elsewhere")
+    assert run(asr_config="conf/student.yaml", stage="12", stop_stage="13") == 0
+    decoded = folder / "decode_asr_model_valid.acc.ave/test"
+    assert len((decoded / "text").read_text().splitlines()) == 3

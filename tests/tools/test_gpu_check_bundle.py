@@ -85,6 +85,7 @@ def test_a_bundle_holds_the_repository_and_speech(tmp_path):
         assert (top / "repo" / name).read_bytes() == (ROOT / name).read_bytes()
     assert (top / "repo/tools/gpu_check.sh").stat().st_mode & 0o100
     assert len(list(top.glob("miniature/LibriSpeech/*/*/*/*.flac"))) == 34
+    assert (top / "teacher/config.json").is_file()
 
 
 @pytest.mark.parametrize(

@@ -52,16 +52,21 @@ def test_a_bundle_is_installed_tested_measured_and_trained(tmp_path):
         "environment": "passed",
         "tests": "passed",
         "miniature recipe": "passed",
+        "miniature students": "passed",
         "integrate_and_fire": "passed",
         "contrastive": "passed",
         "training_step": "passed",
         "decoding": "passed",
+        "rnnt_loss": "passed",
+        "pretrain_step": "passed",
+        "streaming_encoder": "passed",
         "training": "stopped",
     }
     assert {test["outcome"] for test in found["tests"]} == {"passed"}
     assert len(found["tests"]) > 30
     assert {f["benchmark"] for f in found["figures"]} == {
-        *("integrate_and_fire", "contrastive", "training_step", "decoding")
+        *("integrate_and_fire", "contrastive", "training_step", "decoding"),
+        *("rnnt_loss", "pretrain_step", "streaming_encoder"),
     }
     assert found["training"]["epochs"] >= 1
     assert found["training"]["checkpoint"] == "complete"

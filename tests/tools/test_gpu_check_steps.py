@@ -1,12 +1,16 @@
 """Steps of tools/gpu_check.sh: limits of time; none keeps the others from running."""
 
+import argparse
 import os
+import shlex
 import time
 from pathlib import Path
 
 import pytest
+import yaml
 from gpu_check import run, steps
 from gpu_check.steps import Runner, Step, fair_limit
+from gpu_check.training import Training
 
 
 @pytest.fixture(autouse=True)
@@ -101,3 +105,39 @@ def test_steps_that_all_hang_leave_each_other_time(limits):
         assert taken == own or taken > total / 50
         left -= taken
     assert left >= 0
+
+
+def test_every_benchmark_is_there_and_has_limit_and_small_sizes():
+    folder = Path(__file__).parents[2] / "benchmarks"
+    assert run.BENCHMARKS.keys() == run.QUICK.keys() <= run.LIMITS.keys()
+    for name in run.BENCHMARKS:
+        text = (folder / f"{name}.py").read_text()
+        for word in {*run.BENCHMARKS[name], *run.QUICK[name]}:
+            assert not word.startswith("--") or f'"{word}"' in text, (name, word)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_the_students_start_from_each_other(tmp_path, device):
+    """The transducer loads the encoder that the first command makes."""
+    args = argparse.Namespace(device=device, quick=True, training="")
+    found = Training(tmp_path, args, "python3", 2).students()
+    assert found[:2] == ["bash", "-c"]
+    first, second = found[2].split(" && ")
+    assert "gpu_check/pretrain.yaml" in first and "--asr_tag pretrain" in first
+    assert "gpu_check/transducer.yaml" in second
+    assert "exp/asr_pretrain/valid.loss.ave.pth:encoder:encoder" in second
+    for command in (first, second):
+        assert f"--use_amp {str(device == 'cuda').lower()}" in command
+        words = shlex.split(command)
+        assert words[words.index("--ngpu") + 1] == ("1" if device == "cuda" else "0")
+
+
+def test_the_encoders_of_the_students_are_equal():
+    """Else the parameters would not load."""
+    folder = Path(__file__).parents[2] / "tools/gpu_check"
+    one, other = (
+        yaml.safe_load((folder / f"{name}.yaml").read_text())
+        for name in ("pretrain", "transducer")
+    )
+    for key in ("frontend_conf", "normalize", "encoder", "encoder_conf"):
+        assert one[key] == other[key]

@@ -89,7 +89,7 @@ def main(args: argparse.Namespace, root: Path) -> int:
         if not args.without_wheels:
             fetch_wheels(args, top / "repo", top / "wheels")
         archive = None if args.without_fotaq else pack_fotaq(args, root, top / "fotaq")
-        make_miniature(root, top / "miniature", archive)
+        make_miniature(root, top, archive)
         sizes = {part.name: size_of(part) for part in sorted(top.iterdir())}
         (top / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
         say("packing")
@@ -229,7 +229,10 @@ def pack_fotaq(args: argparse.Namespace, root: Path, target: Path) -> Path:
 
 
 def make_miniature(root: Path, target: Path, archive: Path | None) -> None:
-    """Write the miniature LibriSpeech of the tests, from FOTAQ's speech or tones."""
+    """Write ``miniature``, the LibriSpeech of the tests, and ``teacher``.
+
+    The first has FOTAQ's speech or tones, the second is a tiny random HuBERT.
+    """
     say("miniature corpus")
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(_test_folders(root)))
     if archive is not None:
@@ -238,7 +241,10 @@ def make_miniature(root: Path, target: Path, archive: Path | None) -> None:
         "import sys; from pathlib import Path;"
         "from miniature.english import english;"
         "from miniature.librispeech import write_librispeech;"
-        f"write_librispeech(Path(sys.argv[1]), english({_UTTERANCES}))"
+        "from tiny_speech_teachers import build_tiny_speech;"
+        "top = Path(sys.argv[1]);"
+        f"write_librispeech(top / 'miniature', english({_UTTERANCES}));"
+        "build_tiny_speech(top / 'teacher', 'hubert')"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(target)],

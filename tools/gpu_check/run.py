@@ -28,15 +28,19 @@ _DEFAULT_LIMIT = 540.0  # seconds
 # Seconds at the default limit; other limits scale them. A benchmark that is stopped
 # keeps its figures so far.
 LIMITS = {
-    "install": 90,
+    "install": 120,
     "environment": 60,
     "tests": 180,
     "miniature recipe": 150,
+    "miniature students": 100,
     "FOTAQ data": 150,
     "integrate_and_fire": 60,
     "contrastive": 45,
     "training_step": 90,
     "decoding": 90,
+    "rnnt_loss": 30,
+    "pretrain_step": 30,
+    "streaming_encoder": 30,
     "training": 90,  # reserved; the training uses all remaining time
 }
 BENCHMARKS: dict[str, list[str]] = {
@@ -44,6 +48,9 @@ BENCHMARKS: dict[str, list[str]] = {
     "contrastive": [],
     "training_step": ["--complete", "--rounds", "3"],
     "decoding": ["--seconds", "5", "15", "--repeats", "2"],
+    "rnnt_loss": ["--quick"],
+    "pretrain_step": [],
+    "streaming_encoder": [],
 }
 # For a CPU instead of a GPU: sizes that only show that each program runs.
 QUICK: dict[str, list[str]] = {
@@ -51,6 +58,9 @@ QUICK: dict[str, list[str]] = {
     "contrastive": ["--sizes", "250"],
     "training_step": ["--frames", "900", "--rounds", "1"],
     "decoding": ["--parts", "greedy", "--seconds", "2", "--repeats", "1"],
+    "rnnt_loss": ["--quick", "--shapes", "1"],
+    "pretrain_step": ["--teachers", "64", "--rounds", "1", "--seconds", "3"],
+    "streaming_encoder": ["--seconds", "3"],
 }
 _QUICK_TRAINING = 90  # seconds
 
@@ -227,7 +237,9 @@ class Check:
         """Run all steps in order; later steps run also after a failure."""
         parts, many = self.args.steps, self.cores >= _MANY_CORES
         benchmarks = list(BENCHMARKS) if "benchmarks" in parts else []
-        self._later = [*benchmarks, *(["training"] if "training" in parts else [])]
+        students = ["miniature students"] if "miniature" in parts else []
+        self._later = [*students, *benchmarks]
+        self._later += ["training"] if "training" in parts else []
         self._prepare()
         untimed = [self._tests()] if "tests" in parts else []
         trains = "training" in parts
@@ -241,6 +253,8 @@ class Check:
             self._later += [step.name for step in untimed]
             for step in untimed:
                 self._do(step)
+        for name in students:
+            self._do(self._step(name, self.training.students()))
         for name in benchmarks:
             self._benchmark(name)
         if trains:

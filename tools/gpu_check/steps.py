@@ -176,12 +176,14 @@ class Runner:
 def fair_limit(own: float, left: float, later: float) -> float:
     """Return a time limit in seconds that leaves time for the later steps.
 
+    It is at least the share of the step in the limits of itself and the later steps.
+
     Args:
         own: Limit of the step in seconds.
         left: Remaining total time in seconds.
         later: Sum of the limits of later steps; half of it is reserved for them.
     """
-    return min(own, max(left - later / 2, left / 4))
+    return min(own, max(left - later / 2, left * own / (own + later)))
 
 
 def _signal(group: int, number: int) -> None:

@@ -46,16 +46,17 @@ class Training:
         librispeech = self.repo / "egs2/librispeech/asr_hkd"
         return {
             "miniature recipe": librispeech,
+            "miniature students": librispeech,
             "FOTAQ data": fotaq,
             "training": fotaq if self.has_fotaq else librispeech,
         }.get(step, self.repo)
 
-    def _librispeech(self, *options: str) -> list[str]:
-        config = self.repo / "tools/gpu_check/miniature.yaml"
+    def _librispeech(self, *options: str, config: str = "miniature") -> list[str]:
+        config = str(self.repo / f"tools/gpu_check/{config}.yaml")
         nj = str(min(2, self.cores))
         return [
             *("env", f"LIBRISPEECH={self.bundle / 'miniature'}", "./run.sh"),
-            *("--incomplete", "true", "--asr_config", str(config), "--nbpe", "40"),
+            *("--incomplete", "true", "--asr_config", config, "--nbpe", "40"),
             *("--nj", nj, "--inference_nj", "1", "--ngpu", self.ngpu, *options),
         ]
 
@@ -67,6 +68,28 @@ class Training:
             *("--gpu_inference", "true" if self.ngpu == "1" else "false"),
             *("--inference_args", "--beam_size 3"),
         )
+
+    def students(self) -> list[str]:
+        """Return the command of stage 1, and of a streaming transducer from it.
+
+        Both in float16; it needs the data of the miniature recipe.
+        """
+        amp = ("--asr_args", f"--use_amp {'true' if self.ngpu == '1' else 'false'}")
+        pretrain = self._librispeech(
+            *("--asr_tag", "pretrain", "--stage", "10", "--stop_stage", "11", *amp),
+            config="pretrain",
+        )
+        transducer = self._librispeech(
+            *("--asr_tag", "transducer", "--stage", "10", "--stop_stage", "13", *amp),
+            *("--gpu_inference", "true" if self.ngpu == "1" else "false"),
+            *("--inference_args", "--beam_size 1"),
+            *("--pretrained_model", "exp/asr_pretrain/valid.loss.ave.pth"),
+            config="transducer",
+        )
+        transducer[-1] += ":encoder:encoder"
+        return [
+            *("bash", "-c", f"{shlex.join(pretrain)} && {shlex.join(transducer)}"),
+        ]
 
     def _fotaq(self, *options: str) -> list[str]:
         archive = self.bundle / "fotaq" / "queen.1c"

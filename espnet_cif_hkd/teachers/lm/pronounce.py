@@ -36,6 +36,7 @@ _CONSONANTS = (
     *("B", "CH", "D", "DH", "F", "G", "HH", "JH", "K", "L", "M", "N"),
     *("NG", "P", "R", "S", "SH", "T", "TH", "V", "W", "Y", "Z", "ZH"),
 )
+ARPABET = (*_VOWELS, *_CONSONANTS)
 _SIBILANTS = {"S", "Z", "SH", "ZH", "CH", "JH"}
 _VOICELESS = {"P", "T", "K", "F", "TH"}
 _LONGEST_GUESS = 40
@@ -102,7 +103,7 @@ def from_dictionary(
     for word, count in _counted(texts, known).items():
         phones = extra.find(word) if extra else None
         if phones is None and (listed := known.find(word)):
-            phones = _unstressed(listed)
+            phones = unstressed(listed)
         if phones is None:
             found.missing[word] = count
         else:
@@ -205,12 +206,12 @@ def _counted(texts: Iterable[str], known: Lexicon) -> Counter[str]:
 def _derived(word: str, known: Lexicon, network: "_Network") -> Phones | None:
     lower = word.lower()
     if lower.endswith("in'") and (base := known.find(f"{lower[:-1]}g")):
-        return (*_unstressed(base)[:-1], "N")
+        return (*unstressed(base)[:-1], "N")
     if not lower.endswith(("'s", "s'")):
         return None
     base_word = lower.removesuffix("'s").removesuffix("'")
     found = known.find(base_word)
-    base = _unstressed(found) if found else network(base_word)
+    base = unstressed(found) if found else network(base_word)
     if not base or lower.endswith("s'"):
         return base or None
     if base[-1] in _SIBILANTS:
@@ -218,7 +219,7 @@ def _derived(word: str, known: Lexicon, network: "_Network") -> Phones | None:
     return (*base, "S" if base[-1] in _VOICELESS else "Z")
 
 
-def _unstressed(phones: Iterable[str]) -> Phones:
+def unstressed(phones: Iterable[str]) -> Phones:
     """Remove the stress from ARPAbet's vowels; other phones are unchanged."""
     return tuple(p[:-1] if p[:-1] in _VOWELS and p[-1] in "012" else p for p in phones)
 
@@ -288,4 +289,4 @@ class _Network:
                     break
                 if last > self._phones.index("</s>"):
                     phones.append(self._phones[last])
-        return _unstressed(phones)
+        return unstressed(phones)

@@ -113,6 +113,7 @@ def test_a_training_goes_on(recipe, tmp_path, monkeypatch, caplog):
     arguments += ["--normalize", "global_mvn", "--normalize_conf"]
     arguments += [f"stats_file={config['normalize_conf']['stats_file']}"]
     arguments += ["--frontend_conf", "fs=8k", "--resume", "true", "--max_epoch", "16"]
+    arguments += ["--use_matplotlib", "false", "--use_tensorboard", "false"]
     for part in ("train", "valid"):
         for name, kind in (("wav.scp", "speech,sound"), ("text", "text,text")):
             flag = f"--{part}_data_path_and_name_and_type"

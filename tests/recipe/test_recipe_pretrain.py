@@ -49,7 +49,8 @@ def words(tag, **changed):
 @pytest.mark.slow
 def test_both_stages(recipe, capfd):
     """The stores are filled, the encoder is loaded, and unlabelled audio is added."""
-    assert main(words("pretrain", stop_stage="11")) == 0
+    curves = "--use_matplotlib true"
+    assert main(words("pretrain", stop_stage="11", asr_args=curves)) == 0
     payload = Payload("frames", WIDTH)
     for name in ("first", "second"):
         assert len(StoreReader(Path("dump/teacher") / name, payload)) == 8
@@ -57,6 +58,7 @@ def test_both_stages(recipe, capfd):
     log = (exp / "train.log").read_text()
     for name in ("loss", "loss_trivial", "explained", "cosine", "coverage"):
         assert f"frames.{name}_second=" in log
+    assert (exp / "images/frames.loss_second.png").is_file()
     best = exp / "valid.loss.ave.pth"
     state = torch.load(best, weights_only=True)
     assert not any(key.startswith(("decoder", "ctc")) for key in state)

@@ -37,7 +37,9 @@ def packed(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 """
     plain = tiny_recipe.CIF_CONFIG
     (folder / "conf/hkd.yaml").write_text(
-        plain.replace("model_conf: {ctc_weight: 0.5}\n", conf)
+        plain.replace("model_conf: {ctc_weight: 0.5}\n", conf).replace(
+            "use_matplotlib: false\nuse_tensorboard: false\n", ""
+        )
     )
     before = Path.cwd()
     os.chdir(folder)

@@ -183,6 +183,7 @@ def test_the_logs_of_a_resumed_training_are_one_curve(tmp_path):
     assert alone.epochs[0].number == 3 and "train.*.log" in alone.notes[0]
 
 
+@pytest.mark.slow
 def test_trainings_in_two_folders_are_two_curves(tmp_path, capsys):
     logs = []
     for name in ("first", "second"):

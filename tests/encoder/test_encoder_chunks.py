@@ -71,6 +71,7 @@ def test_one_chunk_for_all_is_full_context(pooling, training):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_neither_companions_nor_padding_matter(data):

@@ -92,6 +92,7 @@ def test_options_equal_the_reader(changes):
     assert_all_close(unpadded(hs_pad, olens), expected, **CLOSE)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_neither_companions_nor_padding_matter(data):

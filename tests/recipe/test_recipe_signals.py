@@ -28,6 +28,8 @@ except Stopped as signal:
 """
 JOB = """
 import os, subprocess, sys
+
+pytestmark = pytest.mark.slow
 child = subprocess.Popen(["sleep", "600"])
 with open("pids", "a") as stream:
     stream.write(f"{os.getpid()}\\n{child.pid}\\n")

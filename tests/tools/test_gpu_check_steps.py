@@ -8,6 +8,8 @@ import pytest
 from gpu_check import run, steps
 from gpu_check.steps import Runner, Step, fair_limit
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):

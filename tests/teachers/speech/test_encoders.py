@@ -155,6 +155,7 @@ def test_whisper_reads_long_recordings_in_windows(
         )
 
 
+@pytest.mark.slow
 def test_several_layers_are_concatenated(folders: dict[str, str]) -> None:
     for kind in KINDS:
         samples = speech(0.4)

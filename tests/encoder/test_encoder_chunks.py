@@ -216,6 +216,7 @@ def test_options_that_do_not_fit(options, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore:The tensor attributes:UserWarning")
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["compile", "export"])
 def test_a_chunked_encoder_is_one_graph(way):

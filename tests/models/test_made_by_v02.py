@@ -80,6 +80,7 @@ def test_a_packed_model_decodes_the_same_text(recipe, monkeypatch):
     assert recognised(speech2text, recipe) == TEXTS
 
 
+@pytest.mark.filterwarnings("ignore:Expanding a local model:UserWarning")
 @of_the_same_espnet
 def test_the_archive_itself_is_read(recipe, monkeypatch, tmp_path):
     zoo = pytest.importorskip(

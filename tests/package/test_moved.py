@@ -22,6 +22,8 @@ def test_every_new_name_exists():
         ("distill.contrastive", "losses.contrastive"),
         ("bin.budget", "cli.budget"),
         ("launcher", "plugin.launcher"),
+        ("model", "models.cif"),
+        ("speech2text", "inference.speech2text"),
     ],
 )
 def test_an_old_name_is_the_new_module(old, new):

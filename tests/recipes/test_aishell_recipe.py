@@ -86,6 +86,7 @@ def inside(
     return finished[1]
 
 
+@pytest.mark.filterwarnings("ignore:.*CUDA is not available:UserWarning")
 def test_every_stage_leaves_its_files(inside: Miniature) -> None:
     for path in (
         Path("data/zh_token_list/char/tokens.txt"),

@@ -82,9 +82,9 @@ def test_a_loss_per_frame_is_divided_by_frames():
     outputs = []
     model.criterion.register_forward_hook(lambda *hooked: outputs.append(hooked[2]))
     _, stats = step(model)
-    loss_sum = outputs[0].losses["loss_frame"]
+    loss_sum = float(outputs[0].losses["loss_frame"].detach())
     n_frames = int(tiny_batch()["speech_lengths"].sum())
-    assert float(stats["loss_frame"]) == pytest.approx(float(loss_sum.detach()) / n_frames)
+    assert float(stats["loss_frame"]) == pytest.approx(loss_sum / n_frames)
 
 
 HKD = {"type": "hkd", "teacher": "t", "teacher_dim": 3}

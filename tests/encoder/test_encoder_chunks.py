@@ -96,6 +96,7 @@ def test_neither_companions_nor_padding_matter(data):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("causal", [False, True], ids=["inside", "causal"])
 @pytest.mark.parametrize("autocast", [False, True], ids=["float64", "bfloat16"])
 @pytest.mark.parametrize("chunk_size", [2, "dynamic", [0, 1, 5]], ids=str)

@@ -3,7 +3,7 @@
 import importlib.metadata
 import os
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 for name, value in {
@@ -22,19 +22,43 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from python_forks import PythonForks  # noqa: E402
 
 torch.set_num_threads(1)
 
 # Tests that are left out unless a variable is set; the last lines of a run name them.
 ASKED_FOR = ("ESPNET_ROOT", "ESPNET_CIF_HKD_GPU_CHECK")
+# These take longest, so they start first; else one process works alone at the end.
+LONGEST = (
+    *("recipes/test_librispeech_recipe", "benchmarks/test_ablation_report"),
+    *("recipes/test_librispeech_pretrain", "recipes/test_aishell_recipe"),
+    *("recipe/test_zoo_decode", "recipe/test_ddp_command", "plugin/test_launcher"),
+    *("recipe/test_recipe_pretrain", "docs/test_docs_own_criterion"),
+    *("package/test_sdist", "recipe/test_recipe_dropped", "recipe/test_zoo_upload"),
+    *("search/test_transducer_beam", "plugin/test_espnet_commands"),
+    *("cif/test_compile_cif", "cli/test_dump_speech_teacher"),
+)
 SCLITE = shutil.which("sclite", path=f"{os.environ['PATH']}:/usr/lib/sctk/bin")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let pytest-xdist keep the order of the files."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def _when(item: pytest.Item) -> int:
+    """The place of a file among the others: the longest first, then unmentioned."""
+    name = item.path.relative_to(Path(__file__).parent).with_suffix("").as_posix()
+    return LONGEST.index(name) if name in LONGEST else len(LONGEST)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs a checkout of ESPnet or sclite where there is none.
 
-    Fixtures that train a recipe make a test slow.
+    Fixtures that train a recipe make a test slow. Files that take longest come first.
     """
+    items.sort(key=_when)
     for item in items:
         if {"finished", "packed"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
@@ -43,6 +67,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason))
         if item.get_closest_marker("sclite") and SCLITE is None:
             item.add_marker(pytest.mark.skip("sclite is not installed (Debian: sctk)"))
+
+
+@pytest.fixture(scope="session")
+def python_forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PythonForks]:
+    """Runs ``python3 -m MODULE`` without the seconds of importing ESPnet."""
+    forks = PythonForks(tmp_path_factory.mktemp("forks"))
+    yield forks
+    forks.close()
 
 
 @pytest.fixture(scope="session")

@@ -116,6 +116,7 @@ def trained(tmp_path):
     return exp, data
 
 
+@pytest.mark.slow
 def test_the_command_prints_three_tables(trained, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["cif_against_ctc.py", *map(str, trained)])
     cif_against_ctc.main()

@@ -5,6 +5,7 @@ import torch
 from tiny_model import CIF_CONFORMER, FEATURES, tiny_model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", [False, True], ids=["free", "target"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_the_same_encoder_output_fires_the_same_tokens(dtype, known):

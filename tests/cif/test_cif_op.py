@@ -94,6 +94,7 @@ def batches(draw, dtype=torch.float64):
     return hs.to(dtype), alpha.to(dtype), lengths, targets
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(batches(), st.sampled_from(["scaled", "tail", "no tail"]))
 def test_agrees_with_the_naive_loop_in_outputs_and_gradients(batch, mode):
@@ -133,6 +134,7 @@ def test_agrees_with_the_naive_loop_in_outputs_and_gradients(batch, mode):
     torch.testing.assert_close(grads[0], grads[1], rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(batches(torch.float32), st.booleans())
 def test_padding_and_companions_change_nothing(batch, scaled):
@@ -167,6 +169,7 @@ def test_padding_and_companions_change_nothing(batch, scaled):
         assert (poisoned_alpha.grad[b, n:] == 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("autocast", [False, True], ids=["float32", "bfloat16"])
 def test_training_fires_exactly_the_target(autocast):
     """20,000 utterances; every token holds one unit, the last one included."""

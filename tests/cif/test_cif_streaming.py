@@ -58,6 +58,7 @@ def streams(draw):
     return hs, alpha, lengths, cuts
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None)
 @given(streams(), st.sampled_from([None, 0.0, 0.3, 0.5]))
 def test_pieces_equal_the_loop_over_complete_utterances(batch, threshold):

@@ -57,6 +57,7 @@ def step(model, scaler, optimizer, dtype, spoil=False):
     return float(loss.detach())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("changes", [{}, CIF_CONFORMER], ids=["espnet", "ours"])
 def test_training_with_a_scaler(changes, dtype):

@@ -168,6 +168,7 @@ def test_updates_are_batches_divided_by_accum_grad(tmp_path):
     assert [e.updates for e in read_training([log]).epochs] == [965, 1933, 2901]
 
 
+@pytest.mark.filterwarnings("ignore:The stats of the previous epoch:UserWarning")
 def test_the_logs_of_a_resumed_training_are_one_curve(tmp_path):
     """ESPnet renames the older log; epoch 3 was started again."""
     write_config(tmp_path)
@@ -183,6 +184,7 @@ def test_the_logs_of_a_resumed_training_are_one_curve(tmp_path):
     assert alone.epochs[0].number == 3 and "train.*.log" in alone.notes[0]
 
 
+@pytest.mark.slow
 def test_trainings_in_two_folders_are_two_curves(tmp_path, capsys):
     logs = []
     for name in ("first", "second"):
@@ -248,6 +250,7 @@ def test_a_log_of_something_else_is_refused(log, text, match):
     assert str(log) in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore:The stats of the previous epoch:UserWarning")
 def test_logs_of_different_trainings_are_refused(log):
     fast = [{**row, "updates": 10 * row["updates"]} for row in PUBLISHED.points[:2]]
     other = write_log(log.parent / "train.1.log", fast)

@@ -5,6 +5,8 @@ import torch
 
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 
+pytestmark = pytest.mark.slow
+
 VOCAB, SIZE, HYPOTHESES, BEFORE = 11, 8, 3, 4
 
 

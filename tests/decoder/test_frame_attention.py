@@ -150,6 +150,7 @@ def prefix_score(decoder, hs, yseq):
     return sum(float(logp[i, int(yseq[i + 1])]) for i in range(n))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_searches_have_the_scores_of_the_forward_pass():
     decoder = make_decoder()

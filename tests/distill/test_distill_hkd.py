@@ -294,6 +294,7 @@ def damaged(plm, folder, what):
     return str(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "match"),
     [
@@ -327,6 +328,7 @@ def test_weights_that_are_missing_are_not_random(plm, tmp_path):
         hkd(name)(batch(TEXTS))
 
 
+@pytest.mark.slow
 def test_real_plm_teaches(minilm):
     """MiniLM from its pip package: no path in the configuration."""
     conf = {"teacher": minilm, "teacher_dim": 384}

@@ -99,6 +99,7 @@ def test_loss_and_gradient_equal_a_loop(two, kind):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "match"),
     [*((kind, "time") for kind in FRAME_LOSSES), ("l1", "mean"), ("l1", "concat")],

@@ -126,6 +126,7 @@ def same(found, expected):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bound", [0.05, 1e9], ids=["bounded", "below"])
 @pytest.mark.parametrize("tap", TAPS)
 def test_gradients_equal_those_of_two_backward_passes(tap, bound):

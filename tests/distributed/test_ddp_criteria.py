@@ -7,6 +7,8 @@ from espnet_parts import HYBRID
 from ranks import run_ranks
 from tiny_model import tiny_model
 
+pytestmark = pytest.mark.slow
+
 assert recorder  # registers the criterion "mean_frame"
 CRITERIA = {
     "frames": {"type": "mean_frame", "layer": 1, "weight": 3.0},

@@ -6,6 +6,8 @@ from ddp_steps import assert_close, train
 from ranks import run_ranks
 from tone_teacher import ALONE, pretrain_model, recordings_of, speech_batch, stored
 
+pytestmark = pytest.mark.slow
+
 SHARES = ([0, 1], [2, 3, 4])
 SECONDS = (0.5, 0.9, 0.7, 1.1, 0.4)
 

@@ -10,6 +10,8 @@ from ranks import run_ranks
 from espnet_cif_hkd.losses import contrastive
 from espnet_cif_hkd.losses.contrastive import draw_negatives
 
+pytestmark = pytest.mark.slow
+
 
 def rank_trains(rank, system, acoustic):
     batch = batch_of(SHARES[rank])

@@ -13,6 +13,8 @@ from tiny_model import CIF_CONFORMER, tiny_config
 
 from espnet_cif_hkd.distill.sharing import gather_over_ranks
 
+pytestmark = pytest.mark.slow
+
 SHARED = {"num_negatives": 6, "share_negatives": True}
 
 

@@ -26,6 +26,7 @@ def words(path):
     return re.findall(r"<text[^>]*>(.*?)</text>", svg, re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_committed_picture_is_the_drawn_one(tool, tmp_path):
     tool.main(tmp_path / "hkd.svg")
     drawn = words(tmp_path / "hkd.svg")

@@ -4,13 +4,15 @@ import pytest
 import torch
 from tiny_conformer import padded, random_utterances, tiny_conformer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def encoder():
     return tiny_conformer(num_blocks=2, pooling_layers=[1]).eval()
 
 
-@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The tensor attributes:UserWarning")
 @pytest.mark.parametrize("way", ["compile", "export"])
 def test_encoder_is_one_graph(encoder, way):
     speech, lengths = padded(random_utterances([60, 40, 55]))

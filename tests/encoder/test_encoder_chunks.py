@@ -71,6 +71,7 @@ def test_one_chunk_for_all_is_full_context(pooling, training):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_neither_companions_nor_padding_matter(data):
@@ -95,6 +96,7 @@ def test_neither_companions_nor_padding_matter(data):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("causal", [False, True], ids=["inside", "causal"])
 @pytest.mark.parametrize("autocast", [False, True], ids=["float64", "bfloat16"])
 @pytest.mark.parametrize("chunk_size", [2, "dynamic", [0, 1, 5]], ids=str)
@@ -215,6 +217,7 @@ def test_options_that_do_not_fit(options, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore:The tensor attributes:UserWarning")
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["compile", "export"])
 def test_a_chunked_encoder_is_one_graph(way):

@@ -65,6 +65,7 @@ def papers_model(n_units, model_conf):
     return ASRTask.build_model(argparse.Namespace(**config))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n_units", "expected"), [(4234, 47_208_587), (4233, 47_207_818)]
 )

@@ -41,6 +41,7 @@ def assert_all_close(found, expected, **tolerance):
         torch.testing.assert_close(one, other, **tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("input_layer", INPUT_LAYERS)
 def test_batch_equals_the_reader(input_layer, training):
@@ -92,6 +93,7 @@ def test_options_equal_the_reader(changes):
     assert_all_close(unpadded(hs_pad, olens), expected, **CLOSE)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_neither_companions_nor_padding_matter(data):
@@ -126,6 +128,7 @@ def test_neither_companions_nor_padding_matter(data):
         assert not hs[length:].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
 @pytest.mark.parametrize("input_layer", ["conv2d_stride2", "conv2d", "linear"])

@@ -58,6 +58,7 @@ def streaming_conformer(input_layer="conv2d_stride2", **changes):
     ).eval()
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_every_split_gives_the_masked_pass(data):

@@ -40,6 +40,7 @@ def has_ended(pid: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_stop_ends_the_children_of_children(tmp_path: Path) -> None:
     process = processes.start([*TREE, str(tmp_path / "pids")])
     pids = numbers(tmp_path / "pids", 2)
@@ -70,6 +71,7 @@ except processes.Stopped as signal:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_ends_the_command_that_runs(tmp_path: Path, number: int) -> None:
     command = [sys.executable, "-c", RUN, *TREE, str(tmp_path / "pids")]
@@ -103,6 +105,7 @@ def test_a_signal_at_the_start_of_a_process_waits_for_its_end(
     assert started[0].poll() == -signal.SIGTERM
 
 
+@pytest.mark.slow
 def test_nohup_is_respected(tmp_path: Path) -> None:
     script = "echo $$ > $0; sleep 1; exit 3"
     command = ["nohup", sys.executable, "-c", RUN, "bash", "-c", script]
@@ -139,6 +142,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is of Linux")
 def test_jobs_notice_that_the_engine_was_killed(tmp_path: Path) -> None:
     script = tmp_path / "spawning.py"

@@ -119,6 +119,7 @@ def test_a_second_backward_pass_repeats_the_first():
     assert torch.equal(first, second)
 
 
+@pytest.mark.filterwarnings("ignore:Using backward:UserWarning")
 @pytest.mark.parametrize("way", ["grad", "backward"])
 def test_second_derivatives_are_refused(way):
     logits, *others = lattice((3,), (2,))

@@ -148,6 +148,7 @@ def rank_trains(rank):
     return states
 
 
+@pytest.mark.slow
 def test_all_processes_freeze_together():
     first, second = run_ranks(rank_trains)
     for ours, theirs in zip(first, second, strict=True):

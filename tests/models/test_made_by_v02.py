@@ -80,6 +80,7 @@ def test_a_packed_model_decodes_the_same_text(recipe, monkeypatch):
     assert recognised(speech2text, recipe) == TEXTS
 
 
+@pytest.mark.filterwarnings("ignore:Expanding a local model:UserWarning")
 @of_the_same_espnet
 def test_the_archive_itself_is_read(recipe, monkeypatch, tmp_path):
     zoo = pytest.importorskip(
@@ -113,6 +114,7 @@ def test_a_training_goes_on(recipe, tmp_path, monkeypatch, caplog):
     arguments += ["--normalize", "global_mvn", "--normalize_conf"]
     arguments += [f"stats_file={config['normalize_conf']['stats_file']}"]
     arguments += ["--frontend_conf", "fs=8k", "--resume", "true", "--max_epoch", "16"]
+    arguments += ["--use_matplotlib", "false", "--use_tensorboard", "false"]
     for part in ("train", "valid"):
         for name, kind in (("wav.scp", "speech,sound"), ("text", "text,text")):
             flag = f"--{part}_data_path_and_name_and_type"

@@ -76,6 +76,7 @@ def test_a_batch_left_over_at_the_end_of_an_epoch_is_no_update():
     assert model.schedule.updates == 3
 
 
+@pytest.mark.filterwarnings("ignore:No valid stats:UserWarning")
 def test_a_step_that_is_skipped_for_its_gradients_is_no_update():
     """As a gradient scaler, ESPnet's trainer skips steps with NaN."""
     model = model_of(**SCHEDULE)

@@ -50,6 +50,7 @@ def model(request):
     return tiny_model(**streaming(request.param, left_chunks=1)).double().eval()
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(cuts=st.lists(st.integers(0, 24), max_size=8), seed=st.integers(0, 9))
 def test_firing_from_chunks_equals_the_masked_pass(model, cuts, seed):
@@ -123,6 +124,7 @@ def test_the_latency_is_logged(caplog):
     assert "latency" not in caplog.text
 
 
+@pytest.mark.slow
 def test_asr_inference_decodes_with_a_streaming_mask(tmp_path):
     """One checkpoint, copies of config.yaml with other values."""
     conf = audio_model({"chunk_size": "dynamic"}, token_type="char")

@@ -24,9 +24,9 @@ def test_public_names():
 @pytest.mark.parametrize(
     ("name", "home"),
     [
-        ("CIFASRModel", "model"),
+        ("CIFASRModel", "models.cif"),
         ("CIFDecoder", "decoder.cif_decoder"),
-        ("Speech2Text", "speech2text"),
+        ("Speech2Text", "inference.speech2text"),
         ("UserError", "errors"),
         ("register", "plugin"),
     ],

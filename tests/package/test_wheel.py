@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 RECIPES = ("aishell", "fotaq", "hsk", "librispeech", "template")
 BUILD = "import setuptools.build_meta as b; print(b.build_wheel('dist'))"

@@ -66,6 +66,9 @@ def write_corpus(folder):
         "batch_size": 2,
         "max_epoch": 2,
         "keep_nbest_models": 2,
+        "num_att_plot": 1,
+        "use_matplotlib": False,
+        "use_tensorboard": False,
         "best_model_criterion": [["valid", "acc", "max"]],
     }
     (folder / "train.yaml").write_text(yaml.safe_dump(config))

@@ -186,6 +186,7 @@ def test_help(folder):
     assert ours.stdout.startswith("usage: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_module", [False, True], ids=["script", "module"])
 def test_children_and_grandchildren_register(tmp_path, as_module):
     (tmp_path / "spawning.py").write_text(SPAWNING)

@@ -96,6 +96,7 @@ def test_killed_while_saving_equals_not_killed(
     assert not (ASR_EXP / "checkpoint.previous.pth").exists()
 
 
+@pytest.mark.filterwarnings("ignore:The stats of the previous epoch:UserWarning")
 @pytest.mark.parametrize(
     ("exp", "share"), [(ASR_EXP, 0.37), (ASR_EXP, 0.999), (LM_EXP, 0.0)]
 )

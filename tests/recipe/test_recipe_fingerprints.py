@@ -221,6 +221,7 @@ def other_audio() -> None:
         stamps.finish(Path("dump/raw") / name, 3, "of other recordings")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "expected"),
     [

@@ -1,8 +1,5 @@
 """Stage 1 on two speech teachers, then a recogniser from it, by the recipe engine."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -49,7 +46,8 @@ def words(tag, **changed):
 @pytest.mark.slow
 def test_both_stages(recipe, capfd):
     """The stores are filled, the encoder is loaded, and unlabelled audio is added."""
-    assert main(words("pretrain", stop_stage="11")) == 0
+    curves = "--use_matplotlib true"
+    assert main(words("pretrain", stop_stage="11", asr_args=curves)) == 0
     payload = Payload("frames", WIDTH)
     for name in ("first", "second"):
         assert len(StoreReader(Path("dump/teacher") / name, payload)) == 8
@@ -57,6 +55,7 @@ def test_both_stages(recipe, capfd):
     log = (exp / "train.log").read_text()
     for name in ("loss", "loss_trivial", "explained", "cosine", "coverage"):
         assert f"frames.{name}_second=" in log
+    assert (exp / "images/frames.loss_second.png").is_file()
     best = exp / "valid.loss.ave.pth"
     state = torch.load(best, weights_only=True)
     assert not any(key.startswith(("decoder", "ctc")) for key in state)
@@ -83,8 +82,8 @@ def test_both_stages(recipe, capfd):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", [[], ["-m", "espnet_cif_hkd"]])
-def test_audio_without_transcripts(recipe, launcher):
+@pytest.mark.parametrize("launcher", [[], ["espnet_cif_hkd", "-m"]])
+def test_audio_without_transcripts(recipe, launcher, python_forks):
     """The command of its own; labelled and unlabelled audio in one table."""
     assert main(words("pretrain", stop_stage="4")) == 0
     data = Path("dump/raw")
@@ -93,17 +92,9 @@ def test_audio_without_transcripts(recipe, launcher):
     joined = Path("joined")
     joined.mkdir()
     (joined / "wav.scp").write_text("\n".join(lines) + "\n")
-    python = [sys.executable, *launcher, "-m"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
     def run(*command):
-        found = subprocess.run(
-            [*python, *command],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=500,
-        )
+        found = python_forks.run(*launcher, *command)
         assert found.returncode == 0, found.stderr[-3000:]
         return found.stderr
 

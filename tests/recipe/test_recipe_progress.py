@@ -30,6 +30,7 @@ def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return lines
 
 
+@pytest.mark.slow
 def test_a_training_with_two_gpus_shows_batches_and_epochs(
     tmp_path: Path, shown: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,6 +73,7 @@ def test_utterances_of_all_jobs_are_counted(
     assert shown[-1] == "stage 12: utterance 4" and len(shown) == 4
 
 
+@pytest.mark.slow
 def test_a_silent_job_gets_a_line_a_minute(
     tmp_path: Path, shown: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

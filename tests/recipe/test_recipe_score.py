@@ -112,6 +112,7 @@ def run_sclite(
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.sclite
 @pytest.mark.parametrize(
     "alphabet",
@@ -153,6 +154,7 @@ def test_same_numbers_as_sclite(
     assert ours == rows
 
 
+@pytest.mark.slow
 @pytest.mark.sclite
 @pytest.mark.parametrize("words", [16, 32, 48, 80, 112, 400])
 def test_halves_are_rounded_as_sclite_rounds_them(

@@ -11,6 +11,7 @@ import pytest
 import tiny_recipe
 from child_signals import default_signals
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE = [sys.executable, "-m", "espnet_cif_hkd.recipe"]
 # local/data.sh with a child, as all recipes have one.

@@ -9,6 +9,7 @@ from espnet_cif_hkd.io.tables import read_table
 from espnet_cif_hkd.recipe.cli import main
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("units", "factors"), [("char", "0.9 1.0 1.1"), ("word", "1.1"), ("bpe", "0.9 1.0")]
 )

@@ -78,6 +78,7 @@ def test_the_engine_says_that_it_submits_no_jobs(
     assert "--asr_confg" in result.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_with_a_checkout_its_asr_sh_runs(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

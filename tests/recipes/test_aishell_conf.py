@@ -90,6 +90,7 @@ def test_the_learning_rate_is_the_papers() -> None:
     assert at == pytest.approx(wanted, rel=5e-3)
 
 
+@pytest.mark.slow
 def test_a_batch_is_the_papers(tmp_path: Path) -> None:
     """120,098 utterances of 150.85 hours and 15 characters; their spread is ours."""
     from espnet2.samplers.build_batch_sampler import build_batch_sampler

@@ -27,11 +27,11 @@ SMALLER = (
     "--encoder_conf pooling_layers=[1,2] "
     "--decoder_conf attention_heads=2 --decoder_conf linear_units=16 "
     "--decoder_conf num_blocks=1 --max_epoch 3 --keep_nbest_models 2 "
-    "--num_workers 0 --num_att_plot 0"
+    "--num_workers 0 --num_att_plot 0 --use_matplotlib false --use_tensorboard false"
 )
 SMALLER_LM = (
     "--lm_conf layer=1 --lm_conf att_unit=8 --lm_conf unit=8 --lm_conf embed_unit=8 "
-    "--lm_conf head=2 --max_epoch 1 --num_workers 0"
+    "--lm_conf head=2 --max_epoch 1 --num_workers 0 --use_matplotlib false"
 )
 
 
@@ -86,6 +86,7 @@ def inside(
     return finished[1]
 
 
+@pytest.mark.filterwarnings("ignore:.*CUDA is not available:UserWarning")
 def test_every_stage_leaves_its_files(inside: Miniature) -> None:
     for path in (
         Path("data/zh_token_list/char/tokens.txt"),

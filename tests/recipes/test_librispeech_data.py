@@ -189,6 +189,7 @@ def test_libri_speech_itself_is_not_its_parent(
     assert f"not LibriSpeech itself: {corpus}" in error
 
 
+@pytest.mark.slow
 def test_archives_are_extracted_once_and_again_when_something_is_lost(
     tmp_path: Path,
 ) -> None:

@@ -33,6 +33,7 @@ def _shrink(path: Path) -> None:
     )
     conf["encoder_conf"].update(pooling_layers=[1], input_channels=4)
     conf.update(batch_bins=2_000_000, num_workers=0, use_amp=False, max_epoch=1)
+    conf.update(use_matplotlib=False, use_tensorboard=False)
     if "decoder_conf" in conf:
         conf["decoder_conf"].update(hidden_size=16)
         conf["joint_net_conf"].update(joint_space_size=16)

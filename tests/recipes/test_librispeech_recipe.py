@@ -18,6 +18,7 @@ from espnet_cif_hkd.recipe.cli import main
 pytestmark = pytest.mark.slow
 SETS = ("test_clean", "test_other", "dev_clean", "dev_other")
 EXP = "exp/asr_tiny_hkd_raw_en_{units}"
+NO_CURVES = {"use_matplotlib": False, "use_tensorboard": False}
 
 
 def _tiny(path: Path, teacher: str) -> None:
@@ -34,7 +35,7 @@ def _tiny(path: Path, teacher: str) -> None:
     conf.update(batch_bins=2_000_000, max_epoch=2, num_workers=0, use_amp=False)
     # From the first update at a rate that shows, so that epochs differ.
     conf["optim_conf"]["lr"], conf["scheduler_conf"]["init_lr_scale"] = 0.01, 1.0
-    conf.update(num_att_plot=1, keep_nbest_models=2)
+    conf.update(num_att_plot=1, keep_nbest_models=2, **NO_CURVES)
     name = "wordpiece" if "wordpiece" in path.name else "hkd"
     path.with_name(f"tiny_{name}.yaml").write_text(yaml.safe_dump(conf))
 
@@ -43,6 +44,7 @@ def _tiny_lm(path: Path) -> None:
     conf: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     conf["lm_conf"].update(embed_unit=8, att_unit=8, head=2, unit=8, layer=1)
     conf.update(batch_bins=100_000, max_epoch=1, num_workers=0, use_amp=False)
+    conf.update(NO_CURVES)
     path.write_text(yaml.safe_dump(conf))
 
 

@@ -144,6 +144,7 @@ def test_hkd_asks_for_a_teacher_before_stage_10(
     assert not Path("exp").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", ["cif", "hkd"])
 def test_its_configurations_pass_all_checks(
     recipe: Path, tmp_path: Path, system: str

@@ -31,6 +31,7 @@ WAYS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("way", WAYS)
 def test_every_ending_gives_the_complete_sentence(way, ending):

@@ -20,6 +20,7 @@ def emitting(**changes):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "decoder_conf",
     [

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import tiny_recipe
+from made_once import made_once
 
 from espnet_cif_hkd.recipe.cli import main
 
@@ -17,16 +18,18 @@ ROOT = Path(__file__).resolve().parents[2]
 BATCHES = int(importlib.metadata.version("espnet")) >= 202611
 ASR_EXP = Path("exp/asr_asr_raw_en_char")
 INFERENCE = ASR_EXP / ("decode_lm_lm_lm_en_char_valid.loss.ave_asr_model_valid.acc.ave")
-_FINISHED: list[Path] = []
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recipe after stages 1 to 14 with a language model and a too short clip."""
-    # Every test module that imports a fixture has one of its own: this run is shared.
-    if _FINISHED:
-        return _FINISHED[0]
-    folder = tmp_path_factory.mktemp("recipe")
+    """A recipe after stages 1 to 14 with a language model and a too short clip.
+
+    All test modules and processes share it; it is not to be changed by tests.
+    """
+    return made_once(tmp_path_factory, "finished_recipe", _finish)
+
+
+def _finish(folder: Path) -> Path:
     tiny_recipe.make(folder)
     blip = folder / "sound/test/spk0-test0.wav"
     soundfile.write(blip, np.full(200, 0.1), tiny_recipe.RATE)
@@ -37,7 +40,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     finally:
         os.chdir(before)
     assert code == 0
-    _FINISHED.append(folder)
     return folder
 
 

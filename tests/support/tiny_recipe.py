@@ -8,6 +8,8 @@ import soundfile
 RATE = 8000
 WORDS = ("ab", "ba", "a b", "b a", "abba", "ab a", "ba b", "bab")
 
+# Curves of a training take ESPnet longer to draw than the training itself; the language
+# model and packed_model.py have them.
 ASR_CONFIG = """
 frontend: default
 frontend_conf: {n_fft: 256, hop_length: 80, n_mels: 8}
@@ -23,6 +25,8 @@ max_epoch: 1
 num_workers: 0
 keep_nbest_models: 1
 num_att_plot: 0
+use_matplotlib: false
+use_tensorboard: false
 """
 
 CIF_CONFIG = """
@@ -41,6 +45,8 @@ max_epoch: 1
 num_workers: 0
 keep_nbest_models: 1
 num_att_plot: 0
+use_matplotlib: false
+use_tensorboard: false
 """
 
 TRANSDUCER_CONFIG = """
@@ -60,6 +66,8 @@ max_epoch: 1
 num_workers: 0
 keep_nbest_models: 1
 num_att_plot: 0
+use_matplotlib: false
+use_tensorboard: false
 """
 
 LM_CONFIG = """
@@ -72,6 +80,7 @@ max_epoch: 1
 num_workers: 0
 keep_nbest_models: 1
 num_att_plot: 0
+use_tensorboard: false
 """
 
 DECODE_CONFIG = "beam_size: 2\nctc_weight: 0.3\nlm_weight: 0.1\nmaxlenratio: -5\n"

@@ -190,6 +190,7 @@ def contents(folder):
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "call"),
     [("fsync", n) for n in range(9)]

@@ -52,6 +52,7 @@ NAMES = ["T5EncoderModel", "MT5EncoderModel", "UMT5EncoderModel"]
 NAMES += ["T5Model", "MT5Model", "UMT5Model", "BartModel"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_an_encoder_teaches(tmp_path, name):
     folder = build(tmp_path, name)

@@ -59,6 +59,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*SHIFTED, *OTHERS])
 def test_a_long_sentence_is_read_in_windows_of_all_positions(tmp_path, name):
     positions, options = OTHERS.get(name) or (POSITIONS - 2, SHIFTED[name])

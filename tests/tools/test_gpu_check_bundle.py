@@ -12,6 +12,8 @@ from gpu_check import bundle, install, run
 from gpu_check.bundle import BundleError
 from gpu_check.wheels import RELEASES, SOURCE_ONLY
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 HERE = ".".join(map(str, sys.version_info[:2]))

@@ -59,6 +59,7 @@ def outcomes(tmp_path):
     return file
 
 
+@pytest.mark.slow
 def test_outcomes_of_a_killed_pytest_are_kept(outcomes):
     with outcomes.open("a") as stream:
         stream.write('{"name": "cut o')

@@ -12,6 +12,8 @@ from gpu_check import run, steps
 from gpu_check.steps import Runner, Step, fair_limit
 from gpu_check.training import Training
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):

@@ -81,6 +81,11 @@ def _name_folder(archive: Path, folder: Path) -> None:
         packed.writestr(f"{folder.as_posix()}/", b"")
 
 
+def _images(exp: Path) -> list[Path]:
+    """The curves of a training; ``use_matplotlib: false`` draws none."""
+    return [path for path in [exp / "images"] if path.is_dir()]
+
+
 def pack(run: Run) -> None:
     """Stage 14: pack the model (only with ``--skip_packing false``).
 
@@ -96,7 +101,7 @@ def pack(run: Run) -> None:
     extra: list[Path] = []
     if options.use_lm:
         packed["lm_train_config"] = paths.lm_exp / "config.yaml"
-        extra += [paths.lm_exp / "perplexity_test" / "ppl", paths.lm_exp / "images"]
+        extra += [paths.lm_exp / "perplexity_test" / "ppl", *_images(paths.lm_exp)]
     packed["asr_model_file"] = model
     if options.use_lm:
         packed["lm_file"] = paths.lm_exp / options.inference_lm
@@ -105,7 +110,7 @@ def pack(run: Run) -> None:
     extra += tokenizer_files(run)
     if options.nlsyms_txt != "none":
         extra.append(Path(options.nlsyms_txt))
-    extra += [paths.asr_exp / "RESULTS.md", paths.asr_exp / "images"]
+    extra += [paths.asr_exp / "RESULTS.md", *_images(paths.asr_exp)]
     for path in (*packed.values(), *extra):
         if not path.exists():
             raise UserError(f"{path} is missing: run the stage that makes it first")

@@ -43,6 +43,7 @@ def _close(one: Tensor, other: Tensor) -> None:
     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "pad"), [*((kind, "exact") for kind in KINDS), ("whisper", "full")]
 )
@@ -67,6 +68,7 @@ def test_vectors_do_not_depend_on_the_batch(
     assert (together[0] - together[2]).abs().max() > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "stable"),
     [
@@ -131,6 +133,7 @@ def test_whisper_full_is_the_padded_window(folders: dict[str, str]) -> None:
     assert (exact - found).abs().max() > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.02, 0.999, 1.0, 1.01, 1.84, 1.86, 4.7])
 @pytest.mark.parametrize("pad", ["exact", "full"])
 def test_whisper_reads_long_recordings_in_windows(
@@ -155,6 +158,7 @@ def test_whisper_reads_long_recordings_in_windows(
         )
 
 
+@pytest.mark.slow
 def test_several_layers_are_concatenated(folders: dict[str, str]) -> None:
     for kind in KINDS:
         samples = speech(0.4)

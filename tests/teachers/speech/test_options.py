@@ -212,6 +212,7 @@ def test_several_channels_are_refused(hubert: str) -> None:
     assert "one channel" in _refused(hubert, Recording(stereo, 16000, "utt7"))
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_vectors_that_are_not_finite_are_refused(bad: float, hubert: str) -> None:
     samples = speech(0.3)

@@ -1,0 +1,1 @@
+"""Language models of any unit as teachers of probabilities."""

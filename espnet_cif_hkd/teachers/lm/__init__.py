@@ -1,1 +1,1 @@
-"""Language models of any unit as teachers of probabilities."""
+"""Language models as teachers: units, labels and alignments."""

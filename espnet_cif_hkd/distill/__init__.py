@@ -9,9 +9,11 @@ from espnet_cif_hkd.distill.criterion import (
 )
 from espnet_cif_hkd.distill.frames import FramesCriterion
 from espnet_cif_hkd.distill.hkd import HKDCriterion
+from espnet_cif_hkd.distill.soft_labels import SoftLabelsCriterion
 from espnet_cif_hkd.distill.taps import Student, Taps
 from espnet_cif_hkd.losses.contrastive import contrastive_loss
 from espnet_cif_hkd.losses.regression import regression_loss
+from espnet_cif_hkd.losses.soft_labels import soft_label_loss
 
 __all__ = [
     "AbsDistillCriterion",
@@ -20,9 +22,11 @@ __all__ = [
     "FramesCriterion",
     "HKDCriterion",
     "Sentences",
+    "SoftLabelsCriterion",
     "Student",
     "Taps",
     "contrastive_loss",
     "criterion_choices",
     "regression_loss",
+    "soft_label_loss",
 ]

@@ -15,6 +15,7 @@ from espnet_cif_hkd.distill.criterion import AbsDistillCriterion
 from espnet_cif_hkd.distill.frames import FramesCriterion
 from espnet_cif_hkd.distill.hkd import HKDCriterion
 from espnet_cif_hkd.distill.schedule import CommonOptions
+from espnet_cif_hkd.distill.soft_labels import SoftLabelsCriterion
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.plugin.user_modules import import_user_modules
 
@@ -68,7 +69,11 @@ class CriterionChoices(ClassChoices):  # type: ignore[misc]
 
 criterion_choices = CriterionChoices(
     "criterion",
-    {"hkd": HKDCriterion, "frames": FramesCriterion},
+    {
+        "hkd": HKDCriterion,
+        "frames": FramesCriterion,
+        "soft_labels": SoftLabelsCriterion,
+    },
     type_check=AbsDistillCriterion,
     optional=True,
 )

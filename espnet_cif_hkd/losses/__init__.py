@@ -4,5 +4,12 @@ from espnet_cif_hkd.losses.contrastive import contrastive_loss
 from espnet_cif_hkd.losses.frames import frame_loss
 from espnet_cif_hkd.losses.regression import regression_loss
 from espnet_cif_hkd.losses.rnnt import rnnt_loss
+from espnet_cif_hkd.losses.soft_labels import soft_label_loss
 
-__all__ = ["contrastive_loss", "frame_loss", "regression_loss", "rnnt_loss"]
+__all__ = [
+    "contrastive_loss",
+    "frame_loss",
+    "regression_loss",
+    "rnnt_loss",
+    "soft_label_loss",
+]

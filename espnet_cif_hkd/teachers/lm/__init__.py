@@ -1,0 +1,1 @@
+"""Language models as teachers: units, labels and alignments."""

@@ -1,0 +1,148 @@
+"""Pronunciations of words, from a Kaldi lexicon."""
+
+import hashlib
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.tables import read_lines
+
+UNKNOWN = "<unk>"
+
+# <UNK>, [noise], !SIL: entries of Kaldi lexicons that are not words of a transcript.
+_SYMBOL = re.compile(r"<\S+>|\[\S+\]|!\S+")
+# "read(2)" is a further pronunciation of "read" in CMU's dictionaries.
+_VARIANT = re.compile(r"(?<=.)\(\d+\)$")
+
+
+class Lexicon:
+    """The first pronunciation of each word of a lexicon.
+
+    A line is ``WORD PHONE PHONE …``. Symbols such as ``<UNK>``, ``[noise]`` and
+    ``!SIL`` are skipped. The first line of a word is used; lines below, also in the
+    form ``WORD(2)``, are further pronunciations and are skipped.
+
+    A word is looked up as it is written. If that finds nothing, it is looked up without
+    regard to case, because transcripts are often in capitals and dictionaries in lower
+    case.
+
+    Args:
+        path: the file.
+
+    Raises:
+        UserError: the file is missing, is not UTF-8, has no entry, or an entry has no
+            phones.
+
+    Attributes:
+        path: the file.
+        phones: all phones, in the order of their first entry.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise UserError(
+                f"lexicon {path} is missing: make it by "
+                "python3 -m espnet_cif_hkd.cli.make_lexicon"
+            )
+        self._entries: dict[str, tuple[str, ...]] = {}
+        for number, line in enumerate(read_lines(self.path), 1):
+            word, *phones = line.split() or [""]
+            if not word or _SYMBOL.fullmatch(word):
+                continue
+            if not phones:
+                raise UserError(
+                    f"{path}, line {number}: {word} has no phones: write "
+                    "'WORD PHONE PHONE …'"
+                )
+            self._entries.setdefault(_VARIANT.sub("", word), tuple(phones))
+        if not self._entries:
+            raise UserError(f"{path} has no entries: write 'WORD PHONE PHONE …'")
+        self._folded: dict[str, tuple[str, ...]] = {}
+        for word, known in self._entries.items():
+            self._folded.setdefault(word.lower(), known)
+        self._longest = max(map(len, self._entries))
+        self.phones = list(
+            dict.fromkeys(p for known in self._entries.values() for p in known)
+        )
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def find(self, word: str) -> tuple[str, ...] | None:
+        """Return the phones of ``word``; None if it has no pronunciation."""
+        return self._entries.get(word) or self._folded.get(word.lower())
+
+    def words(self, text: str) -> Iterator[str]:
+        """Yield the words of a text.
+
+        Words are separated by white space. If such a word is not in the lexicon and has
+        letters of a script without case, such as Chinese characters, it is divided: at
+        each position the longest entry, or one character, is taken. Letters of other
+        scripts inside it stay together.
+        """
+        for word in text.split():
+            if self.find(word) or not any(map(_is_caseless, word)):
+                yield word
+            else:
+                yield from self._longest_matches(word)
+
+    def _longest_matches(self, word: str) -> Iterator[str]:
+        at = 0
+        while at < len(word):
+            if word.startswith(UNKNOWN, at):
+                end = at + len(UNKNOWN)
+            elif end := self._longest_entry(word, at):
+                pass
+            elif _is_caseless(word[at]):
+                end = at + 1
+            else:
+                end = at + 1
+                while (
+                    end < len(word)
+                    and not _is_caseless(word[end])
+                    and not word.startswith(UNKNOWN, end)
+                ):
+                    end += 1
+            yield word[at:end]
+            at = end
+
+    def _longest_entry(self, word: str, at: int) -> int:
+        """Return the end of the longest entry that begins at ``at``; 0 if none."""
+        if not _is_caseless(word[at]):
+            return 0
+        for end in range(min(len(word), at + self._longest), at, -1):
+            if self.find(word[at:end]):
+                return end
+        return 0
+
+    def missing(self, texts: Iterable[str]) -> Counter[str]:
+        """Count the words of texts that have no pronunciation, without ``<unk>``."""
+        found: Counter[str] = Counter()
+        for text in texts:
+            found.update(
+                word
+                for word in self.words(text)
+                if UNKNOWN not in word and not self.find(word)
+            )
+        return found
+
+    def digest(self) -> str:
+        """Return a hash of the pronunciations in use."""
+        data = "\n".join(f"{word} {' '.join(p)}" for word, p in self._entries.items())
+        return hashlib.blake2b(data.encode(), digest_size=16).hexdigest()
+
+
+def _is_caseless(char: str) -> bool:
+    return unicodedata.category(char) == "Lo"
+
+
+def listed(missing: Counter[str], limit: int = 20) -> str:
+    """Return words with their counts in one line, the most frequent ones first."""
+    ordered = sorted(missing.items(), key=lambda item: (-item[1], item[0]))
+    text = ", ".join(f"{word} ({count})" for word, count in ordered[:limit])
+    more = len(ordered) - limit
+    return f"{text} and {more} more" if more > 0 else text

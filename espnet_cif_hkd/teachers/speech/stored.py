@@ -23,6 +23,7 @@ class StoredSpeechTeacher(StoreBacked, SpeechTeacher):
     """
 
     teacher: SpeechTeacher
+    targets = SpeechTeacher.targets
 
     @property
     def times(self) -> FrameTimes:

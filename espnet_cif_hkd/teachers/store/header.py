@@ -16,6 +16,12 @@ HEADER = "header.json"
 CACHE = ".files.json"  # hashes of the teacher's large files
 # Names and sizes, which are not compared.
 _NOT_COMPARED = ("name", "revision", "num_layers", "n_tokens", "alignment")
+# Commands that fill a store, by the kind of the payload.
+_COMMANDS = {
+    "tokens": "cli.dump_teacher with the texts",
+    "frames": "cli.dump_speech_teacher with the data folders",
+    "labels": "cli.dump_lm_labels with the texts",
+}
 _CURE = "correct the configuration, or dump into another folder"
 
 
@@ -132,9 +138,8 @@ def other_content(folder: Path, teacher: AbsTeacher[Any]) -> UserError:
 def _check_options(folder: Path, header: StoreHeader, teacher: AbsTeacher[Any]) -> None:
     asked, made = teacher.describe(), header.teacher
     if header.payload.width != teacher.payload.width:
-        raise _made_for(
-            folder, "teacher_dim", header.payload.width, teacher.payload.width
-        )
+        field = "top_k" if teacher.payload.kind == "labels" else "teacher_dim"
+        raise _made_for(folder, field, header.payload.width, teacher.payload.width)
     if header.payload != teacher.payload:
         raise _made_for(folder, "targets", header.payload, teacher.payload)
     for field, value in asked.items():
@@ -178,11 +183,7 @@ def dump_hint(kind: str | None = None) -> str:
     Args:
         kind: Kind of the payload; None if it is unknown.
     """
-    texts = "cli.dump_teacher with the texts"
-    speech = "cli.dump_speech_teacher with the data folders"
-    command = speech if kind == "frames" else texts
-    if kind is None:
-        command = f"{texts}, or {speech},"
+    command = _COMMANDS.get(kind or "", f"{', or '.join(_COMMANDS.values())},")
     return (
         f"run: python3 -m espnet_cif_hkd.{command} of training and validation (it adds "
         "what is missing)"

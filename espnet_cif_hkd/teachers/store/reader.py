@@ -20,7 +20,6 @@ from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.device import on_device
 from espnet_cif_hkd.teachers.base import (
     AbsTeacher,
-    Item,
     Targets,
     TextTeacher,
     Tokens,
@@ -223,11 +222,7 @@ class StoreBacked(AbsTeacher[Any]):
         """See :class:`AbsTeacher`."""
         return self.teacher.fingerprint(cache)
 
-
-class StoredTeacher(StoreBacked, TextTeacher):
-    """A teacher whose targets are read from a store, for any payload."""
-
-    def targets(self, items: Sequence[Item], device: torch.device) -> Targets:
+    def targets(self, items: Sequence[Any], device: torch.device) -> Targets:
         """See :class:`AbsTeacher`.
 
         Raises:
@@ -246,6 +241,10 @@ class StoredTeacher(StoreBacked, TextTeacher):
         sizes, arrays = reader.read(places)
         tensors = {name: on_device(array, device) for name, array in arrays.items()}
         return Targets(sizes, self.payload.decode(tensors))
+
+
+class StoredTeacher(StoreBacked, TextTeacher):
+    """A teacher whose targets are read from a store, for any payload."""
 
     def features(self, sequences: Sequence[Tokens], device: torch.device) -> Tensor:
         """See :class:`TextTeacher`."""

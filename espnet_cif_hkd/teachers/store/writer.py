@@ -331,7 +331,7 @@ class _Progress:
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, unit=unit, desc="teacher vectors")
+            self._bar = tqdm(total=total, unit=unit, desc="targets")
 
     def add(self, count: int) -> None:
         self._done += count
@@ -340,7 +340,7 @@ class _Progress:
         elif time.monotonic() - self._reported > _REPORT_SECONDS:
             self._reported = time.monotonic()
             of_all = f" of about {self._total}" if self._total is not None else ""
-            logging.info("teacher vectors: %d%s %ss", self._done, of_all, self._unit)
+            logging.info("targets: %d%s %ss", self._done, of_all, self._unit)
 
     def close(self) -> None:
         if self._bar is not None:

@@ -69,6 +69,23 @@ def teacher_config(conf: Mapping[str, Any]) -> TeacherConfig:
     )
 
 
+def fixed_place(config: TeacherConfig) -> str:
+    """Return the folder or hub name of the PLM; its content must be fixed.
+
+    Raises:
+        UserError: there is no such folder, or a hub name has no revision.
+    """
+    place = resolve_teacher(config.name)
+    if config.revision is None and not Path(place).is_dir():
+        raise UserError(
+            f"teacher {config.name}: there is no such folder here, and the content of "
+            "a hub name may change: set "
+            "criterion_conf.teacher_revision to a commit of it, or "
+            "criterion_conf.teacher to a folder"
+        )
+    return place
+
+
 def open_config(config: TeacherConfig) -> Any:
     """Open the PLM's configuration; check width and layer.
 
@@ -77,20 +94,13 @@ def open_config(config: TeacherConfig) -> Any:
     """
     from transformers import AutoConfig
 
-    place = resolve_teacher(config.name)
-    if config.revision is None and not Path(place).is_dir():
-        raise UserError(
-            f"teacher {config.name}: there is no such folder here, and the content of "
-            "a hub name may change: set "
-            "criterion_conf.teacher_revision to a commit of it, or criterion_conf."
-            "teacher to a folder"
-        )
+    place = fixed_place(config)
     try:
         plm_config = AutoConfig.from_pretrained(
             place, revision=config.revision, trust_remote_code=False
         )
     except (OSError, ValueError) as e:
-        raise _cannot_open(config, "config.json", e) from e
+        raise cannot_open(config, "config.json", e) from e
     size = getattr(plm_config, "hidden_size", None)
     if size is None:
         raise UserError(
@@ -143,7 +153,7 @@ def open_tokenizer(config: TeacherConfig) -> Any:
         )
     # Tokenizer classes raise different errors if their files are missing.
     except Exception as e:
-        raise _cannot_open(config, "tokenizer", e) from e
+        raise cannot_open(config, "tokenizer", e) from e
     if not tokenizer.is_fast:
         raise UserError(
             f"teacher {config.name}: it has no fast tokenizer (tokenizer.json), and "
@@ -179,7 +189,7 @@ def open_teacher(config: TeacherConfig) -> tuple[Any, Any]:
         )
     # Readers of damaged files raise errors of many types.
     except Exception as e:
-        raise _cannot_open(config, "weights", e) from e
+        raise cannot_open(config, "weights", e) from e
     # Only layers provide targets; a pooler or decoder may be missing.
     unused = ("pooler.", "decoder.")
     missing = [k for k in report["missing_keys"] if not k.startswith(unused)]
@@ -208,7 +218,8 @@ def unknown_text(tokenizer: Any) -> str:
     return tokenizer.unk_token or tokenizer.mask_token or ""
 
 
-def _cannot_open(config: TeacherConfig, what: str, error: Exception) -> UserError:
+def cannot_open(config: TeacherConfig, what: str, error: Exception) -> UserError:
+    """Return the error for files of a PLM that cannot be opened."""
     reason = " ".join(str(error).split())[:200]
     revision = f" at revision {config.revision}" if config.revision else ""
     return UserError(

@@ -107,6 +107,11 @@ class TokenSpeller:
             text = _lower(text, [spans[n] for n in unknown])
         return Spelling(text, spans, unknown)
 
+    def joined(self, token_id: int) -> str:
+        """Return the text of one token with the space before it; "" for a symbol."""
+        text, _ = _decode(b"".join(self._pieces[token_id]))
+        return _lower(text, []) if self.lower else text
+
     def text_of(self, token_id: int) -> str:
         """Return the text of one token; "" for a symbol."""
         return self([token_id]).text

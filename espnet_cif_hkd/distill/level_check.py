@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from espnet_cif_hkd.distill.level_options import Level
-from espnet_cif_hkd.distill.level_sources import LevelSource
+from espnet_cif_hkd.distill.level_sources import LevelSource, naming
 from espnet_cif_hkd.distill.taps import layers_of
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.io.tables import first_few, read_lines
+from espnet_cif_hkd.io.tables import read_lines
 from espnet_cif_hkd.teachers.store.header import HEADER
 
 
@@ -74,15 +74,7 @@ def _check_alignments(source: LevelSource, training: Mapping[str, Any]) -> None:
         for path, name, _ in training.get(f"{part}_data_path_and_name_and_type") or ()
         if name == "text" and Path(str(path)).is_file()
     ]
-    alignments = source.alignments
     for text in texts:
         names = [line.split(maxsplit=1)[0] for line in read_lines(text) if line.strip()]
-        missing = [name for name in names if alignments.get(name) is None]
-        if len(missing) > level.options.max_missing * len(names):
-            raise UserError(
-                f"{level.place}.alignment {level.options.alignment} lacks "
-                f"{len(missing)} of the {len(names)} utterances of {text} "
-                f"({first_few(missing)}), more than max_missing "
-                f"{level.options.max_missing:g}: align them with python3 -m "
-                "espnet_cif_hkd.cli.align_units, or raise max_missing"
-            )
+        with naming(level):
+            source.alignments.require(names, level.options.max_missing, "max_missing")

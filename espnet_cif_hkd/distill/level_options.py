@@ -1,5 +1,6 @@
 """Options of the levels of the criterion ``soft_labels``, and their checks."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -53,8 +54,8 @@ class LevelOptions:
         interpolation: Share of the soft labels in the loss of the recogniser's own
             output, 0 to 1; only for ``tap: logits``. The label of ``<eos>`` stays hard.
         alignment: CTM file with the units, for ``map: alignment``.
-        max_missing: Largest share of utterances, 0 to 1, that may lack an alignment, or
-            have too few frames for CTC. They are left out of the level.
+        max_missing: Largest share of utterances, in percent, that may lack an
+            alignment, or have too few frames for CTC. They are left out of the level.
         position: Frames of a unit that learn its soft label with ``map: ctc``: ``all``,
             or the ``middle`` one.
         quantity_weight: Weight of ``|sum of alpha - units|`` inside the level, for
@@ -74,7 +75,7 @@ class LevelOptions:
     hard: str | None = None
     interpolation: float | None = None
     alignment: str | None = None
-    max_missing: float = 0.1
+    max_missing: float = 10.0
     position: str = "all"
     quantity_weight: float = 1.0
     predictor_conf: Mapping[str, Any] | None = None
@@ -186,17 +187,17 @@ def _level(name: str, given: Any) -> Level:
 
 
 def _check_numbers(place: str, options: LevelOptions) -> None:
-    shares = ("soft", "max_missing", "interpolation")
-    for name in (*shares, "weight", "quantity_weight", "student_temperature"):
+    limits = {"soft": 1.0, "interpolation": 1.0, "max_missing": 100.0}
+    for name in (*limits, "weight", "quantity_weight", "student_temperature"):
         value = getattr(options, name)
         if value is None and name == "interpolation":
             continue
-        highest = 1.0 if name in shares else float("inf")
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        fits = number and 0 <= value <= highest and value != float("inf")
-        if not fits or (name == "student_temperature" and value == 0):
-            wanted = "0 to 1" if name in shares else "at least 0"
-            if name == "student_temperature":
+        highest = limits.get(name, sys.float_info.max)
+        above = name == "student_temperature"
+        if not number or not 0 <= value <= highest or (above and value == 0):
+            wanted = f"0 to {highest:g}" if name in limits else "at least 0"
+            if above:
                 wanted = "above 0"
             raise UserError(f"{place}.{name} is {value!r}; give a number {wanted}")
     if not isinstance(options.square_temperature, bool):

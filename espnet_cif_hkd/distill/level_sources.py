@@ -118,14 +118,8 @@ class LevelSource:
         """The stored forced alignments."""
         from espnet_cif_hkd.teachers.lm.spans import Alignments
 
-        path = Path(str(self.level.options.alignment))
-        if not path.is_file():
-            raise UserError(
-                f"{self.level.place}.alignment {path}: this file does not exist; run: "
-                "python3 -m espnet_cif_hkd.cli.align_units"
-            )
         with naming(self.level):
-            return Alignments(path, self.tokens)
+            return Alignments(Path(str(self.level.options.alignment)), self.tokens)
 
     def teacher(self) -> "LMTeacher":
         """Return the language model, or the reader of its store; opens nothing.
@@ -226,10 +220,10 @@ class LevelSource:
         self._seen += len(left_out)
         self._left_out += sum(left_out)
         limit = self.level.options.max_missing
-        if self._seen >= _ENOUGH and self._left_out > limit * self._seen:
+        if self._seen >= _ENOUGH and self._left_out > limit / 100 * self._seen:
             raise UserError(
                 f"{self.level.place}: {self._left_out} of the first {self._seen} "
-                f"utterances {reason}, more than max_missing {limit:g}"
+                f"utterances {reason}, more than max_missing {limit:g} %"
             )
 
 

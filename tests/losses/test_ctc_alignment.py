@@ -11,31 +11,7 @@ from espnet_cif_hkd.losses.ctc_alignment import (
     frames_needed,
     middle_frames,
 )
-
-
-def naive(logp, tokens, blank=0):
-    """Token of each frame, state by state; ``logp (T, V)``. None: no path."""
-    states = [blank]
-    for token in tokens:
-        states += [token, blank]
-    best = {0: (float(logp[0, blank]), [0])}
-    if tokens:
-        best[1] = (float(logp[0, tokens[0]]), [1])
-    for frame in logp[1:]:
-        old, best = best, {}
-        for s, state in enumerate(states):
-            before = [s, s - 1]
-            if s >= 3 and s % 2 and state != states[s - 2]:
-                before.append(s - 2)
-            reached = [(old[p][0], p) for p in before if p in old]
-            if reached:
-                score, place = max(reached, key=lambda item: item[0])
-                best[s] = (score + float(frame[state]), [*old[place][1], s])
-    ends = [s for s in (len(states) - 1, len(states) - 2) if s in best and s >= 0]
-    if not ends:
-        return None
-    path = best[max(ends, key=lambda s: best[s][0])][1]
-    return [s // 2 if s % 2 else -1 for s in path]
+from espnet_cif_hkd.losses.ctc_alignment_naive import ctc_alignment_naive
 
 
 def batch(seed, frames=FRAMES, sentences=SENTENCES, vocab=VOCAB):
@@ -57,7 +33,7 @@ def test_the_best_path(seed):
     logp, hlens, ys_pad, lengths = batch(seed)
     found = ctc_alignment(logp, hlens, ys_pad, lengths)
     for b, (n, tokens) in enumerate(zip(FRAMES, SENTENCES, strict=True)):
-        path = naive(logp[b, :n], tokens)
+        path = ctc_alignment_naive(logp[b, :n], tokens)
         assert (path is None) == (frames_needed(tokens) > n)
         expected = [-1] * n if path is None else path
         assert found[b].tolist() == expected + [-1] * (max(FRAMES) - n)
@@ -75,7 +51,7 @@ def test_longer_utterances():
     logp, hlens, ys_pad, lengths = batch(1, frames, sentences, 12)
     found = ctc_alignment(logp, hlens, ys_pad, lengths)
     for row, scores, n, tokens in zip(found, logp, frames, sentences, strict=True):
-        assert row[:n].tolist() == naive(scores[:n], tokens)
+        assert row[:n].tolist() == ctc_alignment_naive(scores[:n], tokens)
 
 
 def test_companions_and_padding_change_nothing():

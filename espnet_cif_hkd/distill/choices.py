@@ -102,19 +102,29 @@ class Configured:
         """Name of the criterion in messages."""
         return f"criterion {self.name or self.kind}"
 
-    @contextlib.contextmanager
-    def naming(self) -> Iterator[None]:
+    def naming(self) -> contextlib.AbstractContextManager[None]:
         """Replace ``criterion_conf`` in errors by the key that holds the options."""
-        try:
-            yield
-        except UserError as error:
-            if not self.name:
-                raise
-            place = f"criteria.{self.name}"
-            text = str(error).replace("criterion_conf", place)
-            if place not in text:
-                text = f"{place}: {text}"
-            raise UserError(text) from error
+        return naming(self.name)
+
+
+@contextlib.contextmanager
+def naming(name: str, always: bool = True) -> Iterator[None]:
+    """Replace ``criterion_conf`` in errors by the key that holds the options.
+
+    Args:
+        name: Name of the criterion in ``criteria``; empty for a single criterion.
+        always: Whether an error without ``criterion_conf`` gets the key in front.
+    """
+    try:
+        yield
+    except UserError as error:
+        place = f"criteria.{name}"
+        text = str(error).replace("criterion_conf", place)
+        if not name or (text == str(error) and not always):
+            raise
+        if place not in text:
+            text = f"{place}: {text}"
+        raise UserError(text) from error
 
 
 def configured(model_conf: Mapping[str, Any]) -> list[Configured]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from espnet_cif_hkd.cif.times import FrameTimes
-from espnet_cif_hkd.distill.choices import Configured, configured
+from espnet_cif_hkd.distill.choices import Configured, configured, naming
 from espnet_cif_hkd.distill.criterion import AbsDistillCriterion, check_signature
 from espnet_cif_hkd.distill.gradient_share import GradientShares
 from espnet_cif_hkd.distill.schedule import CommonOptions, UpdateCount, count_updates
@@ -234,7 +234,8 @@ class DistillingMixin:
             read = taps
             if common.max_share is not None:
                 read = shares.limited(taps, criterion.wants, prefix, common.max_share)
-            output = criterion(read)
+            with naming(prefix.rstrip("."), always=False):
+                output = criterion(read)
             for name, loss_sum in output.losses.items():
                 frames = output.frames.get(name)
                 if frames is None and divisor is None:

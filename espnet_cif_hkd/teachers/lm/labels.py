@@ -38,8 +38,8 @@ TEMPERATURE = 3.0
 # Names of other teachers' options in messages, and ours; not inside of paths.
 _OUR_NAMES = {
     r"criterion_conf\.teacher": "lm",
+    r"criterion_conf\.teacher_revision": "lm_revision",
     "teacher": "lm",
-    "teacher_revision": "lm_revision",
     "teacher_store": "label_store",
 }
 
@@ -74,7 +74,7 @@ class LMTeacher(AbsTeacher[Tokens]):
 
     kind = ""
     is_control = False
-    sample_units = 10_000
+    sample_units = 4000
 
     def __init__(self, name: str, token_list: Sequence[str], conf: Mapping[str, Any]):
         self.name = name

@@ -42,7 +42,7 @@ _COLOURS = ("#2b6cb0", "#e0a03c", "#4d9078", "#b5546c")
 # One word of 18 frames, 40 ms apart: spans in seconds; the phones, in CTC's order of
 # probability, that the frames show (-1: blank); weights of the frames.
 TIMES = FrameTimes(0.03, 0.04)
-SPANS = torch.tensor([[0.05, 0.17], [0.17, 0.42], [0.42, 0.53], [0.55, 0.68]])
+SPANS = torch.tensor([[0.05, 0.17], [0.17, 0.42], [0.42, 0.53], [0.54, 0.68]])
 SHOWN = (-1, -1, 0, -1, -1, 1, 1, -1, -1, -1, 2, -1, -1, 3, -1, -1, -1, -1)
 ALPHA = (
     *(0.05, 0.25, 0.45, 0.25, 0.15, 0.2, 0.25, 0.2, 0.15, 0.1),

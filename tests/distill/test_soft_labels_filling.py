@@ -30,8 +30,8 @@ def config_of(folder):
     return {"model_conf": criteria(levels, token_type="char")}
 
 
-def fill(folder, config, **options):
-    text = folder / "text"
+def fill(place, config, **options):
+    text = place / "text"
     text.write_text("".join(f"utt{n} {one}\n" for n, one in enumerate(TEXTS)))
     tokens = {"token_list": TOKENS, "token_type": "char"}
     fill_stores(config, "train.yaml", tokens, [text], device="cpu", **options)
@@ -66,8 +66,8 @@ def test_each_store_has_the_sequences_of_its_unit(tmp_path):
     options = dict(config["model_conf"]["criteria"]["lm"])
     options.pop("type")
     SoftLabelsCriterion.check_training(options, {"token_list": TOKENS})
-    model = tiny_model(model_conf=config["model_conf"])
-    with pytest.raises(UserError, match="has no (targets|labels) for the sentence"):
+    model = tiny_model(model_conf=config["model_conf"]).double()
+    with pytest.raises(UserError, match=r"has no (targets|labels) for the sentence"):
         model(**{k: v for k, v in features().items() if k != "utt_id"})
 
 

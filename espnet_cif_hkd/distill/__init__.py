@@ -9,10 +9,12 @@ from espnet_cif_hkd.distill.criterion import (
 )
 from espnet_cif_hkd.distill.frames import FramesCriterion
 from espnet_cif_hkd.distill.hkd import HKDCriterion
+from espnet_cif_hkd.distill.soft_labels import SoftLabelsCriterion
 from espnet_cif_hkd.distill.taps import Student, Taps
 from espnet_cif_hkd.distill.transducer_path import TransducerPathCriterion
 from espnet_cif_hkd.losses.contrastive import contrastive_loss
 from espnet_cif_hkd.losses.regression import regression_loss
+from espnet_cif_hkd.losses.soft_labels import soft_label_loss
 
 __all__ = [
     "AbsDistillCriterion",
@@ -21,10 +23,12 @@ __all__ = [
     "FramesCriterion",
     "HKDCriterion",
     "Sentences",
+    "SoftLabelsCriterion",
     "Student",
     "Taps",
     "TransducerPathCriterion",
     "contrastive_loss",
     "criterion_choices",
     "regression_loss",
+    "soft_label_loss",
 ]

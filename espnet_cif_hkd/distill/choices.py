@@ -15,6 +15,7 @@ from espnet_cif_hkd.distill.criterion import AbsDistillCriterion
 from espnet_cif_hkd.distill.frames import FramesCriterion
 from espnet_cif_hkd.distill.hkd import HKDCriterion
 from espnet_cif_hkd.distill.schedule import CommonOptions
+from espnet_cif_hkd.distill.soft_labels import SoftLabelsCriterion
 from espnet_cif_hkd.distill.transducer_path import TransducerPathCriterion
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.plugin.user_modules import import_user_modules
@@ -73,6 +74,7 @@ criterion_choices = CriterionChoices(
         "hkd": HKDCriterion,
         "frames": FramesCriterion,
         "transducer_path": TransducerPathCriterion,
+        "soft_labels": SoftLabelsCriterion,
     },
     type_check=AbsDistillCriterion,
     optional=True,
@@ -102,19 +104,29 @@ class Configured:
         """Name of the criterion in messages."""
         return f"criterion {self.name or self.kind}"
 
-    @contextlib.contextmanager
-    def naming(self) -> Iterator[None]:
+    def naming(self) -> contextlib.AbstractContextManager[None]:
         """Replace ``criterion_conf`` in errors by the key that holds the options."""
-        try:
-            yield
-        except UserError as error:
-            if not self.name:
-                raise
-            place = f"criteria.{self.name}"
-            text = str(error).replace("criterion_conf", place)
-            if place not in text:
-                text = f"{place}: {text}"
-            raise UserError(text) from error
+        return naming(self.name)
+
+
+@contextlib.contextmanager
+def naming(name: str, always: bool = True) -> Iterator[None]:
+    """Replace ``criterion_conf`` in errors by the key that holds the options.
+
+    Args:
+        name: Name of the criterion in ``criteria``; empty for a single criterion.
+        always: Whether an error without ``criterion_conf`` gets the key in front.
+    """
+    try:
+        yield
+    except UserError as error:
+        place = f"criteria.{name}"
+        text = str(error).replace("criterion_conf", place)
+        if not name or (text == str(error) and not always):
+            raise
+        if place not in text:
+            text = f"{place}: {text}"
+        raise UserError(text) from error
 
 
 def configured(model_conf: Mapping[str, Any]) -> list[Configured]:

@@ -23,9 +23,10 @@ class DistillOutput:
         losses: Losses by name, float32 scalars: unweighted sums over the target tokens
             of the batch, or over frames.
         weights: Weight of each loss, by name.
-        frames: For each loss that is a sum over frames, the number of these frames, an
-            integer scalar. The model divides the loss by this number, summed over all
-            processes. Every other loss is divided by the number of target tokens.
+        frames: For each loss that is a sum over frames, or over others than target
+            tokens, their number, an integer scalar. The model divides the loss by this
+            number, summed over all processes. Every other loss is divided by the number
+            of target tokens.
         stats: Other numbers for the log, scalars by name.
     """
 
@@ -156,8 +157,14 @@ class AbsDistillCriterion(torch.nn.Module, ABC):
         return None
 
     @classmethod
+    def stores(cls, conf: Mapping[str, Any]) -> list[str]:
+        """Return all folders to fill before a training; by default :meth:`store`."""
+        folder = cls.store(conf)
+        return [str(folder)] if folder else []
+
+    @classmethod
     def fill(cls, conf: Mapping[str, Any], folder: str, sentences: Sentences) -> None:
-        """Add what is missing to ``folder``, the result of :meth:`store`.
+        """Add what is missing to ``folder``, one of :meth:`stores`.
 
         Raises:
             UserError: The folder cannot be filled.

@@ -22,13 +22,13 @@ _TOKEN_OPTIONS = {
 
 
 def stores(model_conf: Mapping[str, Any]) -> list[tuple[Configured, str]]:
-    """Return the criteria with a store for texts, each with its folder."""
-    found = []
-    for item in configured(model_conf):
-        folder = item.cls.store(item.conf)
-        if folder and not item.cls.speech_teachers(item.conf):
-            found.append((item, folder))
-    return found
+    """Return the criteria with a store for texts, with each of its folders."""
+    return [
+        (item, folder)
+        for item in configured(model_conf)
+        if not item.cls.speech_teachers(item.conf)
+        for folder in item.cls.stores(item.conf)
+    ]
 
 
 def fill_stores(
@@ -71,10 +71,15 @@ def fill_stores(
             f"{source}: model_conf names no criterion with a text teacher; name a "
             "configuration with a criterion, such as criterion: hkd"
         )
-    if folder and len(items) != 1:
-        raise UserError(f"{source}: --store fits only one criterion, not {len(items)}")
-    places = [(item, folder or item.cls.store(item.conf)) for item in items]
-    if not any(place for _, place in places):
+    places = stores(config.get("model_conf") or {})
+    if folder and (len(items) != 1 or len(places) > 1):
+        raise UserError(
+            f"{source}: --store fits only one criterion with one store, not "
+            f"{max(len(items), len(places))}"
+        )
+    if folder:
+        places = [(items[0], folder)]
+    if not places:
         raise UserError(
             f"{source}: criterion_conf.teacher_store is not set; set it, or use --store"
         )
@@ -109,9 +114,8 @@ def fill_stores(
         int(shard_mib * 2**20),
     )
     for item, place in places:
-        if place:
-            with item.naming():
-                item.cls.fill(item.conf, str(place), sentences)
+        with item.naming():
+            item.cls.fill(item.conf, place, sentences)
 
 
 def read_sentences(paths: Sequence[Path]) -> Iterator[str]:

@@ -118,6 +118,19 @@ class Taps:
 
 
 @dataclass(frozen=True)
+class TokenLoss:
+    """The cross-entropy of a model's ``logits``, a part of its loss.
+
+    Attributes:
+        weight: Weight in the loss of the model.
+        smoothing: Probability that label smoothing gives to the other tokens.
+    """
+
+    weight: float = 1.0
+    smoothing: float = 0.0
+
+
+@dataclass(frozen=True)
 class Student:
     """The recogniser that a criterion is built for.
 
@@ -131,6 +144,7 @@ class Student:
             missing.
         rate: Sampling rate of the audio in Hz; None if it is unknown.
         time_warp: Whether SpecAugment moves frames in time.
+        token_loss: The model's loss of ``logits``; None if it has none.
     """
 
     model: str
@@ -140,6 +154,7 @@ class Student:
     timing: Mapping[str, FrameTimes] = field(default_factory=dict)
     rate: int | None = None
     time_warp: bool = False
+    token_loss: TokenLoss | None = None
 
     def size(self, tap: str) -> int:
         """Return the width of a tap.

@@ -6,7 +6,6 @@ Shapes and names
 B    utterances
 T    encoder frames, padded
 U    target tokens without ``<eos>``, padded
-S    2U + 1, states of CTC: blank, token 1, blank, …, token U, blank
 V    vocabulary
 ===  =====================================================================
 
@@ -16,6 +15,8 @@ that of arXiv 2104.04702. The loss and the use of the forced alignment are ours.
 
 import torch
 from torch import Tensor
+
+from espnet_cif_hkd.losses.ctc_alignment import ctc_alignment
 
 
 @torch.no_grad()
@@ -45,51 +46,17 @@ def ctc_spikes(
         >>> ctc_spikes(logp, torch.tensor([5]), ys_pad, ys_lens).tolist()
         [[1, 4]]
     """
-    n_batch, n_frames, _ = logp.shape
-    device, n_tokens = logp.device, ys_pad.size(1)
-    hlens, ys_lens = hlens.to(device), ys_lens.to(device)
-    places = torch.arange(n_tokens, device=device)
-    frames = torch.arange(n_frames, device=device)
-    if n_tokens == 0 or n_frames == 0:
+    n_tokens, device = ys_pad.size(1), logp.device
+    if n_tokens == 0 or logp.size(1) == 0:
         return ys_pad.new_full(ys_pad.shape, -1)
-    tokens = ys_pad.masked_fill(places >= ys_lens[:, None], blank)
-    states = tokens.new_full((n_batch, 2 * n_tokens + 1), blank)
-    states[:, 1::2] = tokens
-    scores = logp.float().gather(2, states[:, None].expand(-1, n_frames, -1))
-    running = frames < hlens[:, None]  # (B, T)
-    scores = scores.masked_fill(~running[..., None], 0.0)
-    # From the state two before: only into a token that differs from the last one.
-    jump_score = scores.new_full(states.shape, -torch.inf)
-    jump_score[:, 3::2].masked_fill_(tokens[:, 1:] != tokens[:, :-1], 0.0)
-
-    # Two columns without a path before the first state.
-    best = scores.new_full((n_batch, states.size(1) + 2), -torch.inf)
-    best[:, 2:4] = scores[:, 0, :2]
-    steps = []  # how many states each frame goes forward
-    for t in range(1, n_frames):
-        stay, one, two = best[:, 2:], best[:, 1:-1], best[:, :-2] + jump_score
-        highest, step = torch.maximum(stay, one), (one > stay).to(torch.uint8)
-        jumps = two > highest
-        highest = torch.where(jumps, two, highest) + scores[:, t]
-        steps.append(step.masked_fill_(jumps, 2) * running[:, t, None])
-        best[:, 2:] = torch.where(running[:, t, None], highest, stay)
-    best = best[:, 2:]
-
-    last = 2 * ys_lens.long()[:, None]
-    ends = torch.cat([last, (last - 1).clamp(min=0)], dim=1)
-    score, chosen = best.gather(1, ends).max(dim=1)
-    state = ends.gather(1, chosen[:, None])
-    path = [state]
-    for step in reversed(steps):
-        state = state - step.gather(1, state)
-        path.append(state)
-    at = torch.cat(path[::-1], dim=1)  # (B, T)
-    within = at[:, None] == 2 * places[:, None] + 1  # (B, U, T)
-    within &= running[:, None]
-    token_scores = scores[..., 1::2].transpose(1, 2)
-    spikes = token_scores.masked_fill(~within, -torch.inf).argmax(dim=2)
-    known = (places < ys_lens[:, None]) & score.isfinite()[:, None]
-    return spikes.masked_fill(~known, -1)
+    at = ctc_alignment(logp, hlens, ys_pad, ys_lens, blank)  # (B, T)
+    places = torch.arange(n_tokens, device=device)
+    within = at[:, None] == places[:, None]  # (B, U, T)
+    tokens = ys_pad.masked_fill(places >= ys_lens.to(device)[:, None], blank)
+    frames = tokens[:, None].expand(-1, logp.size(1), -1)
+    scores = logp.gather(2, frames).float().transpose(1, 2)
+    spikes = scores.masked_fill(~within, -torch.inf).argmax(dim=2)
+    return spikes.masked_fill(~within.any(dim=2), -1)
 
 
 def ctc_guide_loss(alpha: Tensor, spikes: Tensor, slack: float = 0.5) -> Tensor:

@@ -17,7 +17,7 @@ from espnet2.torch_utils.device_funcs import force_gatherable
 
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.distill.schedule import CommonOptions
-from espnet_cif_hkd.distill.taps import MODEL_TAPS
+from espnet_cif_hkd.distill.taps import MODEL_TAPS, TokenLoss
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.losses.ctc_guide import ctc_guide_loss, ctc_spikes
 from espnet_cif_hkd.losses.token import score_tokens, shift_targets
@@ -172,7 +172,8 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         size = self.decoder.output_layer.in_features
         sizes = dict.fromkeys(MODEL_TAPS["cif"] - {"speech"}, size)
         sizes["logits"] = vocab_size
-        self.add_criteria("cif", sizes, criterion, criterion_conf, criteria)
+        token_loss = TokenLoss(1.0, lsm_weight)
+        self.add_criteria("cif", sizes, criterion, criterion_conf, criteria, token_loss)
         if self.ctc_guide.is_scheduled:
             self.count_updates()
         self.start_encoder(encoder_lr_factor, freeze_encoder_updates)

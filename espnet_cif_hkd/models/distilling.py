@@ -9,11 +9,17 @@ import torch
 from torch import Tensor
 
 from espnet_cif_hkd.cif.times import FrameTimes
-from espnet_cif_hkd.distill.choices import Configured, configured
+from espnet_cif_hkd.distill.choices import Configured, configured, naming
 from espnet_cif_hkd.distill.criterion import AbsDistillCriterion, check_signature
 from espnet_cif_hkd.distill.gradient_share import GradientShares
 from espnet_cif_hkd.distill.schedule import CommonOptions, UpdateCount, count_updates
-from espnet_cif_hkd.distill.taps import Student, Taps, layers_of, require_taps
+from espnet_cif_hkd.distill.taps import (
+    Student,
+    Taps,
+    TokenLoss,
+    layers_of,
+    require_taps,
+)
 from espnet_cif_hkd.encoder.geometry import feature_rate, known_frame_times
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.models.encoder_start import EncoderStart
@@ -56,6 +62,7 @@ class DistillingMixin:
         criterion: str | None,
         criterion_conf: Mapping[str, Any] | None,
         criteria: Mapping[str, Any] | None,
+        token_loss: TokenLoss | None = None,
     ) -> None:
         """Build the criteria; called last in the model's constructor.
 
@@ -65,6 +72,7 @@ class DistillingMixin:
             criterion: The key of ``model_conf``.
             criterion_conf: The key of ``model_conf``.
             criteria: The key of ``model_conf``.
+            token_loss: The model's loss of ``logits``; None if it has none.
 
         Raises:
             UserError: A criterion or an option is unknown, or a criterion wants a tap
@@ -81,6 +89,7 @@ class DistillingMixin:
             timing=self._frame_times(range(1, count + 1)),
             rate=feature_rate(self.frontend),
             time_warp=bool(getattr(self.specaug, "apply_time_warp", False)),
+            token_loss=token_loss,
         )
         self.criterion = None
         self.criteria = torch.nn.ModuleDict()
@@ -225,7 +234,8 @@ class DistillingMixin:
             read = taps
             if common.max_share is not None:
                 read = shares.limited(taps, criterion.wants, prefix, common.max_share)
-            output = criterion(read)
+            with naming(prefix.rstrip("."), always=False):
+                output = criterion(read)
             for name, loss_sum in output.losses.items():
                 frames = output.frames.get(name)
                 if frames is None and divisor is None:

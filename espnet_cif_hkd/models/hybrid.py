@@ -19,7 +19,7 @@ from espnet2.layers.abs_normalize import AbsNormalize
 from espnet2.torch_utils.device_funcs import force_gatherable
 
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
-from espnet_cif_hkd.distill.taps import Taps
+from espnet_cif_hkd.distill.taps import Taps, TokenLoss
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.models.distilling import DistillingMixin
 from espnet_cif_hkd.models.streaming import report_streaming
@@ -176,7 +176,10 @@ class HybridASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
             if isinstance(output_layer, torch.nn.Linear):
                 for name in ("states:output", "states:transformer"):
                     sizes[name] = output_layer.in_features
-        self.add_criteria("hybrid", sizes, criterion, criterion_conf, criteria)
+        token_loss = TokenLoss(1 - ctc_weight, lsm_weight)
+        self.add_criteria(
+            "hybrid", sizes, criterion, criterion_conf, criteria, token_loss
+        )
         self.start_encoder(encoder_lr_factor, freeze_encoder_updates)
 
     def forward(

@@ -15,6 +15,8 @@ from espnet_cif_hkd.recipe.commands import logged_to
 from espnet_cif_hkd.recipe.context import Run
 
 _MOST_WORKERS = 8  # each has its own copy of a speech teacher
+# Files of the levels of soft_labels.
+_FILES = ("unit_token_list", "unit_bpemodel", "lexicon", "alignment")
 
 
 def dump_teacher(run: Run, args: argparse.Namespace) -> None:
@@ -78,8 +80,9 @@ def teacher_inputs(run: Run, args: argparse.Namespace) -> list[Path]:
         args: ``frontend``, ``frontend_conf`` and ``model_conf`` of the training.
 
     Returns:
-        Files or folders of teachers on this machine and headers of stores; nothing for
-        a teacher with hub name and revision.
+        Files or folders of teachers on this machine, headers of stores, and files of
+        units and alignments; nothing for a teacher with hub name and revision. A
+        language model with a store is in the header of the store.
     """
     from espnet_cif_hkd.distill.choices import configured
 
@@ -97,19 +100,26 @@ def teacher_inputs(run: Run, args: argparse.Namespace) -> list[Path]:
         *(conf.get("criteria") or {}).values(),
     ]
     for criterion in list(criteria):  # some have several teachers
-        several = criterion.get("teachers") if isinstance(criterion, dict) else None
-        criteria += several.values() if isinstance(several, dict) else []
+        for key in ("teachers", "levels") if isinstance(criterion, dict) else ():
+            several = criterion.get(key)
+            criteria += several.values() if isinstance(several, dict) else []
     for criterion in criteria:
-        if not isinstance(criterion, dict) or not criterion.get("teacher"):
+        if not isinstance(criterion, dict):
             continue
-        if str(criterion["teacher"]) in watched:
+        found += [Path(str(criterion[key])) for key in _FILES if criterion.get(key)]
+        labels = criterion.get("label_store")
+        name = criterion.get("teacher") or (None if labels else criterion.get("lm"))
+        store = labels or (criterion.get("teacher_store") if name else None)
+        if store:
+            found.append(Path(str(store)) / "header.json")
+        if not name:
+            continue
+        if str(name) in watched:
             continue
         from espnet_cif_hkd.teachers.source import resolve_teacher
 
-        if criterion.get("teacher_store"):
-            found.append(Path(str(criterion["teacher_store"])) / "header.json")
         with suppress(UserError):  # the checks before the training report it
-            place = Path(resolve_teacher(str(criterion["teacher"])))
+            place = Path(resolve_teacher(str(name)))
             found += [place] if place.is_dir() else []
     return found
 

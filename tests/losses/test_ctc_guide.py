@@ -4,14 +4,9 @@ import itertools
 
 import pytest
 import torch
+from ctc_paths import FRAMES, SENTENCES, VOCAB, collapsed
 
 from espnet_cif_hkd.losses.ctc_guide import ctc_guide_loss, ctc_spikes
-
-VOCAB = 4
-
-
-def collapsed(path):
-    return [v for v, _ in itertools.groupby(path) if v != 0]
 
 
 def oracle(logp, tokens):
@@ -32,10 +27,6 @@ def oracle(logp, tokens):
         if value != 0:
             found.append(max(span, key=lambda t, v=value: float(logp[t, v])))
     return found
-
-
-SENTENCES = [[1, 2], [1, 1, 1], [3], [], [2, 2, 3], [1, 2, 3, 1, 2, 3, 1]]
-FRAMES = [6, 5, 3, 2, 3, 6]  # too few for the last two
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -7,7 +7,7 @@ with an optional sixth field, in seconds. They do not depend on a frame rate.
 import logging
 import math
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -152,6 +152,11 @@ class Alignments:
             return None
         part = slice(found[0], found[0] + found[1])
         return self._ids[part].astype(np.int64), self._times[part]
+
+    def sequences(self) -> Iterator[list[int]]:
+        """Yield the ids of all utterances, in the order of the file."""
+        for begin, size in self._spans.values():
+            yield self._ids[begin : begin + size].tolist()
 
     def require(
         self, utterances: Iterable[str], max_missing: float, option: str

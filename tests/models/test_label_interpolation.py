@@ -1,0 +1,176 @@
+"""Label interpolation: (1 - c) hard + c soft in the model's own token loss."""
+
+import pytest
+import torch
+from espnet_parts import HYBRID
+from soft_levels import TableLM, criteria, texts_of
+from tiny_model import TOKENS, gradients, tiny_batch, tiny_model
+from transducer_parts import tiny_transducer
+
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.losses.soft_labels_naive import interpolated_loss_naive
+
+SHARE = 0.3
+HOSTS = {
+    "cif": {},
+    "cif-unsmoothed": {"model_conf": {"lsm_weight": 0.0}},
+    "hybrid": {**HYBRID, "model_conf": {"ctc_weight": 0.3}},
+    "hybrid-token": {**HYBRID, "model_conf": {"loss_normalizer": "token"}},
+    "hybrid-attention": {**HYBRID, "model_conf": {"ctc_weight": 0.0}},
+    "hybrid-length": {
+        **HYBRID,
+        "model_conf": {"length_normalized_loss": True, "lsm_weight": 0.0},
+    },
+}
+
+
+def level(share=SHARE, **options):
+    conf = {"tap": "logits", "lm_type": "table", "top_k": 4, **options}
+    return criteria({"output": {**conf, "interpolation": share}}, token_type="char")
+
+
+def build(host, conf=()):
+    changes = dict(HOSTS[host])
+    model_conf = {**changes.pop("model_conf", {}), **dict(conf)}
+    return tiny_model(**changes, model_conf=model_conf).double()
+
+
+def step(model, batch):
+    torch.manual_seed(3)
+    loss, stats, weight = model.train()(**batch)
+    model.zero_grad()
+    loss.sum().backward()
+    return loss.detach(), stats, weight, gradients(model)
+
+
+def token_loss(model, batch, share):
+    """The interpolated loss of all tokens; ``<eos>`` has its hard label."""
+    seen = []
+    place = model.decoder
+    original = place.forward_with_states if hasattr(place, "forward_with_states") else 0
+    if original:
+
+        def keep(*args):
+            seen.append(original(*args))
+            return seen[-1]
+
+        place.forward_with_states = keep
+        model(**batch)
+        del place.forward_with_states
+        logits = seen[0].logits
+    else:
+        hook = place.register_forward_hook(lambda m, given, made: seen.append(made[0]))
+        model(**batch)
+        hook.remove()
+        logits = seen[0]
+    smoothing = model.lsm_weight if original else model.criterion_att.smoothing
+    teacher, total = TableLM(TOKENS, {"top_k": 4}), 0
+    for row, text in zip(logits, texts_of(batch), strict=True):
+        labels = teacher.targets([text], torch.device("cpu")).tensors
+        n, targets = len(text), torch.tensor(text)
+        total = (
+            total
+            + interpolated_loss_naive(
+                row[:n],
+                targets,
+                labels["ids"],
+                labels["probabilities"],
+                share,
+                smoothing,
+            ).sum()
+        )
+        none = torch.zeros(1, 1)
+        total = (
+            total
+            + interpolated_loss_naive(
+                row[n : n + 1],
+                torch.tensor([model.eos]),
+                none.long(),
+                none,
+                0,
+                smoothing,
+            ).sum()
+        )
+    return total
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_the_total_is_the_weighted_sum(host):
+    """Also its gradients: as if the model's loss had the soft targets."""
+    batch = tiny_batch(4, dtype=torch.float64)
+    model, plain = build(host, level()), build(host)
+    plain.load_state_dict(model.state_dict(), strict=False)
+    loss, stats, weight, found = step(model, batch)
+    alone, plain_stats, plain_weight, _ = step(plain, batch)
+    assert torch.equal(weight, plain_weight)
+    assert float(stats["loss_att"]) == float(plain_stats["loss_att"])
+
+    plain.zero_grad()
+    torch.manual_seed(3)
+    hard, _, _ = plain.train()(**batch)
+    torch.manual_seed(3)
+    ours, theirs = (token_loss(plain, batch, share) for share in (SHARE, 0))
+    length = host == "hybrid-length"
+    divisor = (batch["text_lengths"] + 1).sum() if length else weight
+    share = 1 - model.ctc_weight if host.startswith("hybrid") else 1.0
+    expected = hard + share * (ours - theirs) / divisor
+    torch.testing.assert_close(loss, expected.detach(), rtol=1e-6, atol=1e-8)
+    assert float(loss) != pytest.approx(float(alone), rel=1e-4)
+    expected.sum().backward()
+    wanted = gradients(plain)
+    assert wanted.keys() == found.keys()
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-7, msg=name)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_share_of_0_is_the_plain_loss(host):
+    """Bit for bit, gradients and log included."""
+    batch = tiny_batch(4, dtype=torch.float64)
+    results = [step(build(host, conf), batch) for conf in (level(0.0), {})]
+    (loss, stats, weight, found), (plain, logged, others, wanted) = results
+    assert torch.equal(loss, plain) and torch.equal(weight, others)
+    assert stats.keys() == logged.keys() and found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], value) for name, value in wanted.items())
+
+
+def test_the_log_has_the_soft_cross_entropy():
+    batch = tiny_batch(4, dtype=torch.float64)
+    model = build("cif-unsmoothed", level(1.0))
+    _, stats, weight, _ = step(model, batch)
+    n_tokens = int(batch["text_lengths"].sum())
+    # With share 1 the token loss is that of <eos> and the soft one of all others.
+    torch.manual_seed(3)
+    total = float(token_loss(model, batch, 1.0).detach())
+    torch.manual_seed(3)
+    eos = float((token_loss(model, batch, 0.0)).detach())
+    difference = float(stats["lm.loss_output"]) * int(weight)
+    assert total - eos == pytest.approx(difference, rel=1e-6)
+    assert 0 < float(stats["lm.soft_output"]) * n_tokens < total
+
+
+def test_a_schedule_begins_with_hard_labels():
+    batch = tiny_batch(4, dtype=torch.float64)
+    conf = level()
+    conf["criteria"]["lm"] |= {"start": 100}
+    later, plain = step(build("cif", conf), batch), step(build("cif"), batch)
+    assert torch.equal(later[0], plain[0])
+
+
+def test_empty_texts():
+    batch = tiny_batch(2, dtype=torch.float64)
+    batch["text_lengths"] = torch.tensor([0, 0])
+    batch["text"] = torch.full((2, 0), -1)
+    loss, stats, _, _ = step(build("cif", level()), batch)
+    plain = step(build("cif"), batch)[0]
+    assert torch.equal(loss, plain) and float(stats["lm.loss_output"]) == 0
+
+
+def test_a_transducer_refuses_it():
+    with pytest.raises(UserError, match="label interpolation for model: transducer ne"):
+        tiny_transducer(model_conf=level())
+
+
+def test_a_model_without_decoder_has_no_logits():
+    with pytest.raises(UserError, match="level output needs logits; model: hybrid"):
+        build("hybrid", {**level(), "ctc_weight": 1.0})

@@ -22,6 +22,7 @@ from espnet_cif_hkd.losses.rnnt_lattice import (
     without_padding,
     wrong_values,
 )
+from espnet_cif_hkd.losses.soft_labels import soft_label_loss
 
 
 @dataclass(frozen=True)
@@ -243,10 +244,6 @@ def path_distillation_loss(
             f"{tuple(logits.shape)}, but are {tuple(probabilities.shape)} with ids "
             f"{None if ids is None else tuple(ids.shape)}"
         )
-    dtype = torch.promote_types(logits.dtype, torch.float32)
-    with torch.autocast(logits.device.type, enabled=False):
-        logp = (logits.to(dtype) / temperature).log_softmax(-1)
-        if ids is not None:
-            logp = logp.gather(1, ids)
-        given = probabilities.detach().to(dtype)
-        return -torch.where(given > 0, given * logp, 0.0).sum(-1)
+    if ids is None:
+        ids = torch.arange(n_vocab, device=logits.device).expand(n_nodes, -1)
+    return soft_label_loss(logits, ids, probabilities, temperature)

@@ -59,7 +59,7 @@ def fill_labels(
             file of counts does not exist; None: ``sentences``.
 
     Returns:
-        The quality of the labels; None for a control, or for a text without units.
+        The quality of the labels; None for a text without units.
 
     Raises:
         UserError: The LM, the store or an option is wrong, or the disk is full. What
@@ -112,10 +112,10 @@ class _Checked:
         Raises:
             UserError: It knows too little about the text.
         """
-        teacher, path = self._teacher, self._folder / QUALITY
-        if not missing.n_items and path.is_file():
+        teacher = self._teacher
+        if not missing.n_items:
             self.quality = read_quality(self._folder)
-        else:
+        if self.quality is None:
             sample = Sample(
                 self._sentences(), teacher.sample_units, len(teacher.token_list)
             )
@@ -135,13 +135,13 @@ class _Checked:
 
     def after(self) -> None:
         """Compare the store with the labels of the sample; keep the quality."""
-        if self._sample is None or self._expected is None:
+        if self._sample is None or self._expected is None or not self._sample.items:
             return
         stored = StoredLM(str(self._folder), self._teacher)
         check_stored(str(self._folder), stored, self._sample.items, self._expected)
         if self.quality is not None:
+            text = json.dumps(asdict(self.quality), indent=2) + "\n"
             try:
-                text = json.dumps(asdict(self.quality), indent=2) + "\n"
                 write_text(self._folder / QUALITY, text)
             except OSError as e:
                 raise UserError(

@@ -4,8 +4,8 @@ A token of the unit and a token of the LM belong together if they spell the same
 with the space before a word: ``▁the``, ``Ġthe``, WordPiece ``the`` and the word ``the``
 do, and so do ``ing``, ``##ing`` and ``ing`` inside of a word. A Chinese character of a
 character list is the WordPiece token at the beginning of a word, because BERT splits
-Chinese text into characters. A token without such a partner is looked up by its name,
-as phones need it.
+Chinese text into characters. In a vocabulary without marks, a token without such a
+partner is looked up by its name, as phones need it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -66,7 +66,7 @@ class LMTokens:
             found = spelled.get(f" {text}") if by_character else None
             if found is None:
                 found = spelled.get(text)
-            if found is None:
+            if found is None and plain:
                 found = vocabulary.get(label)
             if found is None:
                 missing.append(label)

@@ -38,8 +38,8 @@ TEMPERATURE = 3.0
 # Names of other teachers' options in messages, and ours; not inside of paths.
 _OUR_NAMES = {
     r"criterion_conf\.teacher": "lm",
+    r"criterion_conf\.teacher_revision": "lm_revision",
     "teacher": "lm",
-    "teacher_revision": "lm_revision",
     "teacher_store": "label_store",
 }
 

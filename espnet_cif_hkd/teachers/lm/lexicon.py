@@ -4,7 +4,7 @@ import hashlib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
@@ -21,9 +21,10 @@ _VARIANT = re.compile(r"(?<=.)\(\d+\)$")
 class Lexicon:
     """The first pronunciation of each word of a lexicon.
 
-    A line is ``WORD PHONE PHONE …``. Symbols such as ``<UNK>``, ``[noise]`` and
-    ``!SIL`` are skipped. The first line of a word is used; lines below, also in the
-    form ``WORD(2)``, are further pronunciations and are skipped.
+    A line is ``WORD PHONE PHONE …``, and perhaps `` # comment``. Symbols such as
+    ``<UNK>``, ``[noise]`` and ``!SIL``, and comment lines, ``;;;``, are skipped. The
+    first line of a word is used; lines below, also in the form ``WORD(2)``, are further
+    pronunciations and are skipped.
 
     A word is looked up as it is written. If that finds nothing, it is looked up without
     regard to case, because transcripts are often in capitals and dictionaries in lower
@@ -38,6 +39,7 @@ class Lexicon:
 
     Attributes:
         path: the file.
+        entries: words with their phones, in the order of the file.
         phones: all phones, in the order of their first entry.
     """
 
@@ -48,76 +50,49 @@ class Lexicon:
                 f"lexicon {path} is missing: make it by "
                 "python3 -m espnet_cif_hkd.cli.make_lexicon"
             )
-        self._entries: dict[str, tuple[str, ...]] = {}
+        self.entries: dict[str, tuple[str, ...]] = {}
         for number, line in enumerate(read_lines(self.path), 1):
-            word, *phones = line.split() or [""]
-            if not word or _SYMBOL.fullmatch(word):
+            word, *phones = line.partition(" #")[0].split() or [""]
+            if not word or word.startswith(";;;") or _SYMBOL.fullmatch(word):
                 continue
             if not phones:
                 raise UserError(
                     f"{path}, line {number}: {word} has no phones: write "
                     "'WORD PHONE PHONE …'"
                 )
-            self._entries.setdefault(_VARIANT.sub("", word), tuple(phones))
-        if not self._entries:
+            self.entries.setdefault(_VARIANT.sub("", word), tuple(phones))
+        if not self.entries:
             raise UserError(f"{path} has no entries: write 'WORD PHONE PHONE …'")
         self._folded: dict[str, tuple[str, ...]] = {}
-        for word, known in self._entries.items():
+        for word, known in self.entries.items():
             self._folded.setdefault(word.lower(), known)
-        self._longest = max(map(len, self._entries))
+        self._longest = max(map(len, self.entries))
         self.phones = list(
-            dict.fromkeys(p for known in self._entries.values() for p in known)
+            dict.fromkeys(p for known in self.entries.values() for p in known)
         )
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.entries)
 
     def find(self, word: str) -> tuple[str, ...] | None:
         """Return the phones of ``word``; None if it has no pronunciation."""
-        return self._entries.get(word) or self._folded.get(word.lower())
+        return self.entries.get(word) or self._folded.get(word.lower())
 
     def words(self, text: str) -> Iterator[str]:
         """Yield the words of a text.
 
         Words are separated by white space. If such a word is not in the lexicon and has
-        letters of a script without case, such as Chinese characters, it is divided: at
-        each position the longest entry, or one character, is taken. Letters of other
-        scripts inside it stay together.
+        letters of a script without case, such as Chinese characters, it is divided by
+        :func:`longest_matches`.
         """
         for word in text.split():
-            if self.find(word) or not any(map(_is_caseless, word)):
+            if self.find(word) or not any(map(is_caseless, word)):
                 yield word
             else:
-                yield from self._longest_matches(word)
+                yield from longest_matches(word, self._has, self._longest)
 
-    def _longest_matches(self, word: str) -> Iterator[str]:
-        at = 0
-        while at < len(word):
-            if word.startswith(UNKNOWN, at):
-                end = at + len(UNKNOWN)
-            elif end := self._longest_entry(word, at):
-                pass
-            elif _is_caseless(word[at]):
-                end = at + 1
-            else:
-                end = at + 1
-                while (
-                    end < len(word)
-                    and not _is_caseless(word[end])
-                    and not word.startswith(UNKNOWN, end)
-                ):
-                    end += 1
-            yield word[at:end]
-            at = end
-
-    def _longest_entry(self, word: str, at: int) -> int:
-        """Return the end of the longest entry that begins at ``at``; 0 if none."""
-        if not _is_caseless(word[at]):
-            return 0
-        for end in range(min(len(word), at + self._longest), at, -1):
-            if self.find(word[at:end]):
-                return end
-        return 0
+    def _has(self, word: str) -> bool:
+        return self.find(word) is not None
 
     def missing(self, texts: Iterable[str]) -> Counter[str]:
         """Count the words of texts that have no pronunciation, without ``<unk>``."""
@@ -132,12 +107,45 @@ class Lexicon:
 
     def digest(self) -> str:
         """Return a hash of the pronunciations in use."""
-        data = "\n".join(f"{word} {' '.join(p)}" for word, p in self._entries.items())
+        data = "\n".join(f"{word} {' '.join(p)}" for word, p in self.entries.items())
         return hashlib.blake2b(data.encode(), digest_size=16).hexdigest()
 
 
-def _is_caseless(char: str) -> bool:
+def is_caseless(char: str) -> bool:
+    """Whether ``char`` is a letter of a script without case, such as Chinese."""
     return unicodedata.category(char) == "Lo"
+
+
+def longest_matches(
+    word: str, is_entry: Callable[[str], bool], longest: int
+) -> Iterator[str]:
+    """Divide a word: at each position take the longest entry, or else one character.
+
+    Entries begin with a letter of a script without case. Other characters stay
+    together; ``<unk>`` stays alone.
+
+    Args:
+        word: text without white space.
+        is_entry: whether a part is an entry.
+        longest: length of the longest entry.
+    """
+    at = 0
+    while at < len(word):
+        end = at + 1
+        if word.startswith(UNKNOWN, at):
+            end = at + len(UNKNOWN)
+        elif is_caseless(word[at]):
+            ends = range(min(len(word), at + longest), at + 1, -1)
+            end = next((e for e in ends if is_entry(word[at:e])), end)
+        else:
+            while (
+                end < len(word)
+                and not is_caseless(word[end])
+                and not word.startswith(UNKNOWN, end)
+            ):
+                end += 1
+        yield word[at:end]
+        at = end
 
 
 def listed(missing: Counter[str], limit: int = 20) -> str:

@@ -254,8 +254,8 @@ class LexiconUnit(AbsUnit):
     def _refusal(self, missing: Counter[str]) -> str:
         return (
             f"{len(missing)} words have no pronunciation in {self.lexicon.path}: "
-            f"{listed(missing)}: add them by make_lexicon --guess true or by hand, or "
-            "set unknown_words: unk"
+            f"{listed(missing)}: add them by hand or by make_lexicon --unknown_words "
+            "guess, or set unknown_words: unk"
         )
 
     def check(self, texts: Iterable[str]) -> Counter[str]:

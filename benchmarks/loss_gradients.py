@@ -4,7 +4,7 @@ Loads a trained model with its own loss weights, and computes the gradient of ea
 with respect to the encoder frames of utterances of dev, without dropout:
 
     cd egs2/hsk/asr_hkd; python3 ../../../benchmarks/loss_gradients.py \
-        exp/ablation/asr_hkd_seed1 [--checkpoint 6epoch.pth] [--utterances 64]
+        exp/ablation/hsk/asr_hkd_seed1 [--checkpoint 6epoch.pth] [--utterances 64]
 
 ``value``: the term per token, ``weighted``: with its weight in the loss; ``gradient``:
 norm of the weighted term's gradient, relative to that of the cross-entropy; ``cosine``:

@@ -12,6 +12,8 @@ string that is split like in the shell::
     readings: data/{set}/pinyin  # optional; the syllable of each character
     seeds: [1, 2, 3]
     epochs: 20
+    subset: 2000                 # optional; training utterances of every system
+    page: RESULTS.md             # optional; the page in the folder of the recipe
     options: []                  # of every run
     systems:
       cif: {label: CIF, options: [--system, cif]}
@@ -42,7 +44,7 @@ TRAIN_SET = "train"  # in all recipes of this repository
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _KEYS = {
     *("corpus", "title", "recipe", "baseline", "control", "words", "readings", "seeds"),
-    *("epochs", "options", "systems", "variants", "decodes"),
+    *("epochs", "subset", "page", "options", "systems", "variants", "decodes"),
 }
 
 
@@ -111,6 +113,9 @@ class Matrix:
         readings: a file of the recipe, ``{set}`` in its place, or None.
         seeds: at least one, each once.
         epochs: of every training, except variants with their own number.
+        subset: number of training utterances of every system, and of variants without
+            their own; 0: all.
+        page: file name of the results in the folder of the recipe.
         options: words of every command line.
         systems, variants, decodes: by name, in the order of the file.
     """
@@ -125,6 +130,8 @@ class Matrix:
     readings: str | None
     seeds: tuple[int, ...]
     epochs: int
+    subset: int
+    page: str
     options: tuple[str, ...]
     systems: Mapping[str, System]
     variants: Mapping[str, Variant]
@@ -135,8 +142,8 @@ class Matrix:
         return self.variants[variant].epochs if variant else self.epochs
 
     def subset_of(self, variant: str | None) -> int:
-        """Number of training utterances of a variant; 0: all, as for a system."""
-        return self.variants[variant].subset if variant else 0
+        """Number of training utterances of a variant, or of a system; 0: all."""
+        return self.variants[variant].subset if variant else self.subset
 
     @property
     def results(self) -> Path:
@@ -234,6 +241,7 @@ def read_matrix(path: Path) -> Matrix:
         ).items()
     }
     epochs = top.count("epochs")
+    subset = top.count("subset") if "subset" in top.data else 0
     variants = {
         name: Variant(
             name=name,
@@ -241,7 +249,7 @@ def read_matrix(path: Path) -> Matrix:
             system=one.text("system"),
             options=one.words("options"),
             epochs=one.count("epochs") if "epochs" in one.data else epochs,
-            subset=one.count("subset") if "subset" in one.data else 0,
+            subset=one.count("subset") if "subset" in one.data else subset,
             against=one.text("against" if "against" in one.data else "system"),
         )
         for name, one in top.group(
@@ -284,6 +292,8 @@ def read_matrix(path: Path) -> Matrix:
         readings=top.text("readings") if "readings" in top.data else None,
         seeds=_seeds(top),
         epochs=epochs,
+        subset=subset,
+        page=top.text("page") if "page" in top.data else "RESULTS.md",
         options=top.words("options"),
         systems=systems,
         variants=variants,

@@ -9,8 +9,6 @@ from pathlib import Path
 from ablation.matrix import TRAIN_SET, Decode, Matrix
 from espnet_cif_hkd.errors import UserError
 
-EXPERIMENTS = "exp/ablation"  # in the folder of the recipe
-
 
 @dataclass(frozen=True)
 class Cell:
@@ -59,6 +57,11 @@ def named(matrix: Matrix, names: list[str]) -> list[Cell]:
     return [known[name] for name in names] or list(known.values())
 
 
+def experiments(matrix: Matrix) -> str:
+    """The folder of all its experiments, in the folder of the recipe."""
+    return f"exp/ablation/{matrix.corpus}"
+
+
 def missing(matrix: Matrix, names: list[str]) -> list[Cell]:
     """Those of ``named`` that have no results.
 
@@ -71,7 +74,7 @@ def missing(matrix: Matrix, names: list[str]) -> list[Cell]:
 
 def experiment(matrix: Matrix, cell: Cell, top: Path) -> Path:
     """The folder that stage 11 writes."""
-    return top / matrix.recipe / EXPERIMENTS / f"asr_{cell.name}"
+    return top / matrix.recipe / experiments(matrix) / f"asr_{cell.name}"
 
 
 def _merge(words: list[str]) -> list[str]:
@@ -90,7 +93,7 @@ def _merge(words: list[str]) -> list[str]:
 def _run(matrix: Matrix, *words: str) -> list[str]:
     # ESPnet's own asr.sh does not have this option; it runs all given stages.
     reuse = [] if os.environ.get("ESPNET_ROOT") else ["--reuse", "true"]
-    shared = [*matrix.options, "--expdir", EXPERIMENTS, *reuse]
+    shared = [*matrix.options, "--expdir", experiments(matrix), *reuse]
     return _merge(["./run.sh", *shared, *words])
 
 
@@ -101,7 +104,8 @@ def _stages(first: int, last: int) -> tuple[str, ...]:
 def preparation(matrix: Matrix, todo: Iterable[Cell]) -> list[list[str]]:
     """Commands with outputs for all cells: data, token list, LM, shapes.
 
-    Subsets of the data are made only for the cells of ``todo``.
+    Subsets of the data, and the shapes of a set, are made only for the cells of
+    ``todo``.
     """
     first = matrix.systems[matrix.baseline].options
     commands = [_run(matrix, *first, *_stages(1, 5))]
@@ -110,20 +114,23 @@ def preparation(matrix: Matrix, todo: Iterable[Cell]) -> list[list[str]]:
         for decode in matrix.decodes.values()
         if _with_lm(decode)
     ]
-    commands.append(_run(matrix, *first, *_stages(10, 10)))
-    for size in sorted({matrix.subset_of(cell.variant) for cell in todo} - {0}):
+    sizes = {matrix.subset_of(cell.variant) for cell in todo}
+    if 0 in sizes:
+        commands.append(_run(matrix, *first, *_stages(10, 10)))
+    for size in sorted(sizes - {0}):
         commands.append(["bash", "local/data.sh", "--subset", str(size)])
         # Token list and LM are those of the complete set.
         for stages in (_stages(3, 4), _stages(10, 10)):
-            commands.append(_run(matrix, *first, *_subset(size), *stages))
+            words = _subset(matrix, size)
+            commands.append(_run(matrix, *first, *words, *stages))
     return commands
 
 
-def _subset(size: int) -> list[str]:
+def _subset(matrix: Matrix, size: int) -> list[str]:
     if not size:
         return []
     train_set = f"{TRAIN_SET}_{size}"
-    stats = f"{EXPERIMENTS}/asr_stats_{train_set}"
+    stats = f"{experiments(matrix)}/asr_stats_{train_set}"
     return ["--train_set", train_set, "--asr_stats_dir", stats]
 
 
@@ -137,7 +144,7 @@ def commands(matrix: Matrix, cell: Cell) -> list[list[str]]:
     options = list(system.options)
     if cell.variant:
         options += matrix.variants[cell.variant].options
-    options += _subset(matrix.subset_of(cell.variant))
+    options += _subset(matrix, matrix.subset_of(cell.variant))
     epochs = matrix.epochs_of(cell.variant)
     training = f"--max_epoch {epochs} --seed {cell.seed} --num_att_plot 0"
     options += ["--asr_args", training, "--asr_tag", cell.name]

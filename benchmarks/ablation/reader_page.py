@@ -11,7 +11,7 @@ from ablation.verdict import bracket, headline, sentence, signed
 def reader(
     summaries: Sequence[Summary],
     picture: str | None,
-    recipes: Mapping[str, str],
+    pages: Mapping[str, str],
     notes: Mapping[str, str],
 ) -> str:
     """docs/results.md.
@@ -19,7 +19,7 @@ def reader(
     Args:
         summaries: matrices that have cells.
         picture: link to the overview, if it was drawn.
-        recipes: link to the recipe's folder by corpus.
+        pages: link to the results page of the recipe by corpus.
         notes: Markdown written by hand, by corpus.
     """
     parts = [
@@ -62,7 +62,7 @@ def reader(
         "within the intervals.\n",
         "All runs with and without LM, all settings tried, and the commands: "
         + ", ".join(
-            f"[{summary.matrix.corpus}]({recipes[summary.matrix.corpus]}/RESULTS.md)"
+            f"[{summary.matrix.corpus}]({pages[summary.matrix.corpus]})"
             for summary in summaries
         )
         + ".\n",

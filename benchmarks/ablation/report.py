@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Makes RESULTS.md of the recipes, the pictures and docs/results.md from the cells.
+"""Makes the results pages of the recipes, their pictures and docs/results.md.
 
     python3 benchmarks/ablation/report.py benchmarks/ablation/fotaq.yaml
 
 Needs numpy, scipy, matplotlib, scour and PyYAML, neither ESPnet nor torch. All numbers
 and the sentences about them come from ``results/CORPUS/``. Other remarks are in
-``CORPUS_notes.md`` beside the matrix: the file is copied into RESULTS.md, and the part
+``CORPUS_notes.md`` beside the matrix: the file is copied into that page, and the part
 above its first heading into docs/results.md. docs/results.md describes all matrices of
 the folder that have cells.
 """
@@ -27,14 +27,14 @@ from espnet_cif_hkd.io.tables import write_text  # noqa: E402
 
 
 def write_results(summary: Summary, root: Path) -> list[Path]:
-    """Write pictures and RESULTS.md of one matrix; returns the files.
+    """Write pictures and the page of one matrix; returns the files.
 
     Args:
         summary: a matrix with its cells.
         root: of the repository.
     """
     pictures = figures.draw_all(summary, root / "docs/ablation")
-    page = root / summary.matrix.recipe / "RESULTS.md"
+    page = root / summary.matrix.recipe / summary.matrix.page
     tuned = read_tuning(summary.matrix)
     links = {name: _relative(path, page) for name, path in pictures.items()}
     write_text(page, pages.results(summary, tuned, links, notes(summary)))
@@ -46,7 +46,9 @@ def write_reader_page(summaries: Sequence[Summary], root: Path) -> list[Path]:
     picture, page = root / "docs/ablation/overview.svg", root / "docs/results.md"
     drawn = figures.draw_overview(summaries, picture)
     links = {
-        summary.matrix.corpus: _relative(root / summary.matrix.recipe, page)
+        summary.matrix.corpus: _relative(
+            root / summary.matrix.recipe / summary.matrix.page, page
+        )
         for summary in summaries
     }
     above = {one.matrix.corpus: notes(one).partition("\n#")[0] for one in summaries}

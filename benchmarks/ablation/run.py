@@ -6,8 +6,8 @@
 Cells with a file in ``results/CORPUS/cells`` are done. Of the others, the named ones or
 all are run, ``--jobs`` at a time. A stopped run continues when it is started again:
 finished stages are kept, and training resumes after its last complete epoch. The output
-of the commands is in ``exp/ablation/CELL.log`` of the recipe. ``--again`` collects the
-results of finished cells, the named ones or all, from their folders again.
+of the commands is in ``exp/ablation/CORPUS/CELL.log`` of the recipe. ``--again``
+collects the results of finished cells, the named ones or all, from their folders again.
 """
 
 import argparse
@@ -28,10 +28,10 @@ from ablation.checked import load_json
 from ablation.collect import collect
 from ablation.matrix import Matrix, read_matrix
 from ablation.plan import (
-    EXPERIMENTS,
     Cell,
     commands,
     experiment,
+    experiments,
     missing,
     named,
     preparation,
@@ -84,7 +84,7 @@ def execute(words: list[str], recipe: Path, log: Path, threads: int) -> None:
 def fill(matrix: Matrix, cell: Cell, threads: int) -> None:
     """Run a cell and write its results."""
     recipe = TOP / matrix.recipe
-    log = recipe / EXPERIMENTS / f"{cell.name}.log"
+    log = recipe / experiments(matrix) / f"{cell.name}.log"
     for words in commands(matrix, cell):
         execute(words, recipe, log, threads)
     keep(matrix, cell)
@@ -115,7 +115,7 @@ def work(matrix: Matrix, todo: list[Cell], jobs: int, threads: int) -> list[str]
     """Run ``jobs`` cells at a time; return a line for each error."""
     recipe = TOP / matrix.recipe
     for words in preparation(matrix, todo):
-        log = recipe / EXPERIMENTS / "preparation.log"
+        log = recipe / experiments(matrix) / "preparation.log"
         execute(words, recipe, log, os.cpu_count() or 1)
     failures = []
     with ThreadPoolExecutor(jobs) as pool:

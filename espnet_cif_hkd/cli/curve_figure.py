@@ -1,10 +1,10 @@
 """Draw learning curves over the published one."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.atomic import replacing
 
 _PANELS = {"train_loss": "training loss, bits per token", "dev_error": "dev error, %"}
 _PUBLISHED = "#7a8793"
@@ -57,9 +57,8 @@ def draw(
         axes.set_ylabel(label)
         axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=8)
-    temporary = out.with_name(f".{out.name}.tmp")
     try:
-        figure.savefig(temporary, format="png")
-        os.replace(temporary, out)
+        with replacing(out) as part:
+            figure.savefig(part, format="png")
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror})") from None

@@ -13,7 +13,7 @@ from espnet_cif_hkd.cli.command import run_logged
 from espnet_cif_hkd.cli.dump_teacher import TOKEN_OPTIONS
 from espnet_cif_hkd.errors import UserError
 
-_UNIT = ("unit", "unit_token_list", "unit_bpemodel", "lexicon")
+_UNIT = ("unit", "unit_token_list", "unit_bpemodel", "lexicon", "unknown_words")
 _LM = ("lm", "lm_type", "lm_revision", "temperature", "top_k")
 
 
@@ -69,6 +69,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--unit_bpemodel", help="SentencePiece model of unit bpe")
     parser.add_argument("--lexicon", help="Kaldi lexicon.txt of unit lexicon")
     parser.add_argument(
+        "--unknown_words", help="words that the lexicon has not: error (default) or unk"
+    )
+    parser.add_argument(
         "--token_list",
         type=Path,
         required=True,
@@ -107,6 +110,7 @@ def run(args: argparse.Namespace) -> None:
     if args.lm_conf:
         conf["lm_conf"] = _pairs(args.lm_conf)
     unit = build_unit(conf, options["token_list"], options["token_type"])
+    unit.check(read_sentences(texts))
 
     import torch
     from espnet2.train.preprocessor import CommonPreprocessor

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.inference.fonts import families
+from espnet_cif_hkd.io.atomic import replacing
 
 FloatArray = npt.NDArray[np.floating]
 
@@ -158,10 +159,5 @@ def draw(alignment: Alignment, out: Path) -> None:
         size=8,
         color=_WAVE,
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        figure.savefig(partial, format="png")
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(out) as part:
+        figure.savefig(part, format="png")

@@ -3,7 +3,7 @@
 import glob
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -11,17 +11,16 @@ from espnet_cif_hkd.io.processes import is_running
 
 
 @contextmanager
-def writer(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a temporary file that is renamed to ``path`` when the block ends.
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield the name of a temporary file that is renamed to ``path`` at the end.
 
-    The temporary file is ``.NAME.HOST.PID.part`` in the same folder; it is synced to
-    the disk before it gets its name. If the block fails, ``path`` keeps its old
-    content. The next writer of the same file on the same host removes files of killed
-    processes.
+    The temporary file is ``.NAME.HOST.PID.part`` in the same folder, with the suffix
+    of ``path``: some programs choose the format by it. It is synced to the disk before
+    it gets its name. If the block fails, ``path`` keeps its old content. The next call
+    for the same file on the same host removes files of killed processes.
 
     Args:
         path: the file; its folder is made if necessary.
-        mode: ``w`` for text in UTF-8, ``wb`` for bytes.
 
     Raises:
         OSError: the file cannot be written.
@@ -30,17 +29,34 @@ def writer(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     start = f".{path.name}.{os.uname().nodename}."
     _remove_leftovers(path.parent / start)
-    part = path.with_name(f"{start}{os.getpid()}.part")
-    text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+    part = path.with_name(f"{start}{os.getpid()}.part{path.suffix}")
     try:
-        with part.open(mode, **text) as stream:  # type: ignore[call-overload]
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
+        yield part
+        _sync(part)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    with suppress(OSError):  # not every file system can sync a folder
+        _sync(path.parent)
+
+
+@contextmanager
+def writer(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a temporary file that is renamed to ``path`` at the end; see above.
+
+    Args:
+        path: the file; its folder is made if necessary.
+        mode: ``w`` for text in UTF-8, ``wb`` for bytes.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+    with (
+        replacing(path) as part,
+        part.open(mode, **text) as stream,  # type: ignore[call-overload]
+    ):
+        yield stream
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -56,21 +72,15 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 
 def _remove_leftovers(start: Path) -> None:
-    for name in glob.glob(f"{glob.escape(str(start))}*.part"):
-        pid = name.split(".")[-2]
+    for name in glob.glob(f"{glob.escape(str(start))}*.part*"):
+        pid = name.removeprefix(str(start)).split(".")[0]
         if pid.isdigit() and not is_running(int(pid)):
             Path(name).unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Sync the entries of a folder to the disk, if the file system allows it."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
-    except OSError:
-        pass
     finally:
         os.close(descriptor)

@@ -20,7 +20,7 @@ from ablation.collect import (
     unfiltered,
 )
 from ablation.matrix import Matrix, read_matrix
-from ablation.plan import Cell, missing, result_file
+from ablation.plan import Cell, experiments, missing, result_file
 from finished_recipe import ASR_EXP, INFERENCE, finished
 
 from espnet_cif_hkd.errors import UserError
@@ -161,8 +161,9 @@ def test_cells_are_run_side_by_side_and_one_that_fails_stops_no_other(
 
     monkeypatch.setattr(run, "keep", keep)
     (failure,) = run.work(matrix, missing(matrix, []), jobs=2, threads=1)
+    log = f"{experiments(matrix)}/cif_seed1.log"
     assert failure.startswith("cif_seed1: ./run.sh ")
-    assert failure.endswith(f"ended with 3: see {recipe}/exp/ablation/cif_seed1.log")
+    assert failure.endswith(f"ended with 3: see {recipe}/{log}")
     assert missing(matrix, []) == [Cell("cif", 1)]
     calls = (recipe / "calls").read_text()
     assert calls.count("--stage 1 --stop_stage 5") == 1

@@ -8,6 +8,7 @@ counted: feature masks, SpecAugment, its CTC, its assertion on lengths.
 import pytest
 import torch
 from host_reads import Copies, Reads
+from soft_levels import chars, criteria
 from tiny_bert import HIDDEN, build_tiny_bert
 from tiny_model import CIF_CONFORMER, tiny_batch, tiny_model
 
@@ -69,4 +70,23 @@ def test_hkd_waits_once_more(tmp_path):
         "encoder.cif_conformer": 1,
         "models.cif": 1,
         "distill.hkd": 1,
+    }
+
+
+@pytest.mark.parametrize("n_batch", [2, 5])
+def test_soft_labels_wait_once_more(tmp_path, n_batch):
+    """All levels share one copy of transcripts and lengths."""
+    levels = {
+        "low": chars(tmp_path, "layer:1", map="ctc"),
+        "own": chars(tmp_path, "layer:2", map="cif"),
+        "output": {"tap": "logits", "interpolation": 0.3, "lm_type": "table"},
+    }
+    conf = criteria(levels, token_type="char")
+    model = tiny_model(**CIF_CONFORMER, model_conf=conf).train()
+    batch = tiny_batch(n_batch)
+    model(**batch)
+    assert ours(reads(model, batch)) == {
+        "encoder.cif_conformer": 1,
+        "models.cif": 1,
+        "distill.soft_labels": 1,
     }

@@ -11,7 +11,7 @@ from recipe_data import make_run, recipe
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.tables import read_table, write_table
 from espnet_cif_hkd.recipe.checks.texts import _shown, _Tokenizer
-from espnet_cif_hkd.recipe.stages import filter_data, format_audio, tokens
+from espnet_cif_hkd.recipe.stages import filter_data, format_audio, lm, tokens
 
 __all__ = ["complete", "finished", "recipe"]
 
@@ -60,6 +60,37 @@ def test_all_stages_read_the_same_words(
     for path in Path("dump").rglob("*"):
         if path.is_file() and path.suffix not in (".flac", ""):
             assert not {"\r", "\ufeff"} & set(path.read_text())
+
+
+def test_other_texts_of_the_language_model_have_the_same_words_too(
+    recipe: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    Path("other").write_text("1 a\u3000b\n2 b a\n", encoding="utf-8")
+    made = make_run(token_type="char", lm_dev_text="other", lm_test_text="other")
+    given: list[str] = []
+
+    def call(module: str, words: list[str], *rest: object) -> None:
+        given.extend(words)
+        folder = made.paths.lm_exp / "perplexity_test"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "ppl").write_text("1")
+
+    monkeypatch.setattr(lm, "call", call)
+    monkeypatch.setattr(lm.stamps, "require_model", lambda *words: None)
+    monkeypatch.setattr(lm, "perplexity_fingerprint", lambda run: "")
+    lm.perplexity(made)
+    options = lm._text_options(made)
+    for words, name in ((given, "lm_test_text"), (options, "lm_dev_text")):
+        (text,) = [word for word in words if word.endswith(f"{name}.txt,text,text")]
+        lines = Path(text.partition(",")[0]).read_text().splitlines()
+        assert lines == ["1 a b", "2 b a"]
+    logged = capfd.readouterr().out
+    for name in ("lm_test_text", "lm_dev_text"):
+        assert f"--{name} other: white space of 1 lines normalised in" in logged
+    plain = make_run(lm_dev_text="data/train/text")
+    assert "data/train/text,text,text" in lm._text_options(plain)
 
 
 def test_local_data_may_write_the_text_of_stage_4(recipe: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.atomic import replacing
 from espnet_cif_hkd.io.log import log
 from espnet_cif_hkd.recipe.checks import stamps
 from espnet_cif_hkd.recipe.commands import call
@@ -108,16 +109,15 @@ def pack(run: Run) -> None:
     for path in (*packed.values(), *extra):
         if not path.exists():
             raise UserError(f"{path} is missing: run the stage that makes it first")
-    part = target.with_name(f".{target.stem}.part.zip")
     arguments = [
         "asr",
         *(word for key, path in packed.items() for word in (f"--{key}", str(path))),
         *(word for path in extra for word in ("--option", str(path))),
-        *("--outpath", str(part.absolute())),
     ]
     log_file = (paths.asr_exp / "pack.log").absolute()
     scratch = (paths.asr_exp / ".packing").absolute()
-    try:
+    with replacing(target) as part:
+        arguments += ["--outpath", str(part.absolute())]
         with _folder_for([*packed.values(), *extra], scratch) as folder:
             with _working_in(folder):
                 call("espnet2.bin.pack", arguments, log_file, "stage 14")
@@ -125,7 +125,4 @@ def pack(run: Run) -> None:
                 _name_folder(part, Path(paths.bpemodel))
             # With the final name, because the temporary one must not be in messages.
             check_portable(dataclasses.replace(read_packed(part), archive=target))
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
     log(f"stage 14: packed in {target} ({target.stat().st_size / 2**20:.1f} MiB)")

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.atomic import write_text
 from espnet_cif_hkd.io.log import log
-from espnet_cif_hkd.io.tables import read_lines
+from espnet_cif_hkd.io.tables import read_lines, single_spaced
 from espnet_cif_hkd.recipe.checks import stamps
 from espnet_cif_hkd.recipe.checks.trained import check_tokens
 from espnet_cif_hkd.recipe.commands import call, rotate, train_model, write_run_script
@@ -21,7 +22,7 @@ def _train_text(run: Run) -> Path:
 
 
 def _text_options(run: Run) -> list[str]:
-    dev = f"{run.paths.lm_dev_text},text,text"
+    dev = f"{_spaced(run, 'lm_dev_text')},text,text"
     return [*text_options(run), "--valid_data_path_and_name_and_type", dev]
 
 
@@ -31,10 +32,28 @@ def _config(run: Run) -> list[str]:
 
 
 def _lines(path: str | Path) -> list[str]:
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path} is missing: run stages 3 and 4, or name another text")
+    _require(Path(path))
     return [line for line in read_lines(path) if line]
+
+
+def _require(text: Path) -> None:
+    if not text.is_file():
+        raise UserError(f"{text} is missing: run stages 3 and 4, or name another text")
+
+
+def _spaced(run: Run, option: str) -> str:
+    """Return the path of a text with normalised white space, as stage 4 writes."""
+    path = Path(getattr(run.paths, option))
+    _require(path)
+    lines = read_lines(path)
+    spaced = [single_spaced(line) for line in lines]
+    changed = sum(a != b for a, b in zip(lines, spaced, strict=True))
+    if not changed:
+        return str(path)
+    copy = run.paths.data_feats / f"{option}.txt"
+    write_text(copy, "".join(f"{line}\n" for line in spaced))
+    log(f"--{option} {path}: white space of {changed} lines normalised in {copy}")
+    return str(copy)
 
 
 def collect_stats(run: Run) -> None:
@@ -45,6 +64,7 @@ def collect_stats(run: Run) -> None:
     stamps.begin(folder, 6)
     write_run_script(folder, run.arguments, 6)
     logdir = folder / "logdir"
+    texts = _text_options(run)
     outputs = collect(
         "espnet2.bin.lm_train",
         folder,
@@ -54,7 +74,7 @@ def collect_stats(run: Run) -> None:
         },
         lambda number, output: [
             *("--collect_stats", "true"),
-            *_text_options(run),
+            *texts,
             *("--train_data_path_and_name_and_type", f"{_train_text(run)},text,text"),
             *("--train_shape_file", f"{logdir}/train.{number}.scp"),
             *("--valid_shape_file", f"{logdir}/dev.{number}.scp"),
@@ -124,14 +144,14 @@ def perplexity(run: Run) -> None:
     """Stage 8: compute the perplexity of ``--lm_test_text``."""
     options, paths = run.options, run.paths
     stamps.require_model(paths.lm_exp, 7, options.inference_lm)
-    _lines(paths.lm_test_text)
+    text = _spaced(run, "lm_test_text")
     folder = paths.lm_exp / "perplexity_test"
     stamps.begin(folder, 8)
     call(
         "espnet2.bin.lm_calc_perplexity",
         [
             *("--ngpu", str(options.ngpu)),
-            *("--data_path_and_name_and_type", f"{paths.lm_test_text},text,text"),
+            *("--data_path_and_name_and_type", f"{text},text,text"),
             *("--train_config", str(paths.lm_exp / "config.yaml")),
             *("--model_file", str(paths.lm_exp / options.inference_lm)),
             *("--output_dir", str(folder)),

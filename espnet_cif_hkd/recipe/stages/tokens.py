@@ -1,12 +1,12 @@
 """Stage 5: the token list (and the sentencepiece model)."""
 
 import itertools
-import os
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.atomic import replacing, write_text
 from espnet_cif_hkd.io.log import log
-from espnet_cif_hkd.io.tables import read_lines, read_table, single_spaced, write_text
+from espnet_cif_hkd.io.tables import read_lines, read_table, single_spaced
 from espnet_cif_hkd.recipe.checks import stamps
 from espnet_cif_hkd.recipe.commands import call, failed, logged_to
 from espnet_cif_hkd.recipe.context import Run
@@ -162,11 +162,9 @@ def make_token_list(run: Run) -> None:
     """Stage 5: write the token list, and the sentencepiece model for bpe."""
     folder = run.paths.token_list.parent
     stamps.begin(folder, 5)
-    part = folder / "tokens.txt.part"
-    part.unlink(missing_ok=True)
-    _MAKERS[run.options.token_type](run, part)
-    tokens = read_token_list(part)
-    os.replace(part, run.paths.token_list)
+    with replacing(run.paths.token_list) as part:
+        _MAKERS[run.options.token_type](run, part)
+        tokens = read_token_list(part)
     stamps.finish(folder, 5, fingerprint(run))
     log(f"stage 5: {len(tokens)} tokens in {run.paths.token_list}")
 

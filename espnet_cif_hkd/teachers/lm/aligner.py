@@ -153,15 +153,15 @@ class Aligner:
             self._check([s.word for s in decoder.seg() or ()], names)
             decoder.set_alignment()  # the second pass finds phones and states
             self._process(pcm)
-            aligned = [(w.name, list(w)) for w in decoder.get_alignment() or ()]
+            aligned = _copied(decoder.get_alignment())
         except RuntimeError as error:
             raise NoAlignmentError("pocketsphinx finds no alignment") from error
         self._check([name for name, _ in aligned], names)
-        entries = [entry for name, entry in aligned if _is_word(name)]
-        phones = list(_phones(words, entries))
+        found = [phones for name, phones in aligned if _is_word(name)]
+        phones = tuple(_phones(words, found))
         frames = sum(phone.duration for phone in phones)
-        score = sum(entry.score for word in entries for entry in word)
-        return AlignedUtterance(tuple(phones), score * _NATS / frames)
+        score = sum(one.score for word in found for one in word)
+        return AlignedUtterance(phones, score * _NATS / frames)
 
     def _process(self, pcm: bytes) -> None:
         # Otherwise the mean of the cepstra depends on what was decoded before.
@@ -203,15 +203,43 @@ def _is_word(name: str) -> bool:
     return name.startswith("p")  # others are <sil>, <s>, </s> and [NOISE]
 
 
+@dataclass(frozen=True)
+class _Phone:
+    """A phone as pocketsphinx reports it."""
+
+    start: int
+    duration: int
+    score: int
+    states: tuple[State, ...]
+
+
+def _copied(alignment: Any) -> list[tuple[str, list[_Phone]]]:
+    """Return the words of an alignment; its entries do not outlive it."""
+    return [
+        (
+            word.name,
+            [
+                _Phone(
+                    phone.start,
+                    phone.duration,
+                    phone.score,
+                    tuple((state.name, state.duration) for state in phone),
+                )
+                for phone in word
+            ],
+        )
+        for word in alignment or ()
+    ]
+
+
 def _phones(
-    words: list[tuple[str, ...]], entries: list[list[Any]]
+    words: list[tuple[str, ...]], found: list[list[_Phone]]
 ) -> Iterator[AlignedPhone]:
-    for labels, found in zip(words, entries, strict=True):
-        if len(labels) != len(found):
+    for labels, phones in zip(words, found, strict=True):
+        if len(labels) != len(phones):
             raise NoAlignmentError("pocketsphinx finds no alignment")
-        for label, entry in zip(labels, found):
-            states = tuple((state.name, int(state.duration)) for state in entry)
-            phone = AlignedPhone(label, int(entry.start), states)
-            if phone.duration != entry.duration or any(n < 1 for _, n in states):
+        for label, one in zip(labels, phones):
+            phone = AlignedPhone(label, one.start, one.states)
+            if phone.duration != one.duration or any(n < 1 for _, n in one.states):
                 raise NoAlignmentError("pocketsphinx finds no alignment")
             yield phone

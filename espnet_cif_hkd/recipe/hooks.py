@@ -15,6 +15,8 @@ from espnet_cif_hkd.recipe.commands import logged_to
 from espnet_cif_hkd.recipe.context import Run
 
 _MOST_WORKERS = 8  # each has its own copy of a speech teacher
+# Files that a level of soft labels names.
+_LEVEL_FILES = ("unit_token_list", "unit_bpemodel", "lexicon", "alignment")
 
 
 def dump_teacher(run: Run, args: argparse.Namespace) -> None:
@@ -36,7 +38,7 @@ def dump_teacher(run: Run, args: argparse.Namespace) -> None:
     if not folders:
         return
     options, paths = run.options, run.paths
-    log(f"storing the teacher's features in {', '.join(folders)}")
+    log(f"storing the teacher's targets in {', '.join(folders)}")
     tokens = {
         "token_list": str(paths.token_list),
         "token_type": options.token_type,
@@ -46,7 +48,7 @@ def dump_teacher(run: Run, args: argparse.Namespace) -> None:
         "non_linguistic_symbols": options.nlsyms_txt,
     }
     texts = [paths.train_dir / "text", paths.data_feats / options.valid_set / "text"]
-    with logged_to(paths.asr_exp / "dump_teacher.log", "teacher's features"):
+    with logged_to(paths.asr_exp / "dump_teacher.log", "teacher's targets"):
         fill_stores(vars(args), options.asr_config, tokens, texts)
 
 
@@ -78,8 +80,8 @@ def teacher_inputs(run: Run, args: argparse.Namespace) -> list[Path]:
         args: ``frontend``, ``frontend_conf`` and ``model_conf`` of the training.
 
     Returns:
-        Folders of teachers on this machine and headers of stores; nothing for a teacher
-        with hub name and revision.
+        Folders of teachers on this machine, headers of stores, and the files of the
+        levels of soft labels; nothing for a teacher with hub name and revision.
     """
     conf = args.model_conf or {}
     found: list[Path] = []
@@ -88,11 +90,17 @@ def teacher_inputs(run: Run, args: argparse.Namespace) -> list[Path]:
         conf.get("criterion_conf"),
         *(conf.get("criteria") or {}).values(),
     ]
-    for criterion in list(criteria):  # some have several teachers
-        several = criterion.get("teachers") if isinstance(criterion, dict) else None
-        criteria += several.values() if isinstance(several, dict) else []
+    for criterion in list(criteria):  # some have several teachers, or levels
+        for name in ("teachers", "levels"):
+            several = criterion.get(name) if isinstance(criterion, dict) else None
+            criteria += several.values() if isinstance(several, dict) else []
     for criterion in criteria:
-        if not isinstance(criterion, dict) or not criterion.get("teacher"):
+        if not isinstance(criterion, dict):
+            continue
+        found += [Path(str(criterion[n])) for n in _LEVEL_FILES if criterion.get(n)]
+        if criterion.get("label_store"):
+            found.append(Path(str(criterion["label_store"])) / "header.json")
+        if not criterion.get("teacher"):
             continue
         from espnet_cif_hkd.teachers.source import resolve_teacher
 

@@ -19,7 +19,7 @@ def recipe(tmp_path: Path, request: pytest.FixtureRequest) -> RecordedRecipe:
 
 
 def steps(recipe: RecordedRecipe) -> list[tuple[object, ...]]:
-    """The calls in order: of asr.sh with its stages, of prepare_levels with its mode."""
+    """The calls in order: asr.sh with its stages, prepare_levels with its mode."""
     found: list[tuple[object, ...]] = []
     for name, *words in recipe.calls():
         if name == "asr.sh":

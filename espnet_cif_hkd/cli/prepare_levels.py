@@ -220,18 +220,18 @@ class _Preparation:
         )
         mark = Fingerprint().words(source.tokens, options.cleaner, options.g2p)
         if source.level.unit.get("unit") == "aligned":
-            parts = [self._aligned(source, data / "text") for data in self.data_dirs]
+            train, valid = (self._aligned(source, d / "text") for d in self.data_dirs)
             mark.files(str(source.level.options.alignment))
             mark.files(*(data / "text" for data in self.data_dirs))
         else:
             mark.words(source.unit.describe())
             mark.files(*self.train_texts, self.valid_text)
-            parts = [
+            train, valid = (
                 self._written(source, texts)
                 for texts in (self.train_texts, [self.valid_text])
-            ]
+            )
         check_gpu(self.run, None)
-        train_unit_lm(lm, *parts, mark)
+        train_unit_lm(lm, train, valid, mark)
 
     def _written(
         self, source: "LevelSource", texts: Sequence[Path]

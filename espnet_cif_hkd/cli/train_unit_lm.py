@@ -118,9 +118,10 @@ def run(args: argparse.Namespace) -> None:
     elif args.unit == "token":
         raise UserError("--unit token needs --token_list and --token_type")
     conf = {name: getattr(args, name) for name in UNIT_OPTIONS}
-    unit = build_unit(
-        conf, tokens["token_list"] if tokens else (), tokens and tokens["token_type"]
-    )
+    if tokens is None:
+        unit = build_unit(conf, ())
+    else:
+        unit = build_unit(conf, tokens["token_list"], tokens["token_type"])
     unit.check(map(single_spaced, read_sentences([*args.text, *args.valid_text])))
     mark = Fingerprint().words(unit.describe(), tokens).files(*args.text)
     lm = UnitLM(args.out_dir, unit.token_list, args.lm_config, args.lm_args, args.ngpu)

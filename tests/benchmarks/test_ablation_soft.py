@@ -1,5 +1,6 @@
 """The matrices of soft labels: what each cell trains."""
 
+import itertools
 import shlex
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,12 @@ def matrix(request: pytest.FixtureRequest) -> Matrix:
 def criteria(matrix: Matrix, cell: Cell) -> dict[str, Configured]:
     """The criteria of a cell's training."""
     words = next(c for c in commands(matrix, cell) if "11" in c)
-    given = dict(zip(words, words[1:], strict=False))
+    given = dict(itertools.pairwise(words))
     conf = TOP / matrix.recipe / "conf"
-    for name in (f"train_asr_cif_{given['--system']}", f"train_asr_{given['--system']}"):
+    for name in (
+        f"train_asr_cif_{given['--system']}",
+        f"train_asr_{given['--system']}",
+    ):
         if (conf / f"{name}.yaml").is_file():
             config = str(conf / f"{name}.yaml")
             break

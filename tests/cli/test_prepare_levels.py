@@ -1,4 +1,4 @@
-"""prepare_levels: which files are made, kept and refused. Models are not trained here."""
+"""prepare_levels: which files are made, kept and refused. No model is trained."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -97,7 +97,7 @@ def test_phones_and_tokens(trained: dict[str, list[list[str]]]) -> None:
     run({"phone": PHONE, "char": CHAR})
     phones = Path(PHONE["unit_token_list"]).read_text().split()
     assert phones[:2] == ["<blank>", "<unk>"] and "K" in phones
-    assert trained["exp/lm_levels/phone"][1] == "AY L AY K DH AH K AE T".split()
+    assert " ".join(trained["exp/lm_levels/phone"][1]) == "AY L AY K DH AH K AE T"
     assert trained["exp/lm_levels/char"][1] == [
         {" ": "<space>"}.get(c, c) for c in TRAIN["u2"]
     ]
@@ -225,12 +225,12 @@ def test_states_of_an_alignment(
         (
             {"phone": PHONE},
             ["--lexicon_source", ""],
-            "lexicon.txt: this file does not exist",
+            "lexicon/tokens.txt: this file does not exist",
         ),
         (
             {"phone": PHONE, "char": {**CHAR, "lm": PHONE["lm"]}},
             [],
-            "levels.char: has the same lm as phone, but another unit",
+            "levels.phone: has the same lm as char, but another unit",
         ),
         (
             {"state": STATE},

@@ -184,7 +184,7 @@ def wordpiece(folder: Path) -> list[str]:
 _LEVELS = "criteria.lm.levels"
 _SMALL_LEVEL_LM = (
     "--lm_conf layer=1 --lm_conf att_unit=8 --lm_conf unit=8 --lm_conf embed_unit=8 "
-    "--lm_conf head=2 --lm_conf dropout_rate=0 --batch_bins 120 --max_epoch 4 "
+    "--lm_conf head=2 --lm_conf dropout_rate=0 --batch_bins 20 --max_epoch 5 "
     "--optim_conf lr=0.03 --scheduler_conf warmup_steps=5 --num_workers 0"
 )
 

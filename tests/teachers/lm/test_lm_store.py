@@ -8,8 +8,7 @@ import shutil
 
 import pytest
 import torch
-from test_lm_quality import cycles
-from tiny_lm import TOKENS, build_tiny_lm, encode, train_tiny_lm
+from tiny_lm import TOKENS, build_tiny_lm, cycles, encode, train_tiny_lm
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.teachers.lm import espnet

@@ -43,6 +43,7 @@ _BUILT = {
     "CIFConformerEncoder": {"input_size"},
     "HKDCriterion": {"student"},
     "FramesCriterion": {"student"},
+    "SoftLabelsCriterion": {"student"},
 }
 _TYPES = {int: "int", float: "float", str: "str", bool: "bool", types.NoneType: "null"}
 
@@ -149,8 +150,10 @@ def sections() -> dict[str, list[Key]]:
     from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
     from espnet_cif_hkd.distill.frames import FramesCriterion
     from espnet_cif_hkd.distill.hkd import HKDCriterion
+    from espnet_cif_hkd.distill.level_options import LevelOptions
     from espnet_cif_hkd.distill.options import AcousticOptions, LinguisticOptions
     from espnet_cif_hkd.distill.schedule import CommonOptions
+    from espnet_cif_hkd.distill.soft_labels import SoftLabelsCriterion
     from espnet_cif_hkd.encoder.cif_conformer import CIFConformerEncoder
     from espnet_cif_hkd.encoder.speech_teacher import SpeechTeacherFrontend
     from espnet_cif_hkd.models.cif import CIFASRModel
@@ -169,6 +172,8 @@ def sections() -> dict[str, list[Key]]:
         "every_criterion": list(keys_of(CommonOptions)),
         "pretrain": list(keys_of(PretrainModel)),
         "frames": list(keys_of(FramesCriterion)),
+        "soft_labels": list(keys_of(SoftLabelsCriterion)),
+        "level": list(keys_of(LevelOptions)),
         "transducer": list(keys_of(TransducerASRModel)),
         "criterion_conf": [_level_below(key) for key in keys_of(HKDCriterion)],
         "acoustic": list(keys_of(AcousticOptions)),

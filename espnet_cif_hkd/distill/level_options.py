@@ -102,7 +102,7 @@ class Level:
     @property
     def place(self) -> str:
         """Its key in YAML, for messages."""
-        return f"criterion_conf.levels.{self.name}"
+        return _place(self.name)
 
     @property
     def is_output(self) -> bool:
@@ -129,6 +129,10 @@ class Level:
         return str(found) if found else None
 
 
+def _place(name: str) -> str:
+    return f"criterion_conf.levels.{name}"
+
+
 def level_options(levels: Any) -> list[Level]:
     """Return the levels of a criterion.
 
@@ -150,8 +154,7 @@ def level_options(levels: Any) -> list[Level]:
 
 
 def _level(name: str, given: Any) -> Level:
-    level = Level(name, LevelOptions(""))
-    place = level.place
+    place = _place(name)
     if not name.isidentifier() or hasattr(torch.nn.ModuleDict, name):
         raise UserError(
             f"{place}: this cannot name a level: use a letter, then letters, digits "

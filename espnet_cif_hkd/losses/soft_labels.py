@@ -68,6 +68,12 @@ def soft_cross_entropy(logp: Tensor, ids: Tensor, probabilities: Tensor) -> Tens
 
     Returns:
         (…), dtype of ``logp``.
+
+    Example:
+        >>> import torch
+        >>> logp = torch.zeros(1, 4).log_softmax(-1)
+        >>> soft_cross_entropy(logp, torch.tensor([[2, 0]]), torch.tensor([[0.5, 0.5]]))
+        tensor([1.3863])
     """
     picked = logp.gather(-1, ids)
     weights = probabilities.detach().to(picked)
@@ -122,10 +128,22 @@ def interpolation_term(
 
 
 def log_probabilities(logits: Tensor) -> Tensor:
-    """Return the log-softmax of the last dimension in float32 or float64."""
+    """Return the log-softmax of the last dimension in float32 or float64.
+
+    Example:
+        >>> import torch
+        >>> log_probabilities(torch.zeros(2, dtype=torch.bfloat16))
+        tensor([-0.6931, -0.6931])
+    """
     return torch.log_softmax(logits, dim=-1, dtype=precise(logits))
 
 
 def precise(values: Tensor) -> torch.dtype:
-    """Return float64 for float64 values, and float32 for all others."""
+    """Return float64 for float64 values, and float32 for all others.
+
+    Example:
+        >>> import torch
+        >>> precise(torch.zeros(1, dtype=torch.float16))
+        torch.float32
+    """
     return torch.promote_types(values.dtype, torch.float32)

@@ -19,6 +19,12 @@ def soft_label_loss_naive(
 
     Returns:
         (N,) float64.
+
+    Example:
+        >>> import torch
+        >>> ids, probabilities = torch.tensor([[2, 0]]), torch.tensor([[0.75, 0.25]])
+        >>> soft_label_loss_naive(torch.zeros(1, 4), ids, probabilities)
+        tensor([1.3863], dtype=torch.float64)
     """
     found = []
     for row, labels, weights in zip(logits.double(), ids, probabilities, strict=True):
@@ -52,6 +58,12 @@ def interpolated_loss_naive(
 
     Returns:
         (N,) float64.
+
+    Example:
+        >>> import torch
+        >>> ids, certain = torch.tensor([[2]]), torch.tensor([[1.0]])
+        >>> interpolated_loss_naive(torch.zeros(1, 4), ids[0], ids, certain, 0.5)
+        tensor([1.3863], dtype=torch.float64)
     """
     soft = soft_label_loss_naive(logits, ids, probabilities)
     found = []

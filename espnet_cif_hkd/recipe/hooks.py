@@ -15,8 +15,8 @@ from espnet_cif_hkd.recipe.commands import logged_to
 from espnet_cif_hkd.recipe.context import Run
 
 _MOST_WORKERS = 8  # each has its own copy of a speech teacher
-# Files that a level of soft labels names.
-_LEVEL_FILES = ("unit_token_list", "unit_bpemodel", "lexicon", "alignment")
+# Files of the levels of soft_labels.
+_FILES = ("unit_token_list", "unit_bpemodel", "lexicon", "alignment")
 
 
 def dump_teacher(run: Run, args: argparse.Namespace) -> None:
@@ -80,8 +80,9 @@ def teacher_inputs(run: Run, args: argparse.Namespace) -> list[Path]:
         args: ``frontend``, ``frontend_conf`` and ``model_conf`` of the training.
 
     Returns:
-        Folders of teachers on this machine, headers of stores, and the files of the
-        levels of soft labels; nothing for a teacher with hub name and revision.
+        Folders of teachers on this machine, headers of stores, and files of units and
+        alignments; nothing for a teacher with hub name and revision. A language model
+        with a store is in the header of the store.
     """
     conf = args.model_conf or {}
     found: list[Path] = []
@@ -90,24 +91,25 @@ def teacher_inputs(run: Run, args: argparse.Namespace) -> list[Path]:
         conf.get("criterion_conf"),
         *(conf.get("criteria") or {}).values(),
     ]
-    for criterion in list(criteria):  # some have several teachers, or levels
-        for name in ("teachers", "levels"):
-            several = criterion.get(name) if isinstance(criterion, dict) else None
+    for criterion in list(criteria):  # some have several teachers
+        for key in ("teachers", "levels") if isinstance(criterion, dict) else ():
+            several = criterion.get(key)
             criteria += several.values() if isinstance(several, dict) else []
     for criterion in criteria:
         if not isinstance(criterion, dict):
             continue
-        found += [Path(str(criterion[n])) for n in _LEVEL_FILES if criterion.get(n)]
-        if criterion.get("label_store"):
-            found.append(Path(str(criterion["label_store"])) / "header.json")
-        if not criterion.get("teacher"):
+        found += [Path(str(criterion[key])) for key in _FILES if criterion.get(key)]
+        labels = criterion.get("label_store")
+        name = criterion.get("teacher") or (None if labels else criterion.get("lm"))
+        store = labels or (criterion.get("teacher_store") if name else None)
+        if store:
+            found.append(Path(str(store)) / "header.json")
+        if not name:
             continue
         from espnet_cif_hkd.teachers.source import resolve_teacher
 
-        if criterion.get("teacher_store"):
-            found.append(Path(str(criterion["teacher_store"])) / "header.json")
         with suppress(UserError):  # the checks before the training report it
-            place = Path(resolve_teacher(str(criterion["teacher"])))
+            place = Path(resolve_teacher(str(name)))
             found += [place] if place.is_dir() else []
     return found
 

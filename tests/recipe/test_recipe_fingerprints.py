@@ -295,23 +295,6 @@ def test_the_teacher_and_its_store(recipe: Path) -> None:
     assert changed(before, identities(plain)) == "11"
 
 
-def test_the_files_of_soft_labels(recipe: Path) -> None:
-    """Each file that a level names is an input of the training."""
-    files = ("unit_token_list", "unit_bpemodel", "lexicon", "alignment")
-    level = {"label_store": "labels", **{name: f"level/{name}" for name in files}}
-    criteria = {"lm": {"type": "soft_labels", "levels": {"phone": level}}}
-    text = tiny_recipe.CIF_CONFIG.replace(
-        "ctc_weight: 0.5", f"ctc_weight: 0.5, criteria: {criteria}"
-    )
-    Path("conf/soft.yaml").write_text(text)
-    run = make_run(asr_config="conf/soft.yaml")
-    for path in ("labels/header.json", *(f"level/{name}" for name in files)):
-        Path(path).parent.mkdir(exist_ok=True)
-        before = identities(run)
-        append(path)()
-        assert changed(before, identities(run)) == "11", path
-
-
 @pytest.mark.parametrize("content", ["a: [\n", "- 1\n", "model_conf: 7\n", None])
 def test_a_configuration_that_cannot_be_read_is_left_to_the_checks(
     recipe: Path, content: str | None

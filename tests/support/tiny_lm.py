@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import yaml
 
+CYCLE = "abcdefg"
 TOKENS = ["<blank>", "<unk>", *"abcdefg", "<space>", "<sos/eos>"]
 CONF: dict[str, dict[str, Any]] = {
     "transformer": {
@@ -26,6 +27,13 @@ def encode(text: str) -> list[int]:
     names = {" ": "<space>"}
     return [
         TOKENS.index(names.get(c, c)) if names.get(c, c) in TOKENS else 1 for c in text
+    ]
+
+
+def cycles(count: int = 60) -> list[list[int]]:
+    """Sentences in which every unit but the first determines the next one."""
+    return [
+        encode("".join(CYCLE[(n + i) % 7] for i in range(12))) for n in range(count)
     ]
 
 

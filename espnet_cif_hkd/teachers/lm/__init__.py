@@ -1,1 +1,1 @@
-"""Language models as teachers of probabilities: units, labels and alignments."""
+"""Language models as teachers: units, labels and alignments."""

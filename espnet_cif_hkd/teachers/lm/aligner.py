@@ -144,7 +144,9 @@ class Aligner:
         words = self.pronunciation(text)
         names = [self._names[unstressed(phones)] for phones in words]
         samples = resample(np.asarray(samples, dtype=np.float64), rate, RATE)
-        peak = max(float(np.abs(samples).max(initial=0)), 1e-3)
+        if not len(samples):
+            raise NoAlignmentError("it has no audio")
+        peak = max(float(np.abs(samples).max()), 1e-3)
         pcm = np.rint(samples * (_PEAK / peak)).astype("<i2").tobytes()
         decoder = self._decoder
         try:

@@ -13,7 +13,7 @@ from espnet_cif_hkd.teachers.lm.labels import flat_ids
 
 # Padded units in one run of the LM. On a CPU, few units fit into its caches and have
 # less padding; other devices need more units to be busy.
-_RUN_UNITS = {"cpu": 2048}
+_RUN_UNITS = {"cpu": 1024}
 _RUN_UNITS_ELSEWHERE = 16384
 
 # Units of a window, number of the first row, and the positions [begin, end) that give

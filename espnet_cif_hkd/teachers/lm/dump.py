@@ -24,6 +24,7 @@ from espnet_cif_hkd.teachers.lm.quality import (
 )
 from espnet_cif_hkd.teachers.lm.registry import build_lm_teacher
 from espnet_cif_hkd.teachers.lm.stored import StoredLM
+from espnet_cif_hkd.teachers.store.header import HEADER
 from espnet_cif_hkd.teachers.store.writer import SHARD_BYTES, DumpReport, dump_store
 
 QUALITY = "quality.json"
@@ -70,7 +71,8 @@ def fill_labels(
         if isinstance(teacher, UnigramLM) and not Path(teacher.name).exists():
             units = (counted or sentences)()
             count_units(Path(teacher.name), teacher.token_list, units)
-        teacher.check()
+        if not (Path(folder) / HEADER).is_file():
+            teacher.check()
         checked = _Checked(teacher, sentences, Path(folder), device)
         begin = time.monotonic()
         report = dump_store(

@@ -128,7 +128,9 @@ class ESPnetLM(LMTeacher):
 
         path = self._weights().parent / CONFIG
         try:
-            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+            # It has the token list; the loader in C is ten times as fast.
+            loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+            config = yaml.load(path.read_text(encoding="utf-8"), loader)
         except (OSError, ValueError, yaml.YAMLError) as e:
             reason = " ".join(str(e).split())[:200]
             raise UserError(

@@ -74,7 +74,7 @@ class LMTeacher(AbsTeacher[Tokens]):
 
     kind = ""
     is_control = False
-    sample_units = 10_000
+    sample_units = 4000
 
     def __init__(self, name: str, token_list: Sequence[str], conf: Mapping[str, Any]):
         self.name = name

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from espnet_cif_hkd.teachers.base import Targets, Tokens
 from espnet_cif_hkd.teachers.lm.labels import LMTeacher, our_names
+from espnet_cif_hkd.teachers.store.header import HEADER
 from espnet_cif_hkd.teachers.store.reader import StoreBacked, StoreReader
 
 
@@ -41,7 +42,7 @@ class StoredLM(StoreBacked, LMTeacher):
 
     def check(self) -> None:
         """Compare the store with the LM, if the store exists; else check the LM."""
-        if (self.folder / "header.json").is_file():
+        if (self.folder / HEADER).is_file():
             self.open()
         else:
             self.teacher.check()

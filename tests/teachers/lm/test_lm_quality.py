@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny_lm import TOKENS, build_tiny_lm, encode, train_tiny_lm
+from tiny_lm import CYCLE, TOKENS, build_tiny_lm, cycles, encode, train_tiny_lm
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.teachers.base import Targets
@@ -21,14 +21,6 @@ from espnet_cif_hkd.teachers.lm.registry import build_lm_teacher
 
 CPU = torch.device("cpu")
 ITEMS = [encode("abca?b"), encode("g"), encode("a"), encode("?")]
-CYCLE = "abcdefg"
-
-
-def cycles(count=60):
-    """Sentences in which every unit but the first determines the next one."""
-    return [
-        encode("".join(CYCLE[(n + i) % 7] for i in range(12))) for n in range(count)
-    ]
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,11 @@ import errno
 import json
 import logging
 import pickle
+import shutil
 
 import pytest
 import torch
-from test_lm_quality import cycles
-from tiny_lm import TOKENS, build_tiny_lm, encode, train_tiny_lm
+from tiny_lm import TOKENS, build_tiny_lm, cycles, encode, train_tiny_lm
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.teachers.lm import espnet
@@ -167,6 +167,18 @@ def test_missing_labels_are_named_with_the_command(conf):
         made.targets([encode("dd")], CPU)
     with pytest.raises(UserError, match=r"no header.json in it; run: .*dump_lm_labels"):
         build_lm_teacher({**conf, "label_store": "none"}, TOKENS).open()
+
+
+def test_a_complete_store_needs_no_files_of_the_lm(conf, tmp_path, caplog):
+    folder = train_tiny_lm(tmp_path / "lm", cycles(7))
+    conf = {**conf, "lm": folder}
+    first = fill(conf)
+    shutil.rmtree(folder)
+    assert fill(conf) == first
+    assert "is used without checking whether they have changed" in caplog.text
+    build_lm_teacher(conf, TOKENS).targets(ITEMS, CPU)
+    with pytest.raises(UserError, match=r"lm .*: holds neither valid.loss.ave"):
+        fill(conf, [encode("gg")])
 
 
 def test_without_a_store_the_lm_is_checked(conf, tmp_path):

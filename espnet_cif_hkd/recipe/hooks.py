@@ -38,7 +38,7 @@ def dump_teacher(run: Run, args: argparse.Namespace) -> None:
     if not folders:
         return
     options, paths = run.options, run.paths
-    log(f"storing the teacher's features in {', '.join(folders)}")
+    log(f"storing the teacher's targets in {', '.join(folders)}")
     tokens = {
         "token_list": str(paths.token_list),
         "token_type": options.token_type,
@@ -48,7 +48,7 @@ def dump_teacher(run: Run, args: argparse.Namespace) -> None:
         "non_linguistic_symbols": options.nlsyms_txt,
     }
     texts = [paths.train_dir / "text", paths.data_feats / options.valid_set / "text"]
-    with logged_to(paths.asr_exp / "dump_teacher.log", "teacher's features"):
+    with logged_to(paths.asr_exp / "dump_teacher.log", "teacher's targets"):
         fill_stores(vars(args), options.asr_config, tokens, texts)
 
 

@@ -207,7 +207,7 @@ def test_a_teacher_store_is_filled_before_stage_10(
     config = with_teacher(recipe / "bert", teacher_store="exp/store")
     assert run(stage="10", stop_stage="11", asr_config=config) == 0
     printed = capfd.readouterr().out
-    assert printed.index("storing the teacher's features") < printed.index("stage 10 (")
+    assert printed.index("storing the teacher's targets") < printed.index("stage 10 (")
     assert (recipe / "exp/store/header.json").is_file()
     assert Path("exp/asr_hkd_raw_en_char/valid.acc.ave.pth").is_file()
     # Another token list makes the store useless, and is refused by name.

@@ -148,7 +148,7 @@ def test_a_new_store_or_teacher_trains_again(recipe):
     """Both are inputs of the training, whose change makes --reuse train again."""
     parsed = options.parse(words(asr_args="--frontend_conf teacher_store=other"))
     run = Run(parsed, paths.derive(parsed), words(), [11])
-    found = train._configured(run)
+    found = train.configured_args(run.options)
     assert found.frontend == "speech_teacher"
     assert found.frontend_conf["teacher_store"] == "other"
     inputs = teacher_inputs(run, found)

@@ -87,7 +87,10 @@ def test_options_of_asr_sh_pass(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--system", "rnn"], "error: --system rnn: choose cif, acd, lrd, hkd, tr"),
+        (
+            ["--system", "rnn"],
+            "error: --system rnn: choose cif, acd, lrd, hkd, soft, tr",
+        ),
         (["--hours", "460"], "error: --hours 460: choose 960 or 100"),
         (["--units=char"], "error: --units char: choose bpe or wordpiece"),
         (["--hours"], "error: --hours needs a value"),

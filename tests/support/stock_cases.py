@@ -181,9 +181,43 @@ def wordpiece(folder: Path) -> list[str]:
     return ["--units", "wordpiece", *options]
 
 
+_LEVELS = "criteria.lm.levels"
+_SMALL_LEVEL_LM = (
+    "--lm_conf layer=1 --lm_conf att_unit=8 --lm_conf unit=8 --lm_conf embed_unit=8 "
+    "--lm_conf head=2 --lm_conf dropout_rate=0 --batch_bins 20 --max_epoch 5 "
+    "--optim_conf lr=0.03 --scheduler_conf warmup_steps=5 --num_workers 0"
+)
+
+
+def with_levels(
+    case: Callable[[Path], list[str]], folder: Path, *more: str
+) -> list[str]:
+    """A recipe's system with soft labels, both levels on layers of the small encoder.
+
+    Args:
+        case: lays out the recipe.
+        folder: where to put it.
+        more: further options of ``model_conf``.
+    """
+    options = case(folder)
+    asr_args = options.index("--asr_args") + 1
+    words = options[asr_args].split()
+    pairs = [words[n : n + 2] for n in range(0, len(words), 2)]
+    kept = [pair for pair in pairs if pair[0] != "--model_conf"]
+    levels = (f"{_LEVELS}.phone.tap=layer:1", *more)
+    kept += [["--model_conf", word] for word in levels]
+    options[asr_args] = " ".join(" ".join(pair) for pair in kept)
+    return ["--system", "soft", *options, "--level_lm_args", _SMALL_LEVEL_LM]
+
+
+def soft(folder: Path) -> list[str]:
+    """FOTAQ with soft labels of two language models, and label interpolation."""
+    return with_levels(fotaq, folder, f"{_LEVELS}.output.interpolation=0.2")
+
+
 CASES: dict[str, Callable[[Path], list[str]]] = {
     case.__name__: case
-    for case in (fotaq, pretrain, hsk, aishell, librispeech, wordpiece)
+    for case in (fotaq, pretrain, soft, hsk, aishell, librispeech, wordpiece)
 }
 
 

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# AISHELL-1: read Mandarin, 151 hours for training. The four systems of the paper:
-#   ./run.sh --system cif|acd|lrd|hkd [--use_lm true] [--asr_config FILE]
+# AISHELL-1: read Mandarin, 151 hours for training. The four systems of the paper, and CIF
+# with soft labels of language models of initials and finals, and of characters (soft):
+#   ./run.sh --system cif|acd|lrd|hkd|soft [--use_lm true] [--asr_config FILE]
 #            [any other option of asr.sh]
+# --level_lm_args: further options of lm_train for these language models.
 
 set -e
 set -u
@@ -17,35 +19,58 @@ asr_config=
 use_lm=false
 data_url=
 remove_archive=false
-take_options "system asr_config use_lm data_url remove_archive" "$@"
-choose system cif acd lrd hkd
+stage=1
+stop_stage=10000
+asr_args=
+level_lm_args=
+take_options "system asr_config use_lm data_url remove_archive stage stop_stage asr_args \
+    level_lm_args" "$@"
+choose system cif acd lrd hkd soft
 find_system_config
 
 inference_config=conf/decode_asr.yaml
 if [ "${use_lm}" = true ]; then
     inference_config=conf/decode_asr_lm.yaml
 fi
+level_options=(
+    --level_lm_config conf/train_lm_level.yaml
+    --level_lm_args "${level_lm_args}"
+    --lexicon_source pypinyin
+    --unknown_words unk
+)
 local_data_opts="--remove_archive ${remove_archive}${data_url:+ --data_url ${data_url}}"
 
 # Two GPUs as in the paper. Another number of GPUs does not change the batches (see the
 # configuration). train.total_count.ave.pth is the average of the last ten epochs.
-exec ./asr.sh \
-    --lang zh \
-    --ngpu 2 \
-    --nj 32 \
-    --inference_nj 32 \
-    --audio_format flac \
-    --feats_type raw \
-    --feats_normalize utterance_mvn \
-    --token_type char \
-    --use_lm "${use_lm}" \
-    --asr_config "${asr_config:-${system_config}}" \
-    --lm_config conf/train_lm.yaml \
-    --inference_config "${inference_config}" \
-    --inference_asr_model train.total_count.ave.pth \
-    --train_set train \
-    --valid_set dev \
-    --test_sets "dev test" \
-    --lm_train_text data/train/text \
-    --local_data_opts "${local_data_opts}" \
-    ${options[@]+"${options[@]}"}
+# The last call replaces this shell, so that asr.sh gets its signals.
+last_call=
+run_asr() {
+    ${last_call:+exec} "${program[@]}" \
+        --lang zh \
+        --ngpu 2 \
+        --nj 32 \
+        --inference_nj 32 \
+        --audio_format flac \
+        --feats_type raw \
+        --feats_normalize utterance_mvn \
+        --token_type char \
+        --use_lm "${use_lm}" \
+        --asr_config "${asr_config:-${system_config}}" \
+        --asr_args "${asr_args}" \
+        --lm_config conf/train_lm.yaml \
+        --inference_config "${inference_config}" \
+        --inference_asr_model train.total_count.ave.pth \
+        --train_set train \
+        --valid_set dev \
+        --test_sets "dev test" \
+        --lm_train_text data/train/text \
+        --local_data_opts "${local_data_opts}" \
+        ${options[@]+"${options[@]}"} \
+        "$@"
+}
+
+if [ "${system}" = soft ]; then
+    prepare_levels run_asr
+fi
+last_call=yes
+run_asr --stage "${stage}" --stop_stage "${stop_stage}"

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # FOTAQ: English game dialogue, 3.9 hours for training. The paper's four systems, and for
-# comparison ESPnet's CTC/attention model (att), a transducer, and CIF on frozen Whisper:
-#   ./run.sh --system cif|acd|lrd|hkd|att|transducer|whisper|whisper_hkd [--subset N]
-#            [--pretrain true] [any option of asr.sh]
+# comparison ESPnet's CTC/attention model (att), a transducer, CIF on frozen Whisper, and
+# CIF with soft labels of language models of phones and letters (soft):
+#   ./run.sh --system cif|acd|lrd|hkd|soft|att|transducer|whisper|whisper_hkd|whisper_soft
+#            [--subset N] [--pretrain true] [any option of asr.sh]
 # With --pretrain true the encoder first learns from two Whisper models (stages 10 and 11
 # of conf/pretrain.yaml), then the system starts from it. --pretrain_args: --asr_args of
-# this first training; --pretrain_tag: its --asr_tag.
+# this first training; --pretrain_tag: its --asr_tag. --level_lm_args: further options of
+# lm_train for the language models of soft labels.
 
 set -e
 set -u
@@ -25,10 +27,12 @@ pretrain_args=
 stage=1
 stop_stage=10000
 asr_tag=
+asr_args=
+level_lm_args=
 take_options "system subset fotaq_archive pretrain pretrain_tag pretrain_args \
-    stage stop_stage asr_tag" "$@"
+    stage stop_stage asr_tag asr_args level_lm_args" "$@"
 choose pretrain true false
-choose system cif acd lrd hkd att transducer whisper whisper_hkd
+choose system cif acd lrd hkd soft att transducer whisper whisper_hkd whisper_soft
 case "${pretrain} ${system}" in
     "true whisper"*)
         refuse "--pretrain true --system ${system}: it reads Whisper instead of having" \
@@ -42,6 +46,13 @@ if [ "${system}" = transducer ]; then
 fi
 lang=en
 name_subset
+subset_levels
+level_options=(
+    --level_lm_config conf/train_lm_level.yaml
+    --level_lm_args "${level_lm_args}"
+    --lexicon_source cmudict
+    --unknown_words guess
+)
 case "${fotaq_archive}" in
     "") ;;
     *[[:space:]]*) refuse "--fotaq_archive: asr.sh cannot pass a path with a blank" ;;
@@ -62,7 +73,7 @@ fi
 # The last call replaces this shell, so that asr.sh gets its signals.
 last_call=
 run_asr() {
-    ${last_call:+exec} ./asr.sh \
+    ${last_call:+exec} "${program[@]}" \
         --lang "${lang}" \
         --ngpu 0 \
         --nj 2 \
@@ -77,6 +88,7 @@ run_asr() {
         --dumpdir "${dumpdir}" \
         --expdir "${expdir}" \
         --asr_config "${system_config}" \
+        --asr_args "${asr_args}" \
         --lm_config conf/train_lm.yaml \
         --inference_config "${decoding}" \
         --train_set "${train_set}" \
@@ -97,6 +109,9 @@ if [ "${stage}" -le 11 ] && [ "${stop_stage}" -ge 10 ]; then
 fi
 tag=(${asr_tag:+--asr_tag "${asr_tag}"})
 if ! "${pretrain}"; then
+    case "${system}" in
+        *soft) prepare_levels run_asr ${tag[@]+"${tag[@]}"} ;;
+    esac
     last_call=yes
     run_asr --stage "${stage}" --stop_stage "${stop_stage}" ${tag[@]+"${tag[@]}"}
 fi
@@ -111,6 +126,9 @@ if [ "${stage}" -le 11 ] && [ "${stop_stage}" -ge 10 ]; then
     fi
     stage=$((stage < 10 ? 10 : stage))
 fi
+case "${system}" in
+    *soft) prepare_levels run_asr ;;
+esac
 last_call=yes
 run_asr --stage "${stage}" --stop_stage "${stop_stage}" \
     --asr_tag "${asr_tag:-${system}_${pretrain_tag}}" \

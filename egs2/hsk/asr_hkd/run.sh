@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# HSK: synthetic Mandarin sentences, joined from recorded syllables. The four systems:
-#   ./run.sh --system cif|acd|lrd|hkd [--subset N] [any option of asr.sh]
+# HSK: synthetic Mandarin sentences, joined from recorded syllables. The four systems, and
+# CIF with soft labels of language models of initials and finals, and of characters (soft):
+#   ./run.sh --system cif|acd|lrd|hkd|soft [--subset N] [any option of asr.sh]
+# --level_lm_args: further options of lm_train for these language models.
 
 set -e
 set -u
@@ -13,34 +15,57 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 system=hkd
 subset=0
-take_options "system subset" "$@"
-choose system cif acd lrd hkd
+stage=1
+stop_stage=10000
+asr_args=
+level_lm_args=
+take_options "system subset stage stop_stage asr_args level_lm_args" "$@"
+choose system cif acd lrd hkd soft
 find_system_config
 lang=zh
 name_subset
+subset_levels
+level_options=(
+    --level_lm_config conf/train_lm_level.yaml
+    --level_lm_args "${level_lm_args}"
+    --lexicon_source pypinyin
+    --unknown_words unk
+)
 
 # No speed perturbation: stage 1 already varies tempo and pitch.
-exec ./asr.sh \
-    --lang "${lang}" \
-    --ngpu 0 \
-    --nj 2 \
-    --inference_nj 2 \
-    --fs 16k \
-    --audio_format flac \
-    --token_type char \
-    --feats_type raw \
-    --feats_normalize utterance_mvn \
-    --max_wav_duration 20 \
-    --use_lm false \
-    --dumpdir "${dumpdir}" \
-    --expdir "${expdir}" \
-    --asr_config "${system_config}" \
-    --lm_config conf/train_lm.yaml \
-    --inference_config conf/decode_asr.yaml \
-    --train_set "${train_set}" \
-    --valid_set "${valid_set}" \
-    --test_sets "${test_sets}" \
-    --bpe_train_text "data/${train_set}/text" \
-    --lm_train_text "data/${train_set}/text" \
-    --local_data_opts "${local_data_opts}" \
-    ${options[@]+"${options[@]}"}
+# The last call replaces this shell, so that asr.sh gets its signals.
+last_call=
+run_asr() {
+    ${last_call:+exec} "${program[@]}" \
+        --lang "${lang}" \
+        --ngpu 0 \
+        --nj 2 \
+        --inference_nj 2 \
+        --fs 16k \
+        --audio_format flac \
+        --token_type char \
+        --feats_type raw \
+        --feats_normalize utterance_mvn \
+        --max_wav_duration 20 \
+        --use_lm false \
+        --dumpdir "${dumpdir}" \
+        --expdir "${expdir}" \
+        --asr_config "${system_config}" \
+        --asr_args "${asr_args}" \
+        --lm_config conf/train_lm.yaml \
+        --inference_config conf/decode_asr.yaml \
+        --train_set "${train_set}" \
+        --valid_set "${valid_set}" \
+        --test_sets "${test_sets}" \
+        --bpe_train_text "data/${train_set}/text" \
+        --lm_train_text "data/${train_set}/text" \
+        --local_data_opts "${local_data_opts}" \
+        ${options[@]+"${options[@]}"} \
+        "$@"
+}
+
+if [ "${system}" = soft ]; then
+    prepare_levels run_asr
+fi
+last_call=yes
+run_asr --stage "${stage}" --stop_stage "${stop_stage}"

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# LibriSpeech: English audiobooks, 960 or 100 hours for training. The four systems:
-#   ./run.sh --system cif|acd|lrd|hkd [--hours 960|100] [--units bpe|wordpiece]
+# LibriSpeech: English audiobooks, 960 or 100 hours for training. The four systems, and
+# CIF with soft labels of language models of phones and BPE units (soft, 100 hours):
+#   ./run.sh --system cif|acd|lrd|hkd|soft [--hours 960|100] [--units bpe|wordpiece]
 #            [--asr_config FILE] [any other option of asr.sh]
+# --level_lm_args: further options of lm_train for these language models.
 # and transducers for 100 hours, from scratch or from an encoder that speech teachers
 # taught (stages 10 and 11 of conf/pretrain*_100.yaml):
 #   ./run.sh --system transducer|transducer_streaming [--pretrain true]
@@ -40,10 +42,12 @@ feats_normalize=
 asr_stats_dir=
 nbpe=
 speed_perturb_factors=
+level_lm_args=
 take_options "system hours units asr_config asr_args use_lm incomplete data_url
     remove_archive pretrain unlabelled pretrain_tag pretrain_args stage stop_stage
-    asr_tag ngpu nbpe feats_normalize asr_stats_dir speed_perturb_factors" "$@"
-choose system cif acd lrd hkd transducer transducer_streaming
+    asr_tag ngpu nbpe feats_normalize asr_stats_dir speed_perturb_factors
+    level_lm_args" "$@"
+choose system cif acd lrd hkd soft transducer transducer_streaming
 choose pretrain true false
 choose unlabelled true false
 choose units bpe wordpiece
@@ -59,6 +63,9 @@ if "${transducer}"; then
     fi
     system_config=conf/train_asr_${system}_100.yaml
 else
+    if [ "${system}" = soft ]; then
+        hours=${hours:-100}
+    fi
     hours=${hours:-960}
     choose hours 960 100
     find_system_config
@@ -89,6 +96,14 @@ if [ "${hours}" = 100 ] && ! "${transducer}"; then
     # after these arguments.
     asr_args="--max_epoch 248 --scheduler_conf max_steps=80000 ${asr_args}"
 fi
+
+subset_levels
+level_options=(
+    --level_lm_config conf/train_lm_level.yaml
+    --level_lm_args "${level_lm_args}"
+    --lexicon_source cmudict
+    --unknown_words guess
+)
 
 # Stage 1 of 960 hours also writes the folders of all parts.
 data_hours=${hours}
@@ -143,7 +158,7 @@ fi
 # The last call replaces this shell, so that asr.sh gets its signals.
 last_call=
 run_asr() {
-    ${last_call:+exec} ./asr.sh \
+    ${last_call:+exec} "${program[@]}" \
         --lang "${lang}" \
         --ngpu "${ngpu}" \
         --nj 32 \
@@ -174,6 +189,9 @@ run_asr() {
 }
 
 if ! "${pretrain}"; then
+    if [ "${system}" = soft ]; then
+        prepare_levels run_asr ${asr_tag:+--asr_tag "${asr_tag}"}
+    fi
     last_call=yes
     run_asr --stage "${stage}" --stop_stage "${stop_stage}" \
         ${asr_tag:+--asr_tag "${asr_tag}"}

@@ -162,18 +162,24 @@ def check_config(run: Run) -> argparse.Namespace | None:
     return args
 
 
-def _check_lm(run: Run) -> None:
+def lm_training_args(config: str, more: str) -> argparse.Namespace:
+    """Return the arguments of ``lm_train``: a configuration file and further words.
+
+    Raises:
+        UserError: an option is unknown or wrong.
+    """
     commands.import_espnet()
     from espnet2.bin.lm_train import get_parser
 
-    options = run.options
-    config = ["--config", options.lm_config] if options.lm_config else []
-    named = f"--lm_config {options.lm_config} --lm_args {options.lm_args}"
     required = ["--token_list", "none", "--output_dir", "none"]
-    words = [*required, *config, *options.lm_args.split()]
-    args = _parse(get_parser, words, named)
+    words = [*required, *(["--config", config] if config else []), *more.split()]
+    return _parse(get_parser, words, f"--lm_config {config} --lm_args {more}")
+
+
+def _check_lm(run: Run) -> None:
+    args = lm_training_args(run.options.lm_config, run.options.lm_args)
     if 7 in run.stages:
-        args.token_type = options.token_type
+        args.token_type = run.options.token_type
         check_same_model(run.paths.lm_exp, args, "lm_tag")
 
 

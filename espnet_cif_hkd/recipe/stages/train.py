@@ -14,6 +14,7 @@ from espnet_cif_hkd.recipe.checks import stamps
 from espnet_cif_hkd.recipe.commands import rotate, train_model, write_run_script
 from espnet_cif_hkd.recipe.context import Run
 from espnet_cif_hkd.recipe.hooks import teacher_inputs
+from espnet_cif_hkd.recipe.options import Options
 from espnet_cif_hkd.recipe.stages.filter_data import DUMP_FILES
 from espnet_cif_hkd.recipe.stages.statistics import aggregate, collect, split_scps
 from espnet_cif_hkd.recipe.stages.tokens import read_token_list, tokenizer_files
@@ -228,7 +229,7 @@ def fingerprint(run: Run) -> str:
     words = re.split(r"[\s:=,]+", f"{options.asr_args} {options.pretrained_model}")
     mark.files(*(word for word in words if Path(word).is_file()))
     mark.files(*dropped.listings(run))
-    return mark.files(*teacher_inputs(run, _configured(run))).hexdigest()
+    return mark.files(*teacher_inputs(run, configured_args(run.options))).hexdigest()
 
 
 def _data_fingerprint(run: Run) -> str:
@@ -239,7 +240,7 @@ def _data_fingerprint(run: Run) -> str:
     return mark.files(*(run.paths.train_dir / name for name in tables)).hexdigest()
 
 
-def _configured(run: Run) -> argparse.Namespace:
+def configured_args(options: Options) -> argparse.Namespace:
     """Return ``frontend`` and two mappings of --asr_config, changed by --asr_args.
 
     The mappings ``frontend_conf`` and ``model_conf`` are empty for a configuration that
@@ -248,7 +249,6 @@ def _configured(run: Run) -> argparse.Namespace:
     import yaml
     from espnet2.utils.nested_dict_action import NestedDictAction
 
-    options = run.options
     config: Any = None
     with suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
         config = yaml.safe_load(Path(options.asr_config).read_text(encoding="utf-8"))

@@ -83,6 +83,46 @@ name_subset() {
     fi
 }
 
+# Makes the levels of soft labels of a subset use files of their own: exp/lm_* and
+# dump/lm_* of ${system_config} and ${asr_args} become those in ${expdir} and ${dumpdir}.
+subset_levels() {
+    local config=${expdir}/conf/${system_config##*/} part
+    if [ "${expdir}" = exp ] || ! grep -q 'type: soft_labels' "${system_config}"; then
+        return
+    fi
+    mkdir -p "${expdir}/conf"
+    part=$(mktemp "${config}.XXXXXX")
+    sed -e "s|\([ =]\)exp/lm_|\1${expdir}/lm_|g" -e "s|\([ =]\)dump/lm_|\1${dumpdir}/lm_|g" \
+        "${system_config}" > "${part}"
+    mv "${part}" "${config}"
+    system_config=${config}
+    asr_args=${asr_args//=exp\/lm_/=${expdir}/lm_}
+    asr_args=${asr_args//=dump\/lm_/=${dumpdir}/lm_}
+}
+
+# What a function of run.sh, which has all options of asr.sh, calls with them.
+program=(./asr.sh)
+
+# prepare_levels RUN [ARGUMENTS...]
+# Runs the stages before 10, then makes what the levels of soft labels need, if stage 10
+# or 11 is wanted. RUN and its arguments call ${program}; local/levels.sh gets
+# ${level_options}. Afterwards ${stage} is the first stage that was not run.
+prepare_levels() {
+    if [ "${stage}" -gt 11 ] || [ "${stop_stage}" -lt 10 ]; then
+        return
+    fi
+    if [ "${stage}" -lt 10 ]; then
+        program=(local/levels.sh --check "${level_options[@]}" --)
+        "$@"
+        program=(./asr.sh)
+        "$@" --stage "${stage}" --stop_stage 9
+        stage=10
+    fi
+    program=(local/levels.sh "${level_options[@]}" --)
+    "$@"
+    program=(./asr.sh)
+}
+
 # begin_data "USAGE" "NAMES" ARGUMENTS...
 # The first step of local/data.sh: take_options, where an unknown option is an error.
 # Ends the script for --help, and in stage 4, which asr.sh announces by --asr_data_dir:

@@ -1,0 +1,1 @@
+../../../TEMPLATE/asr_hkd/local/levels.sh

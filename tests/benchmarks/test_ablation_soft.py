@@ -1,0 +1,103 @@
+"""The matrices of soft labels: what each cell trains."""
+
+import itertools
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ablation.matrix import Matrix, read_matrix
+from ablation.plan import Cell, cells, commands
+
+from espnet_cif_hkd.distill.choices import Configured, configured
+from espnet_cif_hkd.distill.level_options import Level, level_options
+from espnet_cif_hkd.recipe.options import Options
+from espnet_cif_hkd.recipe.stages.train import configured_args
+
+TOP = Path(__file__).parents[2]
+MATRICES = ("fotaq_soft", "fotaq_whisper_soft", "hsk_soft")
+
+
+@pytest.fixture(params=MATRICES)
+def matrix(request: pytest.FixtureRequest) -> Matrix:
+    return read_matrix(TOP / "benchmarks/ablation" / f"{request.param}.yaml")
+
+
+def criteria(matrix: Matrix, cell: Cell) -> dict[str, Configured]:
+    """The criteria of a cell's training."""
+    words = next(c for c in commands(matrix, cell) if "11" in c)
+    given = dict(itertools.pairwise(words))
+    conf = TOP / matrix.recipe / "conf"
+    for name in (
+        f"train_asr_cif_{given['--system']}",
+        f"train_asr_{given['--system']}",
+    ):
+        if (conf / f"{name}.yaml").is_file():
+            config = str(conf / f"{name}.yaml")
+            break
+    options = Options(asr_config=config, asr_args=given["--asr_args"])
+    return {one.name: one for one in configured(configured_args(options).model_conf)}
+
+
+def levels(found: dict[str, Configured]) -> dict[str, Level]:
+    """The levels that are used."""
+    if "lm" not in found:
+        return {}
+    given = level_options(found["lm"].conf["levels"])
+    return {one.name: one for one in given if one.is_used}
+
+
+def summary(used: dict[str, Level]) -> dict[str, Any]:
+    return {
+        name: one.options.interpolation if one.is_output else one.options.soft
+        for name, one in used.items()
+    }
+
+
+EXPECTED: dict[str, dict[str, float]] = {
+    "cif": {},
+    "hard": {"phone": 0.0, "char": 0.0},
+    "interpolation": {"output": 0.3},
+    "phone": {"phone": 0.5},
+    "soft": {"phone": 0.5, "char": 0.5},
+    "both": {"phone": 0.5, "char": 0.5},
+    "uniform": {"phone": 0.5, "char": 0.5},
+    "unigram": {"phone": 0.5, "char": 0.5},
+    "three": {"phone": 0.5, "bpe": 0.5, "output": 0.3},
+    "ctc": {"phone": 0.5},
+    "aligned": {"phone": 0.5},
+    "softer": {"phone": 1.0},
+}
+
+
+def test_every_cell_trains_what_its_label_says(matrix: Matrix) -> None:
+    for cell in cells(matrix):
+        found = criteria(matrix, cell)
+        used = levels(found)
+        name = cell.variant or cell.system
+        assert summary(used) == EXPECTED[name], name
+        assert ("hkd" in found) == (name == "both")
+        kinds = {one.lm.get("lm_type") for one in used.values() if one.is_soft}
+        control = {"uniform", "unigram"} & {name}
+        assert kinds <= (control or {None})
+        maps = {"ctc": "ctc", "aligned": "alignment"}
+        if "phone" in used:
+            assert used["phone"].options.map == maps.get(name, "cif")
+
+
+def test_hkd_is_that_of_its_own_configuration(matrix: Matrix) -> None:
+    both = criteria(matrix, Cell("both", 1))["hkd"].conf
+    whisper = "whisper_" if "whisper" in matrix.corpus else ""
+    path = TOP / matrix.recipe / f"conf/train_asr_cif_{whisper}hkd.yaml"
+    (own,) = configured(configured_args(Options(asr_config=str(path))).model_conf)
+    stores = [conf.pop("teacher_store", None) for conf in (both, own.conf)]
+    assert both == own.conf and stores[0]
+
+
+def test_labels_of_different_models_have_different_stores(matrix: Matrix) -> None:
+    models: dict[str, Any] = {}
+    for cell in cells(matrix):
+        for one in levels(criteria(matrix, cell)).values():
+            if one.is_soft:
+                known = models.setdefault(str(one.store), (one.unit, one.lm))
+                assert known == (one.unit, one.lm), shlex.join([cell.name, one.name])

@@ -53,6 +53,7 @@ class LevelOptions:
             the one that belongs to ``map``.
         interpolation: Share of the soft labels in the loss of the recogniser's own
             output, 0 to 1; only for ``tap: logits``. The label of ``<eos>`` stays hard.
+            For ``model: transducer``: weight of the soft loss on its best path.
         alignment: CTM file with the units, for ``map: alignment``.
         max_missing: Largest share of utterances, in percent, that may lack an
             alignment, or have too few frames for CTC. They are left out of the level.

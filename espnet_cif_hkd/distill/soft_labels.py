@@ -8,6 +8,7 @@ and temperatures are ours, and so is ``map: cif``.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,14 +22,16 @@ from espnet_cif_hkd.distill.frame_options import refuse_time_warp
 from espnet_cif_hkd.distill.level_check import check_depth, check_sources
 from espnet_cif_hkd.distill.level_heads import LevelHead, build_head
 from espnet_cif_hkd.distill.level_options import Level, level_options
-from espnet_cif_hkd.distill.level_sources import LevelSource, naming
+from espnet_cif_hkd.distill.level_sources import LevelSource, SoftLabels, naming
 from espnet_cif_hkd.distill.taps import Student, Taps, layers_of, require_taps
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.io.device import TokenPlaces
+from espnet_cif_hkd.io.device import TokenPlaces, on_device
+from espnet_cif_hkd.losses.rnnt_path import best_path
 from espnet_cif_hkd.losses.soft_labels import (
     interpolation_term,
     log_probabilities,
     soft_cross_entropy,
+    soft_label_loss,
 )
 from espnet_cif_hkd.teachers.base import Tokens
 
@@ -44,6 +47,7 @@ class SoftLabelsCriterion(AbsDistillCriterion):
     label; ``coverage_NAME``, the share of frames that learn a unit; ``left_out_NAME``,
     the share of utterances without an alignment, or with too few frames for CTC;
     ``soft_NAME``, the cross-entropy of the recogniser's output against its soft labels.
+    For ``model: transducer``, ``loss_NAME`` is this cross-entropy.
 
     Args:
         student: The recogniser.
@@ -67,11 +71,12 @@ class SoftLabelsCriterion(AbsDistillCriterion):
         _require(self.levels, student.sizes, student.model, student.label)
         self._sources: dict[str, LevelSource] = {}
         self._token_loss = student.token_loss
+        self._on_path = student.model == "transducer"
         self.heads = torch.nn.ModuleDict()
         for level in self.levels:
             source = LevelSource(level, student.token_list, token_type)
             self._sources[level.name] = source
-            if level.is_output and student.token_loss is None:
+            if level.is_output and not (student.token_loss or self._on_path):
                 raise UserError(
                     f"{level.place}: model: {student.model} does not say how its loss "
                     "contains that of the logits; use levels on encoder layers"
@@ -193,8 +198,11 @@ class SoftLabelsCriterion(AbsDistillCriterion):
             if level.is_output:
                 assert labels is not None
                 rows = slice(sum(units.sizes))
-                ids, probabilities = labels.ids[rows], labels.probabilities[rows]
-                self._interpolate(level, taps, texts, ids, probabilities, output)
+                labels = SoftLabels(labels.ids[rows], labels.probabilities[rows])
+                if self._on_path:
+                    self._teach_path(level, taps, units.sizes, labels, output)
+                else:
+                    self._interpolate(level, taps, texts, labels, output)
                 continue
             head = self.heads[level.name]
             assert isinstance(head, LevelHead)
@@ -226,8 +234,7 @@ class SoftLabelsCriterion(AbsDistillCriterion):
         level: Level,
         taps: Taps,
         texts: Sequence[Tokens],
-        ids: Tensor,
-        probabilities: Tensor,
+        labels: SoftLabels,
         output: DistillOutput,
     ) -> None:
         """Add the difference of soft and hard loss of all tokens but ``<eos>``.
@@ -240,14 +247,48 @@ class SoftLabelsCriterion(AbsDistillCriterion):
         logits = places.take(taps.logits)  # (N, V)
         targets = places.take(taps.ys_pad)
         name, smoothing = f"loss_{level.name}", self._token_loss.smoothing
-        term = interpolation_term(logits, targets, ids, probabilities, smoothing)
+        ids, given = labels.ids, labels.probabilities
+        term = interpolation_term(logits, targets, ids, given, smoothing)
         output.losses[name] = term.sum()
         share = float(level.options.interpolation or 0)
         output.weights[name] = share * self._token_loss.weight
         with torch.no_grad():
             logp = log_probabilities(logits)
-            soft = soft_cross_entropy(logp, ids, probabilities)
+            soft = soft_cross_entropy(logp, ids, given)
             output.stats[f"soft_{level.name}"] = soft.mean()
+
+    def _teach_path(
+        self,
+        level: Level,
+        taps: Taps,
+        sizes: Sequence[int],
+        labels: SoftLabels,
+        output: DistillOutput,
+    ) -> None:
+        """Add the soft loss where the best path of a transducer emits the tokens.
+
+        The loss of a transducer has no single place of a token, so nothing is
+        subtracted from it. The soft loss compares the probabilities of tokens, without
+        the blank.
+        """
+        assert taps.logits is not None
+        path = best_path(
+            taps.logits.detach(), taps.ys_pad, taps.hlens, taps.ys_pad_lens
+        )
+        # One node for each token, in the order of the rows of the labels.
+        utterances, nodes = (path.emits & path.valid).nonzero(as_tuple=True)
+        frames, tokens = path.frames[utterances, nodes], path.tokens[utterances, nodes]
+        logits = taps.logits[utterances, frames, tokens]  # (N, V)
+        logits = torch.cat(
+            [torch.full_like(logits[:, :1], -torch.inf), logits[:, 1:]], dim=1
+        )
+        first = np.cumsum([0, *sizes])[:-1]
+        rows = on_device(first, logits.device)[utterances] + tokens
+        soft = soft_label_loss(logits, labels.ids[rows], labels.probabilities[rows])
+        name = f"loss_{level.name}"
+        output.losses[name] = soft.sum()
+        output.weights[name] = float(level.options.interpolation or 0)
+        output.stats[f"soft_{level.name}"] = soft.detach().mean()
 
     def _on_host(self, taps: Taps) -> tuple[list[Tokens], dict[str, list[int]]]:
         """Return the texts and the frames of each tap; the host waits only here."""
@@ -279,12 +320,6 @@ def _require(levels: Sequence[Level], offered: Any, model: str, label: str) -> N
         UserError: The message names the level.
     """
     for level in levels:
-        if level.is_output and model == "transducer":
-            raise UserError(
-                f"{level.place}: label interpolation for model: transducer needs the "
-                "best path through its lattice, which this version does not have; use "
-                "levels on encoder layers"
-            )
         require_taps(
             f"{label}: level {level.name}", [level.options.tap], offered, model
         )

@@ -1,4 +1,4 @@
-"""Label interpolation: (1 - c) hard + c soft in the model's own token loss."""
+"""Label interpolation on the output of a model."""
 
 import pytest
 import torch
@@ -8,6 +8,7 @@ from tiny_model import TOKENS, gradients, tiny_batch, tiny_model
 from transducer_parts import tiny_transducer
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.losses.rnnt_path_naive import best_path_naive
 from espnet_cif_hkd.losses.soft_labels_naive import interpolated_loss_naive
 
 SHARE = 0.3
@@ -166,9 +167,61 @@ def test_empty_texts():
     assert torch.equal(loss, plain) and float(stats["lm.loss_output"]) == 0
 
 
-def test_a_transducer_refuses_it():
-    with pytest.raises(UserError, match="label interpolation for model: transducer ne"):
-        tiny_transducer(model_conf=level())
+def lattice(model, batch):
+    """The logits of a transducer, (B, T, U + 1, V), and the frames."""
+    seen = []
+    place = model.joint_network
+    hook = place.register_forward_hook(lambda m, given, made: seen.append(made))
+    model(**batch)
+    hook.remove()
+    return seen[0], model.encode(batch["speech"], batch["speech_lengths"])[1]
+
+
+@pytest.mark.parametrize("lengths", [None, [0, 2, 1, 0]])
+def test_a_transducer_learns_where_its_best_path_emits(lengths):
+    """Probabilities of tokens without the blank; the transducer's loss is complete."""
+    batch = tiny_batch(4)
+    if lengths is not None:
+        batch["text_lengths"] = torch.tensor(lengths)
+    model = tiny_transducer(std=0.5, model_conf=level()).eval()
+    plain = tiny_transducer(std=0.5).eval()
+    plain.load_state_dict(model.state_dict(), strict=False)
+    logits, hlens = lattice(plain, batch)
+    teacher, total = TableLM(TOKENS, {"top_k": 4}), torch.zeros(())
+    for row, frames, text in zip(logits, hlens, texts_of(batch), strict=True):
+        targets = torch.tensor(text).long()
+        _, nodes, emits = best_path_naive(row.detach(), targets, int(frames), len(text))
+        labels = teacher.targets([text], torch.device("cpu")).tensors
+        where = [node for node, emitted in zip(nodes, emits, strict=True) if emitted]
+        assert [u for _, u in where] == list(range(len(text)))
+        for u, (t, _) in enumerate(where):
+            logp = row[t, u, 1:].log_softmax(-1)
+            for token, share in zip(
+                labels["ids"][u], labels["probabilities"][u], strict=True
+            ):
+                total = total - share * logp[int(token) - 1]
+    weight = (batch["text_lengths"] + 1).sum()
+    expected = plain(**batch)[0] + SHARE * total / weight
+    loss, stats, _ = model(**batch)
+    torch.testing.assert_close(loss, expected)
+    n_tokens = int(batch["text_lengths"].sum())
+    assert float(stats["lm.soft_output"]) == pytest.approx(float(total) / n_tokens)
+    for made in (loss, expected):
+        made.sum().backward()
+    wanted, found = gradients(plain), gradients(model)
+    assert wanted.keys() == found.keys()
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_a_transducer_with_a_share_of_0_or_without_tokens():
+    batch = tiny_batch(2)
+    none, share = (tiny_transducer(model_conf=c).eval() for c in ({}, level(0.0)))
+    assert torch.equal(none(**batch)[0], share(**batch)[0])
+    batch["text_lengths"] = torch.tensor([0, 0])
+    batch["text"] = torch.full((2, 0), -1)
+    some = tiny_transducer(model_conf=level()).eval()
+    assert torch.equal(none(**batch)[0], some(**batch)[0])
 
 
 def test_a_model_without_decoder_has_no_logits():

@@ -1,9 +1,10 @@
 """Make what the levels of a recipe's soft labels need, before stage 10.
 
 In this order, and only for the levels that --asr_config and --asr_args use: lexicons,
-sub-word units, alignments, language models. Files that are up to date are kept, and so
-are files that were not made by this command. The options of asr.sh come after --, and
-stages 1 to 5 must have run; stage 10 stores the labels themselves.
+sub-word units, alignments, language models (for lm_type unigram: the counts of units).
+Files that are up to date are kept, and so are files that were not made by this command.
+The options of asr.sh come after --, and stages 1 to 5 must have run. Stage 10 stores
+the labels themselves.
 """
 
 import argparse
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
     from espnet_cif_hkd.distill.level_sources import LevelSource
     from espnet_cif_hkd.recipe.checks.stamps import Fingerprint
     from espnet_cif_hkd.recipe.context import Run
+    from espnet_cif_hkd.recipe.unit_lm import Sentences
 
 _LEXICON = ("lexicon.txt", "tokens.txt")
 _UNKNOWN_WORDS = ("error", "guess", "unk")
+# Values of lm_type whose file this command makes.
+_MADE = ("espnet", "unigram")
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -104,7 +108,7 @@ class _Preparation:
         trained: dict[str, LevelSource] = {}
         for level in levels:
             kind = str(level.lm.get("lm_type") or "espnet")
-            if not level.is_soft or kind != "espnet" or not level.lm.get("lm"):
+            if not level.is_soft or kind not in _MADE or not level.lm.get("lm"):
                 continue
             source = LevelSource(level, tokens, token_type)
             if source.absent is not None:
@@ -119,7 +123,10 @@ class _Preparation:
                     )
                 continue
             trained[folder] = source
-            self._language_model(source, Path(folder))
+            if kind == "unigram":
+                self._counts(source, Path(folder))
+            else:
+                self._language_model(source, Path(folder))
 
     def _lexicon(self, path: Path) -> None:
         """Make a lexicon and the token list of its phones, by make_lexicon."""
@@ -207,17 +214,41 @@ class _Preparation:
     def _language_model(self, source: "LevelSource", folder: Path) -> None:
         """Train the language model of a level."""
         from espnet_cif_hkd.recipe.checks.config import check_gpu
-        from espnet_cif_hkd.recipe.checks.stamps import Fingerprint
         from espnet_cif_hkd.recipe.unit_lm import UnitLM, train_unit_lm
 
-        args, options = self.args, self.run.options
+        args = self.args
         lm = UnitLM(
             folder,
             source.tokens,
             args.level_lm_config,
             args.level_lm_args,
-            options.ngpu,
+            self.run.options.ngpu,
         )
+        check_gpu(self.run, None)
+        train_unit_lm(lm, *self._sentences(source))
+
+    def _counts(self, source: "LevelSource", path: Path) -> None:
+        """Count the units of a level in the text of the language models."""
+        from espnet_cif_hkd.teachers.lm.controls import count_units
+
+        if _is_foreign(path):
+            return
+        train, _, mark = self._sentences(source)
+        ids = {token: n for n, token in enumerate(source.tokens)}
+
+        def make() -> None:
+            items = ([ids[label] for label in labels] for labels in train())
+            count_units(path, source.tokens, items)
+
+        _make(path.parent, mark.words(*source.tokens), [path.name], make)
+
+    def _sentences(
+        self, source: "LevelSource"
+    ) -> "tuple[Sentences, Sentences, Fingerprint]":
+        """Return training and validation text of a level, and their fingerprint."""
+        from espnet_cif_hkd.recipe.checks.stamps import Fingerprint
+
+        options = self.run.options
         mark = Fingerprint().words(source.tokens, options.cleaner, options.g2p)
         if source.level.unit.get("unit") == "aligned":
             train, valid = (self._aligned(source, d / "text") for d in self.data_dirs)
@@ -230,8 +261,7 @@ class _Preparation:
                 self._written(source, texts)
                 for texts in (self.train_texts, [self.valid_text])
             )
-        check_gpu(self.run, None)
-        train_unit_lm(lm, train, valid, mark)
+        return train, valid, mark
 
     def _written(
         self, source: "LevelSource", texts: Sequence[Path]

@@ -120,6 +120,30 @@ def test_only_what_the_levels_use(trained: dict[str, list[list[str]]]) -> None:
     assert not trained
 
 
+def test_counts_of_units_for_unigram_labels(
+    trained: dict[str, list[list[str]]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The checks before stage 10 need the file."""
+    from espnet_cif_hkd.teachers.lm.registry import build_lm_teacher
+
+    counts = Path("exp/lm_levels/char_unigram/counts.txt")
+    char = {**CHAR, "lm_type": "unigram", "lm": str(counts)}
+    run({"char": char})
+    assert not trained
+    text = "".join(TRAIN.values())
+    found = dict(line.rsplit(" ", 1) for line in counts.read_text().splitlines())
+    assert found["A"] == str(text.count("A"))
+    assert found["<space>"] == str(text.count(" "))
+    build_lm_teacher(char, TOKENS).check()
+    before = counts.stat().st_mtime_ns
+    run({"char": char})
+    assert "up to date" in capfd.readouterr().out
+    assert counts.stat().st_mtime_ns == before
+    write_rows("data/train/text", {"u1": "A CAT"})
+    run({"char": char})
+    assert f"A {'A CAT'.count('A')}" in counts.read_text().splitlines()
+
+
 def test_further_text_teaches_the_language_models(
     trained: dict[str, list[list[str]]],
 ) -> None:

@@ -182,10 +182,12 @@ def wordpiece(folder: Path) -> list[str]:
 
 
 _LEVELS = "criteria.lm.levels"
+_NO_CURVES = "--use_matplotlib false --use_tensorboard false"  # slow to draw
 _SMALL_LEVEL_LM = (
     "--lm_conf layer=1 --lm_conf att_unit=8 --lm_conf unit=8 --lm_conf embed_unit=8 "
     "--lm_conf head=2 --lm_conf dropout_rate=0 --batch_bins 20 --max_epoch 5 "
-    "--optim_conf lr=0.03 --scheduler_conf warmup_steps=5 --num_workers 0"
+    "--optim_conf lr=0.03 --scheduler_conf warmup_steps=5 --num_workers 0 "
+    f"{_NO_CURVES}"
 )
 
 
@@ -206,7 +208,7 @@ def with_levels(
     kept = [pair for pair in pairs if pair[0] != "--model_conf"]
     levels = (f"{_LEVELS}.phone.tap=layer:1", *more)
     kept += [["--model_conf", word] for word in levels]
-    options[asr_args] = " ".join(" ".join(pair) for pair in kept)
+    options[asr_args] = " ".join([*(" ".join(pair) for pair in kept), _NO_CURVES])
     return ["--system", "soft", *options, "--level_lm_args", _SMALL_LEVEL_LM]
 
 

@@ -1,11 +1,12 @@
 """Filling a store of label probabilities, against the language model alone.
 
-``LM alone`` only runs the model: sentences are sorted by length and padded to batches
-of 1,024 to 16,384 units beforehand (the fastest is taken), and the logits are
-discarded. ``dump`` prepares only the model beforehand. It sorts, pads, runs the LM,
-selects the K most probable labels at temperature T, converts to float16 and int32 and
-writes to the disk. ``command`` also does what the command does: it makes a sample of
-the text, measures perplexity and accuracy on it, and compares the store with it.
+``LM alone`` only runs the model: its time begins after sentences are sorted by length
+and padded to batches of 1,024 to 16,384 units (the fastest is taken), and the logits
+are discarded. The time of ``dump`` begins after the model is loaded. It sorts, pads,
+runs the LM, selects the K most probable labels at temperature T, converts to float16
+and int32 and writes to the disk. ``command`` also does what the command does: it makes
+a sample of the text, measures perplexity and accuracy on it, and compares the store
+with it.
 
     python3 benchmarks/dump_lm_labels.py [--device cpu] [--json FILE]
     python3 benchmarks/dump_lm_labels.py --cpu_time    # for a busy machine

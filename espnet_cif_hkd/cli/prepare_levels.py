@@ -269,18 +269,9 @@ class _Preparation:
         """Return the sentences of texts in the unit of a level."""
         from espnet_cif_hkd.cli.train_unit_lm import unit_sentences
         from espnet_cif_hkd.distill.filling import preprocessor_options
+        from espnet_cif_hkd.recipe.hooks import tokenizer_options
 
-        options, paths = self.run.options, self.run.paths
-        tokens = preprocessor_options(
-            {
-                "token_list": str(paths.token_list),
-                "token_type": options.token_type,
-                "bpemodel": paths.bpemodel,
-                "cleaner": options.cleaner,
-                "g2p": options.g2p,
-                "non_linguistic_symbols": options.nlsyms_txt,
-            }
-        )
+        tokens = preprocessor_options(tokenizer_options(self.run))
         return partial(unit_sentences, source.unit, tokens, texts)
 
     def _aligned(

@@ -28,6 +28,7 @@ from espnet_cif_hkd.cif.times import FrameTimes
 from espnet_cif_hkd.distill.heard import flat_rows
 from espnet_cif_hkd.distill.level_options import HARD, LevelOptions
 from espnet_cif_hkd.distill.level_sources import BatchUnits, SoftLabels
+from espnet_cif_hkd.distill.taps import Taps
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.device import TokenPlaces, on_device
 from espnet_cif_hkd.losses.ctc_alignment import (
@@ -180,10 +181,7 @@ class AlignedHead(LevelHead):
         device = frames.device
         targets = on_device(units.flat()[rows], device)
         if labels is not None:
-            chosen_labels = on_device(rows, device)
-            labels = SoftLabels(
-                labels.ids[chosen_labels], labels.probabilities[chosen_labels]
-            )
+            labels = labels.take(on_device(rows, device))
         self._rows(vectors, targets, labels, found)
         found.stats["coverage"] = len(rows) / max(1, sum(n_frames))
         return found
@@ -220,8 +218,7 @@ class CTCHead(LevelHead):
             frames_needed(ids) > size
             for ids, size in zip(units.sequences, n_frames, strict=True)
         ]
-        padding = torch.arange(frames.size(1), device=device) >= lengths[:, None]
-        logits = self.output(frames.masked_fill(padding[..., None], 0.0))
+        logits = self.output(_without_padding(frames, lengths))
         logp = log_probabilities(logits)  # (B, T, V)
         targets = np.zeros((len(sizes), max(1, *sizes)), dtype=np.int64)
         for row, ids in zip(targets, units.sequences, strict=True):
@@ -246,10 +243,9 @@ class CTCHead(LevelHead):
         at = ctc_alignment(logp.detach(), lengths, ys_pad, ys_lens)  # (B, T)
         if self.options.position == "middle":
             at = middle_frames(at)
-        first = np.cumsum([0, *sizes])[:-1]
-        rows = (on_device(first, device)[:, None] + at).clamp(min=0)
-        rows = rows.clamp(max=len(labels.ids) - 1)
-        soft = self._soft(logits, logp, labels.ids[rows], labels.probabilities[rows])
+        rows = (on_device(units.first(), device)[:, None] + at).clamp(min=0)
+        chosen = labels.take(rows.clamp(max=len(labels.ids) - 1))
+        soft = self._soft(logits, logp, chosen.ids, chosen.probabilities)
         found.add("soft", soft.masked_fill(at < 0, 0.0).sum(), (at >= 0).sum())
         found.stats["coverage"] = (at >= 0).sum() / max(1, sum(n_frames))
         return found
@@ -281,21 +277,23 @@ class CIFHead(LevelHead):
         found = LevelLosses()
         device, sizes = frames.device, units.sizes
         targets = on_device(np.array(sizes, dtype=np.int64), device)
-        padding = torch.arange(frames.size(1), device=device) >= lengths[:, None]
-        frames = frames.masked_fill(padding[..., None], 0.0)
+        frames = _without_padding(frames, lengths)
         alpha = self.predictor(frames, lengths)
         fired = integrate_and_fire(
             frames, alpha, lengths, targets, max_target_length=max(0, *sizes)
         )
         vectors = TokenPlaces(sizes, device).take(fired.embeddings)  # (R, D)
         if labels is not None:
-            labels = SoftLabels(
-                labels.ids[: len(vectors)], labels.probabilities[: len(vectors)]
-            )
+            labels = labels.take(slice(len(vectors)))
         self._rows(vectors, on_device(units.flat(), device), labels, found)
         distance = (fired.quantity - targets).abs().sum().float()
         found.add("quantity", distance, sum(sizes))
         return found
+
+
+def _without_padding(frames: Tensor, lengths: Tensor) -> Tensor:
+    """Return frames (B, T, D) with zeros in the padding."""
+    return frames.masked_fill(~Taps.valid(lengths, frames)[..., None], 0.0)
 
 
 def build_head(

@@ -51,6 +51,10 @@ class BatchUnits:
         """Number of units of each utterance."""
         return [len(ids) for ids in self.sequences]
 
+    def first(self) -> np.ndarray:
+        """The row of the first unit of each utterance in :meth:`flat`, (B,) int64."""
+        return np.cumsum([0, *self.sizes], dtype=np.int64)[:-1]
+
     def flat(self) -> np.ndarray:
         """All unit ids in order, (R,) int64."""
         joined = [np.asarray(ids, dtype=np.int64) for ids in self.sequences]
@@ -68,6 +72,10 @@ class SoftLabels:
 
     ids: Tensor
     probabilities: Tensor
+
+    def take(self, rows: Tensor | slice) -> "SoftLabels":
+        """Return the labels of some rows."""
+        return SoftLabels(self.ids[rows], self.probabilities[rows])
 
 
 class LevelSource:

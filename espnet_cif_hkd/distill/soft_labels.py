@@ -197,10 +197,9 @@ class SoftLabelsCriterion(AbsDistillCriterion):
             labels = source.labels(units, device) if level.is_soft else None
             if level.is_output:
                 assert labels is not None
-                rows = slice(sum(units.sizes))
-                labels = SoftLabels(labels.ids[rows], labels.probabilities[rows])
+                labels = labels.take(slice(sum(units.sizes)))
                 if self._on_path:
-                    self._teach_path(level, taps, units.sizes, labels, output)
+                    self._teach_path(level, taps, units.first(), labels, output)
                 else:
                     self._interpolate(level, taps, texts, labels, output)
                 continue
@@ -261,7 +260,7 @@ class SoftLabelsCriterion(AbsDistillCriterion):
         self,
         level: Level,
         taps: Taps,
-        sizes: Sequence[int],
+        first: np.ndarray,
         labels: SoftLabels,
         output: DistillOutput,
     ) -> None:
@@ -282,9 +281,8 @@ class SoftLabelsCriterion(AbsDistillCriterion):
         logits = torch.cat(
             [torch.full_like(logits[:, :1], -torch.inf), logits[:, 1:]], dim=1
         )
-        first = np.cumsum([0, *sizes])[:-1]
-        rows = on_device(first, logits.device)[utterances] + tokens
-        soft = soft_label_loss(logits, labels.ids[rows], labels.probabilities[rows])
+        chosen = labels.take(on_device(first, logits.device)[utterances] + tokens)
+        soft = soft_label_loss(logits, chosen.ids, chosen.probabilities)
         name = f"loss_{level.name}"
         output.losses[name] = soft.sum()
         output.weights[name] = float(level.options.interpolation or 0)

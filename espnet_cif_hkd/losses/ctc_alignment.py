@@ -114,7 +114,7 @@ def middle_frames(alignment: Tensor) -> Tensor:
 
 
 def frames_needed(tokens: list[int]) -> int:
-    """Return the number of frames that CTC needs for some tokens.
+    """Return the frames that CTC needs: one per token, one between equal tokens.
 
     Example:
         >>> frames_needed([3, 3, 4])

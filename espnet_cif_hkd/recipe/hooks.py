@@ -39,7 +39,15 @@ def dump_teacher(run: Run, args: argparse.Namespace) -> None:
         return
     options, paths = run.options, run.paths
     log(f"storing the teacher's targets in {', '.join(folders)}")
-    tokens = {
+    texts = [paths.train_dir / "text", paths.data_feats / options.valid_set / "text"]
+    with logged_to(paths.asr_exp / "dump_teacher.log", "teacher's targets"):
+        fill_stores(vars(args), options.asr_config, tokenizer_options(run), texts)
+
+
+def tokenizer_options(run: Run) -> dict[str, str]:
+    """Return the options of the recogniser's tokenizer by ESPnet's names."""
+    options, paths = run.options, run.paths
+    return {
         "token_list": str(paths.token_list),
         "token_type": options.token_type,
         "bpemodel": paths.bpemodel,
@@ -47,9 +55,6 @@ def dump_teacher(run: Run, args: argparse.Namespace) -> None:
         "g2p": options.g2p,
         "non_linguistic_symbols": options.nlsyms_txt,
     }
-    texts = [paths.train_dir / "text", paths.data_feats / options.valid_set / "text"]
-    with logged_to(paths.asr_exp / "dump_teacher.log", "teacher's targets"):
-        fill_stores(vars(args), options.asr_config, tokens, texts)
 
 
 def _dump_speech_teachers(run: Run, args: argparse.Namespace) -> None:

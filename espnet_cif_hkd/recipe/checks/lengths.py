@@ -1,7 +1,6 @@
 """The number of encoder frames of an utterance, computed without the model."""
 
 import argparse
-import itertools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -127,9 +126,3 @@ def _encoder_windows(encoder: str, conf: dict[str, Any]) -> Windows | None:
     ):
         return None
     return INPUT_WINDOWS[layer] + POOLING * len(pooling_layers)
-
-
-def frames_needed(tokens: list[int]) -> int:
-    """Return the frames that CTC needs: one per token, one between equal tokens."""
-    repeats = sum(a == b for a, b in itertools.pairwise(tokens))
-    return len(tokens) + repeats

@@ -10,7 +10,7 @@ from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.log import log
 from espnet_cif_hkd.io.tables import first_few, read_table
 from espnet_cif_hkd.recipe import dropped
-from espnet_cif_hkd.recipe.checks.lengths import frame_counter, frames_needed
+from espnet_cif_hkd.recipe.checks.lengths import frame_counter
 from espnet_cif_hkd.recipe.context import Run
 
 # From this share of unknown tokens on, the report is a warning.
@@ -92,6 +92,8 @@ def check_texts(run: Run, args: argparse.Namespace, part: str) -> None:
         UserError: there are such utterances; the message names them and their list.
     """
     from espnet2.tasks.asr import ASRTask
+
+    from espnet_cif_hkd.losses.ctc_alignment import frames_needed
 
     folder = dropped.data_folder(run, part)
     preprocess = ASRTask.build_preprocess_fn(args, False)

@@ -26,9 +26,8 @@ class Lexicon:
     first line of a word is used; lines below, also in the form ``WORD(2)``, are further
     pronunciations and are skipped.
 
-    A word is looked up as it is written. If that finds nothing, it is looked up without
-    regard to case, because transcripts are often in capitals and dictionaries in lower
-    case.
+    The entry with the same letters in the same case comes first. Otherwise case is
+    ignored, because transcripts are often in capitals and dictionaries in lower case.
 
     Args:
         path: the file.

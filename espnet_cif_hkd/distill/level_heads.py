@@ -29,11 +29,11 @@ from espnet_cif_hkd.distill.heard import flat_rows
 from espnet_cif_hkd.distill.level_options import HARD, LevelOptions
 from espnet_cif_hkd.distill.level_sources import BatchUnits, SoftLabels
 from espnet_cif_hkd.distill.taps import Taps
+from espnet_cif_hkd.encoder.frames import frames_needed
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.device import TokenPlaces, on_device
 from espnet_cif_hkd.losses.ctc_alignment import (
     ctc_alignment,
-    frames_needed,
     middle_frames,
 )
 from espnet_cif_hkd.losses.soft_labels import (

@@ -7,6 +7,7 @@ The recipe engine uses the same rules before a training.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -73,3 +74,13 @@ def fewest_frames(windows: Windows) -> int:
     for width, stride in reversed(windows):
         frames = (frames - 1) * stride + width
     return frames
+
+
+def frames_needed(tokens: list[int]) -> int:
+    """Return the frames that CTC needs: one per token, one between equal tokens.
+
+    Example:
+        >>> frames_needed([3, 3, 4])
+        4
+    """
+    return len(tokens) + sum(a == b for a, b in itertools.pairwise(tokens))

@@ -11,8 +11,6 @@ V    vocabulary
 ===  =====================================================================
 """
 
-import itertools
-
 import torch
 from torch import Tensor
 
@@ -111,13 +109,3 @@ def middle_frames(alignment: Tensor) -> Tensor:
     last = last.flip(1).cummin(dim=1).values.flip(1)
     middle = (first + last) // 2
     return torch.where(frames == middle, alignment, -1)
-
-
-def frames_needed(tokens: list[int]) -> int:
-    """Return the frames that CTC needs: one per token, one between equal tokens.
-
-    Example:
-        >>> frames_needed([3, 3, 4])
-        4
-    """
-    return len(tokens) + sum(a == b for a, b in itertools.pairwise(tokens))

@@ -6,9 +6,9 @@ import pytest
 import torch
 from ctc_paths import FRAMES, SENTENCES, VOCAB, collapsed
 
+from espnet_cif_hkd.encoder.frames import frames_needed
 from espnet_cif_hkd.losses.ctc_alignment import (
     ctc_alignment,
-    frames_needed,
     middle_frames,
 )
 from espnet_cif_hkd.losses.ctc_alignment_naive import ctc_alignment_naive

@@ -11,9 +11,8 @@ from espnet2.asr.encoder.transformer_encoder import TransformerEncoder
 from espnet2.asr.frontend.default import DefaultFrontend
 
 from espnet_cif_hkd.encoder.cif_conformer import CIFConformerEncoder
-from espnet_cif_hkd.encoder.frames import INPUT_WINDOWS
+from espnet_cif_hkd.encoder.frames import INPUT_WINDOWS, frames_needed
 from espnet_cif_hkd.encoder.front_end import INPUT_LAYERS
-from espnet_cif_hkd.losses.ctc_alignment import frames_needed
 from espnet_cif_hkd.recipe.checks.lengths import FrameCounter, frame_counter
 
 ENCODERS = {

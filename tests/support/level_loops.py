@@ -9,7 +9,7 @@ from tiny_model import TOKENS, tiny_batch, tiny_config
 from tone_teacher import speech_batch
 
 from espnet_cif_hkd.cif.naive import integrate_and_fire_naive
-from espnet_cif_hkd.losses.ctc_alignment import frames_needed
+from espnet_cif_hkd.encoder.frames import frames_needed
 from espnet_cif_hkd.losses.ctc_alignment_naive import ctc_alignment_naive
 from espnet_cif_hkd.losses.soft_labels_naive import soft_label_loss_naive
 

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from espnet_cif_hkd.encoder.frames import frames_needed
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.log import log
 from espnet_cif_hkd.io.tables import first_few, read_table
@@ -92,8 +93,6 @@ def check_texts(run: Run, args: argparse.Namespace, part: str) -> None:
         UserError: there are such utterances; the message names them and their list.
     """
     from espnet2.tasks.asr import ASRTask
-
-    from espnet_cif_hkd.losses.ctc_alignment import frames_needed
 
     folder = dropped.data_folder(run, part)
     preprocess = ASRTask.build_preprocess_fn(args, False)

@@ -3,8 +3,8 @@
 The weight of frame t in token k is the overlap of ``[c_{t-1}, c_t]`` and ``[k, k +
 1]``, where c is the running sum of alpha: ``relu(min(c_t, k + 1) - max(c_{t-1}, k))``.
 All weights of an utterance are a matrix ``(T, L)``, so the operation needs memory for
-T · L numbers. :func:`espnet_cif_hkd.cif.integrate_and_fire` needs T + L, but its operations
-have no counterpart in ONNX. Names of shapes are the same here.
+T · L numbers. :func:`espnet_cif_hkd.cif.integrate_and_fire` needs T + L, but its
+operations have no counterpart in ONNX. Names of shapes are the same here.
 """
 
 from typing import NamedTuple

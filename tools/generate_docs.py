@@ -39,6 +39,7 @@ _BUILT = {
     "PretrainModel": _MODEL,
     "TransducerASRModel": _MODEL,
     "CIFDecoder": {"vocab_size", "encoder_output_size"},
+    "CIFNARDecoder": {"vocab_size", "encoder_output_size"},
     "CIFPredictor": {"input_size"},
     "CIFConformerEncoder": {"input_size"},
     "HKDCriterion": {"student"},

@@ -24,6 +24,7 @@ from espnet2.asr.decoder.abs_decoder import AbsDecoder
 
 from espnet_cif_hkd.cif import CIFOutput, CIFPredictor, integrate_and_fire
 from espnet_cif_hkd.decoder.ending import mask_by_fired_length
+from espnet_cif_hkd.decoder.firing_options import firing_options
 from espnet_cif_hkd.decoder.frame_attention import FrameAttention, NearFrames
 from espnet_cif_hkd.decoder.layer import CausalLayer, causal_mask
 from espnet_cif_hkd.decoder.output import CIFDecoderOutput
@@ -94,14 +95,7 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
                 f"decoder_conf: attention_heads {attention_heads} does not divide the "
                 f"encoder's output size {size}; choose a divisor"
             )
-        conf = dict(predictor_conf or {})
-        self.tail_threshold: float | None = conf.pop("tail_threshold", 0.5)
-        known = {"conv_channels", "conv_width", "dropout_rate", "causal"}
-        if unknown := sorted(set(conf) - known):
-            raise UserError(
-                f"decoder_conf: predictor_conf has unknown keys {unknown}; known are "
-                f"{', '.join(sorted(known | {'tail_threshold'}))}"
-            )
+        self.tail_threshold, conf = firing_options(predictor_conf)
         self.eos_slack = eos_slack
         # ESPnet's token lists end with <sos/eos>; the model sets other indices.
         self.sos = self.eos = vocab_size - 1
@@ -215,6 +209,15 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
             near = near.tokens(torch.arange(ys_in_pad.size(1), device=ys_in_pad.device))
         states = self._join(self._transform(embeddings, ys_in_pad), embeddings, near)
         return self.output_layer(states), states
+
+    def decode_free(
+        self, fired: CIFOutput, ys_in_pad: torch.Tensor, near: NearFrames | None
+    ) -> torch.Tensor:
+        """Logits of known tokens ``(B, L, V)``; zeros replace vectors that lack."""
+        n_tokens = ys_in_pad.size(1)
+        missing = max(0, n_tokens - fired.embeddings.size(1))
+        embeddings = torch.nn.functional.pad(fired.embeddings, (0, 0, 0, missing))
+        return self.decode(embeddings[:, :n_tokens], ys_in_pad, near)[0]
 
     def _transform(
         self, embeddings: torch.Tensor, ys_in_pad: torch.Tensor
@@ -388,11 +391,7 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         ]
 
     def extend_prob(self, x: torch.Tensor) -> None:
-        """Refuse block by block decoding: only ESPnet's streaming searches call this.
-
-        Raises:
-            UserError: Always. Firing would end with the first block.
-        """
+        """Refuse block by block decoding: firing would end with the first block."""
         raise UserError(
             "decoder: cif cannot decode block by block yet: decode without "
             "--use_streaming (asr.sh), asr_inference_streaming and --streaming"

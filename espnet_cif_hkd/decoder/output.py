@@ -18,9 +18,11 @@ class CIFDecoderOutput:
         cif: Fired vectors, lengths, quantity and firing times.
         hidden: Decoder states after the last layer norm of the transformer, before
             they are joined, ``(B, L, D)``.
+        scored: False for tokens that have no loss, ``(B, L)`` bool; None: all have.
     """
 
     logits: torch.Tensor
     states: torch.Tensor
     cif: CIFOutput
     hidden: torch.Tensor
+    scored: torch.Tensor | None = None

@@ -14,6 +14,7 @@ from espnet_cif_hkd.inference.speech import Samples, checked_samples
 from espnet_cif_hkd.plugin import register
 from espnet_cif_hkd.plugin.compat import Hypothesis, TooShortUttError
 from espnet_cif_hkd.search.greedy import GreedyHypothesis, greedy_search
+from espnet_cif_hkd.search.nar import search_with_fallback
 from espnet_cif_hkd.search.transducer_greedy import transducer_greedy_search
 
 # ESPnet's class reads a configuration that names our classes.
@@ -51,11 +52,15 @@ class Speech2Text(ESPnetSpeech2Text):
             times faster. A list of utterances is searched as one batch. The encoder
             ``cif_conformer`` also encodes it as one batch; ESPnet's encoders, whose
             output depends on padding, encode one utterance at a time.
+        one_pass: Use the one-pass decoder of ``model_conf.nar_conf`` in a greedy
+            search. A model with ``decoder: cif_nar`` needs no option.
+        fallback_below: With ``one_pass``, utterances whose least probable token has a
+            probability below this are decoded by ``decoder: cif``; 0: none.
         kwargs: ESPnet's arguments.
 
     Raises:
         UserError: If an option contradicts ``greedy``, or the decoder is neither
-            ``cif`` nor ``transducer``.
+            ``cif``, ``cif_nar`` nor ``transducer``.
 
     Example:
         >>> speech2text = Speech2Text("exp/asr_x/config.yaml", "exp/asr_x/9epoch.pth")
@@ -63,12 +68,22 @@ class Speech2Text(ESPnetSpeech2Text):
     """
 
     greedy = False
+    one_pass = False
+    fallback_below = 0.0
 
-    def __init__(self, *args: Any, greedy: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        greedy: bool = False,
+        one_pass: bool = False,
+        fallback_below: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
         if greedy:
             kwargs.update(_greedy_options(*args, **kwargs))
         super().__init__(*args, **kwargs)
         self._set_greedy(greedy)
+        self._set_one_pass(one_pass, fallback_below)
 
     def _set_greedy(self, greedy: bool) -> None:
         decoder = self.asr_model.decoder
@@ -78,6 +93,20 @@ class Speech2Text(ESPnetSpeech2Text):
                 f"got {type(decoder).__name__}; use beam_size=1"
             )
         self.greedy = greedy
+
+    def _set_one_pass(self, one_pass: bool, fallback_below: float) -> None:
+        if fallback_below and not one_pass:
+            raise UserError("fallback_below needs one_pass=True and greedy=True")
+        if one_pass and not self.greedy:
+            raise UserError("one_pass is a greedy search: give greedy=True, too")
+        if one_pass and getattr(self.asr_model, "nar", None) is None:
+            raise UserError(
+                "one_pass needs a model that was trained with model_conf.nar_conf; "
+                "leave it out"
+            )
+        if not 0 <= fallback_below <= 1:
+            raise UserError(f"fallback_below {fallback_below} must be from 0 to 1")
+        self.one_pass, self.fallback_below = one_pass, fallback_below
 
     def __call__(self, speech: Samples | Sequence[Samples]) -> Any:
         """Decode one utterance or a list of utterances.
@@ -162,6 +191,11 @@ class Speech2Text(ESPnetSpeech2Text):
             found = transducer_greedy_search(
                 model.decoder, model.joint_network, hs_pad, hlens
             )
+        elif self.one_pass:
+            found = search_with_fallback(
+                *(model.nar, model.decoder, hs_pad, hlens),
+                *(self.fallback_below, self.maxlenratio),
+            )
         else:
             found = greedy_search(model.decoder, hs_pad, hlens, self.maxlenratio)
         return [[self._result(one)] for one in found]
@@ -197,12 +231,15 @@ class Speech2Text(ESPnetSpeech2Text):
             kwargs: Arguments of the constructor.
         """
         greedy = kwargs.pop("greedy", False)
+        one_pass = kwargs.pop("one_pass", False)
+        fallback_below = kwargs.pop("fallback_below", 0.0)
         if greedy:
             kwargs.update(_greedy_options(**kwargs))
         built = ESPnetSpeech2Text.from_pretrained(model_tag, **kwargs)
         # ESPnet's method builds ESPnet's class, which has the same state.
         built.__class__ = cls
         built._set_greedy(greedy)
+        built._set_one_pass(one_pass, fallback_below)
         return built
 
 

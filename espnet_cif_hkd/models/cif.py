@@ -20,7 +20,7 @@ from espnet_cif_hkd.distill.schedule import CommonOptions
 from espnet_cif_hkd.distill.taps import MODEL_TAPS, TokenLoss
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.losses.ctc_guide import ctc_guide_loss, ctc_spikes
-from espnet_cif_hkd.losses.token import score_tokens, shift_targets
+from espnet_cif_hkd.losses.token import shift_targets
 from espnet_cif_hkd.models.checkpoint import (
     VERSION_KEY,
     load_checked,
@@ -28,6 +28,7 @@ from espnet_cif_hkd.models.checkpoint import (
     version_tensor,
 )
 from espnet_cif_hkd.models.distilling import DistillingMixin
+from espnet_cif_hkd.models.nar import build_one_pass, one_pass_losses, score_output
 from espnet_cif_hkd.models.short_audio import refuse_short_audio
 from espnet_cif_hkd.models.streaming import report_streaming
 
@@ -45,7 +46,7 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         token_list: Names of the V tokens.
         frontend, specaug, normalize, preencoder, encoder, postencoder, ctc: As in
             ESPnet.
-        decoder: Must be :class:`CIFDecoder`.
+        decoder: Must be :class:`CIFDecoder` or :class:`CIFNARDecoder`.
         joint_network: Must be None.
         ctc_weight: Weight of CTC on the encoder's output, ``0 <= w < 1``; added to the
             other losses, while ESPnet interpolates CTC and attention.
@@ -65,6 +66,12 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
             encoder.
         freeze_encoder_updates: Number of updates for which the encoder is frozen, with
             its dropout and its batch statistics.
+        nar_conf: Options of a one-pass decoder beside ``decoder: cif``, on the same
+            encoder and firing: those of ``decoder: cif_nar`` without ``predictor_conf``
+            and ``eos_slack``; null: none. Its parameters are ``nar.*``.
+        nar_weight: Weight of the cross-entropy of the one-pass decoder.
+        nar_distill_weight: Weight of the divergence of its probabilities from those of
+            the autoregressive decoder; 0: none.
         ignore_id: Token id that pads transcripts.
         lsm_weight: Label smoothing of the decoder's cross-entropy.
         report_cer: Whether validation computes character error rates.
@@ -108,6 +115,9 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         criteria: dict[str, Any] | None = None,
         encoder_lr_factor: float = 1.0,
         freeze_encoder_updates: int = 0,
+        nar_conf: dict[str, Any] | None = None,
+        nar_weight: float = 1.0,
+        nar_distill_weight: float = 0.0,
         ignore_id: int = -1,
         lsm_weight: float = 0.1,
         report_cer: bool = True,
@@ -121,8 +131,9 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
     ) -> None:
         if not isinstance(decoder, CIFDecoder):
             raise UserError(
-                f"model: cif needs decoder: cif, got {type(decoder).__name__}; "
-                "set 'decoder: cif' in the training configuration"
+                f"model: cif needs decoder: cif or cif_nar, got "
+                f"{type(decoder).__name__}; set 'decoder: cif' in the training "
+                "configuration"
             )
         if joint_network is not None:
             raise UserError("model: cif has no transducer; remove joint_net_conf")
@@ -162,6 +173,9 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         )
         report_streaming(self)
         self.decoder.sos, self.decoder.eos = self.sos, self.eos
+        self.nar, self.nar_options = build_one_pass(
+            nar_conf, nar_weight, nar_distill_weight, vocab_size, self.decoder
+        )
         self.quantity_weight = quantity_weight
         self.lsm_weight = lsm_weight
         self.ctc_guide_weight, self.ctc_guide_slack = ctc_guide_weight, ctc_guide_slack
@@ -213,8 +227,8 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         n_tokens = ys_lens.sum()
         output = self.decoder.forward_with_states(hs_pad, hlens, ys_in_pad, ys_lens)
 
-        scores = score_tokens(
-            output.logits, ys_out_pad, self.ignore_id, self.lsm_weight
+        scores, n_scored = score_output(
+            output, ys_out_pad, self.ignore_id, self.lsm_weight
         )
         loss_att = scores.loss / n_tokens
         loss_quantity = (output.cif.quantity - ys_lens).abs().sum() / n_tokens
@@ -222,9 +236,21 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         stats: dict[str, Any] = {
             "loss_att": loss_att.detach(),
             "loss_quantity": loss_quantity.detach(),
-            "nll": scores.nll / n_tokens,
-            "acc": scores.n_correct / n_tokens,
+            "nll": scores.nll / n_scored,
+            "acc": scores.n_correct / n_scored,
         }
+        if self.nar is not None:
+            near = self.nar.near_frames(hs_pad, hlens, output.cif)
+            loss_nar, stats_nar = one_pass_losses(
+                self.nar.read(output.cif, near, ys_in_pad),
+                output.logits,
+                ys_out_pad,
+                self.ignore_id,
+                self.lsm_weight,
+                self.nar_options,
+            )
+            loss = loss + loss_nar
+            stats.update(stats_nar)
         if self.ctc is not None:
             frames, tokens = hlens, text_lengths
             if self.ctc.ctc_type == "builtin":  # loops over them on the host
@@ -333,10 +359,8 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         if self.error_calculator is None or not self.error_calculator.report_cer:
             return stats
         n_tokens = ys_in_pad.size(1)
-        missing = max(0, n_tokens - fired.embeddings.size(1))
-        embeddings = torch.nn.functional.pad(fired.embeddings, (0, 0, 0, missing))
         near = self.decoder.near_frames(hs_pad, hlens, fired)
-        logits, _ = self.decoder.decode(embeddings[:, :n_tokens], ys_in_pad, near)
+        logits = self.decoder.decode_free(fired, ys_in_pad, near)
         ys_hat = logits.argmax(dim=-1)  # (B, L)
         steps = torch.arange(n_tokens, device=ys_hat.device)
         n_fired = torch.minimum(fired.lengths, ys_lens)

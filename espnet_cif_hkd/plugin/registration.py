@@ -34,7 +34,10 @@ REGISTERED: dict[str, dict[str, tuple[str, str]]] = {
             "CIFConformerEncoder",
         )
     },
-    "decoder_choices": {"cif": ("espnet_cif_hkd.decoder.cif_decoder", "CIFDecoder")},
+    "decoder_choices": {
+        "cif": ("espnet_cif_hkd.decoder.cif_decoder", "CIFDecoder"),
+        "cif_nar": ("espnet_cif_hkd.decoder.cif_nar", "CIFNARDecoder"),
+    },
     "model_choices": {
         "cif": ("espnet_cif_hkd.models.cif", "CIFASRModel"),
         "hybrid": ("espnet_cif_hkd.models.hybrid", "HybridASRModel"),

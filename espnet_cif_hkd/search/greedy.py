@@ -12,6 +12,7 @@ import functools
 import torch
 
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
+from espnet_cif_hkd.decoder.cif_nar import CIFNARDecoder
 from espnet_cif_hkd.decoder.ending import is_too_early
 
 
@@ -44,7 +45,8 @@ def greedy_search(
     ``maxlenratio``, ESPnet writes a second ``<eos>``.
 
     Args:
-        decoder: In ``eval`` mode.
+        decoder: In ``eval`` mode. A one-pass decoder has no steps: see
+            :func:`espnet_cif_hkd.search.nar.one_pass_search`.
         hs_pad: Encoder frames, ``(B, T, D)``.
         hlens: Number of valid frames, ``(B,)`` integer.
         maxlenratio: As in ESPnet, the largest number of tokens per frame; 0 allows as
@@ -58,6 +60,10 @@ def greedy_search(
     Raises:
         UserError: If the encoder output of an utterance is not finite.
     """
+    if isinstance(decoder, CIFNARDecoder):
+        from espnet_cif_hkd.search.nar import one_pass_search
+
+        return one_pass_search(decoder, hs_pad, hlens, maxlenratio, target_lengths)
     fired = decoder.fire_freely(hs_pad, hlens, target_lengths)
     n_steps = torch.minimum(fired.lengths, _limits(hlens.cpu(), maxlenratio))
     n_steps, order = n_steps.sort(descending=True, stable=True)

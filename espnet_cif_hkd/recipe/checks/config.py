@@ -19,6 +19,7 @@ from espnet_cif_hkd.recipe.context import Run
 from espnet_cif_hkd.recipe.options import STOCK_ENGINE
 from espnet_cif_hkd.recipe.stages import train
 
+_CIF_DECODERS = ("cif", "cif_nar")
 _STREAMING_ENCODERS = ("contextual_block_conformer", "contextual_block_transformer")
 
 
@@ -94,7 +95,7 @@ def _check_model(args: argparse.Namespace, run: Run) -> None:
             f"only, or {STOCK_ENGINE}"
         )
     own = None
-    if (args.model == "cif") != (args.decoder == "cif"):
+    if (args.model == "cif") != (args.decoder in _CIF_DECODERS):
         own = "cif"
     elif args.model == "transducer" != args.decoder:
         own = "transducer"
@@ -224,9 +225,10 @@ def _check_streaming(run: Run, model: argparse.Namespace | None) -> None:
     model = _configured(run, model)
     if model is None:
         return
-    if model.decoder == "cif":
+    if model.decoder in _CIF_DECODERS:
         raise UserError(
-            f"{name}: 'decoder: cif' cannot decode block by block yet; give false"
+            f"{name}: 'decoder: {model.decoder}' cannot decode block by block yet; "
+            "give false"
         )
     if run.options.use_streaming and model.encoder not in _STREAMING_ENCODERS:
         raise UserError(

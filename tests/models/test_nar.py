@@ -46,7 +46,9 @@ def test_the_loss_alone_is_the_cross_entropy_per_token(smoothing):
         fired = model.decoder.fire(hs[None, : hlens[n]], hlens[n : n + 1], length)
         logp = model.decoder.predict(fired.embeddings, length)[0].log_softmax(-1)
         total = total - sum(row[token] for row, token in zip(logp, tokens, strict=True))
-    assert float(stats["nll"]) == pytest.approx(float(total.detach() / weight), rel=1e-4)
+    assert float(stats["nll"]) == pytest.approx(
+        float(total.detach() / weight), rel=1e-4
+    )
     if not smoothing:
         assert float(stats["loss_att"]) == pytest.approx(float(stats["nll"]), rel=1e-4)
 

@@ -149,6 +149,20 @@ class CIFNARDecoder(CIFDecoder):
         scored = None if shown is None else ~shown[1]
         return CIFDecoderOutput(logits, states, fired, hidden, scored)
 
+    def decode(
+        self,
+        embeddings: torch.Tensor,
+        ys_in_pad: torch.Tensor,
+        near: NearFrames | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As in :class:`CIFDecoder`, without use of the tokens; no row is padding."""
+        n_batch, n_tokens, _ = embeddings.shape
+        if near is not None:
+            near = near.tokens(torch.arange(n_tokens, device=embeddings.device))
+        lengths = torch.full((n_batch,), n_tokens)
+        logits, states, _ = self._predict(embeddings, lengths, near)
+        return logits, states
+
     def decode_free(
         self, fired: CIFOutput, ys_in_pad: torch.Tensor, near: NearFrames | None
     ) -> torch.Tensor:

@@ -232,7 +232,8 @@ class CIFConformerEncoder(AbsEncoder):
                 exported encoder gives a length of 0 or less instead.
         """
         ilens = ilens.to(xs_pad.device)
-        if not torch.compiler.is_compiling():  # a graph has no access to the host
+        # A graph has no access to the host.
+        if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
             xs_pad = xs_pad[:, : self._longest(ilens)]
         xs = xs_pad.masked_fill(~_valid(ilens, xs_pad).transpose(1, 2), 0.0)
         xs = apply_front_end(self.embed, xs)

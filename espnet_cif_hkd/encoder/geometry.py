@@ -15,6 +15,7 @@ from espnet_cif_hkd.cif.times import FrameTimes
 from espnet_cif_hkd.encoder.chunks import FULL
 from espnet_cif_hkd.encoder.cif_conformer import CIFConformerEncoder
 from espnet_cif_hkd.encoder.frames import Windows, centre_of_first
+from espnet_cif_hkd.encoder.kaldi_fbank import KaldiFbankFrontend
 from espnet_cif_hkd.encoder.speech_teacher import SpeechTeacherFrontend
 from espnet_cif_hkd.encoder.streaming import chunk_span
 
@@ -67,6 +68,12 @@ def feature_times(frontend: Any, rate: int) -> FrameTimes | None:
     """
     if isinstance(frontend, SpeechTeacherFrontend):
         return frontend.times if frontend.is_known else None
+    if isinstance(frontend, KaldiFbankFrontend):
+        spec = frontend.spec
+        # The middle frame of a joined one; with an even number, between two.
+        middle = (spec.stack - 1) / 2 - (spec.stack - 1) // 2
+        centre = len(spec.window) / 2 + middle * spec.hop
+        return FrameTimes(centre / rate, spec.hop * spec.skip / rate)
     stft = getattr(frontend, "stft", None)  # frontend: default
     if stft is None:  # frontend: melspec_torch
         stft = getattr(getattr(frontend, "transform", None), "spectrogram", None)
@@ -82,6 +89,8 @@ def feature_rate(frontend: Any) -> int | None:
     """Sampling rate in Hz of the audio that a frontend reads; None if unknown."""
     if isinstance(frontend, SpeechTeacherFrontend):
         return frontend.rate
+    if isinstance(frontend, KaldiFbankFrontend):
+        return frontend.spec.rate
     mel = getattr(getattr(frontend, "logmel", None), "mel_options", {})
     rate: int | None = mel.get("sr")
     return rate
@@ -91,6 +100,9 @@ def _half_window(frontend: Any, rate: int) -> float:
     """Seconds after the centre of a feature frame that it still sees."""
     stft = getattr(frontend, "stft", None)
     stft = stft or getattr(getattr(frontend, "transform", None), "spectrogram", None)
+    if isinstance(frontend, KaldiFbankFrontend):
+        spec = frontend.spec
+        return (len(spec.window) / 2 + (spec.stack - 1) / 2 * spec.hop) / rate
     return (frontend if stft is None else stft).win_length / 2 / rate
 
 

@@ -23,10 +23,11 @@ LM_MODULE = "espnet2.tasks.lm"
 # names up in lower case.
 REGISTERED: dict[str, dict[str, tuple[str, str]]] = {
     "frontend_choices": {
+        "kaldi_fbank": ("espnet_cif_hkd.encoder.kaldi_fbank", "KaldiFbankFrontend"),
         "speech_teacher": (
             "espnet_cif_hkd.encoder.speech_teacher",
             "SpeechTeacherFrontend",
-        )
+        ),
     },
     "encoder_choices": {
         "cif_conformer": (

@@ -110,7 +110,7 @@ class FrameAttention(torch.nn.Module):
                 token, the result has the window of time 0.
         """
         if times.size(1) == 0:
-            times = times.new_zeros(len(times), 1)
+            times = times.new_zeros(times.size(0), 1)
         hlens = hlens.to(hs_pad.device)
         frames = torch.arange(hs_pad.size(1), device=hs_pad.device)
         pad = frames >= hlens[:, None]  # (N, T)
@@ -122,7 +122,7 @@ class FrameAttention(torch.nn.Module):
         places = middle[..., None] + offsets  # (N, L, K)
         allowed = (places >= 0) & (places <= last[..., None])
         chosen = torch.minimum(places.clamp(min=0), last[..., None])
-        rows = torch.arange(len(hs_pad), device=hs_pad.device)[:, None, None]
+        rows = torch.arange(hs_pad.size(0), device=hs_pad.device)[:, None, None]
         return NearFrames(
             self.key(normed)[rows, chosen], self.value(normed)[rows, chosen], allowed
         )

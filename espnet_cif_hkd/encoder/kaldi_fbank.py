@@ -133,7 +133,7 @@ class KaldiFbankFrontend(AbsFrontend):  # type: ignore[misc]
         last = (counts - 1).clamp(min=0)[:, None, None]
         rows = torch.minimum(place[None], last).flatten(1)  # (B, T' m)
         rows = rows[..., None].expand(-1, -1, feats.size(2))
-        joined = feats.gather(1, rows).view(len(feats), -1, spec.width)
+        joined = feats.gather(1, rows).view(feats.size(0), -1, spec.width)
         return joined, torch.div(
             counts + spec.skip - 1, spec.skip, rounding_mode="floor"
         )

@@ -1,0 +1,1 @@
+"""Export of a trained model to ONNX graphs, which run without torch and ESPnet."""

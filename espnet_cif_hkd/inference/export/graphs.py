@@ -1,0 +1,207 @@
+"""The parts of a model as modules that the ONNX exporter traces.
+
+Shapes: as in :mod:`espnet_cif_hkd.decoder.cif_decoder`; N: hypotheses, P: earlier
+tokens, K: frames around a firing, Y: layers of the decoder.
+"""
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from espnet_cif_hkd.cif.dense import fire_densely
+from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
+from espnet_cif_hkd.decoder.cif_nar import CIFNARDecoder
+from espnet_cif_hkd.decoder.frame_attention import NearFrames
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.inference.export.frontend import GraphFeatures, GraphNormalize
+from espnet_cif_hkd.plugin.compat import PositionalEncoding, RelPositionalEncoding
+
+NEAR = ("keys", "values", "allowed")
+
+
+class _Positions(PositionalEncoding):  # type: ignore[misc]
+    """Positions that a graph computes for any length."""
+
+    def extend_pe(self, x: Tensor) -> None:
+        """Compute the vectors of all positions of ``x (B, T, …)``."""
+        places = torch.arange(x.size(1), device=x.device).float()
+        self.pe = _sinusoids(places, self.d_model)
+
+
+class _RelativePositions(RelPositionalEncoding):  # type: ignore[misc]
+    """Relative positions that a graph computes for any length."""
+
+    def extend_pe(self, x: Tensor) -> None:
+        """Compute the vectors of T - 1 to 1 - T for ``x (B, T, …)``."""
+        n_frames = x.size(1)
+        places = torch.arange(2 * n_frames - 1, device=x.device)
+        self.pe = _sinusoids((n_frames - 1 - places).float(), self.d_model)
+
+
+def _sinusoids(places: Tensor, size: int) -> Tensor:
+    """ESPnet's vectors of positions, ``(T,)`` to ``(1, T, D)``."""
+    steps = torch.arange(0, size, 2, dtype=torch.float32)
+    angles = places[:, None] * torch.exp(steps * -(math.log(10000.0) / size))
+    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[None]
+
+
+def traceable(model: Any) -> Any:
+    """Return a copy of a model for the exporter, in ``eval`` mode on the CPU.
+
+    Raises:
+        UserError: The model has positions of a kind that a graph cannot compute.
+    """
+    model = copy.deepcopy(model).cpu().float().eval()
+    for name, module in model.named_modules():
+        kind = type(module)
+        if kind is PositionalEncoding:
+            module.__class__ = _Positions
+        elif kind is RelPositionalEncoding:
+            module.__class__ = _RelativePositions
+        elif kind.__name__.endswith("PositionalEncoding"):
+            raise UserError(
+                f"{name}: {kind.__name__} cannot be exported; train a model with "
+                "cif_conformer, or a conformer with rel_pos_type: latest"
+            )
+    return model.requires_grad_(False)
+
+
+class EncoderGraph(torch.nn.Module):
+    """From samples or features to fired vectors and what times are made of.
+
+    Args:
+        model: Result of :func:`traceable`.
+        features: Computes features from samples; None: the input is features.
+    """
+
+    def __init__(self, model: Any, features: GraphFeatures | None) -> None:
+        super().__init__()
+        self.features = features
+        self.normalize = GraphNormalize(model.normalize)
+        self.preencoder, self.encoder = model.preencoder, model.encoder
+        self.decoder: CIFDecoder = model.decoder
+        self.nar: CIFNARDecoder | None = getattr(model, "nar", None)
+        self.ctc = model.ctc
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the outputs."""
+        names = ["frame_lengths", "alpha", "fired", "token_lengths"]
+        names += [] if self.ctc is None else ["ctc"]
+        return names + [
+            f"{prefix}{part}"
+            for prefix, decoder in (("near_", self.decoder), ("nar_near_", self.nar))
+            if decoder is not None and decoder.frame_attention is not None
+            for part in NEAR
+        ]
+
+    def encode(self, speech: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Encoder frames ``(B, T, D)`` and their numbers."""
+        feats = speech
+        if self.features is not None:
+            feats, lengths = self.features(speech, lengths)
+        feats = self.normalize(feats, lengths)
+        if self.preencoder is not None:
+            feats, lengths = self.preencoder(feats, lengths)
+        hs_pad, hlens, _ = self.encoder(feats, lengths)
+        return hs_pad, hlens
+
+    def forward(self, speech: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
+        """Compute all :attr:`outputs`.
+
+        Args:
+            speech: Samples ``(B, S)`` or features ``(B, F, C)``.
+            lengths: Number of valid ones, ``(B,)`` int64.
+        """
+        hs_pad, hlens = self.encode(speech, lengths)
+        alpha = self.decoder.predictor(hs_pad, hlens)
+        fired = fire_densely(hs_pad, alpha, hlens, self.decoder.tail_threshold)
+        found = [hlens, alpha, fired.embeddings, fired.lengths]
+        if self.ctc is not None:
+            found.append(self.ctc.log_softmax(hs_pad))
+        for decoder in (self.decoder, self.nar):
+            if decoder is not None and decoder.frame_attention is not None:
+                near = decoder.frame_attention.near(hs_pad, hlens, fired.times)
+                found += [near.keys, near.values, near.allowed]
+        return tuple(found)
+
+
+class StepGraph(torch.nn.Module):
+    """One step of the autoregressive decoder, with the keys and values of a search.
+
+    Args:
+        decoder: Of :func:`traceable`.
+    """
+
+    def __init__(self, decoder: CIFDecoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(
+        self,
+        tokens: Tensor,
+        previous: Tensor,
+        current: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        *near: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Predict the next token.
+
+        Args:
+            tokens: The last token of each hypothesis, ``(N,)`` int64.
+            previous: The vector fired for it, ``(N, D)``; zeros at the first step.
+            current: The vector fired for the next token, ``(N, D)``.
+            keys: Of earlier tokens, ``(Y, N, P, D)``; P may be 0.
+            values: As ``keys``.
+            near: Frames around the firing of the next token: keys and values
+                ``(N, K, D)`` and ``allowed (N, K)``, if the decoder attends to them.
+
+        Returns:
+            Log-probabilities ``(N, V)``; keys and values ``(Y, N, P + 1, D)``.
+        """
+        every: list[tuple[Tensor, Tensor]] = []
+
+        def exchange(layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+            both = (
+                torch.cat([keys[layer], key], dim=1),
+                torch.cat([values[layer], value], dim=1),
+            )
+            every.append(both)
+            return both
+
+        logits = self.decoder.extend(
+            tokens[:, None],
+            previous[:, None],
+            current,
+            keys.size(2),
+            exchange,
+            near=NearFrames(*(one[:, None] for one in near)) if near else None,
+        )
+        return (
+            logits.log_softmax(dim=-1),
+            torch.stack([key for key, _ in every]),
+            torch.stack([value for _, value in every]),
+        )
+
+
+class OnePassGraph(torch.nn.Module):
+    """The one-pass decoder.
+
+    Args:
+        decoder: Of :func:`traceable`.
+    """
+
+    def __init__(self, decoder: CIFNARDecoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, fired: Tensor, token_lengths: Tensor, *near: Tensor) -> Tensor:
+        """Log-probabilities of all tokens, ``(B, L, V)``."""
+        logits = self.decoder.predict(
+            fired, token_lengths, NearFrames(*near) if near else None
+        )
+        return logits.log_softmax(dim=-1)

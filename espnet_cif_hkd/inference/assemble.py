@@ -71,6 +71,19 @@ def _common(one: str, other: str) -> int:
     return min(len(one), len(other))
 
 
+def silent_tokens(pieces: Sequence[str], symbols: Sequence[str]) -> list[bool]:
+    """Whether each token is no sound: white space, or a lone word mark.
+
+    Args:
+        pieces: Result of :func:`text_pieces`.
+        symbols: The tokens in the token list.
+    """
+    return [
+        piece.isspace() or not (piece or symbol.strip("▁"))
+        for piece, symbol in zip(pieces, symbols)
+    ]
+
+
 def assembled(
     ids: Sequence[int],
     symbols: Sequence[str],

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.inference.confidence import FEATURES
+from espnet_cif_hkd.inference.confidence import FEATURES, LIMIT
 from espnet_cif_hkd.inference.spans import Timing
 from espnet_cif_hkd.io.atomic import write_text
 
@@ -26,12 +26,14 @@ class Calibration:
         timing: Place of the peak in a token.
         weights: Constant and weights of the features of
             :mod:`espnet_cif_hkd.inference.confidence`; None: not fitted.
+        limit: Surplus of alpha from which on a warning is given.
         report: Figures of the fit, for people.
     """
 
     model: str = ""
     timing: Timing = field(default_factory=Timing)
     weights: tuple[float, ...] | None = None
+    limit: float = LIMIT
     report: dict[str, Any] = field(default_factory=dict)
 
 
@@ -58,7 +60,11 @@ def read_calibration(model_file: str | Path) -> Calibration:
                 raise ValueError(f"{len(weights)} weights")
         timing = {name: float(value) for name, value in found["timing"].items()}
         known = Calibration(
-            str(found["model"]), Timing(**timing), weights, dict(found["report"])
+            str(found["model"]),
+            Timing(**timing),
+            weights,
+            float(found["limit"]),
+            dict(found["report"]),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())

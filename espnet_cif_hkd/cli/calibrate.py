@@ -20,15 +20,12 @@ from espnet_cif_hkd.cli.command import run_logged
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.inference import fitting
 from espnet_cif_hkd.inference.assemble import silent_tokens, text_pieces
-from espnet_cif_hkd.inference.calibration import (
-    Calibration,
-    digest,
-    write_calibration,
-)
+from espnet_cif_hkd.inference.calibration import Calibration, write_calibration
 from espnet_cif_hkd.inference.confidence import LIMIT, confidences, features, surplus
 from espnet_cif_hkd.inference.evidence import Floats
 from espnet_cif_hkd.inference.recognizer import Recognizer
 from espnet_cif_hkd.io.audio import read_utterance, resample, select_channel
+from espnet_cif_hkd.io.digest import sha256
 from espnet_cif_hkd.io.log import log, progress
 from espnet_cif_hkd.io.tables import read_table, read_text
 
@@ -116,7 +113,7 @@ def run(args: argparse.Namespace) -> None:
     for name in names:  # no paths of this machine
         report["search"][name] = Path(str(search[name])).name
     found = Calibration(
-        digest(recognizer.model_file),
+        sha256(recognizer.model_file),
         found.timing,
         found.weights,
         found.limit,

@@ -1,0 +1,189 @@
+"""Compare an exported model with the model that it was made of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from espnet_cif_hkd.decoder.cif_nar import CIFNARDecoder
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.inference.export.graphs import NEAR
+from espnet_cif_hkd.inference.onnx_runner import Array, OnnxRecognizer
+from espnet_cif_hkd.search.greedy import greedy_search
+from espnet_cif_hkd.search.nar import one_pass_search
+
+LIMIT = 1e-4
+_SECONDS = (0.9, 1.7, 2.6)
+# Tokens that are fired for the decoders, whatever the model would fire.
+_KNOWN = 7
+
+
+@dataclass
+class Comparison:
+    """Differences between the graphs and the model.
+
+    Attributes:
+        deviation: Largest difference of a log-probability, by part.
+        n_recordings: Number of recordings.
+        n_tokens: Tokens that the model found in them.
+        different: Recordings in which the exported model found other tokens.
+    """
+
+    deviation: dict[str, float] = field(default_factory=dict)
+    n_recordings: int = 0
+    n_tokens: int = 0
+    different: list[int] = field(default_factory=list)
+
+    @property
+    def worst(self) -> float:
+        """The largest difference."""
+        return max(self.deviation.values(), default=0.0)
+
+    def note(self, part: str, ours: Array, theirs: Tensor) -> None:
+        """Enter the difference of two arrays of the same shape."""
+        found = theirs.detach().float().cpu().numpy()
+        if ours.shape != found.shape:
+            self.deviation[part] = float("inf")
+        elif found.size:
+            gap = float(np.abs(ours - found).max())
+            gap = gap if np.isfinite(gap) else float("inf")
+            self.deviation[part] = max(self.deviation.get(part, 0.0), gap)
+
+    def require(self, limit: float = LIMIT) -> None:
+        """Check the differences.
+
+        Raises:
+            UserError: One is too large, or tokens differ.
+        """
+        for part, gap in self.deviation.items():
+            if not gap <= limit:
+                raise UserError(
+                    f"self-check: {part} of the exported model differs by {gap:.2g} "
+                    f"from the model (more than {limit:g}): do not use it, and report "
+                    "the versions of torch and onnxruntime"
+                )
+        if self.different:
+            raise UserError(
+                f"self-check: the exported model finds other tokens in recording "
+                f"{self.different[0]} of {self.n_recordings} than the model: do not "
+                "use it, and report the versions of torch and onnxruntime"
+            )
+
+
+def check_signals(rate: int) -> list[Array]:
+    """Noise whose loudness changes, a few seconds of it."""
+    random = np.random.default_rng(0)
+    signals = []
+    for seconds in _SECONDS:
+        time = np.arange(int(seconds * rate)) / rate
+        loud = 10.0 ** (-1 - 2 * np.sin(9 * time) ** 2)
+        signals.append((random.normal(0, 1, len(time)) * loud).astype(np.float32))
+    return signals
+
+
+@torch.no_grad()
+def compare(
+    model: Any, folder: Path, recordings: Sequence[Array] | None = None, **options: Any
+) -> Comparison:
+    """Run the model and its graphs on the same recordings.
+
+    Args:
+        model: The model, in ``eval`` mode on the CPU.
+        folder: Of the exported model.
+        recordings: Samples, ``(S,)`` each; None: :func:`check_signals`.
+        options: Of :class:`OnnxRecognizer`.
+    """
+    result = Comparison()
+    both = [
+        OnnxRecognizer(folder, one_pass=wanted, **options) for wanted in _kinds(model)
+    ]
+    if recordings is None:
+        recordings = check_signals(both[0].sampling_rate)
+    fewest = both[0].metadata["fewest_samples"]
+    for index, wave in enumerate(recordings):
+        if len(wave) < fewest:
+            continue
+        result.n_recordings += 1
+        samples = torch.from_numpy(np.asarray(wave, np.float32))[None]
+        hs_pad, hlens = model.encode(samples, torch.tensor([samples.size(1)]))
+        if isinstance(hs_pad, tuple):
+            hs_pad = hs_pad[0]
+        encoded = both[0].encode([wave])
+        alpha = model.decoder.predictor(hs_pad, hlens)
+        result.note("alpha", encoded["alpha"], alpha)
+        if "ctc" in encoded:
+            result.note("CTC", encoded["ctc"], model.ctc.log_softmax(hs_pad))
+        for recognizer in both:
+            _compare_decoder(model, recognizer, hs_pad, hlens, result)
+            ids = recognizer.decode(encoded)[0].ids
+            expected = _search(model, recognizer.one_pass, hs_pad, hlens)
+            result.n_tokens += len(expected)
+            if ids != expected and index not in result.different:
+                result.different.append(index)
+    return result
+
+
+def _kinds(model: Any) -> list[bool]:
+    """Whether one pass, for each decoder of a model."""
+    if isinstance(model.decoder, CIFNARDecoder):
+        return [True]
+    return [False] if getattr(model, "nar", None) is None else [False, True]
+
+
+def _search(model: Any, one_pass: bool, hs_pad: Tensor, hlens: Tensor) -> list[int]:
+    if one_pass and getattr(model, "nar", None) is not None:
+        [found] = one_pass_search(model.nar, hs_pad, hlens, firing=model.decoder)
+    else:
+        [found] = greedy_search(model.decoder, hs_pad, hlens)
+    return [token for token in found.yseq[1:-1].tolist() if token != 0]
+
+
+def _compare_decoder(
+    model: Any,
+    recognizer: OnnxRecognizer,
+    hs_pad: Tensor,
+    hlens: Tensor,
+    result: Comparison,
+) -> None:
+    """Compare log-probabilities after a known text of a known number of tokens."""
+    decoder = model.decoder
+    if recognizer.one_pass and getattr(model, "nar", None) is not None:
+        decoder = model.nar
+    lengths = torch.tensor([_KNOWN])
+    fired = model.decoder.fire(hs_pad, hlens, lengths)
+    near = decoder.near_frames(hs_pad, hlens, fired)
+    random = torch.Generator().manual_seed(3)
+    tokens = torch.randint(1, len(model.token_list), (1, _KNOWN), generator=random)
+    tokens[0, 0] = decoder.sos
+    logits, _ = decoder.decode(fired.embeddings, tokens, near)
+    expected = logits.log_softmax(dim=-1)
+    given = {"fired": fired.embeddings, "token_lengths": lengths}
+    if near is not None:
+        given |= {f"near_{name}": getattr(near, name) for name in NEAR}
+    arrays = {name: value.numpy() for name, value in given.items()}
+    if recognizer.one_pass:
+        found = recognizer._run("one_pass", arrays)["logp"]
+        result.note("the one-pass decoder", found, expected)
+        return
+    vectors = arrays["fired"]
+    n_layers, size = recognizer.metadata["layers"], vectors.shape[2]
+    keys = values = np.zeros((n_layers, 1, 0, size), np.float32)
+    for step in range(_KNOWN):
+        before = vectors[:, step - 1] if step else np.zeros_like(vectors[:, 0])
+        found = recognizer._run(
+            "step",
+            {
+                "tokens": tokens[:, step].numpy(),
+                "previous": before,
+                "current": vectors[:, step],
+                "keys": keys,
+                "values": values,
+                **{k: v[:, step] for k, v in arrays.items() if k.startswith("near_")},
+            },
+        )
+        result.note("the decoder", found["logp"], expected[:, step])
+        keys, values = found["next_keys"], found["next_values"]

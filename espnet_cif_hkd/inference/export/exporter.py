@@ -1,0 +1,259 @@
+"""Export a trained model: graphs, tokens and metadata in one folder."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from espnet_cif_hkd import __version__
+from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
+from espnet_cif_hkd.decoder.cif_nar import CIFNARDecoder
+from espnet_cif_hkd.encoder.cif_conformer import CIFConformerEncoder
+from espnet_cif_hkd.encoder.frames import fewest_frames
+from espnet_cif_hkd.encoder.geometry import encoder_windows, known_frame_times
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.inference import onnx_runner
+from espnet_cif_hkd.inference.calibration import Calibration
+from espnet_cif_hkd.inference.export.frontend import GraphFeatures, feature_spec
+from espnet_cif_hkd.inference.export.graphs import (
+    NEAR,
+    EncoderGraph,
+    OnePassGraph,
+    StepGraph,
+    traceable,
+)
+from espnet_cif_hkd.inference.export.onnx_files import (
+    quantize,
+    require_onnx,
+    write_graph,
+)
+from espnet_cif_hkd.io.atomic import write_text
+from espnet_cif_hkd.io.features import FeatureSpec
+
+# Seconds of the recordings that are traced.
+_TRACED = (1.5, 1.1)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A trained model.
+
+    Attributes:
+        model: An ESPnet ASR model.
+        token_type: Of its configuration, such as ``char``.
+        calibration: Of the model.
+    """
+
+    model: Any
+    token_type: str
+    calibration: Calibration
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What :func:`write_graph` needs, without the file."""
+
+    name: str
+    module: torch.nn.Module
+    inputs: Mapping[str, torch.Tensor]
+    outputs: Sequence[str]
+    axes: Mapping[str, Mapping[int, str]]
+
+
+def export_model(
+    source: Source, folder: Path, int8: bool = False, with_frontend: bool = True
+) -> dict[str, Any]:
+    """Write all files of an exported model.
+
+    Args:
+        source: The model.
+        folder: For the files; made if necessary.
+        int8: Whether to write graphs with weights of 8 bits, too.
+        with_frontend: Whether the encoder's graph reads samples; otherwise it reads
+            features, which the runner computes in numpy.
+
+    Returns:
+        The metadata.
+
+    Raises:
+        UserError: The model cannot be exported; the message has the part.
+    """
+    require_onnx()
+    started = time.monotonic()
+    model = source.model
+    _check(model)
+    spec = feature_spec(model.frontend)
+    times = known_frame_times(model, spec.rate)
+    windows = encoder_windows(model.encoder)
+    if times is None or windows is None:
+        raise UserError(
+            f"the sub-sampling of {type(model.encoder).__name__} is unknown, so that "
+            "an exported model would have no times; use cif_conformer or a conformer "
+            "of ESPnet"
+        )
+    traced = traceable(model)
+    graphs = list(_graphs(traced, spec, with_frontend))
+    decoder, nar = traced.decoder, _one_pass_of(traced)
+    metadata: dict[str, Any] = {
+        "format": onnx_runner.FORMAT,
+        "package": f"espnet-cif-hkd {__version__}",
+        "sampling_rate": spec.rate,
+        "input": "samples" if with_frontend else "features",
+        "fewest_samples": _fewest_samples(spec, fewest_frames(windows)),
+        "offset": times.offset,
+        "stride": times.stride,
+        "batches": isinstance(model.encoder, CIFConformerEncoder),
+        "decoders": [graph.name for graph in graphs[1:]],
+        "layers": len(decoder.layers),
+        "step_near": decoder.frame_attention is not None,
+        "one_pass_near": nar is not None and nar.frame_attention is not None,
+        "eos": int(decoder.eos),
+        "eos_slack": int(decoder.eos_slack),
+        "vocab_size": len(model.token_list),
+        "token_type": source.token_type,
+        "calibration": asdict(source.calibration),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    # An interrupted export leaves no folder that looks complete.
+    (folder / onnx_runner.METADATA).unlink(missing_ok=True)
+    for graph in graphs:
+        path = folder / f"{graph.name}.onnx"
+        write_graph(
+            graph.module,
+            graph.inputs,
+            graph.outputs,
+            graph.axes,
+            path,
+            {"package": metadata["package"], "graph": graph.name},
+        )
+        if int8:
+            quantize(path, folder / f"{graph.name}.int8.onnx")
+    if not with_frontend:
+        spec.save(folder / onnx_runner.FEATURES)
+    write_tokens(folder / onnx_runner.TOKENS, model.token_list)
+    metadata["seconds"] = round(time.monotonic() - started, 1)
+    write_text(
+        folder / onnx_runner.METADATA,
+        json.dumps(metadata, indent=1, ensure_ascii=False) + "\n",
+    )
+    return metadata
+
+
+def write_tokens(path: Path, tokens: Sequence[str]) -> None:
+    """Write ``SYMBOL ID`` lines.
+
+    Raises:
+        UserError: A symbol has a line break.
+    """
+    for index, token in enumerate(tokens):
+        if "\n" in token or "\r" in token:
+            raise UserError(f"token {index} ({token!r}) has a line break")
+    lines = [f"{token} {index}\n" for index, token in enumerate(tokens)]
+    write_text(path, "".join(lines))
+
+
+def _check(model: Any) -> None:
+    if not isinstance(model.decoder, CIFDecoder):
+        raise UserError(
+            f"export needs 'decoder: cif' or 'cif_nar', this model has "
+            f"{type(model.decoder).__name__}"
+        )
+    if model.frontend is None:
+        raise UserError(
+            "this model reads features from files: export needs a model with a frontend"
+        )
+    if model.postencoder is not None:
+        raise UserError(
+            f"postencoder {type(model.postencoder).__name__} cannot be exported"
+        )
+
+
+def _one_pass_of(model: Any) -> CIFNARDecoder | None:
+    if isinstance(model.decoder, CIFNARDecoder):
+        return model.decoder
+    nar: CIFNARDecoder | None = getattr(model, "nar", None)
+    return nar
+
+
+def _fewest_samples(spec: FeatureSpec, n_frames: int) -> int:
+    """Fewest samples from which the encoder makes a frame."""
+    n_samples = max(1, spec.pad + 1)
+    while spec.n_frames(n_samples) < n_frames:
+        n_samples += 1
+    return n_samples
+
+
+def _graphs(model: Any, spec: FeatureSpec, with_frontend: bool) -> Any:
+    """The encoder's graph, then those of the decoders."""
+    features = GraphFeatures(spec)
+    encoder = EncoderGraph(model, features if with_frontend else None).eval()
+    random = torch.Generator().manual_seed(0)
+    lengths = torch.tensor([int(seconds * spec.rate) for seconds in _TRACED])
+    speech = torch.randn(2, int(lengths.max()), generator=random) * 0.1
+    if not with_frontend:
+        with torch.no_grad():
+            speech, lengths = features(speech, lengths)
+    time_axis = "samples" if with_frontend else "features"
+    axes = {"speech": {0: "B", 1: time_axis}, "lengths": {0: "B"}}
+    for name in encoder.outputs:
+        axes[name] = {0: "B"} if name.endswith("lengths") else {0: "B", 1: "L"}
+        if name in ("alpha", "ctc"):
+            axes[name] = {0: "B", 1: "T"}
+    yield Graph(
+        "encoder",
+        encoder,
+        {"speech": speech, "lengths": lengths},
+        encoder.outputs,
+        axes,
+    )
+    decoder, nar = model.decoder, _one_pass_of(model)
+    size = decoder.output_layer.in_features
+    if not isinstance(decoder, CIFNARDecoder):
+        yield _step_graph(decoder, size)
+    if nar is not None:
+        fired = torch.randn(2, 5, size, generator=random)
+        inputs = {"fired": fired, "token_lengths": torch.tensor([5, 3])}
+        inputs |= _near(nar, (2, 5))
+        axes = {name: {0: "B", 1: "L"} for name in inputs}
+        axes["token_lengths"] = {0: "B"}
+        axes["logp"] = {0: "B", 1: "L"}
+        yield Graph("one_pass", OnePassGraph(nar).eval(), inputs, ["logp"], axes)
+
+
+def _step_graph(decoder: CIFDecoder, size: int) -> Graph:
+    random = torch.Generator().manual_seed(1)
+    past = torch.randn(len(decoder.layers), 2, 3, size, generator=random)
+    inputs = {
+        "tokens": torch.tensor([1, 2]),
+        "previous": torch.randn(2, size, generator=random),
+        "current": torch.randn(2, size, generator=random),
+        "keys": past,
+        "values": past.clone(),
+        **_near(decoder, (2,)),
+    }
+    axes: dict[str, dict[int, str]] = {name: {0: "N"} for name in inputs}
+    axes |= {name: {1: "N", 2: "P"} for name in ("keys", "values")}
+    axes |= {name: {1: "N", 2: "P1"} for name in ("next_keys", "next_values")}
+    axes["logp"] = {0: "N"}
+    outputs = ["logp", "next_keys", "next_values"]
+    return Graph("step", StepGraph(decoder).eval(), inputs, outputs, axes)
+
+
+def _near(decoder: CIFDecoder, shape: tuple[int, ...]) -> dict[str, torch.Tensor]:
+    """Examples of the frames around firings."""
+    attention = decoder.frame_attention
+    if attention is None:
+        return {}
+    size = decoder.output_layer.in_features
+    width = 2 * attention.window + 1
+    random = torch.Generator().manual_seed(2)
+    examples = [
+        torch.randn(*shape, width, size, generator=random),
+        torch.randn(*shape, width, size, generator=random),
+        torch.ones(*shape, width, dtype=torch.bool),
+    ]
+    return {f"near_{name}": one for name, one in zip(NEAR, examples, strict=True)}

@@ -1,0 +1,219 @@
+"""An exported model finds what the model finds, in numpy and onnxruntime alone."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_model import CIF_CONFORMER
+from tiny_speech import CHANGES, RATE, model_files, noise
+
+from espnet_cif_hkd import Speech2Text, UserError
+from espnet_cif_hkd.cli.export import load_source, main
+from espnet_cif_hkd.inference.export.check import compare
+from espnet_cif_hkd.inference.onnx_runner import METADATA, OnnxRecognizer
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx")
+ROOT = Path(__file__).resolve().parents[2]
+NO_DROPOUT = {"attention_heads": 2, "linear_units": 16, "num_blocks": 2}
+OURS = {
+    **CHANGES,
+    "encoder": "cif_conformer",
+    "encoder_conf": {**CIF_CONFORMER["encoder_conf"], "input_layer": "conv2d"},
+    "normalize": "utterance_mvn",
+    "decoder_conf": {**NO_DROPOUT, "frame_window": 1},
+}
+KALDI = {
+    "frontend": "kaldi_fbank",
+    "frontend_conf": {"fs": RATE, "n_mels": 8, "stack": 2, "skip": 2},
+    "encoder_conf": {**CIF_CONFORMER["encoder_conf"], "input_layer": "conv2d1"},
+}
+ESPNETS = {
+    "encoder": "conformer",
+    "encoder_conf": {
+        **CHANGES["encoder_conf"],
+        "rel_pos_type": "latest",
+        "cnn_module_kernel": 3,
+    },
+}
+CASES = {
+    "both decoders": {
+        **OURS,
+        "model_conf": {"nar_conf": {**NO_DROPOUT, "frame_window": 2}},
+    },
+    "one pass, Kaldi": {
+        **OURS,
+        **KALDI,
+        "decoder": "cif_nar",
+        "decoder_conf": NO_DROPOUT,
+    },
+    "ESPnet's encoder": {**OURS, **ESPNETS, "normalize": None},
+}
+# 0.01 s is too short; the order is not that of the lengths.
+SECONDS = (1.0, 0.6, 0.01, 2.1, 0.8)
+
+
+def trained(folder, **changes):
+    """Files of a model whose parameters are random in all parts."""
+    folder.mkdir()
+    config, parameters = model_files(folder, **changes)
+    state = torch.load(parameters)
+    generator = torch.Generator().manual_seed(1)
+    for name, value in state.items():
+        if value.is_floating_point() and "." in name and "mel" not in name:
+            extra = 0.2 * torch.randn(value.shape, generator=generator)
+            state[name] = value + (extra.abs() if "running_var" in name else extra)
+    torch.save(state, parameters)
+    return config, parameters
+
+
+@pytest.fixture(scope="module", params=CASES)
+def exported(request, tmp_path_factory):
+    """A model, and the folder of its export with and without the frontend."""
+    top = tmp_path_factory.mktemp("export")
+    files = trained(top / "exp", **CASES[request.param])
+    for name, more in (("with", ["--int8"]), ("without", ["--no-frontend"])):
+        main(["--model", str(top / "exp"), "--out", str(top / name), *more])
+    return files, top
+
+
+def waves():
+    return [noise(seconds, seed) for seed, seconds in enumerate(SECONDS)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["with", "without"])
+def test_the_same_result_as_the_model(exported, name):
+    files, top = exported
+    model = Speech2Text(*files).asr_model
+    kinds = [None] if getattr(model, "nar", None) is None else [False, True]
+    for one_pass in kinds:
+        options = {"one_pass": True} if one_pass else {}
+        torch_model = Speech2Text(*files, greedy=True, return_times=True, **options)
+        runner = OnnxRecognizer(top / name, one_pass=one_pass, threads=1)
+        found = runner.recognise(waves())
+        assert runner.recognise(waves()[0]) == found[0]
+        assert runner.sampling_rate == RATE and runner.tokens == tuple(model.token_list)
+        for wave, one in zip(waves(), found, strict=True):
+            expected = torch_model(wave)
+            assert one.validate().text == expected.text
+            assert one.duration == expected.duration == len(wave) / RATE
+            assert [token.id for token in one.tokens] == [
+                token.id for token in expected.tokens
+            ]
+            for ours, theirs in zip(one.tokens, expected.tokens, strict=True):
+                assert ours.text == theirs.text
+                assert ours.start == pytest.approx(theirs.start, abs=1e-3)
+                assert ours.end == pytest.approx(theirs.end, abs=1e-3)
+                if not one_pass:  # the model asks its other decoder
+                    assert ours.confidence == pytest.approx(theirs.confidence, abs=1e-3)
+        assert found[2].text == "" and sum(len(one.tokens) for one in found) > 10
+
+
+@pytest.mark.slow
+def test_graphs_differ_by_rounding_only_and_8_bits_by_little(exported):
+    _, top = exported
+    model = load_source(str(top / "exp")).model
+    recordings = [noise(0.9, 7), noise(3.0, 8), np.zeros(RATE, np.float32)]
+    result = compare(model, top / "with", recordings)
+    assert result.worst < 2e-5 and not result.different
+    assert result.n_recordings == 3 and result.n_tokens > 10
+    assert {"alpha", "CTC"} < set(result.deviation)
+    small = compare(model, top / "with", recordings, int8=True)
+    assert 1e-4 < small.worst < 2
+
+
+@pytest.mark.slow
+def test_a_damaged_graph_fails_the_self_check(exported, tmp_path):
+    _, top = exported
+    source = load_source(str(top / "exp"))
+    with torch.no_grad():
+        source.model.decoder.output_layer.weight[3] += 0.1
+    with pytest.raises(UserError, match=r"self-check: the (one-pass )?decoder of"):
+        compare(source.model, top / "with").require()
+
+
+@pytest.mark.slow
+def test_nothing_fires_and_many_tokens_fire(tmp_path):
+    for bias, least in ((-30.0, 0), (30.0, 20)):
+        folder = tmp_path / f"bias{bias}"
+        config, parameters = trained(folder, **CASES["both decoders"])
+        state = torch.load(parameters)
+        state["decoder.predictor.output.bias"].fill_(bias)
+        torch.save(state, parameters)
+        main(["--model", str(folder), "--out", str(folder / "out")])
+        for one_pass in (False, True):
+            found = OnnxRecognizer(folder / "out", one_pass=one_pass, threads=1)
+            options = {"one_pass": True} if one_pass else {}
+            expected = Speech2Text(config, parameters, greedy=True, **options)
+            for wave in (noise(1.0), noise(2.0)):
+                [(_, _, ids, hypothesis)] = expected(wave)
+                one = found.recognise(wave)
+                assert [token.id for token in one.tokens] == ids
+                assert len(hypothesis.yseq) >= least
+                assert one.score == pytest.approx(hypothesis.score, abs=1e-3)
+
+
+PROBE = """
+import sys
+for name in ("torch", "espnet", "espnet2", "librosa", "scipy", "yaml"):
+    sys.modules[name] = None
+import json
+import numpy as np
+from espnet_cif_hkd.inference.onnx_runner import OnnxRecognizer
+wave = np.load(sys.argv[2])
+result = OnnxRecognizer(sys.argv[1], threads=1).recognise(wave)
+print(json.dumps(result.to_dict()))
+"""
+
+
+@pytest.mark.slow
+def test_the_runner_needs_numpy_and_onnxruntime_only(exported, tmp_path):
+    _, top = exported
+    np.save(tmp_path / "wave.npy", noise(1.0))
+    for name in ("with", "without"):
+        done = subprocess.run(
+            [sys.executable, "-c", PROBE, top / name, tmp_path / "wave.npy"],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found = json.loads(done.stdout)
+        expected = OnnxRecognizer(top / name, threads=1).recognise(noise(1.0))
+        assert found["text"] == expected.text and found["text"]
+
+
+@pytest.mark.slow
+def test_wrong_folders_and_options(exported, tmp_path):
+    _, top = exported
+    with pytest.raises(UserError, match="is no exported model"):
+        OnnxRecognizer(top / "exp")
+    with pytest.raises(UserError, match=r"int8\.onnx is missing: export again with"):
+        OnnxRecognizer(top / "without", int8=True)
+    metadata = json.loads((top / "with" / METADATA).read_text())
+    (tmp_path / METADATA).write_text(json.dumps({**metadata, "format": 99}))
+    with pytest.raises(UserError, match="has format 99"):
+        OnnxRecognizer(tmp_path)
+    other = metadata["decoders"] == ["one_pass"]
+    if len(metadata["decoders"]) == 1:
+        with pytest.raises(UserError, match="has no decoder"):
+            OnnxRecognizer(top / "with", one_pass=not other)
+        with pytest.raises(UserError, match="both decoders"):
+            OnnxRecognizer(top / "with", fallback_below=0.5)
+    runner = OnnxRecognizer(top / "with", threads=1)
+    for bad, message in (
+        (np.full(RATE, np.nan, np.float32), "NaN or infinity"),
+        (np.zeros((RATE, 2), np.float32), "give one channel"),
+        (np.zeros(RATE, np.int32), "has dtype int32"),
+    ):
+        with pytest.raises(UserError, match=message):
+            runner.recognise(bad)
+    wave = (noise(1.0) * 20000).astype(np.int16)
+    assert runner.recognise(wave) == runner.recognise((wave / 32768).astype(np.float32))
+    assert runner.recognise(np.zeros(0, np.float32)).text == ""

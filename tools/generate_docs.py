@@ -150,6 +150,7 @@ def sections() -> dict[str, list[Key]]:
     """Return the keys of each mapping of the YAML, by name of the mapping."""
     from espnet_cif_hkd.cif import CIFPredictor, integrate_and_fire
     from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
+    from espnet_cif_hkd.decoder.cif_nar import CIFNARDecoder
     from espnet_cif_hkd.distill.frames import FramesCriterion
     from espnet_cif_hkd.distill.hkd import HKDCriterion
     from espnet_cif_hkd.distill.level_options import LevelOptions
@@ -158,6 +159,7 @@ def sections() -> dict[str, list[Key]]:
     from espnet_cif_hkd.distill.soft_labels import SoftLabelsCriterion
     from espnet_cif_hkd.distill.transducer_path import TransducerPathCriterion
     from espnet_cif_hkd.encoder.cif_conformer import CIFConformerEncoder
+    from espnet_cif_hkd.encoder.kaldi_fbank import KaldiFbankFrontend
     from espnet_cif_hkd.encoder.speech_teacher import SpeechTeacherFrontend
     from espnet_cif_hkd.models.cif import CIFASRModel
     from espnet_cif_hkd.models.hybrid import HybridASRModel
@@ -169,6 +171,8 @@ def sections() -> dict[str, list[Key]]:
         "frontend_conf": list(keys_of(SpeechTeacherFrontend)),
         "encoder_conf": list(keys_of(CIFConformerEncoder)),
         "decoder_conf": list(keys_of(CIFDecoder)),
+        "nar_conf": list(keys_of(CIFNARDecoder)),
+        "kaldi_fbank": list(keys_of(KaldiFbankFrontend)),
         "predictor_conf": [*keys_of(CIFPredictor), *tail],
         "model_conf": list(keys_of(CIFASRModel)),
         "hybrid": list(keys_of(HybridASRModel)),

@@ -7,7 +7,7 @@ T · L numbers. :func:`espnet_cif_hkd.cif.integrate_and_fire` needs T + L, but i
 operations have no counterpart in ONNX. Names of shapes are the same here.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -85,7 +85,7 @@ def fire_densely(
     n_tokens = n_full.long() + fires.long()  # (B,)
 
     # One token at least: many operations of a graph fail without a row.
-    n_slots = n_tokens.max().clamp(min=1)
+    n_slots: Any = n_tokens.max().clamp(min=1)  # a tensor, for the tracer
     token = torch.arange(n_slots, device=hs.device)  # (L,)
     wide = torch.promote_types(hs.dtype, torch.float32)
     whole = torch.floor(cum)

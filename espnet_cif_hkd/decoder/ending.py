@@ -6,7 +6,9 @@ import torch
 _LOG_ZERO = -1e10
 
 
-def is_too_early(step: int, lengths: torch.Tensor, eos_slack: int) -> torch.Tensor:
+def is_too_early(
+    step: int | torch.Tensor, lengths: torch.Tensor, eos_slack: int
+) -> torch.Tensor:
     """True where ``<eos>`` is too early, ``(N,)``: :func:`mask_by_fired_length`."""
     return step < lengths - 1 - eos_slack
 

@@ -233,7 +233,8 @@ class CIFConformerEncoder(AbsEncoder):
         """
         ilens = ilens.to(xs_pad.device)
         # A graph has no access to the host.
-        if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+        traced = torch.jit.is_tracing()  # type: ignore[attr-defined]
+        if not (traced or torch.compiler.is_compiling()):
             xs_pad = xs_pad[:, : self._longest(ilens)]
         xs = xs_pad.masked_fill(~_valid(ilens, xs_pad).transpose(1, 2), 0.0)
         xs = apply_front_end(self.embed, xs)

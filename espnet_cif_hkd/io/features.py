@@ -119,9 +119,8 @@ class FeatureSpec:
 
     def save(self, path: Path) -> None:
         """Write all parameters to an ``npz`` file."""
-        np.savez(
-            path, **{name: np.asarray(value) for name, value in vars(self).items()}
-        )
+        values: dict[str, Any] = vars(self)
+        np.savez(path, **values)
 
     @classmethod
     def load(cls, path: Path) -> "FeatureSpec":

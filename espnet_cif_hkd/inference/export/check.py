@@ -166,12 +166,13 @@ def _compare_decoder(
         given |= {f"near_{name}": getattr(near, name) for name in NEAR}
     arrays = {name: value.numpy() for name, value in given.items()}
     if recognizer.one_pass:
-        found = recognizer._run("one_pass", arrays)["logp"]
-        result.note("the one-pass decoder", found, expected)
+        logp = recognizer._run("one_pass", arrays)["logp"]
+        result.note("the one-pass decoder", logp, expected)
         return
     vectors = arrays["fired"]
     n_layers, size = recognizer.metadata["layers"], vectors.shape[2]
-    keys = values = np.zeros((n_layers, 1, 0, size), np.float32)
+    keys: Array = np.zeros((n_layers, 1, 0, size), np.float32)
+    values = keys
     for step in range(_KNOWN):
         before = vectors[:, step - 1] if step else np.zeros_like(vectors[:, 0])
         found = recognizer._run(

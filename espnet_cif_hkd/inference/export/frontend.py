@@ -58,6 +58,11 @@ def feature_spec(frontend: Any) -> FeatureSpec:
     return spec
 
 
+def count_up(end: Any) -> Tensor:
+    """0 to ``end`` - 1; the tracer keeps a tensor as ``end``."""
+    return torch.arange(end)
+
+
 class GraphFeatures(torch.nn.Module):
     """Features of a batch of samples, in operations that ONNX has.
 
@@ -67,6 +72,9 @@ class GraphFeatures(torch.nn.Module):
     Args:
         spec: The parameters.
     """
+
+    basis: Tensor
+    mel: Tensor
 
     def __init__(self, spec: FeatureSpec) -> None:
         super().__init__()
@@ -81,7 +89,7 @@ class GraphFeatures(torch.nn.Module):
             lengths + 2 * spec.pad - reach, spec.hop, rounding_mode="floor"
         )
         n_frames = (frames_of + 1).clamp(min=1)
-        frame = torch.arange(n_frames.max(), device=speech.device)
+        frame = count_up(n_frames.max())
         place = frame[:, None] * spec.hop + torch.arange(reach) - spec.pad  # (T, N)
         last = (lengths - 1)[:, None, None]
         place = last - (last - place.abs()).abs()  # mirrored at both ends
@@ -100,7 +108,7 @@ class GraphFeatures(torch.nn.Module):
         if spec.stack == spec.skip == 1:
             return feats, n_frames
         count = torch.div(n_frames + spec.skip - 1, spec.skip, rounding_mode="floor")
-        first = torch.arange(count.max()) * spec.skip - (spec.stack - 1) // 2
+        first = count_up(count.max()) * spec.skip - (spec.stack - 1) // 2
         place = (first[:, None] + torch.arange(spec.stack)).clamp(min=0)  # (T', m)
         place = torch.minimum(place[None], (n_frames - 1)[:, None, None])
         rows = place.flatten(1)[..., None].expand(-1, -1, feats.size(2))
@@ -116,6 +124,9 @@ class GraphNormalize(torch.nn.Module):
     Raises:
         UserError: It is another one.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, normalize: Any) -> None:
         super().__init__()

@@ -1,11 +1,12 @@
-"""Export of the paper's model to ONNX: time, size, differences and speed.
+"""Export to ONNX: time, size, differences and speed.
 
     python3 benchmarks/export.py                       # about three minutes
-    python3 benchmarks/export.py --batch 16 --repeats 7
+    python3 benchmarks/export.py --model hsk --batch 1
 
-The model is AISHELL-1's with 4,233 units and random weights, with a one-pass decoder of
-four blocks beside the autoregressive one of two. The predictor's bias is set so that
-3 tokens fire per second. Utterances are noise of 3 to 7 s.
+The models have the sizes of two recipes and random weights: AISHELL-1's (the paper's,
+4,233 units) and HSK's (1,500 units). Beside the autoregressive decoder they have a
+one-pass decoder of the same size. The predictor's bias is set so that 3 tokens fire per
+second. Utterances are noise of 3 to 7 s.
 
 ``search`` is the search on the encoder's output, in a batch: fired vectors exist
 already. The searches of torch and of onnxruntime have the same number of threads.
@@ -22,7 +23,9 @@ from typing import Any
 import models
 import numpy as np
 import torch
+import yaml
 from decoding import set_firing
+from espnet2.tasks.asr import ASRTask
 from measure import add_options, describe, in_turns, medians, table, use_options
 
 from espnet_cif_hkd import Speech2Text
@@ -42,6 +45,7 @@ GRAPHS = ("encoder", "step", "one_pass")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", choices=("aishell", "hsk"), default="aishell")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
@@ -54,14 +58,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         recogniser = Speech2Text(
-            *map(str, models.write_experiment("cif", folder / "exp")),
+            *map(str, write_model(args.model, folder / "exp")),
             greedy=True,
             beam_size=1,
         )
         model = recogniser.asr_model
-        size = model.decoder.output_layer.in_features
+        decoder = model.decoder
+        size = decoder.output_layer.in_features
         torch.manual_seed(0)
-        nar = CIFNARDecoder(len(models.TOKENS), size).eval().without_firing()
+        nar = CIFNARDecoder(
+            len(model.token_list),
+            size,
+            num_blocks=len(decoder.layers),
+            linear_units=decoder.layers[0].feed_forward.w_1.out_features,
+        ).eval()
+        nar = nar.without_firing()
         nar.sos, nar.eos = model.sos, model.eos
         model.nar = nar
         waves = utterances(args.batch)
@@ -111,6 +122,23 @@ def main() -> None:
                 ],
             )
         )
+
+
+def write_model(name: str, folder: Path) -> tuple[Path, Path]:
+    """Configuration and checkpoint with random weights."""
+    if name == "aishell":
+        return models.write_experiment("cif", folder)
+    conf = models.config("cif")
+    own = Path(__file__).parents[1] / "egs2/hsk/asr_hkd/conf/train_asr_cif.yaml"
+    conf.update(yaml.safe_load(own.read_text("utf-8")))
+    conf.update(token_list=[*models.TOKENS[:1499], models.TOKENS[-1]])
+    folder.mkdir()
+    torch.manual_seed(0)
+    model = ASRTask.build_model(argparse.Namespace(**conf))
+    torch.save(model.state_dict(), folder / "random.pth")
+    text = yaml.safe_dump(conf, allow_unicode=True)
+    (folder / "config.yaml").write_text(text, "utf-8")
+    return folder / "config.yaml", folder / "random.pth"
 
 
 def utterances(count: int) -> list[Any]:

@@ -45,6 +45,7 @@ def prepared(changes, stages=(10, 11), **changed):
         ({"model": "hybrid"}, "'model: hybrid' needs warprnnt_pytorch"),
         ({"decoder": "transformer"}, "transducer works only with transducer, set both"),
         ({"decoder": "cif"}, "cif works only with cif, set both"),
+        ({"decoder": "cif_nar"}, "'decoder: cif_nar': cif works only with cif"),
         ({"joint_net_conf": None}, "needs a joint network: set 'joint_net_conf:"),
         (
             {"model_conf": {"ctc_weight": 1.0}},

@@ -1,7 +1,7 @@
 """Export to ONNX: time, size, differences and speed.
 
     python3 benchmarks/export.py                       # about three minutes
-    python3 benchmarks/export.py --model hsk --batch 1
+    python3 benchmarks/export.py --recipe hsk --batch 1
 
 The models have the sizes of two recipes and random weights: AISHELL-1's (the paper's,
 4,233 units) and HSK's (1,500 units). Beside the autoregressive decoder they have a
@@ -15,6 +15,7 @@ already. The searches of torch and of onnxruntime have the same number of thread
 import argparse
 import functools
 import logging
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -45,12 +46,13 @@ GRAPHS = ("encoder", "step", "one_pass")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", choices=("aishell", "hsk"), default="aishell")
+    parser.add_argument("--recipe", choices=("aishell", "hsk"), default="aishell")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     add_options(parser)
     args = parser.parse_args()
+    sys.argv[1:] = []  # ESPnet's defaults read it
     args.device = "cpu"
     figures = use_options(args)
     logging.disable(logging.WARNING)
@@ -58,7 +60,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         recogniser = Speech2Text(
-            *map(str, write_model(args.model, folder / "exp")),
+            *map(str, write_model(args.recipe, folder / "exp")),
             greedy=True,
             beam_size=1,
         )

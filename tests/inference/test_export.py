@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_model import CIF_CONFORMER
+from tiny_model import CIF_CONFORMER, tiny_model
 from tiny_speech import CHANGES, RATE, model_files, noise
 
 from espnet_cif_hkd import Speech2Text, UserError
 from espnet_cif_hkd.cli.export import load_source, main
+from espnet_cif_hkd.inference.calibration import Calibration
 from espnet_cif_hkd.inference.export.check import compare
+from espnet_cif_hkd.inference.export.exporter import Source, export_model
 from espnet_cif_hkd.inference.onnx_runner import METADATA, OnnxRecognizer
 
 pytest.importorskip("onnxruntime")
@@ -232,3 +234,36 @@ def test_wrong_folders_and_options(exported, tmp_path):
     wave = (noise(1.0) * 20000).astype(np.int16)
     assert runner.recognise(wave) == runner.recognise((wave / 32768).astype(np.float32))
     assert runner.recognise(np.zeros(0, np.float32)).text == ""
+
+
+def changed(**parts):
+    """A model without what an export needs."""
+    model = tiny_model(**{**OURS, **parts.pop("changes", {})})
+    for name, value in parts.items():
+        setattr(model, name, value)
+    return Source(model, "char", Calibration())
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (lambda: changed(frontend=None), "reads features from files"),
+        (lambda: changed(frontend=torch.nn.Linear(1, 1)), "Linear cannot be exported"),
+        (lambda: changed(postencoder=torch.nn.Linear(1, 1)), "postencoder Linear"),
+        (lambda: changed(normalize=torch.nn.Linear(1, 1)), "normalize: Linear cannot"),
+        (lambda: changed(decoder=torch.nn.Linear(1, 1)), "this model has Linear"),
+        (
+            lambda: changed(
+                changes={
+                    "encoder_conf": {**OURS["encoder_conf"], "chunk_size": 4},
+                }
+            ),
+            "set decoding_chunk_size: 0",
+        ),
+    ],
+)
+def test_parts_that_cannot_be_exported_are_named(tmp_path, source, message):
+    with pytest.raises(UserError, match=message) as caught:
+        export_model(source(), tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out" / METADATA).exists()

@@ -166,6 +166,11 @@ def _check(model: Any) -> None:
         raise UserError(
             "this model reads features from files: export needs a model with a frontend"
         )
+    if getattr(model.encoder, "decoding_chunk_size", 0):
+        raise UserError(
+            "an encoder in chunks cannot be exported yet: set decoding_chunk_size: 0 "
+            "in a copy of the configuration to export it with full context"
+        )
     if model.postencoder is not None:
         raise UserError(
             f"postencoder {type(model.postencoder).__name__} cannot be exported"

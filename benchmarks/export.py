@@ -8,8 +8,8 @@ The models have the sizes of two recipes and random weights: AISHELL-1's (the pa
 one-pass decoder of the same size. The predictor's bias is set so that 3 tokens fire per
 second. Utterances are noise of 3 to 7 s.
 
-``search`` begins with the encoder's output, in a batch. In torch it includes the weights
-of the frames and the firing, which are in the encoder's graph in ONNX.
+``search`` begins with the encoder's output, in a batch. In torch it includes the
+weights of frames and the firing, which are in the encoder's graph in ONNX.
 """
 
 import argparse

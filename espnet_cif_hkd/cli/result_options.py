@@ -154,6 +154,8 @@ def device_of(name: str) -> str:
     Raises:
         UserError: There is no such device.
     """
+    if name == "cpu":
+        return name
     import torch
 
     if name == "auto":

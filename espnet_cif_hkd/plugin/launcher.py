@@ -26,9 +26,9 @@ from espnet_cif_hkd.plugin.registration import register_on_import
 from espnet_cif_hkd.plugin.user_modules import add_user_modules
 
 SPAWNED_MODULE = "espnet_cif_hkd.plugin.spawned"
+_COMMANDS = "espnet_cif_hkd.cli.espnet_cif"
 # The target that a spawned child runs again: "module NAME" or "script PATH". A child
 # inherits the environment; multiprocessing passes nothing else of ours.
-_COMMANDS = "espnet_cif_hkd.cli.espnet_cif"
 TARGET_VARIABLE = "ESPNET_CIF_HKD_TARGET"
 
 USAGE = """\

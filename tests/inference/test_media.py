@@ -155,7 +155,10 @@ def damaged(folder: Path, kind: str) -> Path:
         ("integers", r"a\.wav: .* divide its samples by 32768"),
         ("text", r"a\.wav: is no audio that libsndfile reads .* ffmpeg -i a\.wav"),
         ("pointer", r"a\.wav: is a pointer of Git LFS: run git lfs pull"),
-        ("m4a", r"a\.m4a: libsndfile does not read \.m4a: convert it, ffmpeg -i a\.m4a"),
+        (
+            "m4a",
+            r"a\.m4a: libsndfile does not read \.m4a: convert it, ffmpeg -i a\.m4a",
+        ),
         ("raw", r"a\.raw: is no audio that libsndfile reads"),
         ("cut", r"a\.flac: "),
     ],
@@ -174,7 +177,9 @@ def test_a_file_that_vanishes_or_shrinks_while_it_is_read(tmp_path: Path) -> Non
         next(blocks)
         with path.open("r+b") as stream:
             stream.truncate(40000)
-        with pytest.raises(UserError, match=r"a\.wav: ends after 1\.\d+ s, but .* 4\.00"):
+        with pytest.raises(
+            UserError, match=r"a\.wav: ends after 1\.\d+ s, but .* 4\.00"
+        ):
             list(blocks)
     path.unlink()
     with pytest.raises(UserError, match="no such file"):

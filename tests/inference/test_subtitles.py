@@ -85,7 +85,9 @@ def test_no_division_misses_fewer_limits(found: Recognition) -> None:
     if not found.words:
         return
     inner = range(1, len(found.words))
-    choices = (c for n in range(len(inner) + 1) for c in itertools.combinations(inner, n))
+    choices = (
+        c for n in range(len(inner) + 1) for c in itertools.combinations(inner, n)
+    )
     fewest = min(n for c in choices if (n := missed(found, c)) is not None)
     made = cues(found)
     short = sum(cue.end - cue.start < 5 / 6 - 1e-9 for cue in made)
@@ -103,7 +105,10 @@ def test_two_balanced_lines() -> None:
 
 def test_breaks_at_pauses_and_sentences() -> None:
     words = [("So.", 0.0, 0.9), ("we", 2.0, 2.3), ("went", 2.3, 2.9), ("on", 2.9, 3.2)]
-    assert [cue.lines for cue in cues(recognition(words))] == [("So.",), ("we went on",)]
+    assert [cue.lines for cue in cues(recognition(words))] == [
+        ("So.",),
+        ("we went on",),
+    ]
     text = "It is late now for us all. They left early in the day to see it all again."
     assert [" ".join(cue.lines) for cue in cues(english(text, 0.45))] == [
         "It is late now for us all.",

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,17 +136,29 @@ def sink_of(
 
 @contextlib.contextmanager
 def quiet_libraries(verbose: bool) -> Iterator[None]:
-    """Keep the standard output for results, and the log for warnings."""
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.ERROR,
-        format="%(asctime)s %(levelname)s: %(message)s",
-    )
-    if not verbose:
-        import warnings
+    """Keep the terminal for results, errors and this package's warnings.
 
+    Args:
+        verbose: Show what ESPnet and other packages print and log, too.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    if not verbose:
+        handler.addFilter(_is_ours)
         warnings.simplefilter("ignore")
-    with contextlib.redirect_stdout(sys.stderr):
+    if not sys.stderr.isatty():  # progress bars of other packages
+        os.environ.setdefault("TQDM_DISABLE", "1")
+    level = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=level, handlers=[handler])
+    with (
+        open(os.devnull, "w") as nowhere,
+        contextlib.redirect_stdout(sys.stderr if verbose else nowhere),
+    ):
         yield
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR or "espnet_cif_hkd" in record.pathname
 
 
 def device_of(name: str) -> str:

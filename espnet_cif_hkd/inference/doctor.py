@@ -287,10 +287,10 @@ def _named_files(known: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "normalize_conf.stats_file", str(stats)
     frontend = known.get("frontend_conf") or {}
     teacher, weights = frontend.get("teacher"), frontend.get("weights")
-    if known.get("frontend") == "speech_teacher" and weights != "value" and teacher:
-        # The name of a hub has one slash at most, and a revision beside it.
-        if "://" not in teacher and not frontend.get("teacher_revision"):
-            yield "frontend_conf.teacher", str(teacher)
+    # With a revision it is the name of a hub, with "://" a package.
+    is_file = teacher and "://" not in teacher and not frontend.get("teacher_revision")
+    if known.get("frontend") == "speech_teacher" and weights != "value" and is_file:
+        yield "frontend_conf.teacher", str(teacher)
 
 
 def _rate(known: Mapping[str, Any]) -> Finding:

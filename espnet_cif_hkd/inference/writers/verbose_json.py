@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from espnet_cif_hkd.inference.recognition import Recognition
-from espnet_cif_hkd.inference.units import segments_of
+from espnet_cif_hkd.inference.units import plain, segments_of
 
 # Fields of OpenAI's format that the result does not have.
 _FOREIGN = ("task", "language", "name")
@@ -91,5 +91,5 @@ def json_text(found: Recognition, name: str) -> str:
 
 def txt(found: Recognition, name: str) -> str:
     """Write the text alone, one line for each segment."""
-    texts = [" ".join(one.text.split()) for one in segments_of(found)]
+    texts = [plain(one.text) for one in segments_of(found)]
     return "".join(f"{text}\n" for text in texts or [""])

@@ -18,7 +18,7 @@ from praatio import textgrid
 from recognitions import LETTERS, english, recognition, recognitions
 
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.inference.recognition import Flag, Recognition
+from espnet_cif_hkd.inference.recognition import Flag, Recognition, Token
 from espnet_cif_hkd.inference.subtitles import Limits, cues
 from espnet_cif_hkd.inference.units import plain
 from espnet_cif_hkd.inference.writers import FORMATS, formats_of, write
@@ -204,6 +204,20 @@ def test_textgrid_with_overlaps_and_quotes(tmp_path: Path) -> None:
         (0.0, 0.4, 'say "a"'),
         (0.4, 0.55, "b"),
         (0.55, 1.0, "c"),
+    ]
+
+
+def test_textgrid_has_no_white_space(tmp_path: Path) -> None:
+    one = recognition([("a", 0.0, 0.5), ("b", 0.6, 1.0)], spaces=False)
+    space = Token(" ", "<space>", 1, 0.5, 0.6)
+    tokens = (one.tokens[0], space, one.tokens[1])
+    path = tmp_path / "a.TextGrid"
+    path.write_text(write(Recognition("a b", tokens, (), (), 1.0), "a", "textgrid"))
+    entries = textgrid.openTextgrid(str(path), True).getTier("tokens").entries
+    assert [(e.start, e.end, e.label) for e in entries] == [
+        (0.0, 0.5, "a"),
+        (0.5, 0.6, ""),
+        (0.6, 1.0, "b"),
     ]
 
 

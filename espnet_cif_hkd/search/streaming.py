@@ -164,7 +164,12 @@ class StreamingSearch:
     def _extend(self) -> Tensor:
         vector, near = self._vectors[0]
         logits = self._decoder.extend(
-            self._last, self._previous[None], vector, self._step, self._exchange, near=near
+            self._last,
+            self._previous[None],
+            vector,
+            self._step,
+            self._exchange,
+            near=near,
         )
         return logits.log_softmax(dim=-1)
 

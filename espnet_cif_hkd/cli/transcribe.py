@@ -27,6 +27,7 @@ from espnet_cif_hkd.errors import UserError
 if TYPE_CHECKING:
     from espnet_cif_hkd.inference.batch import LongWork, Progress, Work
     from espnet_cif_hkd.inference.recognition import Recognition
+    from espnet_cif_hkd.inference.results_folder import ResultsFolder
 
 # Seconds of audio that a stream takes at once.
 _PIECE = 0.32
@@ -99,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     if chosen:
         with quiet_libraries(args.verbose):
             recognizer = _recognizer(args)
-            work, long_work = _work(recognizer, args.stream, progress)
+            work, long_work = _work(recognizer, args.stream, progress, folder)
             if progress.shown:
                 progress.total = total_seconds(chosen)
             batch = Batch(
@@ -135,9 +136,10 @@ def _recognizer(args: argparse.Namespace) -> Any:
 
 
 def _work(
-    recognizer: Any, stream: bool, progress: "Progress"
-) -> "tuple[Work, LongWork | None]":
+    recognizer: Any, stream: bool, progress: "Progress", folder: "ResultsFolder | None"
+) -> "tuple[Work, LongWork]":
     """Return what recognises short files, and what recognises long ones."""
+    from espnet_cif_hkd.inference.joining import joined
 
     def work(recordings: Any, samples: Any) -> "list[Recognition]":
         return list(recognizer.recognise(samples))
@@ -156,11 +158,11 @@ def _work(
             progress.at(progress.done + start, recording.name)
             return audio.read(start, end)
 
-        return recognizer.long(read, audio.duration)  # type: ignore[no-any-return]
+        state = None if folder is None else folder.state(recording)
+        passages = recognizer.long(read, audio.duration, state=state)
+        return joined(passages, audio.duration)
 
-    if stream:
-        return work, streamed
-    return work, windowed if hasattr(recognizer, "long") else None
+    return work, streamed if stream else windowed
 
 
 def main(cmd: Sequence[str] | None = None) -> int:

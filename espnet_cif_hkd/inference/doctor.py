@@ -101,17 +101,9 @@ def _machine(device: str) -> Iterator[Finding]:
     else:
         known = (f"{name} {version(_PIP.get(name, name))}" for name in _PACKAGES)
         yield Finding(OK, "packages", ", ".join(known))
-    torch, torchaudio = version("torch"), version("torchaudio")
-    if torch and torchaudio and _minor(torch) != _minor(torchaudio):
-        yield Finding(
-            WARN,
-            "torchaudio",
-            f"{torchaudio} is for another torch than {torch}: python3 -m pip install "
-            f"torchaudio=={_minor(torch)}.*, or uninstall it",
-        )
     yield _audio_reading()
-    if device != "cpu" and not missing:
-        yield _device(device)
+    if "torch" not in missing:
+        yield _torch(device)
 
 
 def _python() -> tuple[int, int]:
@@ -124,10 +116,6 @@ def version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _minor(number: str) -> str:
-    return ".".join(number.split("+")[0].split(".")[:2])
 
 
 def _espnet(python: tuple[int, int]) -> Finding:
@@ -175,15 +163,16 @@ def _audio_reading() -> Finding:
     return Finding(OK, "audio reading", "wav, flac, another sampling rate")
 
 
-def _device(device: str) -> Finding:
-    import torch
-
+def _torch(device: str) -> Finding:
     try:
+        import torch
+
         torch.zeros(1, device=device).add(1).item()
     except Exception as error:
         reason = " ".join(str(error).split())[:150]
-        return Finding(FAIL, "device", f"{device}: {reason}: use --device cpu")
-    return Finding(OK, "device", device)
+        fix = "install torch again" if device == "cpu" else "use --device cpu"
+        return Finding(FAIL, "torch", f"{device}: {reason}: {fix}")
+    return Finding(OK, "torch", f"computes on {device}")
 
 
 def _model_files(model: str, files: dict[str, Path]) -> Iterator[Finding]:

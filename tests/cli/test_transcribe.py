@@ -250,8 +250,30 @@ def test_long_files_are_read_in_passages(tmp_path, fake, capsys) -> None:
     files = [wave(tmp_path, "a.wav", 10), wave(tmp_path, "b.wav", 20, 3.0)]
     files.append(wave(tmp_path, "c.wav", 30))
     assert run(*files, "--long_above", "2") == 0
-    assert fake.long_reads == [(0.0, 3.0)]
+    assert fake.long_reads == [(0, 1), (1, 2), (2, 3)]
     assert capsys.readouterr().out.splitlines() == ["w10", " ".join(["w20"] * 6), "w30"]
+
+
+def test_a_long_file_continues_where_it_failed(tmp_path, fake, capsys) -> None:
+    file = tmp_path / "a.wav"
+    soundfile.write(file, np.repeat([0.1, 0.2, 0.3, 0.4], RATE), RATE)
+    options = (file, "--long_above", "2", "-o", tmp_path / "out")
+    fake.fails_at = 30
+    assert run(*options) == 1
+    fake.fails_at = -1
+    fake.long_reads.clear()
+    assert run(*options) == 0
+    assert fake.long_reads == [(2, 3), (3, 4)]
+    text = "w10 w10 w20 w20 w30 w30 w40 w40"
+    assert (tmp_path / "out" / "a.txt").read_text().split() == text.split()
+    assert not list((tmp_path / "out").rglob("*.npz"))
+    # Neither another audio nor other options continue from this state.
+    fake.fails_at = 30
+    assert run(*options, "--overwrite") == 1
+    fake.fails_at = -1
+    fake.long_reads.clear()
+    assert run(*options, "--channel", "0", "--overwrite") == 0
+    assert len(fake.long_reads) == 4
 
 
 def test_a_stream_gives_the_same(tmp_path, fake, capsys) -> None:

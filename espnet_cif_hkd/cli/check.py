@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     if args.audio is not None and args.model is None:
         raise UserError("--audio needs --model: it is recognised with the model")
     out, failed = sys.stdout, False
-    with quiet_libraries(args.verbose):
+    with quiet_libraries(args.verbose, args.model):
         for one in diagnose(args.model, args.audio, args.device):
             out.write(f"{one.level:5} {one.subject:14} {one.message}\n")
             out.flush()

@@ -52,7 +52,7 @@ class ResultsFolder:
             self._check_stamp()
         return left
 
-    def write(self, one: Recording, found: Recognition) -> None:
+    def __call__(self, one: Recording, found: Recognition) -> None:
         """Write the results of a recording; a file appears when it is complete.
 
         Raises:

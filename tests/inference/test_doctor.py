@@ -124,9 +124,15 @@ def test_packages(monkeypatch) -> None:
     found = findings(None)
     assert "packages: missing: python3 -m pip install PyYAML soxr" in faults(found)
     assert any("audio reading: " in one and "soxr" in one for one in faults(found))
-    assert any(
-        "torchaudio: 2.9.1 is for another torch" in w for w in faults(found, WARN)
-    )
+
+
+def test_a_torch_that_does_not_compute(monkeypatch) -> None:
+    def broken(*_, **__):
+        raise OSError("libgomp.so:\nno such file")
+
+    monkeypatch.setattr(torch, "zeros", broken)
+    (fault,) = faults(findings(None))
+    assert fault == "torch: cpu: libgomp.so: no such file: install torch again"
 
 
 def test_audio_that_cannot_be_read(monkeypatch) -> None:

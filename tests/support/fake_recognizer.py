@@ -63,7 +63,7 @@ class FakeRecognizer:
                 self.long_reads.append((second, second + 1))
             yield self._one(read(second, second + 1), second)
             if state:
-                state.parent.mkdir(exist_ok=True)
+                state.parent.mkdir(parents=True, exist_ok=True)
                 state.write_text(str(second + 1))
         if state:
             state.unlink()

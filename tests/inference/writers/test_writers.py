@@ -1,6 +1,7 @@
 """Every format is read back by a parser that is not ours."""
 
 import csv
+import html
 import io
 import itertools
 import json
@@ -65,7 +66,8 @@ def read_vtt(text: str) -> list[tuple[int, int, str]]:
         return round((int(hours) * 3600 + int(minutes) * 60 + float(seconds)) * 1000)
 
     found = webvtt.from_string(text)
-    return [(ms(one.start), ms(one.end), one.text) for one in found]
+    # The parser keeps the escapes.
+    return [(ms(one.start), ms(one.end), html.unescape(one.text)) for one in found]
 
 
 @few
@@ -243,7 +245,7 @@ def test_kaldi(tmp_path: Path) -> None:
     ]
     assert [name for name, _ in texts] == list(cut)
     assert [text for _, text in texts] == ["so far\n", "good\n"]
-    for (_, samples), start, end in zip(cut.items(), (0.1, 3.0), (0.9, 3.5)):
+    for (_, samples), start, end in zip(cut.values(), (0.1, 3.0), (0.9, 3.5)):
         assert (samples == wave[int(start * 8000) : int(end * 8000)]).all()
 
 

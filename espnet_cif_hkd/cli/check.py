@@ -38,7 +38,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: ``--audio`` without ``--model``.
     """
-    from espnet_cif_hkd.inference.doctor import FAIL, diagnose
+    from espnet_cif_hkd.inference.doctor import diagnose
+    from espnet_cif_hkd.inference.findings import FAIL
 
     if args.audio is not None and args.model is None:
         raise UserError("--audio needs --model: it is recognised with the model")

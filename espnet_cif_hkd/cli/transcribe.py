@@ -180,7 +180,10 @@ def _work(
         state = None if isinstance(sink, Printer) else sink.state(recording)
         return joined(passages(state), audio.duration)
 
-    return work, streamed if stream else windowed
+    if stream:
+        recognizer.stream()  # refuses a model that does not stream
+        return work, streamed
+    return work, windowed
 
 
 def main(cmd: Sequence[str] | None = None) -> int:

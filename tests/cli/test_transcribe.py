@@ -14,6 +14,7 @@ import pytest
 import soundfile
 
 from espnet_cif_hkd.cli import transcribe
+from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.inference import results_folder
 from espnet_cif_hkd.inference.writers.verbose_json import recognition_of
 
@@ -322,6 +323,18 @@ def test_a_stream_gives_the_same(tmp_path, fake, capsys) -> None:
     assert run(file, "--stream") == 0
     assert capsys.readouterr().out.split() == ["w20"] * 6
     assert fake.batches == []
+
+
+def test_a_model_that_does_not_stream_is_refused_once(
+    tmp_path, fake, monkeypatch, capsys
+) -> None:
+    def refuse(self):
+        raise UserError("needs the complete audio")
+
+    monkeypatch.setattr(fake, "stream", refuse)
+    files = [wave(tmp_path, f"{level}.wav", level) for level in (10, 20)]
+    assert run(*files, "--stream") == 1
+    assert capsys.readouterr().err == "error: needs the complete audio\n"
 
 
 def test_progress_in_audio_time_on_a_terminal_only(tmp_path, fake, monkeypatch) -> None:

@@ -18,7 +18,8 @@ import yaml
 from espnet_cif_hkd.cli import check
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.inference import doctor
-from espnet_cif_hkd.inference.doctor import FAIL, OK, WARN, Finding, diagnose
+from espnet_cif_hkd.inference.doctor import diagnose
+from espnet_cif_hkd.inference.findings import FAIL, OK, WARN, Finding
 
 RATE = 16000
 CONFIG = {
@@ -133,6 +134,12 @@ def test_a_torch_that_does_not_compute(monkeypatch) -> None:
     monkeypatch.setattr(torch, "zeros", broken)
     (fault,) = faults(findings(None))
     assert fault == "torch: cpu: libgomp.so: no such file: install torch again"
+
+
+def test_a_package_that_is_broken(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "humanfriendly", None)
+    (fault,) = faults(findings(setup(tmp_path / "asr")))
+    assert fault.startswith("model: ModuleNotFoundError: ") and "humanfriendly" in fault
 
 
 def test_audio_that_cannot_be_read(monkeypatch) -> None:

@@ -271,7 +271,11 @@ def our_names() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        message = str(error)
-        for theirs, ours in _OUR_NAMES.items():
-            message = re.sub(rf"(?<![\w/.-]){theirs}(?![\w/.-])", ours, message)
-        raise UserError(message) from error
+        raise UserError(in_our_names(str(error))) from error
+
+
+def in_our_names(message: str) -> str:
+    """Return a message with the names of an LM's options."""
+    for theirs, ours in _OUR_NAMES.items():
+        message = re.sub(rf"(?<![\w/.-]){theirs}(?![\w/.-])", ours, message)
+    return message

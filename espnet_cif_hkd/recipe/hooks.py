@@ -141,8 +141,8 @@ def stale_stores(run: Run, args: argparse.Namespace) -> list[str]:
 
     found: list[str] = []
     if run.paths.token_list.is_file():
-        tokens = read_token_list(run.paths.token_list)
         with suppress(UserError):  # the checks before the training report it
+            tokens = read_token_list(run.paths.token_list)
             for item in configured(args.model_conf or {}):
                 found += item.cls.stale_stores(item.conf, tokens)
     return found

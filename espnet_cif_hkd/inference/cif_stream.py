@@ -230,7 +230,11 @@ class CIFStream:
         places = [place for _, place in ready]
         attention, near = self._decoder.frame_attention, None
         if attention is not None:
-            times = torch.tensor([[place.end for place in places]]).double()
+            times = torch.tensor(
+                [[place.end for place in places]],
+                dtype=torch.float64,
+                device=vectors.device,
+            )
             lengths = torch.tensor([self.frames.size(1)])
             near = attention.near(self.frames, lengths, times - self._first)
         return Fired(vectors, places, near, ends=False)

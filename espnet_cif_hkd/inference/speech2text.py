@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,15 @@ import torch
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.encoder.cif_conformer import CIFConformerEncoder
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.inference.calibration import Calibration, read_calibration
+from espnet_cif_hkd.inference.model_files import downloaded
+from espnet_cif_hkd.inference.recognition import Recognition
+from espnet_cif_hkd.inference.results import (
+    Found,
+    Frames,
+    ResultMaker,
+    sampling_rate,
+)
 from espnet_cif_hkd.inference.speech import Samples, checked_samples
 from espnet_cif_hkd.plugin import register
 from espnet_cif_hkd.plugin.compat import Hypothesis, TooShortUttError
@@ -41,7 +50,7 @@ class Speech2Text(ESPnetSpeech2Text):
 
     Arguments and results are ESPnet's. Additions: a greedy search; one empty hypothesis
     instead of an exception if the audio is too short for the encoder; lists of
-    utterances with both releases of ESPnet; checks of the audio.
+    utterances with both releases of ESPnet; checks of the audio; results with times.
 
     Args:
         args: ESPnet's arguments.
@@ -51,11 +60,18 @@ class Speech2Text(ESPnetSpeech2Text):
             times faster. A list of utterances is searched as one batch. The encoder
             ``cif_conformer`` also encodes it as one batch; ESPnet's encoders, whose
             output depends on padding, encode one utterance at a time.
+        return_times: Return a :class:`Recognition` for each utterance, with the times
+            and confidences of its tokens, words and segments. The ``calibration.json``
+            beside the model is used.
         kwargs: ESPnet's arguments.
+
+    Attributes:
+        results: With ``return_times``, makes the results.
 
     Raises:
         UserError: If an option contradicts ``greedy``, or the decoder is neither
-            ``cif`` nor ``transducer``.
+            ``cif`` nor ``transducer``; with ``return_times``, if the model knows no
+            times, its sampling rate is unknown, or the calibration is of another model.
 
     Example:
         >>> speech2text = Speech2Text("exp/asr_x/config.yaml", "exp/asr_x/9epoch.pth")
@@ -63,12 +79,36 @@ class Speech2Text(ESPnetSpeech2Text):
     """
 
     greedy = False
+    results: ResultMaker | None = None
 
-    def __init__(self, *args: Any, greedy: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        greedy: bool = False,
+        return_times: bool = False,
+        **kwargs: Any,
+    ) -> None:
         if greedy:
             kwargs.update(_greedy_options(*args, **kwargs))
+        given = inspect.signature(ESPnetSpeech2Text).bind_partial(*args, **kwargs)
         super().__init__(*args, **kwargs)
         self._set_greedy(greedy)
+        if return_times:
+            self._set_times(given.arguments)
+
+    def _set_times(self, given: Mapping[str, Any]) -> None:
+        for name in ("enh_s2t_task", "multi_asr", "hugging_face_decoder", "streaming"):
+            if given.get(name):
+                raise UserError(
+                    f"return_times does not work with {name}: leave out one"
+                )
+        file = given.get("asr_model_file")
+        self.results = ResultMaker(
+            self.asr_model,
+            self.tokenizer,
+            sampling_rate(self.asr_model, self.asr_train_args),
+            Calibration() if file is None else read_calibration(file),
+        )
 
     def _set_greedy(self, greedy: bool) -> None:
         decoder = self.asr_model.decoder
@@ -91,8 +131,9 @@ class Speech2Text(ESPnetSpeech2Text):
                 other.
 
         Returns:
-            The n best ``(text, tokens, token_ids, hypothesis)``, best first; for a list
-            a list of these, in the same order.
+            The n best ``(text, tokens, token_ids, hypothesis)``, best first; with
+            ``return_times`` a :class:`Recognition`; for a list a list of these, in the
+            same order.
 
         Raises:
             UserError: If the type, shape or a value of an utterance is wrong; the
@@ -113,6 +154,8 @@ class Speech2Text(ESPnetSpeech2Text):
         return checked.to(getattr(torch, self.dtype))
 
     def _decode(self, speech: torch.Tensor) -> Any:
+        if self.results is not None:
+            return self._timed([speech], self.results)[0]
         try:
             if len(speech) == 0:
                 raise TooShortUttError("has no samples", 0, 1)
@@ -122,6 +165,8 @@ class Speech2Text(ESPnetSpeech2Text):
             return [self._nothing()]
 
     def _decode_list(self, speech: list[torch.Tensor]) -> Any:
+        if self.results is not None:
+            return self._timed(speech, self.results)
         in_batches = self.greedy or (
             hasattr(ESPnetSpeech2Text, "batch_decode")
             and not self.asr_model.use_transducer_decoder
@@ -137,8 +182,22 @@ class Speech2Text(ESPnetSpeech2Text):
     def _beam(self, speech: torch.Tensor | list[torch.Tensor]) -> Any:
         return super().__call__(speech)
 
-    @torch.no_grad()
     def _greedily(self, waves: list[torch.Tensor]) -> list[Any]:
+        return self.search(self.encode(waves))
+
+    @torch.no_grad()
+    def encode(self, waves: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Encode utterances, as one batch if padding changes nothing.
+
+        Args:
+            waves: Samples, ``(S,)`` each.
+
+        Returns:
+            Encoder frames, ``(T, D)`` each.
+
+        Raises:
+            TooShortUttError: An utterance is too short for the encoder.
+        """
         # Frames of ESPnet's encoders depend on padding, strongly in 202511.
         together = isinstance(self.asr_model.encoder, CIFConformerEncoder)
         batches = [waves] if together else [[wave] for wave in waves]
@@ -155,6 +214,20 @@ class Speech2Text(ESPnetSpeech2Text):
                 hs[:n]
                 for hs, n in zip(hs_pad, hlens.clamp(min=0).tolist(), strict=True)
             ]
+        return frames
+
+    @torch.no_grad()
+    def search(self, frames: list[torch.Tensor]) -> list[Any]:
+        """Search the tokens of encoder frames, greedily or with ESPnet's beam search.
+
+        Args:
+            frames: Result of :meth:`encode`, or parts of it, ``(T, D)`` each.
+
+        Returns:
+            For each the n best ``(text, tokens, token_ids, hypothesis)``.
+        """
+        if not self.greedy:
+            return [self._decode_single_sample(hs) for hs in frames]
         hs_pad = torch.nn.utils.rnn.pad_sequence(frames, batch_first=True)
         hlens = torch.tensor([len(hs) for hs in frames])
         model = self.asr_model
@@ -165,6 +238,40 @@ class Speech2Text(ESPnetSpeech2Text):
         else:
             found = greedy_search(model.decoder, hs_pad, hlens, self.maxlenratio)
         return [[self._result(one)] for one in found]
+
+    def _timed(
+        self, waves: list[torch.Tensor], results: ResultMaker
+    ) -> list[Recognition]:
+        """Recognise utterances; those that are too short have an empty result."""
+        if not waves:
+            return []
+        try:
+            if not all(map(len, waves)):
+                raise TooShortUttError("has no samples", 0, 1)
+            frames = self.encode(waves)
+        except TooShortUttError as error:
+            if len(waves) > 1:
+                return [self._timed([wave], results)[0] for wave in waves]
+            logging.warning("%s: the hypothesis is empty", error)
+            return [Recognition(duration=len(waves[0]) / results.rate)]
+        return self.recognitions(
+            [
+                results.frames(hs, len(wave))
+                for hs, wave in zip(frames, waves, strict=True)
+            ]
+        )
+
+    def recognitions(self, frames: list[Frames]) -> list[Recognition]:
+        """Search passages and return their results; needs ``return_times``."""
+        assert self.results is not None, "recognitions() needs return_times"
+        results = []
+        for one, nbest in zip(frames, self.search([one.hidden for one in frames])):
+            found = [
+                Found(ids, tokens, self.results.text(tokens), float(hypothesis.score))
+                for _, tokens, ids, hypothesis in nbest
+            ]
+            results.append(self.results.recognition(one, found))
+        return results
 
     def _result(
         self, found: GreedyHypothesis
@@ -193,17 +300,11 @@ class Speech2Text(ESPnetSpeech2Text):
         """Download a model by its tag and build; without a tag, build from ``kwargs``.
 
         Args:
-            model_tag: A tag of ESPnet's model zoo or of the Hugging Face hub.
+            model_tag: A tag of ESPnet's model zoo or of the Hugging Face hub, or a
+                packed model.
             kwargs: Arguments of the constructor.
         """
-        greedy = kwargs.pop("greedy", False)
-        if greedy:
-            kwargs.update(_greedy_options(**kwargs))
-        built = ESPnetSpeech2Text.from_pretrained(model_tag, **kwargs)
-        # ESPnet's method builds ESPnet's class, which has the same state.
-        built.__class__ = cls
-        built._set_greedy(greedy)
-        return built
+        return cls(**kwargs, **(downloaded(model_tag) if model_tag else {}))
 
 
 def _greedy_options(*args: Any, **kwargs: Any) -> dict[str, Any]:

@@ -1,0 +1,184 @@
+"""A recogniser for a trained model: samples in, text with times and confidences out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import yaml
+
+from espnet_cif_hkd.encoder.speech_teacher import SpeechTeacherFrontend
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.inference.model_files import model_files, recipe_folder
+from espnet_cif_hkd.inference.recognition import Recognition
+from espnet_cif_hkd.inference.results import Found, Frames, ResultMaker
+from espnet_cif_hkd.inference.speech import Samples
+from espnet_cif_hkd.inference.speech2text import Speech2Text
+from espnet_cif_hkd.plugin.compat import TooShortUttError
+
+_CTC_WEIGHT = 0.3
+_GREEDY_DECODERS = ("cif", "transducer")
+_LANGUAGE_MODEL = ("lm_train_config", "lm_file")
+
+
+class Recognizer:
+    """A trained model with its search, calibration and sampling rate.
+
+    Args:
+        model: The folder of an experiment (with ``config.yaml``), a checkpoint in it, a
+            packed model (zip), or a tag of ESPnet's model zoo or of the Hugging Face
+            hub.
+        greedy: Choose the most likely token at each step; a model with another decoder
+            than ``cif`` and ``transducer`` uses the beam search.
+        beam_size: Of the beam search.
+        ctc_weight: Of the beam search; None: 0.3, or 0 for a model without CTC.
+        device: ``cpu``, ``cuda`` …
+        batch_size: Largest number of utterances that are processed together.
+        options: Further arguments of :class:`Speech2Text`, such as ``lm_weight``,
+            ``nbest``. A language model in the package is used by the beam search.
+
+    Attributes:
+        speech2text: Encoder and search.
+        results: Makes results from encoder frames.
+        sampling_rate: Of the audio, in Hz.
+        tokens: The token list.
+
+    Raises:
+        UserError: It is no model, it knows no times, or its sampling rate is unknown.
+
+    Example:
+        >>> recognizer = Recognizer("exp/asr_x")
+        >>> for word in recognizer.recognise(samples).words:
+        ...     print(word.start, word.end, word.text)
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        greedy: bool = True,
+        beam_size: int = 5,
+        ctc_weight: float | None = None,
+        device: str = "cpu",
+        batch_size: int = 16,
+        **options: Any,
+    ) -> None:
+        if batch_size < 1:
+            raise UserError(f"batch_size is {batch_size}; it must be at least 1")
+        files = {
+            name: str(Path(file).resolve()) for name, file in model_files(model).items()
+        }
+        config = _configuration(files["asr_train_config"])
+        if config.get("decoder") not in _GREEDY_DECODERS:
+            greedy = False
+        if greedy:
+            files = {k: v for k, v in files.items() if k not in _LANGUAGE_MODEL}
+        else:
+            if ctc_weight is None:
+                has_ctc = (config.get("model_conf") or {}).get("ctc_weight", 0.5) > 0
+                ctc_weight = _CTC_WEIGHT if has_ctc else 0.0
+            options |= {"beam_size": beam_size, "ctc_weight": ctc_weight}
+        with recipe_folder(files["asr_train_config"]):
+            self.speech2text = Speech2Text(
+                **{**files, **options}, greedy=greedy, return_times=True, device=device
+            )
+            assert self.speech2text.results is not None
+            self.results: ResultMaker = self.speech2text.results
+            # Files with paths in the recipe that are opened when they are used.
+            self.results.text([])
+            frontend = self.speech2text.asr_model.frontend
+            if isinstance(frontend, SpeechTeacherFrontend):
+                _ = frontend.fewest_samples
+        self.model_file = Path(files["asr_model_file"])
+        self.batch_size = batch_size
+        self.sampling_rate = self.results.rate
+        self.tokens = tuple(self.speech2text.asr_model.token_list)
+
+    @overload
+    def recognise(self, samples: Samples) -> Recognition: ...
+
+    @overload
+    def recognise(self, samples: Sequence[Samples]) -> list[Recognition]: ...
+
+    def recognise(
+        self, samples: Samples | Sequence[Samples]
+    ) -> Recognition | list[Recognition]:
+        """Recognise one utterance or a list of utterances.
+
+        Args:
+            samples: Samples ``(S,)`` at :attr:`sampling_rate`, float in [-1, 1] or
+                int16, or a list of these.
+
+        Returns:
+            A result, or a list of results in the same order.
+
+        Raises:
+            UserError: The type, shape or a value is wrong.
+        """
+        if not isinstance(samples, list | tuple):
+            return self.speech2text(samples)  # type: ignore[no-any-return]
+        # Utterances of similar length together.
+        order = sorted(range(len(samples)), key=lambda index: len(samples[index]))
+        results: dict[int, Recognition] = {}
+        for first in range(0, len(order), self.batch_size):
+            chosen = order[first : first + self.batch_size]
+            found = self.speech2text([samples[index] for index in chosen])
+            results.update(zip(chosen, found, strict=True))
+        return [results[index] for index in range(len(samples))]
+
+    def frames(self, samples: Samples) -> Frames | None:
+        """Encode one utterance; None if it is too short for the encoder."""
+        wave = self.speech2text._checked(samples, "samples")
+        try:
+            if not len(wave):
+                return None
+            [hidden] = self.speech2text.encode([wave])
+        except TooShortUttError:
+            return None
+        return self.results.frames(hidden, len(wave))
+
+    def recognitions(self, frames: list[Frames]) -> list[Recognition]:
+        """Search passages of encoder frames and return their results."""
+        return self.speech2text.recognitions(frames)
+
+    def align(self, samples: Samples, text: str) -> Recognition:
+        """Return the times of a known text.
+
+        Args:
+            samples: As for :meth:`recognise`, one utterance.
+            text: What is said.
+
+        Returns:
+            The result for these tokens; confidences are those of the text.
+
+        Raises:
+            UserError: The audio is too short for the text.
+        """
+        frames = self.frames(samples)
+        symbols = list(self._tokenizer.text2tokens(" ".join(text.split())))
+        ids = [int(one) for one in self.speech2text.converter.tokens2ids(symbols)]
+        if not ids:
+            return Recognition(duration=len(samples) / self.sampling_rate)
+        if frames is None:
+            raise UserError(
+                f"{len(samples)} samples are too short for the text {text!r}: check "
+                "that audio and text belong together"
+            )
+        known = Found(ids, symbols, self.results.text(symbols))
+        return self.results.aligned(frames, known)
+
+    @property
+    def _tokenizer(self) -> Any:
+        if self.speech2text.tokenizer is None:
+            raise UserError("align: the model's config.yaml names no token_type")
+        return self.speech2text.tokenizer
+
+
+def _configuration(path: str) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} cannot be read ({reason})") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is no configuration of a training")
+    return found

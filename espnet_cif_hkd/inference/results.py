@@ -1,0 +1,225 @@
+"""From encoder frames and hypotheses to :class:`Recognition`.
+
+Each searched passage is a :class:`Frames`; :class:`ResultMaker` does the rest. A caller
+with long audio makes its own passages, with times of the complete audio.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from espnet_cif_hkd.cif import integrate_and_fire
+from espnet_cif_hkd.cif.times import FrameTimes
+from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
+from espnet_cif_hkd.encoder.geometry import feature_rate, frame_times, known_frame_times
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.inference.assemble import assembled, text_pieces
+from espnet_cif_hkd.inference.calibration import Calibration
+from espnet_cif_hkd.inference.confidence import confidences, flags
+from espnet_cif_hkd.inference.evidence import Evidence, Floats
+from espnet_cif_hkd.inference.recognition import Recognition
+from espnet_cif_hkd.inference.spans import token_spans
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The encoder frames of a passage, and what the model computes from each.
+
+    Attributes:
+        hidden: Encoder output, ``(T, D)``.
+        times: Seconds of the frames.
+        duration: Length of the audio in seconds.
+        alpha: CIF's weight of each frame, ``(T,)``; None: no CIF.
+        ctc: CTC's log-probabilities, ``(T, V)``; None: no CTC.
+    """
+
+    hidden: Tensor
+    times: FrameTimes
+    duration: float
+    alpha: Tensor | None = None
+    ctc: Floats | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """One hypothesis of a search.
+
+    Attributes:
+        ids: Tokens without ``<eos>`` and blanks.
+        symbols: Their symbols in the token list.
+        text: Their text.
+        score: Log-probability in the search; None: unknown.
+    """
+
+    ids: Sequence[int]
+    symbols: Sequence[str]
+    text: str
+    score: float | None = None
+
+
+class ResultMaker:
+    """Makes results with the calibration of a model.
+
+    Args:
+        model: An ESPnet ASR model in ``eval`` mode.
+        tokenizer: ESPnet's; None: symbols are separated by spaces.
+        rate: Sampling rate of the audio in Hz.
+        calibration: Of the model.
+
+    Raises:
+        UserError: The model has neither CIF nor CTC.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any, rate: int, calibration: Calibration
+    ) -> None:
+        if not isinstance(model.decoder, CIFDecoder) and model.ctc is None:
+            raise UserError(
+                "this model has neither 'decoder: cif' nor CTC, so it knows no times: "
+                "leave out return_times"
+            )
+        self.model, self.rate, self.calibration = model, rate, calibration
+        self._times = known_frame_times(model, rate)
+        self._decode = " ".join if tokenizer is None else tokenizer.tokens2text
+
+    def text(self, symbols: Sequence[str]) -> str:
+        """Text of symbols of the token list."""
+        return str(self._decode(list(symbols)))
+
+    @torch.no_grad()
+    def frames(self, hidden: Tensor, n_samples: int) -> Frames:
+        """Prepare the encoder output ``(T, D)`` of a complete utterance."""
+        times = self._times or frame_times(
+            self.model, self.rate, n_samples, len(hidden)
+        )
+        return self.completed(Frames(hidden, times, n_samples / self.rate))
+
+    @torch.no_grad()
+    def completed(self, frames: Frames) -> Frames:
+        """Compute the weights and CTC's probabilities of frames that lack them."""
+        hs_pad, hlens = frames.hidden[None], torch.tensor([len(frames.hidden)])
+        alpha, ctc = frames.alpha, frames.ctc
+        if alpha is None and isinstance(self.model.decoder, CIFDecoder):
+            alpha = self.model.decoder.predictor(hs_pad, hlens.to(hs_pad.device))[0]
+        if ctc is None and self.model.ctc is not None:
+            ctc = self.model.ctc.log_softmax(hs_pad)[0].float().cpu().numpy()
+        return replace(frames, alpha=alpha, ctc=ctc)
+
+    def recognition(self, frames: Frames, found: Sequence[Found]) -> Recognition:
+        """Make the result of a search.
+
+        Args:
+            frames: The passage.
+            found: Its hypotheses, best first, at least one.
+        """
+        each = [self._one(frames, one) for one in found]
+        return replace(each[0], nbest=tuple(each) if len(each) > 1 else ())
+
+    def aligned(self, frames: Frames, known: Found) -> Recognition:
+        """Make the result for a known text."""
+        return self._one(frames, known, is_known=True)
+
+    def _one(self, frames: Frames, one: Found, is_known: bool = False) -> Recognition:
+        if not len(frames.hidden) or not len(one.ids):
+            return Recognition(duration=frames.duration, score=one.score)
+        evidence = self.evidence(frames, one.ids, is_known)
+        pieces = text_pieces(one.symbols, one.text, self.text)
+        silent = [
+            piece.isspace() or not (piece or symbol.strip("▁"))
+            for piece, symbol in zip(pieces, one.symbols)
+        ]
+        known = self.calibration
+        spans = token_spans(evidence, silent, known.timing, frames.duration)
+        sure = confidences(evidence, known.weights)
+        warnings = flags(evidence, spans)
+        return assembled(
+            one.ids,
+            one.symbols,
+            pieces,
+            spans,
+            frames.duration,
+            sure,
+            one.score,
+            warnings,
+        )
+
+    @torch.no_grad()
+    def evidence(
+        self, frames: Frames, ids: Sequence[int], is_known: bool = False
+    ) -> Evidence:
+        """What the model knows about the tokens of a hypothesis.
+
+        Args:
+            frames: The passage.
+            ids: Tokens without ``<eos>``, at least one.
+            is_known: Scale alpha to the number of tokens, as in training.
+        """
+        alpha, logits = None, None
+        n_frames, n_tokens = len(frames.hidden), len(ids)
+        hs_pad, device = frames.hidden[None], frames.hidden.device
+        hlens = torch.tensor([n_frames], device=device)
+        ys_in = torch.tensor([[self.model.sos, *ids]], device=device)
+        decoder = self.model.decoder
+        if frames.alpha is not None:
+            target = torch.tensor([n_tokens + 1]) if is_known else None
+            fired = integrate_and_fire(
+                hs_pad, frames.alpha[None], hlens, target, decoder.tail_threshold
+            )
+            alpha = fired.alpha[0].cpu().numpy()
+            near = decoder.near_frames(hs_pad, hlens, fired)
+            missing = max(0, n_tokens - fired.embeddings.size(1))
+            vectors = torch.nn.functional.pad(fired.embeddings, (0, 0, 0, missing))
+            logits, _ = decoder.decode(vectors[:, :n_tokens], ys_in[:, :-1], near)
+        elif decoder is not None and not self.model.use_transducer_decoder:
+            lengths = torch.tensor([n_tokens + 1], device=device)
+            logits, _ = decoder(hs_pad, hlens, ys_in, lengths)
+        times = frames.times
+        logp = entropy = None
+        if logits is not None:
+            every = logits[0, :n_tokens].float().log_softmax(dim=-1)  # (U, V)
+            entropy = -(every.exp() * every).sum(dim=-1).cpu().numpy()
+            logp = every.gather(1, ys_in[0, 1:, None])[:, 0].cpu().numpy()
+        return Evidence(
+            ids, n_frames, times.offset, times.stride, alpha, frames.ctc, logp, entropy
+        )
+
+
+def sampling_rate(model: Any, train_args: Any) -> int:
+    """Sampling rate in Hz of the audio that a model reads.
+
+    It is the frontend's, else ``fs`` of ``frontend_conf`` or ``preprocessor_conf``.
+
+    Args:
+        model: An ESPnet ASR model.
+        train_args: Its configuration.
+
+    Raises:
+        UserError: It is unknown, or the model reads features.
+    """
+    from humanfriendly import InvalidSize, parse_size
+
+    if model.frontend is None:
+        raise UserError(
+            "this model reads features from files: times in seconds need a model with "
+            "a frontend"
+        )
+    rate = feature_rate(model.frontend)
+    for name in ("frontend_conf", "preprocessor_conf"):
+        if rate is None:
+            given = (getattr(train_args, name, None) or {}).get("fs")
+            try:
+                rate = None if given is None else int(parse_size(str(given)))
+            except InvalidSize:
+                raise UserError(
+                    f"{name}: fs {given!r} in config.yaml is no sampling rate: write "
+                    "16k or 16000"
+                ) from None
+    if not rate:
+        raise UserError(
+            "the model's sampling rate is unknown: write 'fs: 16000' (its rate) under "
+            "frontend_conf in its config.yaml"
+        )
+    return rate

@@ -1,4 +1,4 @@
-"""Serve models over HTTP: ``python3 -m espnet_cif_hkd.cli.serve --model exp/asr_x``.
+"""Serve models over HTTP, with a page in the browser.
 
 The interface is OpenAI's (``/v1/audio/transcriptions``), with a websocket for streams
 (``/v1/stream``) and a page (``/``). See ``docs/serving.md``.
@@ -8,12 +8,12 @@ import argparse
 import importlib.util
 import logging
 import socket
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espnet_cif_hkd.cli.command import run_logged
+from espnet_cif_hkd.cli.result_options import device_of
 from espnet_cif_hkd.errors import UserError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="answer under this name, too; addresses and localhost always work",
     )
-    add("--device", default="cpu")
+    add("--device", default="cpu", help="cpu, cuda, cuda:N or auto (default: cpu)")
     search = parser.add_mutually_exclusive_group()
     search.add_argument("--beam", type=int, metavar="N", help="beam search of width N")
     search.add_argument("--greedy", action="store_true", help="greedy search (default)")
@@ -100,9 +100,10 @@ def load(places: dict[str, str], build: Callable[[str], "Recogniser"]) -> "Model
         places: Name -> folder, archive or tag.
         build: Loads one.
     """
-    from espnet_cif_hkd.server.recognisers import Models
+    from espnet_cif_hkd.server.recognisers import Models, Recogniser
 
-    loaded, private = {}, {}
+    loaded: dict[str, Recogniser] = {}
+    private: dict[str, str] = {}
     for name, place in places.items():
         logging.info("loading %s", place)
         loaded[name] = build(place)
@@ -196,7 +197,8 @@ def recogniser(place: str, args: argparse.Namespace) -> "Recogniser":
     """Load a model with the options of the command line."""
     from espnet_cif_hkd.inference.recognizer import Recognizer
 
-    options: dict[str, Any] = {"greedy": args.beam is None, "device": args.device}
+    device = device_of(args.device)
+    options: dict[str, Any] = {"greedy": args.beam is None, "device": device}
     if args.beam is not None:
         options["beam_size"] = args.beam
     return Recognizer(place, **options)
@@ -208,4 +210,4 @@ def main(cmd: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

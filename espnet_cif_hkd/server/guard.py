@@ -89,6 +89,8 @@ class Guard:
         return None
 
     def _is_ours(self, host: str) -> bool:
+        if "@" in host:
+            return False
         with contextlib.suppress(ValueError):
             name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
             if name in self.hosts:

@@ -15,6 +15,7 @@ class Limits:
         upload_seconds: Longest time of an upload.
         idle_seconds: Longest silence of a client within a stream.
         picture_seconds: Longest audio for which alphas are returned.
+        long_above: Seconds; longer files are recognised in windows.
     """
 
     megabytes: float = 100.0
@@ -24,6 +25,7 @@ class Limits:
     upload_seconds: float = 600.0
     idle_seconds: float = 60.0
     picture_seconds: float = 60.0
+    long_above: float = 30.0
 
     @property
     def bytes(self) -> int:

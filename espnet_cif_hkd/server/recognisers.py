@@ -26,22 +26,14 @@ class Stream(Protocol):
 class Recogniser(Protocol):
     """A model, as ``Recognizer`` is.
 
-    A recogniser may also have ``alphas(samples)``, which returns an object with
-    ``edges`` ``(T + 1,)``, ``alpha`` ``(T,)`` and ``firings`` ``(L,)``: borders of
-    frames in seconds, weights, and times of firings in seconds.
+    A recogniser may also have ``long`` for long files, ``stream`` for streams, and
+    ``alphas`` for pictures, as :class:`espnet_cif_hkd.inference.recognizer.Recognizer`.
     """
 
     sampling_rate: int
 
     def recognise(self, samples: FloatArray) -> Any:
         """Return the :class:`Recognition` of samples ``(S,)``."""
-
-    def stream(self) -> Stream:
-        """Return a new stream.
-
-        Raises:
-            UserError: This model cannot recognise streams.
-        """
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ nothing else.
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -129,9 +130,10 @@ async def _errors(socket: WebSocket, state: State) -> AsyncIterator[None]:
 async def _serve(socket: WebSocket, state: State) -> None:
     start = _start(await _message(socket, state))
     model = state.models.find(start.model)
-    if not hasattr(model, "stream"):
+    open_stream = getattr(model, "stream", None)
+    if open_stream is None:
         raise ApiError(400, "this model cannot recognise streams", "cannot_stream")
-    one: Stream = await state.worker.run(model.stream, urgent=True)
+    one: Stream = await state.worker.run(open_stream, urgent=True)
     pcm = Pcm(start.format, start.rate, model.sampling_rate)
     await socket.send_json({"type": "ready", "sampling_rate": model.sampling_rate})
     n_sent = 0
@@ -142,7 +144,8 @@ async def _serve(socket: WebSocket, state: State) -> None:
         samples = pcm.samples(message)
         check_length(pcm.seconds, state.limits)
         if len(samples):
-            found = await state.worker.run(lambda s=samples: one.accept(s), urgent=True)
+            accept = functools.partial(one.accept, samples)
+            found = await state.worker.run(accept, urgent=True)
             if len(found.tokens) > n_sent:
                 partial = _new(found, n_sent).to_dict()
                 await socket.send_json({"type": "partial", "recognition": partial})
@@ -151,7 +154,7 @@ async def _serve(socket: WebSocket, state: State) -> None:
         raise _unexpected('after "start" send audio in binary messages, then "stop"')
     rest = pcm.samples(b"", last=True)
     if len(rest):
-        await state.worker.run(lambda: one.accept(rest), urgent=True)
+        await state.worker.run(functools.partial(one.accept, rest), urgent=True)
     final = await state.worker.run(one.finish, urgent=True)
     notes = []
     if pcm.left:

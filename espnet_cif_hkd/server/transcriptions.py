@@ -1,13 +1,12 @@
 """``POST /v1/audio/transcriptions``, as OpenAI defines it, with additions."""
 
 import asyncio
-import functools
 import math
 import re
 import tempfile
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
@@ -15,13 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import ClientDisconnect
 
-from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.inference.recognition import Recognition
 from espnet_cif_hkd.inference.writers import write
 from espnet_cif_hkd.inference.writers.verbose_json import verbose
-from espnet_cif_hkd.server.audio import Upload, check_length, keep, read
+from espnet_cif_hkd.server.audio import keep
+from espnet_cif_hkd.server.decoding import Decoded, decode
 from espnet_cif_hkd.server.errors import ApiError
-from espnet_cif_hkd.server.recognisers import FloatArray, Recogniser
 from espnet_cif_hkd.server.state import State, state_of
 
 T = TypeVar("T")
@@ -102,11 +99,16 @@ async def transcribe(request: Request) -> Response:
         fields, file = await _form(request, state)
         model = state.models.find(fields.model)
         with tempfile.TemporaryDirectory(prefix="espnet_cif_serve.") as folder:
-            save = functools.partial(keep, cast(BinaryIO, file.file), Path(folder))
-            upload = await asyncio.to_thread(save, state.limits)
+            path = await asyncio.to_thread(keep, file.file, Path(folder), state.limits)
             await file.close()
-            job = functools.partial(_recognise, state, model, upload, fields)
-            answer = await _while_connected(request, state.worker.run(job))
+            steps = decode(model, path, state.limits, "alphas" in fields.include)
+            try:
+                running = state.worker.run_steps(steps)
+                decoded = await _while_connected(request, running)
+            except ApiError as error:
+                error.message = state.models.public(error.message)
+                raise
+    answer = await asyncio.to_thread(_answer, decoded, fields)
     if ignored := fields.ignored():
         answer.headers["x-ignored-fields"] = ", ".join(ignored)
     return answer
@@ -158,69 +160,22 @@ async def _hang_up(request: Request) -> None:
         pass
 
 
-def _recognise(
-    state: State, model: Recogniser, upload: Upload, fields: Fields
-) -> Response:
-    """Read, recognise and write, in the thread of the worker."""
-    try:
-        samples = read(upload, model.sampling_rate)
-        check_length(len(samples) / model.sampling_rate, state.limits)
-        found: Recognition = model.recognise(samples)
-        return _answer(found, fields, state, model, samples)
-    except UserError as error:
-        message = state.models.public(str(error))
-        raise ApiError(400, message, "invalid_audio", param="file") from None
-
-
-def _answer(
-    found: Recognition,
-    fields: Fields,
-    state: State,
-    model: Recogniser,
-    samples: FloatArray,
-) -> Response:
-    form = fields.response_format
+def _answer(decoded: Decoded, fields: Fields) -> Response:
+    found, form = decoded.found, fields.response_format
     if form in _MEDIA:
-        text = found.text + "\n" if form == "text" else write(found, "upload", form)
+        text = f"{found.text}\n" if form == "text" else write(found, "upload", form)
         return PlainTextResponse(text, media_type=_MEDIA[form])
     usage = {"type": "duration", "seconds": math.ceil(found.duration)}
     if form == "json":
         return JSONResponse({"text": found.text, "usage": usage})
     content = verbose(found, language=fields.language or "unknown")
-    granularities = fields.timestamp_granularities or ["segment"]
     for name in ("word", "segment"):
-        if name not in granularities:
+        if name not in (fields.timestamp_granularities or ["segment"]):
             del content[f"{name}s"]
-    content["usage"] = usage
+    content |= {"usage": usage, "notes": decoded.notes}
     outputs = [name for name in fields.include if name != "alphas"]
     if outputs:
         content["outputs"] = {name: write(found, "upload", name) for name in outputs}
     if "alphas" in fields.include:
-        content["alphas"] = alphas_of(model, samples, state.limits.picture_seconds)
+        content["alphas"] = decoded.alphas
     return JSONResponse(content)
-
-
-def alphas_of(
-    model: Recogniser, samples: FloatArray, longest: float
-) -> dict[str, list[float]] | None:
-    """Return alphas and firings for a picture; None if there are none.
-
-    Args:
-        model: One without CIF has none.
-        samples: ``(S,)``.
-        longest: Seconds; longer audio gets no picture.
-    """
-    compute = getattr(model, "alphas", None)
-    if compute is None or not 0 < len(samples) <= longest * model.sampling_rate:
-        return None
-    try:
-        curve = compute(samples)
-    except UserError:  # the picture is an addition: the result stays
-        return None
-    if curve is None:
-        return None
-    return {
-        "edges": [round(float(one), 4) for one in curve.edges],
-        "alpha": [round(float(one), 5) for one in curve.alpha],
-        "firings": [round(float(one), 4) for one in curve.firings],
-    }

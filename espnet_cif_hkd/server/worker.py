@@ -7,7 +7,7 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -57,11 +57,12 @@ class Worker:
     """A thread that runs one job after another, urgent ones first.
 
     Attributes:
-        seconds: Of a job that is not urgent, on average.
+        seconds: Of :meth:`run_steps`, on average, without waiting.
     """
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        # Heap of (is it not urgent, its number, result, job).
         self._jobs: list[tuple[bool, int, Future[Any], Callable[[], Any]]] = []
         self._count = itertools.count()
         self._changed = threading.Condition()
@@ -91,10 +92,39 @@ class Worker:
             job: A function without arguments.
             urgent: Run it before the jobs that are not urgent.
         """
+        return await self._run(job, not urgent, next(self._count))
+
+    async def run_steps(self, steps: Generator[None, None, T]) -> T:
+        """Return the value of a generator, each step of which is run in the thread.
+
+        Between two steps, urgent jobs are run; other jobs wait. If the calling task is
+        cancelled, no further step is run. The generator is closed in any case.
+        """
+        number, seconds = next(self._count), 0.0
+
+        def step() -> StopIteration | None:
+            nonlocal seconds
+            started = time.monotonic()
+            try:
+                next(steps)
+            except StopIteration as stop:
+                return stop
+            finally:
+                seconds += time.monotonic() - started
+            return None
+
+        try:
+            while (stop := await self._run(step, True, number)) is None:
+                pass
+        finally:
+            steps.close()
+        self.seconds += (seconds - self.seconds) / 4
+        return stop.value  # type: ignore[no-any-return]
+
+    async def _run(self, job: Callable[[], T], later: bool, number: int) -> T:
         future: Future[T] = Future()
         with self._changed:
-            entry = not urgent, next(self._count), future, job
-            heapq.heappush(self._jobs, entry)
+            heapq.heappush(self._jobs, (later, number, future, job))
             self._changed.notify()
         try:
             return await asyncio.shield(asyncio.wrap_future(future))
@@ -110,15 +140,12 @@ class Worker:
                 self._changed.wait_for(lambda: self._jobs or self._stopped)
                 if self._stopped:
                     return
-                later, _, future, job = heapq.heappop(self._jobs)
+                *_, future, job = heapq.heappop(self._jobs)
             if not future.set_running_or_notify_cancel():
                 continue
-            started = time.monotonic()
             try:
                 result = job()
             except BaseException as error:
                 future.set_exception(error)
             else:
                 future.set_result(result)
-            if later:
-                self.seconds += (time.monotonic() - started - self.seconds) / 4

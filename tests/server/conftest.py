@@ -5,13 +5,15 @@ from fake_recogniser import FakeRecogniser
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
-from fastapi.testclient import TestClient  # noqa: E402
+from fastapi.testclient import TestClient
 
-from espnet_cif_hkd.server.app import create_app  # noqa: E402
-from espnet_cif_hkd.server.limits import Limits  # noqa: E402
-from espnet_cif_hkd.server.recognisers import Models  # noqa: E402
+from espnet_cif_hkd.server.app import create_app
+from espnet_cif_hkd.server.limits import Limits
+from espnet_cif_hkd.server.recognisers import Models
 
-LIMITS = Limits(megabytes=0.2, seconds=10, places=2, streams=1, picture_seconds=5)
+LIMITS = Limits(
+    megabytes=0.2, seconds=10, places=2, streams=1, picture_seconds=2, long_above=3
+)
 
 
 @pytest.fixture

@@ -1,13 +1,13 @@
 """What the server refuses: status, reason in OpenAI's format, no paths."""
 
-import logging
-import time
+import re
 
 import numpy as np
 import pytest
-from fake_recogniser import RATE, audio_file, levels
+from fake_recogniser import audio_file, levels
 
 WAV = audio_file(levels(1))
+NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, 8000)
 TRANSCRIBE = "/v1/audio/transcriptions"
 
 
@@ -18,10 +18,7 @@ def error(answer, status):
     assert set(found) == {"message", "type", "param", "code"}
     kind = "server_error" if status >= 500 else "invalid_request_error"
     assert found["type"] == kind
-    assert "/" not in found["message"].replace("multipart/form-data", "").replace(
-        "/v1/stream", ""
-    )
-    assert "\n" not in found["message"]
+    assert not re.search("/(secret|tmp|var|home|root|work)|\n", found["message"])
     return found
 
 
@@ -37,14 +34,19 @@ def nan():
         (b"", "invalid_audio", "the file is empty"),
         (b"RIFF but no audio", "unknown_format", "is no audio"),
         (b"\0" * 500, "unknown_format", "is no audio"),
-        (audio_file(levels(1), form="FLAC")[:200], "invalid_audio", "damaged"),
+        (
+            audio_file(NOISE, form="FLAC")[:2000],
+            "invalid_audio",
+            "cannot be recognised",
+        ),
+        (audio_file(np.zeros(0)), "invalid_audio", "has no samples"),
         (nan(), "invalid_audio", "NaN"),
         (audio_file(levels(*[1] * 41)), "audio_too_long", "10.2 s, more than 10 s"),
         (audio_file(np.zeros(50), rate=500), "invalid_audio", "1 channels at 500 Hz"),
         (audio_file(np.zeros((9, 65))), "invalid_audio", "65 channels at"),
         (audio_file(levels(10)), "invalid_audio", "too loud for this model"),
     ],
-    ids="empty text zeros cut nan long rate channels model".split(),
+    ids=["empty", "text", "zeros", "cut", "none", "nan", "long", "rate", "channels", "model"],
 )
 def test_bad_audio(send, content, code, message):
     found = error(send(content), 400)
@@ -111,7 +113,7 @@ def test_large_upload_of_unknown_size_is_not_read_to_its_end(client):
 
     def body():
         nonlocal sent
-        yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        yield b'--x\r\nContent-Disposition: form-data; name="file"; filename=a\r\n\r\n'
         for _ in range(400):
             sent += 1000
             yield bytes(1000)
@@ -142,7 +144,7 @@ def test_large_upload_of_unknown_size_is_not_read_to_its_end(client):
 def test_host_names(client, host, allowed):
     for path in ("/", "/v1/models"):
         answer = client.get(path, headers={"host": host})
-        if allowed and "@" not in host:
+        if allowed:
             assert answer.status_code == 200
         else:
             assert error(answer, 403)["code"] == "host_not_allowed"
@@ -158,9 +160,7 @@ def test_host_names(client, host, allowed):
     ],
 )
 def test_pages_of_other_sites(client, origin, allowed):
-    answer = client.post(
-        TRANSCRIBE, files={"file": WAV}, headers={"origin": origin}
-    )
+    answer = client.post(TRANSCRIBE, files={"file": WAV}, headers={"origin": origin})
 
     assert answer.status_code == (200 if allowed else 403)
     assert "access-control-allow-origin" not in answer.headers
@@ -183,23 +183,3 @@ def test_an_unexpected_error_has_no_details(send, model, monkeypatch):
 
     assert "secret" not in found["message"] and found["code"] == "internal_error"
     assert send(WAV).status_code == 200
-
-
-def test_a_slow_upload_loses_its_place(client, model, caplog):
-    from espnet_cif_hkd.server.limits import Limits
-    from espnet_cif_hkd.server.state import state_of
-
-    state_of(client.app).limits = Limits(upload_seconds=0.1)
-
-    def body():
-        yield b"--x\r\n"
-        time.sleep(0.5)
-        yield b"--x--"
-
-    kind = "multipart/form-data; boundary=x"
-    with caplog.at_level(logging.ERROR):
-        answer = client.post(TRANSCRIBE, content=body(), headers={"content-type": kind})
-
-    assert error(answer, 408)["code"] == "upload_timeout"
-    assert client.get("/health").json()["requests"]["now"] == 0
-    assert not caplog.records and RATE

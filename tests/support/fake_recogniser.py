@@ -2,6 +2,7 @@
 
 import io
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,7 @@ import soundfile
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.inference.recognition import Recognition, Segment, Token, Word
 
-NAMES = "zero one two three four five six seven eight nine".split()
+NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 RATE = 8000
 BLOCK = RATE // 4
 
@@ -26,7 +27,7 @@ class FakeRecogniser:
     def __init__(self, streams=True):
         self.go = threading.Event()
         self.go.set()
-        self.started = 0
+        self.started = self.passages = 0
         self.at_once = self.most_at_once = 0
         self.streams = streams
 
@@ -46,6 +47,13 @@ class FakeRecogniser:
         if not self.streams:
             raise UserError("this model was trained without chunks: it cannot stream")
         return FakeStream(self)
+
+    def long(self, read, duration):
+        for i in range(int(np.ceil(duration))):
+            assert self.go.wait(20)
+            self.passages += 1
+            found = self._found(read(i, min(i + 1.0, duration)))
+            yield later(found, float(i), duration)
 
     def alphas(self, samples):
         n = len(samples) // BLOCK
@@ -70,6 +78,24 @@ class FakeRecogniser:
         return Recognition(
             text, tuple(tokens), tuple(words), segments, duration
         ).validate()
+
+
+def later(found, seconds, duration):
+    """A result whose times are later."""
+
+    def moved(parts):
+        return tuple(
+            replace(one, start=one.start + seconds, end=one.end + seconds)
+            for one in parts
+        )
+
+    return replace(
+        found,
+        tokens=moved(found.tokens),
+        words=moved(found.words),
+        segments=moved(found.segments),
+        duration=duration,
+    )
 
 
 class FakeStream:

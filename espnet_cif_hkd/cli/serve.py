@@ -7,6 +7,7 @@ The interface is OpenAI's (``/v1/audio/transcriptions``), with a websocket for s
 import argparse
 import importlib.util
 import logging
+import math
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -156,8 +157,13 @@ def serve(args: argparse.Namespace) -> None:
     """
     check_packages()
     for name in ("max_mb", "max_seconds", "queue", "streams"):
-        if getattr(args, name) < (0 if name == "streams" else 1):
-            raise UserError(f"--{name} {getattr(args, name)}: give a larger number")
+        least = 0 if name == "streams" else 1
+        if not least <= getattr(args, name) < math.inf:
+            raise UserError(
+                f"--{name} {getattr(args, name)}: give a number from {least} on"
+            )
+    if not 0 <= args.port <= 65535:
+        raise UserError(f"--port {args.port}: give a number from 0 to 65535")
     places = names_of(args.model)
 
     import uvicorn

@@ -1,5 +1,12 @@
 """A server in this process with a fake model."""
 
+import os
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
 import pytest
 from fake_recogniser import FakeRecogniser
 
@@ -11,6 +18,7 @@ from espnet_cif_hkd.server.app import create_app
 from espnet_cif_hkd.server.limits import Limits
 from espnet_cif_hkd.server.recognisers import Models
 
+SUPPORT = Path(__file__).parents[1] / "support"
 LIMITS = Limits(
     megabytes=0.2, seconds=10, places=2, streams=1, picture_seconds=2, long_above=3
 )
@@ -47,3 +55,30 @@ def send(client):
         )
 
     return post
+
+
+@pytest.fixture(scope="session")
+def served():
+    """The address of a server in a process of its own."""
+    paths = [str(SUPPORT), os.environ["PYTHONPATH"]]
+    process = subprocess.Popen(
+        [
+            *(sys.executable, str(SUPPORT / "serve_fake.py"), "--model", "levels=any"),
+            *("--port", "0", "--max_mb", "1"),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+    )
+    try:
+        for line in process.stderr:
+            if found := re.search(r"(http://\S+) serves levels", line):
+                break
+        else:
+            pytest.fail("the server has not started")
+        # A full pipe would stop it.
+        threading.Thread(target=process.stderr.read, daemon=True).start()
+        yield found[1]
+    finally:
+        process.terminate()
+        process.wait(20)

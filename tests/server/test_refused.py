@@ -46,7 +46,18 @@ def nan():
         (audio_file(np.zeros((9, 65))), "invalid_audio", "65 channels at"),
         (audio_file(levels(10)), "invalid_audio", "too loud for this model"),
     ],
-    ids=["empty", "text", "zeros", "cut", "none", "nan", "long", "rate", "channels", "model"],
+    ids=[
+        "empty",
+        "text",
+        "zeros",
+        "cut",
+        "none",
+        "nan",
+        "long",
+        "rate",
+        "channels",
+        "model",
+    ],
 )
 def test_bad_audio(send, content, code, message):
     found = error(send(content), 400)

@@ -56,10 +56,10 @@ def test_openai_client_reads_words_and_segments(audio):
     (segment,) = found.segments
     assert (segment.id, segment.start, segment.end) == (0, 0.0, 0.75)
     assert segment.text == TEXT and segment.tokens == [1, 2, 3]
-    assert segment.avg_logprob == pytest.approx(np.log(0.5))
+    assert segment.avg_logprob == pytest.approx(np.log([0.1, 0.2, 0.3]).mean())
     assert segment.temperature == segment.no_speech_prob == 0
     # Not in OpenAI's format.
-    assert found.words[0].confidence == 0.5 and len(found.tokens) == 3
+    assert found.words[0].confidence == 0.1 and len(found.tokens) == 3
 
 
 @pytest.mark.parametrize(
@@ -89,8 +89,8 @@ def test_included_are_alphas_and_other_formats(send):
 
     assert found["alphas"] == {
         "edges": [0, 0.25, 0.5, 0.75],
-        "alpha": [0.75] * 3,
-        "firings": [0.25, 0.5, 0.75],
+        "alpha": [0.5, 1.0, 0.5],
+        "firings": [0.2, 0.45, 0.7],
     }
     assert found["outputs"]["srt"] == send(WAV, response_format="srt").text
     assert "IntervalTier" in found["outputs"]["textgrid"]

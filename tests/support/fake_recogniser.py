@@ -9,7 +9,13 @@ import numpy as np
 import soundfile
 
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.inference.recognition import Recognition, Segment, Token, Word
+from espnet_cif_hkd.inference.recognition import (
+    Flag,
+    Recognition,
+    Segment,
+    Token,
+    Word,
+)
 
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 RATE = 8000
@@ -17,7 +23,8 @@ BLOCK = RATE // 4
 
 
 class FakeRecogniser:
-    """Words are ``zero`` to ``nine``: ten times the level of a block.
+    """Words are ``zero`` to ``nine``: ten times the level of a block, which is also
+    the confidence. A ``six`` has a warning.
 
     ``go`` holds the decoding thread while it is clear; ``started`` counts calls.
     """
@@ -58,7 +65,8 @@ class FakeRecogniser:
     def alphas(self, samples):
         n = len(samples) // BLOCK
         edges = 0.25 * np.arange(n + 1)
-        return SimpleNamespace(edges=edges, alpha=np.full(n, 0.75), firings=edges[1:])
+        alpha = 0.5 + 0.5 * (np.arange(n) % 2)
+        return SimpleNamespace(edges=edges, alpha=alpha, firings=edges[1:] - 0.05)
 
     def _found(self, samples):
         assert samples.dtype == np.float32 and samples.ndim == 1
@@ -68,15 +76,25 @@ class FakeRecogniser:
         for i, level in enumerate(levels):
             name, start, end = NAMES[level], 0.25 * i, 0.25 * (i + 1)
             spaced = f" {name}" if i else name
-            tokens.append(Token(spaced, f"▁{name}", int(level), start, end, 0.5))
-            words.append(Word(name, start, end, 0.5, i, i + 1))
+            sure = level / 10
+            tokens.append(Token(spaced, f"▁{name}", int(level), start, end, sure))
+            words.append(Word(name, start, end, sure, i, i + 1))
         text = "".join(token.text for token in tokens)
         segments = ()
         if words:
             segments = (Segment(text, 0.0, words[-1].end, 0.5, 0, len(words)),)
         duration = len(samples) / RATE
         return Recognition(
-            text, tuple(tokens), tuple(words), segments, duration
+            text,
+            tuple(tokens),
+            tuple(words),
+            segments,
+            duration,
+            flags=tuple(
+                Flag("missing", token.start, token.end, 0.8)
+                for token in tokens
+                if token.text.strip() == "six"
+            ),
         ).validate()
 
 

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espnet_cif_hkd.cli.result_options import (
+    Printer,
     add_options,
     device_of,
+    folder_of,
     guarded,
     outputs_of,
     quiet_libraries,
-    sink_of,
+    remaining,
 )
 from espnet_cif_hkd.errors import UserError
 
@@ -89,17 +91,19 @@ def run(args: argparse.Namespace) -> int:
     """
     from espnet_cif_hkd.inference.batch import Batch, Progress
     from espnet_cif_hkd.inference.inputs import recordings
+    from espnet_cif_hkd.inference.results_folder import ResultsFolder
 
     outputs = outputs_of(args)
     chosen = recordings(args.audio)
     texts = texts_of(args.text, chosen)
-    progress = Progress()
-    sink, folder = sink_of(args, outputs, progress, {"text": args.text})
-    if folder is not None:
-        chosen = folder.remaining(chosen)
+    progress = Progress(quiet=args.quiet)
+    sink: Printer | ResultsFolder = Printer(outputs[0])
+    if args.output_dir is not None:
+        sink = folder_of(args, outputs, {"text": args.text})
+        chosen = remaining(sink, chosen, progress)
     failed = 0
     if chosen:
-        with quiet_libraries(args.verbose):
+        with quiet_libraries(args.verbose, args.model):
             from espnet_cif_hkd.inference.recognizer import Recognizer
 
             recognizer = Recognizer(args.model, device=device_of(args.device))
@@ -116,8 +120,8 @@ def run(args: argparse.Namespace) -> int:
                 progress=progress,
             )
             failed = batch.run(chosen).failed
-    if folder is not None:
-        folder.join()
+    if isinstance(sink, ResultsFolder):
+        sink.join()
     return int(failed > 0)
 
 

@@ -38,12 +38,13 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: ``--audio`` without ``--model``.
     """
-    from espnet_cif_hkd.inference.doctor import FAIL, diagnose
+    from espnet_cif_hkd.inference.doctor import diagnose
+    from espnet_cif_hkd.inference.findings import FAIL
 
     if args.audio is not None and args.model is None:
         raise UserError("--audio needs --model: it is recognised with the model")
     out, failed = sys.stdout, False
-    with quiet_libraries(args.verbose):
+    with quiet_libraries(args.verbose, args.model):
         for one in diagnose(args.model, args.audio, args.device):
             out.write(f"{one.level:5} {one.subject:14} {one.message}\n")
             out.flush()

@@ -23,7 +23,7 @@ def commands() -> dict[str, str]:
     found = {}
     for path in sorted(Path(__file__).parent.glob("[!_]*.py")):
         source = path.read_text(encoding="utf-8")
-        summary = re.match(r'"""(.+?)(?:"""|\n)', source)
+        summary = re.match(r'"""(.+?)\.?(?:: ``.*)?(?:"""|\n)', source)
         if (
             summary
             and path != Path(__file__)

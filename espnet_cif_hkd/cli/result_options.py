@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from espnet_cif_hkd.errors import UserError
 
 if TYPE_CHECKING:
-    from espnet_cif_hkd.inference.batch import Progress, Sink
+    from espnet_cif_hkd.inference.batch import Progress
     from espnet_cif_hkd.inference.inputs import Recording
+    from espnet_cif_hkd.inference.recognition import Recognition
     from espnet_cif_hkd.inference.results_folder import ResultsFolder
     from espnet_cif_hkd.inference.writers import Output
 
@@ -99,61 +100,92 @@ def outputs_of(args: argparse.Namespace) -> "list[Output]":
     return outputs
 
 
-def sink_of(
-    args: argparse.Namespace,
-    outputs: "Sequence[Output]",
-    progress: "Progress",
-    made_by: Mapping[str, Any],
-) -> "tuple[Sink, ResultsFolder | None]":
-    """Return what takes the results, and the folder, if they are written into one."""
+class Printer:
+    """Prints results; text of long recordings passage by passage.
+
+    Args:
+        output: What to print.
+    """
+
+    def __init__(self, output: "Output") -> None:
+        # That of the command, while libraries may print elsewhere.
+        self._out, self._output = sys.stdout, output
+        self._is_text = output.path == "{name}.txt"
+        self._begun: Recording | None = None
+
+    def __call__(self, one: "Recording", found: "Recognition") -> None:
+        """Print a result, unless its passages were printed."""
+        if one is not self._begun:
+            self._print(one, found)
+
+    def passage(self, one: "Recording", found: "Recognition") -> None:
+        """Print a passage of a result, if the passages together are the result."""
+        if self._is_text:
+            self._begun = one
+            self._print(one, found)
+
+    def _print(self, one: "Recording", found: "Recognition") -> None:
+        self._out.write(self._output.write(found, one.name))
+        self._out.flush()
+
+
+def folder_of(
+    args: argparse.Namespace, outputs: "Sequence[Output]", made_by: Mapping[str, Any]
+) -> "ResultsFolder":
+    """Return the folder of ``--output_dir``.
+
+    Args:
+        args: The options of :func:`add_options`.
+        outputs: The files of a recording.
+        made_by: Further options that change results.
+    """
     from espnet_cif_hkd.inference.results_folder import ResultsFolder
 
-    if args.output_dir is None:
-        # The descriptor that is meant, while libraries may print elsewhere.
-        out = sys.stdout
-
-        def show(one: "Recording", found: Any) -> None:
-            out.write(outputs[0].write(found, one.name))
-            out.flush()
-
-        return show, None
     model = Path(args.model)
-    made_by = {
+    known = {
         "model": str(model.resolve()) if model.exists() else args.model,
         "channel": args.channel,
         **made_by,
         **{name: getattr(args, name) for name in _LIMITS},
     }
-    folder = ResultsFolder(args.output_dir, outputs, made_by, args.overwrite)
+    return ResultsFolder(args.output_dir, outputs, known, args.overwrite)
 
-    def store(one: "Recording", found: Any) -> None:
-        folder.write(one, found)
-        if not (args.quiet or progress.shown):
-            progress.say(f"{one.path}: {found.duration:.1f} s")
 
-    return store, folder
+def remaining(
+    folder: "ResultsFolder", chosen: "list[Recording]", progress: "Progress"
+) -> "list[Recording]":
+    """Return the recordings without results, and say how many are skipped."""
+    left = folder.remaining(chosen)
+    if len(left) < len(chosen):
+        progress.note(
+            f"{len(chosen) - len(left)} of {len(chosen)} files have complete results "
+            f"in {folder.folder}: skipped; --overwrite writes them again"
+        )
+    return left
 
 
 @contextlib.contextmanager
-def quiet_libraries(verbose: bool) -> Iterator[None]:
+def quiet_libraries(verbose: bool, model: str | None = None) -> Iterator[None]:
     """Keep the terminal for results, errors and this package's warnings.
 
     Args:
         verbose: Show what ESPnet and other packages print and log, too.
+        model: ``--model``; if it is a tag, the progress of its download is shown.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-    if not verbose:
-        handler.addFilter(_is_ours)
-        warnings.simplefilter("ignore")
-    if not sys.stderr.isatty():  # progress bars of other packages
-        os.environ.setdefault("TQDM_DISABLE", "1")
     level = logging.INFO if verbose else logging.WARNING
     logging.basicConfig(level=level, handlers=[handler])
-    with (
-        open(os.devnull, "w") as nowhere,
-        contextlib.redirect_stdout(sys.stderr if verbose else nowhere),
-    ):
+    with contextlib.ExitStack() as stack:
+        if verbose:
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        else:
+            handler.addFilter(_is_ours)
+            warnings.simplefilter("ignore")
+            nowhere = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+            if model is None or Path(model).exists():
+                stack.enter_context(contextlib.redirect_stderr(nowhere))
         yield
 
 

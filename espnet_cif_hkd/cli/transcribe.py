@@ -11,22 +11,25 @@ and the exit code is 1.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from espnet_cif_hkd.cli.result_options import (
+    Printer,
     add_options,
     device_of,
+    folder_of,
     guarded,
     outputs_of,
     quiet_libraries,
-    sink_of,
+    remaining,
 )
 from espnet_cif_hkd.errors import UserError
 
 if TYPE_CHECKING:
     from espnet_cif_hkd.inference.batch import LongWork, Progress, Work
     from espnet_cif_hkd.inference.recognition import Recognition
+    from espnet_cif_hkd.inference.results_folder import ResultsFolder
 
 # Seconds of audio that a stream takes at once.
 _PIECE = 0.32
@@ -74,8 +77,15 @@ def run(args: argparse.Namespace) -> int:
         UserError: An option is wrong, the model cannot be loaded, or results cannot be
             written.
     """
-    from espnet_cif_hkd.inference.batch import Batch, Progress, total_seconds
+    from espnet_cif_hkd.inference.batch import (
+        Batch,
+        Progress,
+        Summary,
+        clock,
+        total_seconds,
+    )
     from espnet_cif_hkd.inference.inputs import recordings
+    from espnet_cif_hkd.inference.results_folder import ResultsFolder
 
     for name, least in (("beam", 1), ("batch_size", 1), ("long_above", 1)):
         value = getattr(args, name)
@@ -85,21 +95,18 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--ctc_weight needs a beam search: add --beam 5")
     outputs = outputs_of(args)
     chosen = recordings(args.audio)
-    progress = Progress()
-    search = {"beam": args.beam, "ctc_weight": args.ctc_weight, "stream": args.stream}
-    sink, folder = sink_of(args, outputs, progress, search)
-    if folder is not None:
-        given, chosen = len(chosen), folder.remaining(chosen)
-        if len(chosen) < given and not args.quiet:
-            progress.say(
-                f"{given - len(chosen)} of {given} files have complete results in "
-                f"{args.output_dir}: skipped; --overwrite writes them again"
-            )
-    failed = 0
+    progress = Progress(quiet=args.quiet)
+    sink: Printer | ResultsFolder = Printer(outputs[0])
+    if args.output_dir is not None:
+        names = ("beam", "ctc_weight", "stream")
+        made_by = {name: getattr(args, name) for name in names}
+        sink = folder_of(args, outputs, made_by)
+        chosen = remaining(sink, chosen, progress)
+    done = Summary()
     if chosen:
-        with quiet_libraries(args.verbose):
+        with quiet_libraries(args.verbose, args.model):
             recognizer = _recognizer(args)
-            work, long_work = _work(recognizer, args.stream, progress)
+            work, long_work = _work(recognizer, args.stream, progress, sink)
             if progress.shown:
                 progress.total = total_seconds(chosen)
             batch = Batch(
@@ -112,12 +119,15 @@ def run(args: argparse.Namespace) -> int:
                 long_above=0.0 if args.stream else args.long_above,
                 progress=progress,
             )
-            failed = batch.run(chosen).failed
-    if folder is not None:
-        folder.join()
-    if failed and len(chosen) > 1:
-        progress.say(f"{failed} of {len(chosen)} files failed")
-    return int(failed > 0)
+            done = batch.run(chosen)
+    if isinstance(sink, ResultsFolder):
+        sink.join()
+        if done.done:
+            what = f"{done.done} files, {clock(done.seconds)} of audio"
+            progress.note(f"{what}: {sink.folder}")
+    if done.failed and len(chosen) > 1:
+        progress.say(f"{done.failed} of {len(chosen)} files failed")
+    return int(done.failed > 0)
 
 
 def _recognizer(args: argparse.Namespace) -> Any:
@@ -135,9 +145,13 @@ def _recognizer(args: argparse.Namespace) -> Any:
 
 
 def _work(
-    recognizer: Any, stream: bool, progress: "Progress"
-) -> "tuple[Work, LongWork | None]":
+    recognizer: Any,
+    stream: bool,
+    progress: "Progress",
+    sink: "Printer | ResultsFolder",
+) -> "tuple[Work, LongWork]":
     """Return what recognises short files, and what recognises long ones."""
+    from espnet_cif_hkd.inference.joining import joined
 
     def work(recordings: Any, samples: Any) -> "list[Recognition]":
         return list(recognizer.recognise(samples))
@@ -156,11 +170,20 @@ def _work(
             progress.at(progress.done + start, recording.name)
             return audio.read(start, end)
 
-        return recognizer.long(read, audio.duration)  # type: ignore[no-any-return]
+        def passages(state: Any = None) -> "Iterator[Recognition]":
+            for passage in recognizer.long(read, audio.duration, state=state):
+                if isinstance(sink, Printer):
+                    progress.clear()
+                    sink.passage(recording, passage)
+                yield passage
+
+        state = None if isinstance(sink, Printer) else sink.state(recording)
+        return joined(passages(state), audio.duration)
 
     if stream:
+        recognizer.stream()  # refuses a model that does not stream
         return work, streamed
-    return work, windowed if hasattr(recognizer, "long") else None
+    return work, windowed
 
 
 def main(cmd: Sequence[str] | None = None) -> int:

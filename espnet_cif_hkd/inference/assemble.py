@@ -3,6 +3,7 @@
 This module needs neither torch nor ESPnet, so that exported models use it as well.
 """
 
+import math
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, pairwise
@@ -71,6 +72,19 @@ def _common(one: str, other: str) -> int:
     return min(len(one), len(other))
 
 
+def silent_tokens(pieces: Sequence[str], symbols: Sequence[str]) -> list[bool]:
+    """Whether each token is no sound: white space, or a lone word mark.
+
+    Args:
+        pieces: Result of :func:`text_pieces`.
+        symbols: The tokens in the token list.
+    """
+    return [
+        piece.isspace() or not (piece or symbol.strip("▁"))
+        for piece, symbol in zip(pieces, symbols)
+    ]
+
+
 def assembled(
     ids: Sequence[int],
     symbols: Sequence[str],
@@ -118,7 +132,7 @@ def _words(tokens: Sequence[Token]) -> Iterator[Word]:
             text,
             parts[0].start,
             parts[-1].end,
-            _all_right([token.confidence for token in parts]),
+            _all_right(_with_spaces(tokens, first, last)),
             first,
             last,
         )
@@ -179,10 +193,17 @@ def _is_unspaced(character: str) -> bool:
     return any(first <= ord(character) <= last for first, last in _UNSPACED)
 
 
-def _all_right(confidences: Sequence[float | None]) -> float | None:
-    """Confidence of a word: that of its least certain token."""
-    known = [one for one in confidences if one is not None]
-    return min(known) if known else None
+def _with_spaces(tokens: Sequence[Token], first: int, last: int) -> Sequence[Token]:
+    """The tokens of a word, and the white spaces beside it."""
+    before = first > 0 and tokens[first - 1].text.isspace()
+    after = last < len(tokens) and tokens[last].text.isspace()
+    return tokens[first - before : last + after]
+
+
+def _all_right(tokens: Sequence[Token]) -> float | None:
+    """Probability that all tokens are right, as if they were independent."""
+    known = [token.confidence for token in tokens if token.confidence is not None]
+    return math.prod(known) if known else None
 
 
 def _segments(words: Sequence[Word], tokens: Sequence[Token]) -> Iterator[Segment]:

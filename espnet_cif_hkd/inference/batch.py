@@ -35,19 +35,25 @@ class Progress:
 
     Args:
         total: Seconds of audio; 0: unknown.
-        stream: For messages and the line; default: standard error.
+        quiet: Drop notes.
 
     Attributes:
         done: Seconds of the recordings that are finished.
         shown: True on a terminal.
     """
 
-    def __init__(self, total: float = 0.0, stream: TextIO | None = None) -> None:
-        self.stream = stream or sys.stderr
-        self.total, self.done = total, 0.0
-        self.shown = self.stream.isatty()
+    def __init__(self, total: float = 0.0, quiet: bool = False) -> None:
+        # Libraries may exchange it later.
+        self.stream: TextIO = sys.stderr
+        self.total, self.quiet, self.done = total, quiet, 0.0
+        self.shown = self.stream.isatty() and not quiet
         self._begun = time.monotonic()
         self._drawn = -1.0
+
+    def note(self, message: str) -> None:
+        """Write a line that ``quiet`` drops."""
+        if not self.quiet:
+            self.say(message)
 
     def say(self, message: str) -> None:
         """Write a line."""
@@ -61,10 +67,10 @@ class Progress:
             return
         self._drawn = now
         speed = seconds / max(now - self._begun, 1e-3)
-        line = f"{_clock(seconds)}"
+        line = f"{clock(seconds)}"
         if self.total:
             share = min(100.0, 100 * seconds / self.total)
-            line += f" of {_clock(self.total)}, {share:.0f} %"
+            line += f" of {clock(self.total)}, {share:.0f} %"
         line += f", {speed:.1f} × real time"
         self.stream.write(f"\r\x1b[K{line}  {note}"[:100])
         self.stream.flush()
@@ -77,7 +83,8 @@ class Progress:
             self._drawn = -1.0
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Return ``M:SS`` or ``H:MM:SS``."""
     minutes, second = divmod(int(seconds), 60)
     hour, minute = divmod(minutes, 60)
     return f"{hour}:{minute:02d}:{second:02d}" if hour else f"{minute}:{second:02d}"
@@ -200,7 +207,7 @@ class Batch:
         for note in notes:
             if note not in self._said:
                 self._said.add(note)
-                self.progress.say(f"{one.path}: {note}; said once")
+                self.progress.note(f"{one.path}: {note}; said once")
 
 
 def _complete(audio: Audio) -> Samples:

@@ -1,15 +1,15 @@
 """What was fitted to a model on its development set, in a file beside the model."""
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.inference.confidence import FEATURES
+from espnet_cif_hkd.inference.confidence import FEATURES, LIMIT
 from espnet_cif_hkd.inference.spans import Timing
 from espnet_cif_hkd.io.atomic import write_text
+from espnet_cif_hkd.io.digest import sha256
 
 NAME = "calibration.json"
 _AGAIN = (
@@ -26,12 +26,14 @@ class Calibration:
         timing: Place of the peak in a token.
         weights: Constant and weights of the features of
             :mod:`espnet_cif_hkd.inference.confidence`; None: not fitted.
+        limit: Surplus of alpha from which on a warning is given.
         report: Figures of the fit, for people.
     """
 
     model: str = ""
     timing: Timing = field(default_factory=Timing)
     weights: tuple[float, ...] | None = None
+    limit: float = LIMIT
     report: dict[str, Any] = field(default_factory=dict)
 
 
@@ -58,12 +60,16 @@ def read_calibration(model_file: str | Path) -> Calibration:
                 raise ValueError(f"{len(weights)} weights")
         timing = {name: float(value) for name, value in found["timing"].items()}
         known = Calibration(
-            str(found["model"]), Timing(**timing), weights, dict(found["report"])
+            str(found["model"]),
+            Timing(**timing),
+            weights,
+            float(found["limit"]),
+            dict(found["report"]),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is no calibration ({reason}): {_AGAIN}") from error
-    if known.model != digest(model_file):
+    if known.model != sha256(model_file):
         raise UserError(f"{path} is of another model than {model_file}: {_AGAIN}")
     return known
 
@@ -77,12 +83,3 @@ def write_calibration(model_file: str | Path, calibration: Calibration) -> Path:
     path = calibration_file(model_file)
     write_text(path, json.dumps(asdict(calibration), indent=1) + "\n")
     return path
-
-
-def digest(path: str | Path) -> str:
-    """SHA-256 of a file."""
-    found = hashlib.sha256()
-    with Path(path).open("rb") as stream:
-        while block := stream.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()

@@ -2,16 +2,16 @@
 
 This module needs neither torch nor ESPnet, so that exported models use it as well.
 
-The decoder's own probability of a token is too high where the decoder is used to its
-texts, and it does not know of the sound. A logistic regression of five numbers, fitted
-on decoded speech with transcripts, corrects this:
+The decoder's own probability of a token is no good confidence: it is used to right
+prefixes, and it does not doubt its fired vectors. A logistic regression of five
+numbers, fitted on decoded speech with transcripts, corrects this:
 
-1. the decoder's log-probability of the token after the tokens before it, not the score
-   of the search: a language model or CTC may have chosen the token;
-2. the entropy of the decoder's distribution;
-3. CTC's highest log-probability of the token in the frames of its peak;
-4. CTC's log-probability of the most likely other token there;
-5. how far the sum of alpha between this peak and its neighbours is from one a token.
+1. the decoder's probability of the token after the tokens before it, as a logit. It is
+   not the score of the search, so a language model or CTC may have chosen the token;
+2. CTC's highest probability of the token in the frames of its peak, as a logit;
+3. the mean of the decoder's probabilities of this token and of one on each side;
+4. the same of three on each side, because errors come together;
+5. the same of CTC's probabilities.
 """
 
 from collections.abc import Sequence
@@ -22,51 +22,57 @@ from espnet_cif_hkd.inference.assemble import Span
 from espnet_cif_hkd.inference.evidence import Evidence, Floats
 from espnet_cif_hkd.inference.recognition import Flag
 
-FEATURES = ("decoder", "entropy", "ctc", "ctc_other", "alpha")
-# A smaller log-probability says no more.
-_LEAST = -12.0
-# Sum of alpha minus tokens from which on a token may be missing or too many.
-_MISSING, _EXTRA = 0.75, -0.75
+FEATURES = ("decoder", "ctc", "decoder near", "decoder around", "ctc around")
+# Sum of alpha minus number of tokens from which on a warning is given, if not fitted.
+LIMIT = 1.7
+_LARGEST_LOGIT = 8.0
+_GAPS = 5
 
 
-def features(evidence: Evidence, blank: int = 0) -> Floats:
+def features(evidence: Evidence) -> Floats:
     """The five numbers of each token, ``(U, 5)`` float64; 0 where one is unknown."""
     found = np.zeros((len(evidence.ids), len(FEATURES)))
-    if evidence.logp is not None:
-        found[:, 0] = evidence.logp
-    if evidence.entropy is not None:
-        found[:, 1] = evidence.entropy
-    path = evidence.path
-    if path is not None and evidence.ctc is not None:
-        heard = np.flatnonzero(path >= 0)
-        owners = path[heard]
-        at_peak = np.array(evidence.ctc[heard], np.float64)  # (n, V)
-        rows = np.arange(len(heard)), np.asarray(evidence.ids)[owners]
-        own = at_peak[rows]
-        at_peak[rows] = at_peak[:, blank] = -np.inf
-        found[:, 2:4] = _LEAST
-        np.maximum.at(found[:, 2], owners, own)
-        np.maximum.at(found[:, 3], owners, at_peak.max(axis=1))
-    found[:, 4] = np.abs(surplus(evidence))
-    return found.clip(min=_LEAST)
-
-
-def surplus(evidence: Evidence) -> Floats:
-    """Sum of alpha around each token minus the number of tokens there, ``(U,)``.
-
-    It is the sum from the peak before to the peak after, minus 2: near 1 if a token
-    between them is missing. 0 without CTC or CIF, and for the first and last token.
-    """
-    found = np.zeros(len(evidence.ids))
-    total, path = evidence.running_sum, evidence.path
-    if total is None or path is None or len(found) < 3:
-        return found
-    frames = np.flatnonzero(path >= 0)
-    counts = np.bincount(path[frames], minlength=len(found))
-    middle = np.bincount(path[frames], frames, len(found)) / counts + 0.5
-    sums = np.interp(middle, np.arange(len(total)), total)
-    found[1:-1] = sums[2:] - sums[:-2] - 2
+    decoder = None if evidence.logp is None else _probabilities(evidence.logp)
+    ctc = ctc_probabilities(evidence)
+    if decoder is not None:
+        found[:, 0] = _logits(decoder)
+        found[:, 2] = _smooth(decoder, 1)
+        found[:, 3] = _smooth(decoder, 3)
+    if ctc is not None:
+        found[:, 1] = _logits(ctc)
+        found[:, 4] = _smooth(ctc, 3)
     return found
+
+
+def ctc_probabilities(evidence: Evidence) -> Floats | None:
+    """CTC's highest probability of each token in its frames, ``(U,)``.
+
+    None without CTC and for fewer frames than tokens.
+    """
+    path = evidence.path
+    if path is None or evidence.ctc is None:
+        return None
+    frames = np.flatnonzero(path >= 0)
+    tokens = np.asarray(evidence.ids)[path[frames]]
+    found = np.zeros(len(evidence.ids))
+    np.maximum.at(found, path[frames], _probabilities(evidence.ctc[frames, tokens]))
+    return found
+
+
+def _probabilities(logp: Floats) -> Floats:
+    return np.exp(np.minimum(np.asarray(logp, np.float64), 0.0))
+
+
+def _logits(probabilities: Floats) -> Floats:
+    least = 1 / (1 + np.exp(_LARGEST_LOGIT))
+    kept = probabilities.clip(least, 1 - least)
+    return np.log(kept / (1 - kept))
+
+
+def _smooth(values: Floats, width: int) -> Floats:
+    """Mean of each value and of ``width`` on each side; the outer ones are repeated."""
+    padded = np.pad(values, width, mode="edge")
+    return np.convolve(padded, np.ones(2 * width + 1) / (2 * width + 1), "valid")
 
 
 def confidences(
@@ -77,35 +83,64 @@ def confidences(
     Args:
         evidence: Of the hypothesis.
         weights: Constant and weights of :data:`FEATURES`; None: the decoder's
-            probability, or CTC's without a decoder that gives one.
+            probability, or CTC's if no decoder gives one.
 
     Returns:
         U values between 0 and 1; None: the model gives neither.
     """
     if weights is not None:
         score = weights[0] + features(evidence) @ np.asarray(weights[1:])
-        return list((1 / (1 + np.exp(-score.clip(-30, 30)))).tolist())
-    if evidence.logp is not None:
-        return list(np.exp(np.minimum(evidence.logp, 0.0)).tolist())
-    if evidence.path is not None:
-        return list(np.exp(np.minimum(features(evidence)[:, 2], 0.0)).tolist())
-    return [None] * len(evidence.ids)
+        found: Floats | None = 1 / (1 + np.exp(-score.clip(-30, 30)))
+    elif evidence.logp is not None:
+        found = _probabilities(evidence.logp)
+    else:
+        found = ctc_probabilities(evidence)
+    return [None] * len(evidence.ids) if found is None else found.tolist()
 
 
-def flags(evidence: Evidence, spans: Sequence[Span]) -> list[Flag]:
-    """Places where the sum of alpha does not fit the number of tokens.
+def surplus(evidence: Evidence) -> Floats | None:
+    """Sum of alpha around each gap between tokens minus the tokens there, ``(U + 1,)``.
 
-    Neighbours with the same warning are one.
+    A gap is from one CTC peak to the next, the beginning or the end; the value is for
+    five gaps, and near 1 if a token between these peaks is missing. The alpha of
+    ``<eos>`` is not counted.
+
+    Returns:
+        None without CTC or CIF, and for fewer frames than tokens.
     """
+    total, path = evidence.running_sum, evidence.path
+    if total is None or path is None:
+        return None
+    frames = np.flatnonzero(path >= 0)
+    counts = np.bincount(path[frames])
+    middle = np.bincount(path[frames], frames) / counts + 0.5
+    sums = np.interp(middle, np.arange(len(total)), total)
+    ends = total[-1] - sums[-1] - 1.5
+    gaps = np.concatenate([[sums[0] - 0.5], np.diff(sums) - 1, [ends]])
+    return np.convolve(np.pad(gaps, _GAPS // 2), np.ones(_GAPS), "valid")
+
+
+def flags(
+    evidence: Evidence, spans: Sequence[Span], limit: float = LIMIT
+) -> list[Flag]:
+    """Warnings where the sum of alpha does not fit the number of tokens.
+
+    Args:
+        evidence: Of the hypothesis.
+        spans: Start and end of each token in seconds.
+        limit: A warning is given from this :func:`surplus` on, more or less.
+
+    Returns:
+        In order of time; overlapping ones of a kind are one.
+    """
+    values = surplus(evidence)
     found: list[Flag] = []
-    for index, value in enumerate(surplus(evidence).tolist()):
-        if _EXTRA < value < _MISSING:
-            continue
+    if values is None:
+        return found
+    for gap in np.flatnonzero(np.abs(values) > limit).tolist():
+        value = float(values[gap])
         kind = "missing" if value > 0 else "extra"
-        start, end = (
-            spans[max(index - 1, 0)][0],
-            spans[min(index + 1, len(spans) - 1)][1],
-        )
+        start, end = spans[max(gap - 1, 0)][0], spans[min(gap, len(spans) - 1)][1]
         if found and found[-1].kind == kind and found[-1].end >= start:
             value = max(value, found[-1].value, key=abs)
             start = found.pop().start

@@ -36,8 +36,6 @@ class Evidence:
         ctc: CTC's log-probabilities, ``(T, V)``; None: no CTC.
         logp: The decoder's log-probability of each token after the tokens before it,
             ``(U,)``; None: unknown.
-        entropy: Entropy of the decoder's distribution for each token in nats, ``(U,)``;
-            None: unknown.
     """
 
     ids: Sequence[int]
@@ -47,7 +45,6 @@ class Evidence:
     alpha: Floats | None = None
     ctc: Floats | None = None
     logp: Floats | None = None
-    entropy: Floats | None = None
 
     @cached_property
     def path(self) -> Integers | None:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.inference.calibration import digest
+from espnet_cif_hkd.io.digest import sha256
 from espnet_cif_hkd.io.lock import alone
 from espnet_cif_hkd.io.log import log
 
@@ -140,7 +140,7 @@ def _unpacked(archive: Path) -> dict[str, Any]:
             raise UserError(
                 f"{archive}: {name!r} would leave its folder: do not trust this file"
             )
-    folder = _cache() / digest(archive)[:32]
+    folder = _cache() / sha256(archive)[:32]
     done = folder / ".unpacked"
     with alone(folder.with_suffix(".lock"), log):
         if not done.is_file():

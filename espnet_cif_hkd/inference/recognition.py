@@ -39,7 +39,8 @@ class Word:
         text: Without spaces around it.
         start: Seconds at which its first token starts.
         end: Seconds at which its last token ends.
-        confidence: Of the word; None: not computed.
+        confidence: Probability that the word is right: the product of those of its
+            tokens and of the white spaces beside it; None: not computed.
         first: Index of its first token.
         last: Index after its last token.
     """

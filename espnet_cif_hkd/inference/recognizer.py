@@ -16,6 +16,7 @@ from espnet_cif_hkd.inference.recognition import Recognition
 from espnet_cif_hkd.inference.results import Found, Frames, ResultMaker
 from espnet_cif_hkd.inference.speech import Samples
 from espnet_cif_hkd.inference.speech2text import Speech2Text
+from espnet_cif_hkd.inference.stream import RecognitionStream, stream_options
 from espnet_cif_hkd.inference.windows import Read
 from espnet_cif_hkd.plugin.compat import TooShortUttError
 
@@ -161,7 +162,7 @@ class Recognizer:
 
         Args:
             read: Returns the samples between two times in seconds, at
-                :attr:`sampling_rate`, as :meth:`espnet_cif_hkd.inference.media.Audio.read`.
+                :attr:`sampling_rate`, as ``Audio.read`` of ``inference.media``.
             duration: Length of the audio in seconds.
             state: File for the state, to go on after an interruption.
             key: What distinguishes this audio from others, for the state.
@@ -177,6 +178,26 @@ class Recognizer:
         long = LongAudio(self.speech2text, long_options(options))
         key = f"{self.model_file} {self.model_file.stat().st_size} {key}"
         yield from long.recognise(read, duration, state, key)
+
+    def stream(self, **options: Any) -> RecognitionStream:
+        """Open a stream: audio in pieces, results that only grow.
+
+        The search is greedy unless ``beam_size`` is given; it has neither a language
+        model nor CTC.
+
+        Args:
+            options: Of :class:`espnet_cif_hkd.inference.stream.StreamOptions`.
+
+        Raises:
+            UserError: A part of the model needs the complete audio, or an option is
+                wrong.
+        """
+        return RecognitionStream(
+            self.speech2text.asr_model,
+            self.results,
+            list(self.tokens),
+            stream_options(options),
+        )
 
     def align(self, samples: Samples, text: str) -> Recognition:
         """Return the times of a known text.

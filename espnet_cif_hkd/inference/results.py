@@ -16,7 +16,7 @@ from espnet_cif_hkd.cif.times import FrameTimes
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.encoder.geometry import feature_rate, frame_times, known_frame_times
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.inference.assemble import assembled, text_pieces
+from espnet_cif_hkd.inference.assemble import assembled, silent_tokens, text_pieces
 from espnet_cif_hkd.inference.calibration import Calibration
 from espnet_cif_hkd.inference.confidence import confidences, flags
 from espnet_cif_hkd.inference.evidence import Evidence, Floats
@@ -127,14 +127,11 @@ class ResultMaker:
             return Recognition(duration=frames.duration, score=one.score)
         evidence = self.evidence(frames, one.ids, is_known)
         pieces = text_pieces(one.symbols, one.text, self.text)
-        silent = [
-            piece.isspace() or not (piece or symbol.strip("▁"))
-            for piece, symbol in zip(pieces, one.symbols)
-        ]
+        silent = silent_tokens(pieces, one.symbols)
         known = self.calibration
         spans = token_spans(evidence, silent, known.timing, frames.duration)
         sure = confidences(evidence, known.weights)
-        warnings = flags(evidence, spans)
+        warnings = flags(evidence, spans, known.limit)
         return assembled(
             one.ids,
             one.symbols,
@@ -177,13 +174,12 @@ class ResultMaker:
             lengths = torch.tensor([n_tokens + 1], device=device)
             logits, _ = decoder(hs_pad, hlens, ys_in, lengths)
         times = frames.times
-        logp = entropy = None
+        logp = None
         if logits is not None:
             every = logits[0, :n_tokens].float().log_softmax(dim=-1)  # (U, V)
-            entropy = -(every.exp() * every).sum(dim=-1).cpu().numpy()
             logp = every.gather(1, ys_in[0, 1:, None])[:, 0].cpu().numpy()
         return Evidence(
-            ids, n_frames, times.offset, times.stride, alpha, frames.ctc, logp, entropy
+            ids, n_frames, times.offset, times.stride, alpha, frames.ctc, logp
         )
 
 

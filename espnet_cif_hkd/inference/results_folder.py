@@ -1,5 +1,6 @@
 """A folder of results: complete files only, none of other options, none twice."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +12,9 @@ from espnet_cif_hkd.inference.recognition import Recognition
 from espnet_cif_hkd.inference.writers import Output
 from espnet_cif_hkd.io.atomic import write_text
 
-# The options that made the results; lines of tables before they are joined.
-_STAMP, _LINES = ".espnet-cif.json", ".lines"
+# The options that made the results; lines of tables before they are joined; states of
+# long recordings.
+_STAMP, _LINES, _STATES = ".espnet-cif.json", ".lines", ".states"
 
 
 class ResultsFolder:
@@ -50,7 +52,7 @@ class ResultsFolder:
             self._check_stamp()
         return left
 
-    def write(self, one: Recording, found: Recognition) -> None:
+    def __call__(self, one: Recording, found: Recognition) -> None:
         """Write the results of a recording; a file appears when it is complete.
 
         Raises:
@@ -65,6 +67,19 @@ class ResultsFolder:
                 write_text(self._path(output, one), text)
         except OSError as error:
             raise self._unwritable(error) from error
+
+    def state(self, one: Recording) -> Path:
+        """Return the file for the state of a long recording.
+
+        Another content of the recording or other options have another file.
+        """
+        found = one.path.stat()
+        made = [one.name, str(one.path.resolve()), found.st_size, found.st_mtime_ns]
+        digest = hashlib.sha256(json.dumps([made, self.made_by]).encode())
+        path = self.folder / _STATES / f"{digest.hexdigest()[:32]}.npz"
+        if self.overwrite:
+            path.unlink(missing_ok=True)
+        return path
 
     def join(self) -> None:
         """Write the files that all recordings share, sorted by line.

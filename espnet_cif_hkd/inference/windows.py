@@ -48,8 +48,8 @@ def check_windows(window: float, context: float, times: FrameTimes) -> None:
     """
     if context < 0 or window < 2 * context + 10 * times.stride:
         raise UserError(
-            f"a window of {window:g} s with {context:g} s of context on each side keeps "
-            "too few frames; use such as window 24 and context 3"
+            f"a window of {window:g} s with {context:g} s of context on each side "
+            "keeps too few frames; use such as window 24 and context 3"
         )
 
 

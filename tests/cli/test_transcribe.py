@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import soundfile
 
 from espnet_cif_hkd.cli import transcribe
+from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.inference import results_folder
 from espnet_cif_hkd.inference.writers.verbose_json import recognition_of
 
@@ -64,7 +66,7 @@ def test_all_formats_in_a_folder(tmp_path, fake, capsys) -> None:
     files = [wave(tmp_path, "b b.wav", 30), wave(tmp_path, "a.wav", 10, 1.0)]
     out = tmp_path / "out"
     assert run(*files, "-f", "all", "-o", out) == 0
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr() == ("", f"2 files, 0:01 of audio: {out}\n")
     suffixes = ("txt", "json", "srt", "vtt", "tsv", "ctm", "TextGrid")
     names = {f"{name}.{suffix}" for name in ("a", "b b") for suffix in suffixes}
     visible = {one.name for one in out.iterdir() if not one.name.startswith(".")}
@@ -135,6 +137,7 @@ def test_results_of_another_model_are_not_mixed_in(tmp_path, fake, capsys) -> No
     assert fake.made[-1]["greedy"] is False and fake.made[-1]["beam_size"] == 5
 
 
+@pytest.mark.slow
 def test_a_killed_batch_continues(tmp_path) -> None:
     files = [wave(tmp_path, f"{level}.wav", level) for level in range(10, 30, 2)]
     out = tmp_path / "out"
@@ -250,8 +253,69 @@ def test_long_files_are_read_in_passages(tmp_path, fake, capsys) -> None:
     files = [wave(tmp_path, "a.wav", 10), wave(tmp_path, "b.wav", 20, 3.0)]
     files.append(wave(tmp_path, "c.wav", 30))
     assert run(*files, "--long_above", "2") == 0
-    assert fake.long_reads == [(0.0, 3.0)]
-    assert capsys.readouterr().out.splitlines() == ["w10", " ".join(["w20"] * 6), "w30"]
+    assert fake.long_reads == [(0, 1), (1, 2), (2, 3)]
+    assert capsys.readouterr().out.splitlines() == ["w10", *["w20 w20"] * 3, "w30"]
+
+
+def test_text_of_a_long_file_appears_by_and_by(tmp_path, fake, capsys) -> None:
+    file = tmp_path / "a.wav"
+    soundfile.write(file, np.repeat([0.1, 0.2, 0.3, 0.4], RATE), RATE)
+    fake.fails_at = 30
+    assert run(file, "--long_above", "2") == 1
+    assert capsys.readouterr().out == "w10 w10\nw20 w20\n"
+    fake.fails_at = -1
+    assert run(file, "--long_above", "2", "-f", "text") == 0
+    assert capsys.readouterr().out.startswith("a w10 w10 w20")
+
+
+def test_what_libraries_print_is_hidden(tmp_path, fake, monkeypatch, capsys) -> None:
+    def noisy(self, samples):
+        print("loading")
+        print("loading", file=sys.stderr)
+        logging.getLogger("espnet").warning("old")
+        return [self._one(wave) for wave in samples]
+
+    monkeypatch.setattr(fake, "recognise", noisy)
+    (tmp_path / "m").mkdir()
+    file = wave(tmp_path, "a.wav", 10)
+    arguments = [str(file), "--model", str(tmp_path / "m"), "--device", "cpu"]
+    assert transcribe.main(arguments) == 0
+    assert capsys.readouterr() == ("w10\n", "")
+    assert transcribe.main([*arguments, "--verbose"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "w10\n"
+    assert err.count("loading") == 2
+
+
+def test_quiet(tmp_path, fake, capsys) -> None:
+    file = wave(tmp_path, "a.wav", 10, rate=16000)
+    assert run(file, "--quiet", "-o", tmp_path / "out") == 0
+    assert run(file, "--quiet", "-o", tmp_path / "out") == 0
+    assert capsys.readouterr().err == ""
+    assert run(tmp_path / "absent.wav", "--quiet") == 1
+    assert "no such file" in capsys.readouterr().err
+
+
+def test_a_long_file_continues_where_it_failed(tmp_path, fake, capsys) -> None:
+    file = tmp_path / "a.wav"
+    soundfile.write(file, np.repeat([0.1, 0.2, 0.3, 0.4], RATE), RATE)
+    options = (file, "--long_above", "2", "-o", tmp_path / "out")
+    fake.fails_at = 30
+    assert run(*options) == 1
+    fake.fails_at = -1
+    fake.long_reads.clear()
+    assert run(*options) == 0
+    assert fake.long_reads == [(2, 3), (3, 4)]
+    text = "w10 w10 w20 w20 w30 w30 w40 w40"
+    assert (tmp_path / "out" / "a.txt").read_text().split() == text.split()
+    assert not list((tmp_path / "out").rglob("*.npz"))
+    # Neither another audio nor other options continue from this state.
+    fake.fails_at = 30
+    assert run(*options, "--overwrite") == 1
+    fake.fails_at = -1
+    fake.long_reads.clear()
+    assert run(*options, "--channel", "0", "--overwrite") == 0
+    assert len(fake.long_reads) == 4
 
 
 def test_a_stream_gives_the_same(tmp_path, fake, capsys) -> None:
@@ -259,6 +323,18 @@ def test_a_stream_gives_the_same(tmp_path, fake, capsys) -> None:
     assert run(file, "--stream") == 0
     assert capsys.readouterr().out.split() == ["w20"] * 6
     assert fake.batches == []
+
+
+def test_a_model_that_does_not_stream_is_refused_once(
+    tmp_path, fake, monkeypatch, capsys
+) -> None:
+    def refuse(self):
+        raise UserError("needs the complete audio")
+
+    monkeypatch.setattr(fake, "stream", refuse)
+    files = [wave(tmp_path, f"{level}.wav", level) for level in (10, 20)]
+    assert run(*files, "--stream") == 1
+    assert capsys.readouterr().err == "error: needs the complete audio\n"
 
 
 def test_progress_in_audio_time_on_a_terminal_only(tmp_path, fake, monkeypatch) -> None:

@@ -18,7 +18,8 @@ import yaml
 from espnet_cif_hkd.cli import check
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.inference import doctor
-from espnet_cif_hkd.inference.doctor import FAIL, OK, WARN, Finding, diagnose
+from espnet_cif_hkd.inference.doctor import diagnose
+from espnet_cif_hkd.inference.findings import FAIL, OK, WARN, Finding
 
 RATE = 16000
 CONFIG = {
@@ -121,14 +122,24 @@ def test_packages(monkeypatch) -> None:
         lambda name, *args: None if name in gone else find(name, *args),
     )
     monkeypatch.setitem(sys.modules, "soxr", None)
-    versions = {"torch": "2.13.0+cpu", "torchaudio": "2.9.1", "espnet": "202511"}
-    monkeypatch.setattr(doctor, "version", lambda name: versions.get(name, "1"))
     found = findings(None)
     assert "packages: missing: python3 -m pip install PyYAML soxr" in faults(found)
     assert any("audio reading: " in one and "soxr" in one for one in faults(found))
-    assert any(
-        "torchaudio: 2.9.1 is for another torch" in w for w in faults(found, WARN)
-    )
+
+
+def test_a_torch_that_does_not_compute(monkeypatch) -> None:
+    def broken(*_, **__):
+        raise OSError("libgomp.so:\nno such file")
+
+    monkeypatch.setattr(torch, "zeros", broken)
+    (fault,) = faults(findings(None))
+    assert fault == "torch: cpu: libgomp.so: no such file: install torch again"
+
+
+def test_a_package_that_is_broken(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "humanfriendly", None)
+    (fault,) = faults(findings(setup(tmp_path / "asr")))
+    assert fault.startswith("model: ModuleNotFoundError: ") and "humanfriendly" in fault
 
 
 def test_audio_that_cannot_be_read(monkeypatch) -> None:
@@ -138,7 +149,7 @@ def test_audio_that_cannot_be_read(monkeypatch) -> None:
 
 def test_a_device_that_is_not_there() -> None:
     (fault,) = faults(findings(None, device="cuda:99"))
-    assert fault.startswith("device: cuda:99: ") and "use --device cpu" in fault
+    assert fault.startswith("torch: cuda:99: ") and "use --device cpu" in fault
 
 
 def _with(name: str, content: bytes) -> Callable[[Path], Path]:

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -54,9 +55,18 @@ class FakeRecognizer:
             words.append((f"w{level}", start, start + 0.4))
         return recognition(words, duration=begin + len(wave) / RATE)
 
-    def long(self, read: Any, duration: float) -> Recognition:
-        self.long_reads.append((0.0, duration))
-        return self._one(np.concatenate([read(0.0, 1.0), read(1.0, duration)]))
+    def long(self, read: Any, duration: float, state: Any) -> Iterator[Recognition]:
+        """One result a second; the state has the number of those that are done."""
+        done = int(state.read_text()) if state and state.exists() else 0
+        for second in range(int(duration)):
+            if second >= done:
+                self.long_reads.append((second, second + 1))
+            yield self._one(read(second, second + 1), second)
+            if state:
+                state.parent.mkdir(parents=True, exist_ok=True)
+                state.write_text(str(second + 1))
+        if state:
+            state.unlink()
 
     def align(self, samples: np.ndarray, text: str) -> Recognition:
         size = len(samples) / RATE / max(1, len(text.split()))

@@ -102,17 +102,17 @@ def _number(seconds: float) -> str:
 def _intervals(
     parts: Sequence[Word | Token], end: float
 ) -> list[tuple[float, float, str]]:
-    """Return gapless (start, end, text) from 0 to ``end``."""
+    """Return gapless (start, end, text) from 0 to ``end``; white space is silence."""
     found: list[tuple[float, float, str]] = []
     at = 0.0
     for one, times in zip(parts, disjoint(parts)):
         start, stop = (round(seconds, 6) for seconds in times)
-        start, stop = max(start, at), min(stop, end)
-        if stop <= start:
+        start, stop, text = max(start, at), min(stop, end), plain(one.text)
+        if stop <= start or not text:
             continue
         if start > at:
             found.append((at, start, ""))
-        found.append((start, stop, plain(one.text)))
+        found.append((start, stop, text))
         at = stop
     if at < end or not found:
         found.append((at, end, ""))

@@ -24,7 +24,8 @@ def verbose(found: Recognition, name: str = "", language: str = "") -> dict[str,
     (indices of tokens and of words); ``score``, ``nbest`` and ``flags``; ``name``.
     Fields of Whisper that have no meaning here are constant: ``temperature`` and
     ``no_speech_prob`` are 0. ``avg_logprob`` is the mean logarithm of the confidences
-    or, without them, the score of a token; 0 if both are unknown.
+    or, without them, the score of a token; 0 if both are unknown. Numbers have six
+    decimals.
 
     Args:
         found: The result.
@@ -40,7 +41,15 @@ def verbose(found: Recognition, name: str = "", language: str = "") -> dict[str,
         for index, segment in enumerate(fields.pop("segments"))
     ]
     named = {"name": name} if name else {}
-    return {"task": "transcribe", "language": language, **named, **fields}
+    return _rounded({"task": "transcribe", "language": language, **named, **fields})
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, dict):
+        return {name: _rounded(one) for name, one in value.items()}
+    return [_rounded(one) for one in value] if isinstance(value, list) else value
 
 
 def _openai(found: Recognition, index: int) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.atomic import replacing
+from espnet_cif_hkd.io.digest import sha256
 from espnet_cif_hkd.io.log import log
 from espnet_cif_hkd.recipe.checks import stamps
 from espnet_cif_hkd.recipe.commands import call
@@ -86,11 +87,30 @@ def _images(exp: Path) -> list[Path]:
     return [path for path in [exp / "images"] if path.is_dir()]
 
 
+def _calibration(model: Path) -> list[Path]:
+    """The file that python3 -m espnet_cif_hkd.cli.calibrate wrote beside a model.
+
+    Raises:
+        UserError: It was fitted to another model.
+    """
+    path = model.with_name("calibration.json")
+    if not path.is_file():
+        return []
+    # The key is not read as JSON: a file without the hash is of another model as well.
+    if sha256(model) not in path.read_text(encoding="utf-8"):
+        raise UserError(
+            f"{path} is of another model than {model}: run python3 -m "
+            "espnet_cif_hkd.cli.calibrate for this model, or remove the file"
+        )
+    return [path]
+
+
 def pack(run: Run) -> None:
     """Stage 14: pack the model (only with ``--skip_packing false``).
 
     Raises:
-        UserError: A file is missing, or the archive would not work on another machine.
+        UserError: A file is missing, the archive would not work on another machine, or
+            the calibration is of another model.
     """
     options, paths = run.options, run.paths
     model = paths.asr_exp / options.inference_asr_model
@@ -111,6 +131,7 @@ def pack(run: Run) -> None:
     if options.nlsyms_txt != "none":
         extra.append(Path(options.nlsyms_txt))
     extra += [paths.asr_exp / "RESULTS.md", *_images(paths.asr_exp)]
+    extra += _calibration(model)
     for path in (*packed.values(), *extra):
         if not path.exists():
             raise UserError(f"{path} is missing: run the stage that makes it first")

@@ -1,13 +1,13 @@
 """Every format is read back by a parser that is not ours."""
 
 import csv
+import html
 import io
 import itertools
 import json
 import math
 from pathlib import Path
 
-import kaldiio
 import numpy as np
 import pytest
 import soundfile
@@ -18,7 +18,7 @@ from praatio import textgrid
 from recognitions import LETTERS, english, recognition, recognitions
 
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.inference.recognition import Flag, Recognition
+from espnet_cif_hkd.inference.recognition import Flag, Recognition, Token
 from espnet_cif_hkd.inference.subtitles import Limits, cues
 from espnet_cif_hkd.inference.units import plain
 from espnet_cif_hkd.inference.writers import FORMATS, formats_of, write
@@ -65,7 +65,8 @@ def read_vtt(text: str) -> list[tuple[int, int, str]]:
         return round((int(hours) * 3600 + int(minutes) * 60 + float(seconds)) * 1000)
 
     found = webvtt.from_string(text)
-    return [(ms(one.start), ms(one.end), one.text) for one in found]
+    # The parser keeps the escapes.
+    return [(ms(one.start), ms(one.end), html.unescape(one.text)) for one in found]
 
 
 @few
@@ -207,29 +208,59 @@ def test_textgrid_with_overlaps_and_quotes(tmp_path: Path) -> None:
     ]
 
 
-def test_kaldi(tmp_path: Path) -> None:
-    words = [("so", 0.1, 0.4), ("far", 0.4, 0.9), ("good", 3.0, 3.5)]
-    found = recognition(words, duration=4.0)
-    assert write(found, "my talk", "text") == "my_talk so far good\n"
+def test_textgrid_has_no_white_space(tmp_path: Path) -> None:
+    one = recognition([("a", 0.0, 0.5), ("b", 0.6, 1.0)], spaces=False)
+    space = Token(" ", "<space>", 1, 0.5, 0.6)
+    tokens = (one.tokens[0], space, one.tokens[1])
+    path = tmp_path / "a.TextGrid"
+    path.write_text(write(Recognition("a b", tokens, (), (), 1.0), "a", "textgrid"))
+    entries = textgrid.openTextgrid(str(path), True).getTier("tokens").entries
+    assert [(e.start, e.end, e.label) for e in entries] == [
+        (0.0, 0.5, "a"),
+        (0.5, 0.6, ""),
+        (0.6, 1.0, "b"),
+    ]
+
+
+def test_kaldi_text() -> None:
+    found = recognition([("so", 0.1, 0.4), ("far", 0.4, 0.9)])
+    assert write(found, "my talk", "text") == "my_talk so far\n"
     assert write(Recognition(duration=1.0), "b", "text") == "b\n"
     with pytest.raises(UserError, match="format kaldi has 2 files"):
         write(found, "a", "kaldi")
-    for output in FORMATS["kaldi"]:
-        path = tmp_path / output.path
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(output.write(found, "my talk"))
+
+
+@few
+@given(recognitions(LETTERS))
+def test_kaldi_segments(found: Recognition) -> None:
+    text, segments = (output.write(found, "my talk") for output in FORMATS["kaldi"])
+    spoken = [line.split(" ", 1) for line in text.splitlines()]
+    cut = [line.split(" ") for line in segments.splitlines()]
+    assert [name for name, _ in spoken] == [name for name, *_ in cut]
+    assert [name for name, *_ in cut] == sorted({name for name, *_ in cut})
+    assert [words for _, words in spoken] == [plain(one.text) for one in found.segments]
+    for (_, recording, start, end), one in zip(cut, found.segments):
+        assert recording == "my_talk" and float(start) < float(end)
+        assert (float(start), float(end)) == pytest.approx(
+            (one.start, one.end), abs=6e-4
+        )
+
+
+def test_kaldiio_cuts_the_segments(tmp_path: Path) -> None:
+    kaldiio = pytest.importorskip("kaldiio", reason="ESPnet 202611 comes without it")
+    words = [("so", 0.1, 0.4), ("far", 0.4, 0.9), ("good", 3.0, 3.5)]
+    text, segments = (
+        output.write(recognition(words, duration=4.0), "my talk")
+        for output in FORMATS["kaldi"]
+    )
+    (tmp_path / "segments").write_text(segments)
     wave = np.arange(4 * 8000, dtype=np.int16)
     soundfile.write(tmp_path / "a.wav", wave, 8000)
-    (tmp_path / "wav.scp").write_text(f"my_talk {tmp_path}/a.wav\n")
-    scp, segments = tmp_path / "wav.scp", tmp_path / "kaldi" / "segments"
-    cut = kaldiio.load_scp(str(scp), segments=str(segments))
-    texts = [
-        line.split(" ", 1)
-        for line in (tmp_path / "kaldi/text").read_text().splitlines(True)
-    ]
-    assert [name for name, _ in texts] == list(cut)
-    assert [text for _, text in texts] == ["so far\n", "good\n"]
-    for (_, samples), start, end in zip(cut.items(), (0.1, 3.0), (0.9, 3.5)):
+    scp = tmp_path / "wav.scp"
+    scp.write_text(f"my_talk {tmp_path}/a.wav\n")
+    cut = kaldiio.load_scp(str(scp), segments=str(tmp_path / "segments"))
+    assert list(cut) == [line.split()[0] for line in text.splitlines()]
+    for (_, samples), start, end in zip(cut.values(), (0.1, 3.0), (0.9, 3.5)):
         assert (samples == wave[int(start * 8000) : int(end * 8000)]).all()
 
 

@@ -1,0 +1,240 @@
+"""Fit a model's times and confidences: ``python3 -m espnet_cif_hkd.cli.calibrate``.
+
+Decodes speech with transcripts that the model was not trained on, such as ``dev``, and
+writes ``calibration.json`` beside the model, where recognition finds it. Decode as in
+use: with another beam or language model, other tokens are wrong.
+
+Run it in the folder to which the files of ``wav.scp`` are relative.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from espnet_cif_hkd.cli.command import run_logged
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.inference import fitting
+from espnet_cif_hkd.inference.assemble import silent_tokens, text_pieces
+from espnet_cif_hkd.inference.calibration import Calibration, write_calibration
+from espnet_cif_hkd.inference.confidence import LIMIT, confidences, features, surplus
+from espnet_cif_hkd.inference.evidence import Floats
+from espnet_cif_hkd.inference.recognizer import Recognizer
+from espnet_cif_hkd.io.audio import read_utterance, resample, select_channel
+from espnet_cif_hkd.io.digest import sha256
+from espnet_cif_hkd.io.log import log, progress
+from espnet_cif_hkd.io.tables import read_table, read_text
+
+_FEWEST_TOKENS, _FEWEST_ERRORS, _FEWEST_UTTERANCES = 200, 20, 10
+_FOLDS = 5
+
+
+@dataclass
+class Decoded:
+    """What is needed of one utterance.
+
+    Attributes:
+        features: ``(U, F)``.
+        uncalibrated: Confidences before, ``(U,)``.
+        right: Whether each token is right, ``(U,)``.
+        surplus: Of alpha at each gap, ``(U + 1,)``; None: unknown.
+        missing: Whether a token is missing in each gap, ``(U + 1,)``.
+        margins: None: the outer peaks say nothing.
+    """
+
+    features: Floats
+    uncalibrated: Floats
+    right: fitting.Bools
+    surplus: Floats | None
+    missing: fitting.Bools
+    margins: fitting.Margins | None
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--model", required=True, help="folder of an experiment, or a checkpoint in it"
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder with wav.scp and text"
+    )
+    parser.add_argument(
+        "--utterances", type=int, default=500, help="use so many, evenly chosen"
+    )
+    parser.add_argument("--beam_size", type=int, help="default: greedy")
+    parser.add_argument("--ctc_weight", type=float, help="with --beam_size")
+    parser.add_argument("--lm_train_config", help="with --beam_size")
+    parser.add_argument("--lm_file", help="with --beam_size")
+    parser.add_argument("--lm_weight", type=float, help="with --beam_size")
+    parser.add_argument("--device", default="cpu")
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Decode, fit, write the file.
+
+    Raises:
+        UserError: The data or the model are missing or do not fit.
+    """
+    wanted = ("ctc_weight", "lm_train_config", "lm_file", "lm_weight")
+    search = {
+        name: getattr(args, name) for name in wanted if getattr(args, name) is not None
+    }
+    if args.beam_size is None and search:
+        raise UserError(f"--{next(iter(search))} needs --beam_size")
+    if args.utterances < 1:
+        raise UserError(f"--utterances {args.utterances}: write at least 1")
+    recordings, texts = _data(args.data)
+    if args.beam_size is not None:
+        search["beam_size"] = args.beam_size
+    recognizer = Recognizer(
+        args.model, greedy=args.beam_size is None, device=args.device, **search
+    )
+    # What was fitted before must not be used.
+    recognizer.results.calibration = Calibration()
+    places = np.linspace(0, len(recordings) - 1, min(args.utterances, len(recordings)))
+    chosen = [list(recordings)[int(place)] for place in places]
+    decoded = [
+        one
+        for key in progress(chosen, len(chosen), "calibrate")
+        for one in _decoded(recognizer, key, recordings[key], texts[key])
+    ]
+    found = fit(decoded)
+    report: dict[str, Any] = {
+        "data": args.data.name,
+        "search": {"greedy": not search, **search},
+    }
+    names = [name for name in ("lm_train_config", "lm_file") if name in search]
+    for name in names:  # no paths of this machine
+        report["search"][name] = Path(str(search[name])).name
+    found = Calibration(
+        sha256(recognizer.model_file),
+        found.timing,
+        found.weights,
+        found.limit,
+        {**report, **found.report},
+    )
+    try:
+        path = write_calibration(recognizer.model_file, found)
+    except OSError as error:
+        raise UserError(
+            f"{recognizer.model_file.parent}: calibration.json cannot be written: "
+            f"{error}"
+        ) from error
+    log(f"calibrate: {json.dumps(found.report)}")
+    log(f"calibrate: wrote {path}")
+
+
+def _data(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+    if (folder / "segments").is_file():
+        raise UserError(
+            f"{folder} has segments: give the folder that stage 4 makes of it, in "
+            "dump/raw"
+        )
+    recordings = read_table(folder / "wav.scp", "give a folder such as dump/raw/dev")
+    texts = read_text(folder / "text", "confidences need transcripts")
+    known = {key: entry for key, entry in recordings.items() if key in texts}
+    if not known:
+        raise UserError(f"{folder}: no utterance has both a recording and a text")
+    return known, texts
+
+
+def _decoded(
+    recognizer: Recognizer, key: str, entry: str, text: str
+) -> Iterator[Decoded]:
+    """Decode one utterance; nothing if the result has no tokens."""
+    rate = recognizer.sampling_rate
+    sound = select_channel(read_utterance(key, entry), "0", key)
+    samples = resample(sound.samples, sound.rate, rate).astype(np.float32)
+    frames = recognizer.frames(samples)
+    if frames is None:
+        return
+    results, speech2text = recognizer.results, recognizer.speech2text
+    _, symbols, ids, _ = speech2text.search([frames.hidden])[0][0]
+    if not ids:
+        return
+    evidence = results.evidence(frames, ids)
+    pieces = text_pieces(symbols, results.text(symbols), results.text)
+    reference = speech2text.tokenizer.text2tokens(text)
+    right, missing = fitting.right_tokens(symbols, reference)
+    yield Decoded(
+        features(evidence),
+        np.array(confidences(evidence), np.float64),
+        right,
+        surplus(evidence),
+        missing,
+        fitting.margins(evidence, silent_tokens(pieces, symbols), samples, rate),
+    )
+
+
+def fit(decoded: Sequence[Decoded]) -> Calibration:
+    """Fit everything that the utterances suffice for; the rest keeps its default.
+
+    The report has the quality of confidences before and after. After means: of
+    utterances that were left out of the fit, five times a fifth.
+
+    Raises:
+        UserError: There are no tokens.
+    """
+    if not decoded:
+        raise UserError("no utterance has a token: check the model and the data")
+    right = np.concatenate([one.right for one in decoded])
+    values = np.concatenate([one.features for one in decoded])
+    before = np.concatenate([one.uncalibrated for one in decoded])
+    report: dict[str, Any] = {
+        "utterances": len(decoded),
+        "tokens": len(right),
+        "right": round(float(right.mean()), 4),
+    }
+    calibration = Calibration(report=report)
+    weights, timing, limit = None, calibration.timing, LIMIT
+    known = [one.margins for one in decoded if one.margins is not None]
+    fitted = fitting.fit_timing(known) if len(known) >= _FEWEST_UTTERANCES else None
+    if fitted is None:
+        log(
+            f"calibrate: times keep their defaults: {len(known)} utterances have sound "
+            f"and silence ({_FEWEST_UTTERANCES} are needed), or their peaks are not in "
+            "the sound"
+        )
+    timing = fitted or timing
+    n_wrong = min(int(right.sum()), int((~right).sum()))
+    if len(right) >= _FEWEST_TOKENS and n_wrong >= _FEWEST_ERRORS:
+        weights = fitting.fit_weights(values, right)
+        owners = np.repeat(np.arange(len(decoded)), [len(one.right) for one in decoded])
+        after = np.empty(len(right))
+        for fold in range(_FOLDS):
+            held = owners % _FOLDS == fold
+            constant, *others = fitting.fit_weights(values[~held], right[~held])
+            after[held] = 1 / (1 + np.exp(-constant - values[held] @ others))
+        report["before"] = fitting.quality(before, right)
+        report["after"] = fitting.quality(after, right)
+    else:
+        log(
+            f"calibrate: confidences stay uncalibrated: {len(right)} tokens, "
+            f"{n_wrong} of the rarer kind; {_FEWEST_TOKENS} and {_FEWEST_ERRORS} are "
+            "needed"
+        )
+    gaps = [(one.surplus, one.missing) for one in decoded if one.surplus is not None]
+    if sum(int(missing.sum()) for _, missing in gaps) >= _FEWEST_ERRORS:
+        surpluses = np.concatenate([one for one, _ in gaps])
+        missing = np.concatenate([one for _, one in gaps])
+        near = np.concatenate(
+            [np.convolve(np.pad(one, 1), np.ones(3), "valid") > 0 for _, one in gaps]
+        )
+        limit = round(fitting.fit_limit(surpluses, near), 4)
+        report["missing_found"] = round(float((surpluses[missing] > limit).mean()), 4)
+    return Calibration("", timing, weights, limit, report)
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    run_logged(get_parser(), run, cmd)
+
+
+if __name__ == "__main__":
+    main()

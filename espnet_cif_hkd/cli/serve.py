@@ -9,12 +9,12 @@ import importlib.util
 import logging
 import math
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espnet_cif_hkd.cli.command import run_logged
-from espnet_cif_hkd.cli.result_options import device_of
+from espnet_cif_hkd.cli.result_options import device_of, guarded, quiet_libraries
 from espnet_cif_hkd.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,11 +29,13 @@ _NEEDED = {
 }
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _MOST_MESSAGE = 2**20
+# Seconds that clients have at the end.
+_GRACE = 5
 
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="espnet-cif serve", description=__doc__)
     add = parser.add_argument
     add(
         "--model",
@@ -60,6 +62,7 @@ def get_parser() -> argparse.ArgumentParser:
     search = parser.add_mutually_exclusive_group()
     search.add_argument("--beam", type=int, metavar="N", help="beam search of width N")
     search.add_argument("--greedy", action="store_true", help="greedy search (default)")
+    add("--verbose", action="store_true", help="show what ESPnet logs")
     limits = parser.add_argument_group("limits")
     limits.add_argument("--max_mb", type=float, default=100.0, help="of an upload")
     limits.add_argument("--max_seconds", type=float, default=7200.0, help="of audio")
@@ -106,7 +109,7 @@ def load(places: dict[str, str], build: Callable[[str], "Recogniser"]) -> "Model
     loaded: dict[str, Recogniser] = {}
     private: dict[str, str] = {}
     for name, place in places.items():
-        logging.info("loading %s", place)
+        say(f"loading {place}")
         loaded[name] = build(place)
         if Path(place).exists():
             private |= {str(Path(place).resolve()): name, place: name}
@@ -148,8 +151,13 @@ def check_packages() -> None:
         )
 
 
-def serve(args: argparse.Namespace) -> None:
-    """Load the models and answer until interrupted.
+def say(message: str) -> None:
+    """Write a line."""
+    print(message, file=sys.__stderr__, flush=True)
+
+
+def serve(args: argparse.Namespace) -> int:
+    """Load the models and answer until interrupted; return the exit code.
 
     Raises:
         UserError: A package is missing, an address cannot be used, or a model cannot be
@@ -172,7 +180,9 @@ def serve(args: argparse.Namespace) -> None:
     from espnet_cif_hkd.server.limits import Limits
 
     with listen(args.host, args.port) as bound:
-        models = load(places, lambda place: recogniser(place, args))
+        only = args.model[0] if len(args.model) == 1 else None
+        with quiet_libraries(args.verbose, only):
+            models = load(places, lambda place: recogniser(place, args))
         limits = Limits(
             megabytes=args.max_mb,
             seconds=args.max_seconds,
@@ -186,6 +196,7 @@ def serve(args: argparse.Namespace) -> None:
             ws="websockets-sansio",
             ws_max_size=_MOST_MESSAGE,
             server_header=False,
+            timeout_graceful_shutdown=_GRACE,
         )
         if args.host not in _LOOPBACK:
             logging.warning(
@@ -195,8 +206,9 @@ def serve(args: argparse.Namespace) -> None:
             )
         host = f"[{args.host}]" if ":" in args.host else args.host
         port = bound.getsockname()[1]
-        logging.info("http://%s:%d serves %s", host, port, ", ".join(models))
+        say(f"http://{host}:{port} serves {', '.join(models)}; Ctrl-C ends it")
         uvicorn.Server(config).run(sockets=[bound])
+    return 0
 
 
 def recogniser(place: str, args: argparse.Namespace) -> "Recogniser":
@@ -210,10 +222,10 @@ def recogniser(place: str, args: argparse.Namespace) -> "Recogniser":
     return Recognizer(place, **options)
 
 
-def main(cmd: list[str] | None = None) -> None:
-    """Run the command."""
-    run_logged(get_parser(), serve, cmd)
+def main(cmd: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    return guarded(serve, get_parser().parse_args(cmd))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -3,9 +3,14 @@
 import socket
 
 import pytest
+from fake_recogniser import FakeRecogniser
 
 from espnet_cif_hkd.cli import serve
 from espnet_cif_hkd.errors import UserError
+
+pytest.importorskip("fastapi", reason="the extra serve is not installed")
+
+from espnet_cif_hkd.server.state import state_of
 
 
 def test_models_are_named_by_their_folders(tmp_path):
@@ -46,9 +51,7 @@ def no_model(monkeypatch):
 
 
 def refused(capsys, *arguments):
-    with pytest.raises(SystemExit) as left:
-        serve.main(["--model", "asr_x", *arguments])
-    assert left.value.code == 1
+    assert serve.main(["--model", "asr_x", *arguments]) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
     return line
 
@@ -106,3 +109,30 @@ def test_messages_have_no_paths_of_models(tmp_path):
     assert models.public(message) == (
         "x/1epoch.pth: damaged; see (a path) and (a path), 'C/D'"
     )
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "warns"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:", False),
+        ("localhost", "http://localhost:", False),
+        ("0.0.0.0", "http://0.0.0.0:", True),
+    ],
+)
+def test_a_server_for_others_is_warned_about(
+    host, address, warns, capfd, caplog, monkeypatch
+):
+    uvicorn = pytest.importorskip("uvicorn")
+    served = []
+    monkeypatch.setattr(serve, "recogniser", lambda place, args: FakeRecogniser())
+    monkeypatch.setattr(
+        uvicorn.Server, "run", lambda server, sockets: served.append(server.config)
+    )
+
+    given = ["--model", "a=x", "--model", "b=y", "--host", host, "--port", "0"]
+    assert serve.main([*given, "--max_seconds", "30"]) == 0
+    (config,) = served
+    assert state_of(config.app).limits.seconds == 30
+    assert list(state_of(config.app).models) == ["a", "b"]
+    assert f"{address}" in capfd.readouterr().err
+    assert ("neither passwords nor encryption" in caplog.text) is warns

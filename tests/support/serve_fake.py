@@ -12,4 +12,4 @@ sys.modules[made.__name__] = made
 if __name__ == "__main__":
     from espnet_cif_hkd.cli.serve import main
 
-    main()
+    sys.exit(main())

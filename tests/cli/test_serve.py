@@ -3,7 +3,7 @@
 import socket
 
 import pytest
-from fake_recogniser import FakeRecogniser
+from level_recogniser import LevelRecogniser
 
 from espnet_cif_hkd.cli import serve
 from espnet_cif_hkd.errors import UserError
@@ -124,7 +124,7 @@ def test_a_server_for_others_is_warned_about(
 ):
     uvicorn = pytest.importorskip("uvicorn")
     served = []
-    monkeypatch.setattr(serve, "recogniser", lambda place, args: FakeRecogniser())
+    monkeypatch.setattr(serve, "recogniser", lambda place, args: LevelRecogniser())
     monkeypatch.setattr(
         uvicorn.Server, "run", lambda server, sockets: served.append(server.config)
     )

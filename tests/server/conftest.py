@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from fake_recogniser import FakeRecogniser
+from level_recogniser import LevelRecogniser
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
@@ -27,14 +27,14 @@ LIMITS = Limits(
 @pytest.fixture
 def model():
     """The model ``levels``."""
-    return FakeRecogniser()
+    return LevelRecogniser()
 
 
 @pytest.fixture
 def client(model):
     """A client of a server with small limits."""
     models = Models(
-        {"levels": model, "deaf": FakeRecogniser(streams=False)},
+        {"levels": model, "deaf": LevelRecogniser(streams=False)},
         {"/secret/folder": "levels"},
     )
     app = create_app(models, LIMITS, hosts=["speech.example"])

@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from fake_recogniser import NAMES, audio_file, levels
+from level_recogniser import NAMES, audio_file, levels
 
 pytest.importorskip("playwright", reason="playwright is not installed")
 

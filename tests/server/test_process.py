@@ -4,7 +4,7 @@ import json
 import urllib.request
 
 import pytest
-from fake_recogniser import RATE, audio_file, levels
+from level_recogniser import RATE, audio_file, levels
 from websockets.sync.client import connect
 
 pytestmark = pytest.mark.slow

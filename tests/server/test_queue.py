@@ -5,7 +5,7 @@ import contextlib
 import json
 
 import pytest
-from fake_recogniser import FakeRecogniser, audio_file, levels
+from level_recogniser import LevelRecogniser, audio_file, levels
 
 from espnet_cif_hkd.server.app import create_app
 from espnet_cif_hkd.server.limits import Limits
@@ -75,7 +75,7 @@ class Server:
     """An application whose worker runs, with a fake model."""
 
     def __init__(self, **limits):
-        self.model = FakeRecogniser()
+        self.model = LevelRecogniser()
         self.limits = Limits(**{"places": 2, **limits})
         self.app = create_app(Models({"levels": self.model}, {}), self.limits)
         self.state = state_of(self.app)

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from fake_recogniser import audio_file, levels
+from level_recogniser import audio_file, levels
 
 WAV = audio_file(levels(1))
 NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, 8000)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from fake_recogniser import NAMES, RATE, levels
+from level_recogniser import NAMES, RATE, levels
 from starlette.websockets import WebSocketDisconnect
 
 from espnet_cif_hkd.inference.recognition import Recognition

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from fake_recogniser import RATE, audio_file, levels
+from level_recogniser import RATE, audio_file, levels
 
 from espnet_cif_hkd.inference.recognition import Recognition
 from espnet_cif_hkd.inference.writers import verbose_json

@@ -22,7 +22,7 @@ RATE = 8000
 BLOCK = RATE // 4
 
 
-class FakeRecogniser:
+class LevelRecogniser:
     """Words are ``zero`` to ``nine``: ten times the level of a block, which is also
     the confidence. A ``six`` has a warning.
 
@@ -53,7 +53,7 @@ class FakeRecogniser:
     def stream(self):
         if not self.streams:
             raise UserError("this model was trained without chunks: it cannot stream")
-        return FakeStream(self)
+        return LevelStream(self)
 
     def long(self, read, duration):
         for i in range(int(np.ceil(duration))):
@@ -116,7 +116,7 @@ def later(found, seconds, duration):
     )
 
 
-class FakeStream:
+class LevelStream:
     """Recognises complete blocks."""
 
     def __init__(self, model):

@@ -101,7 +101,7 @@ def right_tokens(found: Sequence[str], reference: Sequence[str]) -> tuple[Bools,
     edits = np.zeros((len(found) + 1, len(reference) + 1), np.int64)
     edits[:, 0], edits[0] = range(len(found) + 1), range(len(reference) + 1)
     columns = np.arange(len(reference) + 1)
-    spelled = np.array(reference, object)
+    spelled = np.array(list(reference), object)
     for row, token in enumerate(found, 1):
         edits[row, 1:] = np.minimum(
             edits[row - 1, :-1] + (spelled != token), edits[row - 1, 1:] + 1

@@ -119,6 +119,18 @@ class Speech2Text(ESPnetSpeech2Text):
             )
         self.greedy = greedy
 
+    @property
+    def sample_rate(self) -> int:
+        """Sampling rate of the audio in Hz; ESPnet's ``ForcedAligner`` reads it.
+
+        Raises:
+            AttributeError: It is unknown.
+        """
+        try:
+            return sampling_rate(self.asr_model, self.asr_train_args)
+        except UserError as error:
+            raise AttributeError(str(error)) from error
+
     def __call__(self, speech: Samples | Sequence[Samples]) -> Any:
         """Decode one utterance or a list of utterances.
 

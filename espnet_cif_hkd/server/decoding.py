@@ -89,4 +89,5 @@ def _alphas(model: Any, samples: FloatArray) -> dict[str, list[float]] | None:
     if curve is None:
         return None
     names = ("edges", "alpha", "firings")
-    return {name: getattr(curve, name).round(4).tolist() for name in names}
+    values = {name: np.asarray(getattr(curve, name), np.float64) for name in names}
+    return {name: one.round(4).tolist() for name, one in values.items()}

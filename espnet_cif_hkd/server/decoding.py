@@ -34,7 +34,7 @@ class Decoded:
 def decode(
     model: Recogniser, path: Path, limits: Limits, with_alphas: bool
 ) -> Generator[None, None, Decoded]:
-    """Recognise a file in steps of at most one passage of long audio.
+    """Recognise a file in one step, or long audio in a step for each passage.
 
     Args:
         model: It reads and recognises at its own sampling rate.
@@ -54,11 +54,9 @@ def decode(
                 found = yield from _windows(model, audio)
                 return Decoded(found, audio.notes, None)
             samples = _samples(audio, limits)
-            yield
             found = model.recognise(samples)
             alphas = None
             if with_alphas and found.duration <= limits.picture_seconds:
-                yield
                 alphas = _alphas(model, samples)
             return Decoded(found, audio.notes, alphas)
     except UserError as error:

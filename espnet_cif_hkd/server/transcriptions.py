@@ -4,7 +4,7 @@ import asyncio
 import math
 import re
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Generator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -19,6 +19,8 @@ from espnet_cif_hkd.inference.writers.verbose_json import verbose
 from espnet_cif_hkd.server.audio import keep
 from espnet_cif_hkd.server.decoding import Decoded, decode
 from espnet_cif_hkd.server.errors import ApiError
+from espnet_cif_hkd.server.limits import Limits
+from espnet_cif_hkd.server.recognisers import Recogniser
 from espnet_cif_hkd.server.state import State, state_of
 
 T = TypeVar("T")
@@ -101,14 +103,13 @@ async def transcribe(request: Request) -> Response:
         with tempfile.TemporaryDirectory(prefix="espnet_cif_serve.") as folder:
             path = await asyncio.to_thread(keep, file.file, Path(folder), state.limits)
             await file.close()
-            steps = decode(model, path, state.limits, "alphas" in fields.include)
             try:
+                steps = _steps(model, path, state.limits, fields)
                 running = state.worker.run_steps(steps)
-                decoded = await _while_connected(request, running)
+                answer = await _while_connected(request, running)
             except ApiError as error:
                 error.message = state.models.public(error.message)
                 raise
-    answer = await asyncio.to_thread(_answer, decoded, fields)
     if ignored := fields.ignored():
         answer.headers["x-ignored-fields"] = ", ".join(ignored)
     return answer
@@ -158,6 +159,13 @@ def _gone() -> ApiError:
 async def _hang_up(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+def _steps(
+    model: Recogniser, path: Path, limits: Limits, fields: Fields
+) -> Generator[None, None, Response]:
+    decoded = yield from decode(model, path, limits, "alphas" in fields.include)
+    return _answer(decoded, fields)
 
 
 def _answer(decoded: Decoded, fields: Fields) -> Response:

@@ -3,13 +3,11 @@
 import socket
 
 import pytest
+import uvicorn
 from level_recogniser import LevelRecogniser
 
 from espnet_cif_hkd.cli import serve
 from espnet_cif_hkd.errors import UserError
-
-pytest.importorskip("fastapi", reason="the extra serve is not installed")
-
 from espnet_cif_hkd.server.state import state_of
 
 
@@ -122,7 +120,6 @@ def test_messages_have_no_paths_of_models(tmp_path):
 def test_a_server_for_others_is_warned_about(
     host, address, warns, capfd, caplog, monkeypatch
 ):
-    uvicorn = pytest.importorskip("uvicorn")
     served = []
     monkeypatch.setattr(serve, "recogniser", lambda place, args: LevelRecogniser())
     monkeypatch.setattr(

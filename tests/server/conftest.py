@@ -8,11 +8,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from level_recogniser import LevelRecogniser
-
-pytest.importorskip("fastapi", reason="the extra serve is not installed")
-
 from fastapi.testclient import TestClient
+from level_recogniser import LevelRecogniser
 
 from espnet_cif_hkd.server.app import create_app
 from espnet_cif_hkd.server.limits import Limits

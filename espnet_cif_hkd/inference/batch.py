@@ -1,5 +1,6 @@
 """Many recordings, one after the other: errors of one do not stop the others."""
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -72,7 +73,8 @@ class Progress:
             share = min(100.0, 100 * seconds / self.total)
             line += f" of {clock(self.total)}, {share:.0f} %"
         line += f", {speed:.1f} × real time"
-        self.stream.write(f"\r\x1b[K{line}  {note}"[:100])
+        width = shutil.get_terminal_size().columns - 1
+        self.stream.write("\r\x1b[K" + f"{line}  {note}"[:width])
         self.stream.flush()
 
     def clear(self) -> None:

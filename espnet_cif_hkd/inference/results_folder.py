@@ -1,5 +1,6 @@
 """A folder of results: complete files only, none of other options, none twice."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -82,11 +83,13 @@ class ResultsFolder:
         return path
 
     def join(self) -> None:
-        """Write the files that all recordings share, sorted by line.
+        """Write the files that all recordings share, sorted by line; tidy up.
 
         Raises:
             UserError: A file cannot be written.
         """
+        with contextlib.suppress(OSError):  # absent, or a recording failed
+            (self.folder / _STATES).rmdir()
         for output in (output for output in self.outputs if output.joined):
             parts = self.folder.joinpath(_LINES, output.path).rglob("*")
             try:

@@ -144,15 +144,16 @@ class RecognitionStream:
     @property
     def state_bytes(self) -> int:
         """Bytes of the stream's tensors; results and the model not counted."""
-        parts: list[Any] = [self._encoder, self._features.state_bytes]
+        parts: list[Any] = [self._encoder]
+        total = self._features.state_bytes
         if self._firing is not None:
             firing = self._firing
             parts += [firing.predictor, firing.firing, firing.frames]
         if isinstance(self._search, StreamingSearch):
-            parts.append(self._search.state_bytes)
+            total += self._search.state_bytes
         else:
             parts.append(self._search.state)
-        return sum(map(_bytes, parts))
+        return total + sum(map(_bytes, parts))
 
     @torch.no_grad()
     def _advance(self, wave: Tensor, last: bool) -> Recognition:
@@ -309,4 +310,4 @@ def _bytes(part: Any) -> int:
     if dataclasses.is_dataclass(part):
         fields = dataclasses.fields(part)
         return sum(_bytes(getattr(part, one.name)) for one in fields)
-    return part if type(part) is int else 0
+    return 0

@@ -394,6 +394,7 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
             UserError: Always. Firing would end with the first block.
         """
         raise UserError(
-            "decoder: cif cannot decode block by block yet: decode without "
-            "--use_streaming (asr.sh), asr_inference_streaming and --streaming"
+            "decoder: cif cannot decode block by block in ESPnet's search: decode "
+            "without --use_streaming (asr.sh), asr_inference_streaming and "
+            "--streaming, or use Recognizer.stream()"
         )

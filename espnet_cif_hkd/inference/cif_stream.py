@@ -63,12 +63,14 @@ class Fired:
         near: Frames around their firings, of one utterance; None without
             ``frame_window`` or without a vector.
         ends: Whether the passage ends with them.
+        is_inside: Whether it ends at the limit, possibly inside of a word.
     """
 
     vectors: Tensor
     places: list[Place]
     near: NearFrames | None
     ends: bool
+    is_inside: bool = False
 
 
 class CIFStream:
@@ -95,8 +97,8 @@ class CIFStream:
         self._count = 0  # tokens of the passage
         self._before = 0.0  # where the last token fired
         self._middles: deque[float] = deque()
-        # A vector and its place; None ends a passage
-        self._queue: deque[tuple[Tensor, Place] | None] = deque()
+        # A vector and its place; True or False ends a passage: is_inside
+        self._queue: deque[tuple[Tensor, Place] | bool] = deque()
         self.frames = torch.zeros(0)  # for frame_window, (1, T, D)
         self._first = 0  # number of the first one
 
@@ -127,7 +129,7 @@ class CIFStream:
                     self._pause()
         self._fire(hs[:, begin:], alpha[:, begin:], last)
         if last:
-            self._queue.append(None)
+            self._queue.append(False)
         return self._released(last)
 
     def _fire(self, hs: Tensor, alpha: Tensor, last: bool = False) -> None:
@@ -156,7 +158,7 @@ class CIFStream:
         )
         self._add(fired, latest=now - self._limits.pause)
         if self._count:
-            self._queue.append(None)
+            self._queue.append(False)
         self.firing = replace(
             ended,
             total=torch.zeros_like(ended.total),
@@ -176,7 +178,7 @@ class CIFStream:
             self._before = end
             self._count += 1
             if self._count == self._limits.limit:
-                self._queue.append(None)
+                self._queue.append(True)
                 self._count = 0
 
     def _find_middles(self, alpha: Tensor) -> None:
@@ -205,31 +207,37 @@ class CIFStream:
         ready: list[tuple[Tensor, Place]] = []
         while self._queue:
             item = self._queue[0]
-            if item is not None and not (last or self._is_surrounded(item[1])):
+            if isinstance(item, bool):
+                passages.append(
+                    replace(self._passage(ready), ends=True, is_inside=item)
+                )
+                ready = []
+            elif last or self._is_surrounded(item[1]):
+                ready.append(item)
+            else:
                 break
             self._queue.popleft()
-            if item is None:
-                passages.append(self._passage(ready, ends=True))
-                ready = []
-            else:
-                ready.append(item)
         if ready:
-            passages.append(self._passage(ready, ends=False))
+            passages.append(self._passage(ready))
         self._forget()
         return passages
 
-    def _passage(self, ready: list[tuple[Tensor, Place]], ends: bool) -> Fired:
+    def _passage(self, ready: list[tuple[Tensor, Place]]) -> Fired:
         size = self._decoder.output_layer.weight.size(1)
         if not ready:
-            return Fired(torch.zeros(0, size), [], None, ends)
+            return Fired(torch.zeros(0, size), [], None, ends=False)
         vectors = torch.stack([vector for vector, _ in ready])
         places = [place for _, place in ready]
         attention, near = self._decoder.frame_attention, None
         if attention is not None:
-            times = torch.tensor([[place.end for place in places]]).double()
+            times = torch.tensor(
+                [[place.end for place in places]],
+                dtype=torch.float64,
+                device=vectors.device,
+            )
             lengths = torch.tensor([self.frames.size(1)])
             near = attention.near(self.frames, lengths, times - self._first)
-        return Fired(vectors, places, near, ends)
+        return Fired(vectors, places, near, ends=False)
 
     def _is_surrounded(self, place: Place) -> bool:
         attention = self._decoder.frame_attention
@@ -244,7 +252,9 @@ class CIFStream:
         if attention is None or self.firing is None:
             return
         oldest = int(self.firing.n_frames) - 1
-        waiting = [_frame_of(item[1]) for item in self._queue if item is not None]
+        waiting = [
+            _frame_of(item[1]) for item in self._queue if not isinstance(item, bool)
+        ]
         # A tail may fire at the beginning of a pause.
         oldest = min([oldest - self._limits.pause, *waiting]) - attention.window
         count = max(0, oldest - self._first)

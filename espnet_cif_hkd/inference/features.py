@@ -69,7 +69,8 @@ class FeatureStream:
         if count <= self._n_frames or (count < until and not last):
             return samples.new_zeros(0, self._frontend.output_size())
         frames, _ = self._frontend(
-            self._samples[None], torch.tensor([len(self._samples)])
+            self._samples[None],
+            torch.tensor([len(self._samples)], device=self._samples.device),
         )
         first = self._begin // self._hop
         frames = frames[0, self._n_frames - first : count - first]

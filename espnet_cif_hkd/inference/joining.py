@@ -34,6 +34,11 @@ class Joiner:
     """
 
     def __init__(self) -> None:
+        self._before = " "  # the last character
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the passages so far; the next one follows them all the same."""
         self._text: list[str] = []
         self._tokens: list[Token] = []
         self._words: list[Word] = []
@@ -41,8 +46,13 @@ class Joiner:
         self._flags: list[Flag] = []
         self._scores: list[float | None] = []
 
-    def add(self, passage: Recognition) -> None:
-        """Add the next passage; not if it is empty."""
+    def add(self, passage: Recognition, is_inside: bool = False) -> None:
+        """Add the next passage; not if it is empty.
+
+        Args:
+            passage: Its result.
+            is_inside: Whether it may have ended inside of a word.
+        """
         tokens, words, segments = self._moved(passage)
         self._text += [token.text for token in tokens]
         self._tokens += tokens
@@ -51,6 +61,7 @@ class Joiner:
         self._flags += passage.flags
         if tokens:
             self._scores.append(passage.score)
+            self._before = " " if is_inside else (passage.text[-1:] or self._before)
 
     def result(self, duration: float, then: Recognition | None = None) -> Recognition:
         """Return the joined result.
@@ -93,10 +104,9 @@ class Joiner:
 
     def _is_apart(self, character: str) -> bool:
         """Whether a space is missing before a character."""
-        before = next((one[-1] for one in reversed(self._text) if one), " ")
-        if before.isspace() or character.isspace():
+        if self._before.isspace() or character.isspace():
             return False
-        return len(word_borders([before, character])) == 1
+        return len(word_borders([self._before, character])) == 1
 
 
 def joined(passages: Iterable[Recognition], duration: float) -> Recognition:

@@ -161,7 +161,7 @@ class RecognitionStream:
             raise UserError("the stream has ended: open another one")
         self._ended = last
         if not self.options.keep:
-            self._joiner = Joiner()
+            self._joiner.clear()
         parameter = next(self._model.parameters())
         wave = wave.to(parameter.device, parameter.dtype)
         hidden = self._encode(wave, last)
@@ -205,7 +205,7 @@ class RecognitionStream:
             if fired.ends:
                 self._add(search.finish())
                 self._passage.score = search.score
-                self._close()
+                self._close(fired.is_inside)
                 self._search = StreamingSearch(
                     self._model.decoder, self.options.beam_size
                 )
@@ -214,7 +214,7 @@ class RecognitionStream:
         for frame, token in search.push(hidden[0]):
             is_full = len(self._passage) >= self.options.tokens
             if is_full and self._passage.begins_word(token.id):
-                self._close()
+                self._close(is_inside=True)
             begin = float(self._n_frames + frame)
             span = self._seconds(Place(begin, begin + 0.5, begin + 1.0))
             self._passage.add(token, span, self._duration)
@@ -238,9 +238,9 @@ class RecognitionStream:
             end = middle + timing.trail
         return begin, end
 
-    def _close(self) -> None:
+    def _close(self, is_inside: bool = False) -> None:
         """End the passage."""
-        self._joiner.add(self._passage.result())
+        self._joiner.add(self._passage.result(), is_inside)
         self._places.clear()
         self._passage = self._new_passage()
 

@@ -88,7 +88,7 @@ def test_an_end_that_is_likely_waits_for_further_vectors():
     counts = [
         (len(one.push(vector[None])), one.waiting) for vector in fired.embeddings[0]
     ]
-    # With three vectors more, <eos> would be too early, and another token comes.
+    # With two vectors more, <eos> would be too early, and another token comes.
     assert counts == [(1, 0), (1, 0), (0, 1), (0, 2), (3, 0)]
 
 

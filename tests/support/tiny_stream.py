@@ -24,26 +24,28 @@ class Speller:
     tokens2text = staticmethod(spell)
 
 
-def streaming_model(causal=False, frame_window=0, transducer=False, **changes):
-    """A random model that fires often and emits different tokens."""
-    encoder = {
-        **CIF_CONFORMER["encoder_conf"],
-        "input_layer": "conv2d_stride2",
-        "input_channels": 2,
-        "chunk_size": 3,
-        "left_chunks": 2,
-    }
-    conf = {
+def streaming_conf(causal=False, frame_window=0):
+    """Changes for ``tiny_config``."""
+    return {
         "input_size": None,
         "frontend": "default",
         "frontend_conf": FRONTEND,
         "encoder": "cif_conformer",
-        "encoder_conf": encoder,
+        "encoder_conf": {
+            **CIF_CONFORMER["encoder_conf"],
+            "input_layer": "conv2d_stride2",
+            "input_channels": 2,
+            "chunk_size": 3,
+            "left_chunks": 2,
+        },
+        "decoder_conf": tiny_config()["decoder_conf"]
+        | {"predictor_conf": {"causal": causal}, "frame_window": frame_window},
     }
-    conf["decoder_conf"] = tiny_config()["decoder_conf"] | {
-        "predictor_conf": {"causal": causal},
-        "frame_window": frame_window,
-    }
+
+
+def streaming_model(causal=False, frame_window=0, transducer=False, **changes):
+    """A random model that fires often and emits different tokens."""
+    conf = streaming_conf(causal, frame_window)
     if transducer:
         del conf["decoder_conf"]
         model = tiny_transducer(**{**conf, **changes}).eval()

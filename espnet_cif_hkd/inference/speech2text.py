@@ -20,6 +20,7 @@ from espnet_cif_hkd.inference.results import (
     sampling_rate,
 )
 from espnet_cif_hkd.inference.speech import Samples, checked_samples
+from espnet_cif_hkd.models.short_audio import refuse_short_audio
 from espnet_cif_hkd.plugin import register
 from espnet_cif_hkd.plugin.compat import Hypothesis, TooShortUttError
 from espnet_cif_hkd.search.greedy import GreedyHypothesis, greedy_search
@@ -171,6 +172,7 @@ class Speech2Text(ESPnetSpeech2Text):
         try:
             if len(speech) == 0:
                 raise TooShortUttError("has no samples", 0, 1)
+            refuse_short_audio(self.asr_model.frontend, speech[None])
             return self._greedily([speech])[0] if self.greedy else self._beam(speech)
         except TooShortUttError as error:
             logging.warning("%s: the hypothesis is empty", error)
@@ -215,6 +217,8 @@ class Speech2Text(ESPnetSpeech2Text):
         batches = [waves] if together else [[wave] for wave in waves]
         frames: list[torch.Tensor] = []
         for batch in batches:
+            for wave in batch:
+                refuse_short_audio(self.asr_model.frontend, wave[None])
             padded = torch.nn.utils.rnn.pad_sequence(batch, batch_first=True)
             lengths = torch.tensor([len(wave) for wave in batch])
             hs_pad, hlens = self.asr_model.encode(

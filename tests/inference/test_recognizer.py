@@ -70,7 +70,7 @@ def test_the_text_is_that_without_times_and_all_invariants_hold(
 ) -> None:
     recognizer = Recognizer(folders[system], greedy=greedy, beam_size=2)
     decode = recognizer.speech2text
-    waves = [noise(1.0), noise(0.02), noise(0.0), noise(1.7, seed=1)]
+    waves = [noise(0.3), noise(0.01), noise(0.0), noise(0.5, seed=1)]
     found = recognizer.recognise(waves)
     assert any(one.tokens for one in found)
     results, decode.results = decode.results, None
@@ -83,14 +83,16 @@ def test_the_text_is_that_without_times_and_all_invariants_hold(
         assert one.duration == len(wave) / RATE
         if one.tokens:
             assert one.score == pytest.approx(float(hypothesis.score), abs=1e-4)
-            assert all(token.confidence is not None for token in one.tokens)
+            unknown = [token.confidence is None for token in one.tokens]
+            # A transducer has CTC only, which needs a blank between equal tokens.
+            assert not any(unknown) or (system == "transducer" and all(unknown))
     assert recognizer.recognise(waves[0]) == found[0] or system == "batches"
     assert recognizer.recognise([]) == []
 
 
 def test_all_hypotheses_of_a_beam(folders: dict[str, Path]) -> None:
     recognizer = Recognizer(folders["cif"], greedy=False, beam_size=3, nbest=3)
-    found = recognizer.recognise(noise(1.0)).validate()
+    found = recognizer.recognise(noise(0.5)).validate()
     assert len(found.nbest) > 1
     assert found.nbest[0].text == found.text
     scores = [one.score for one in found.nbest]
@@ -188,8 +190,8 @@ def test_a_packed_model_is_unpacked_once_with_its_calibration(
     pack_funcs.pack(
         {"asr_model_file": str(model)},
         {"asr_train_config": str(folder / "config.yaml")},
-        [str(calibration_file(model))],
         "model.zip",
+        [str(calibration_file(model))],
     )
     for _ in range(2):
         recognizer = Recognizer("model.zip")

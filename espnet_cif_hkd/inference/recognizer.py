@@ -6,8 +6,10 @@ from typing import Any, overload
 
 import yaml
 
+from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.encoder.speech_teacher import SpeechTeacherFrontend
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.inference.curve import Curve, curve_of
 from espnet_cif_hkd.inference.long_audio import LongAudio, long_options
 from espnet_cif_hkd.inference.model_files import model_files, recipe_folder
 from espnet_cif_hkd.inference.recognition import Recognition
@@ -222,6 +224,19 @@ class Recognizer:
             )
         known = Found(ids, symbols, self.results.text(symbols))
         return self.results.aligned(frames, known)
+
+    def alphas(self, samples: Samples) -> Curve | None:
+        """Return CIF's weights and firings for a picture of one utterance.
+
+        Args:
+            samples: As for :meth:`recognise`, one utterance.
+
+        Returns:
+            The curve; None for another decoder, or if the audio is too short.
+        """
+        decoder = self.speech2text.asr_model.decoder
+        frames = self.frames(samples) if isinstance(decoder, CIFDecoder) else None
+        return None if frames is None else curve_of(decoder, frames)
 
     @property
     def _tokenizer(self) -> Any:

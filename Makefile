@@ -4,7 +4,8 @@ PYTHON ?=
 VENV ?= .venv
 PYTEST_ARGS ?=
 # A file of tests stays in one process, whose tests share what they have trained.
-PYTEST = "$(VENV)/bin/python" -m pytest -n auto --maxprocesses 4 --dist loadfile
+# The many processes of the tests read compiled files; one of them writes each.
+PYTEST = env -u PYTHONDONTWRITEBYTECODE "$(VENV)/bin/python" -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 INSTALL = tools/install.sh $(if $(PYTHON),--python "$(PYTHON)")
 SHELL_FILES = $(shell git ls-files -- '*.sh' .ci/run)

@@ -117,6 +117,11 @@ def in_turns(
     return times
 
 
+def own_clock() -> Callable[[], float]:
+    """A clock of this process, for one thread; with a GPU a clock on the wall."""
+    return time.perf_counter if on_gpu() else time.process_time
+
+
 def medians(times: Mapping[str, Sequence[float]]) -> dict[str, float]:
     return {name: statistics.median(runs) for name, runs in times.items()}
 

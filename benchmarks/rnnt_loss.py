@@ -18,6 +18,7 @@ from measure import (
     device,
     in_turns,
     on_gpu,
+    own_clock,
     peak_bytes,
     table,
     use_options,
@@ -130,7 +131,7 @@ def speed(
     rarely = {}
     if not on_gpu() and "torchaudio" in runners:  # takes seconds
         rarely["torchaudio"] = runners.pop("torchaudio")
-    clock = time.perf_counter if on_gpu() else time.process_time
+    clock = own_clock()
     times = in_turns(runners, repeats, 2, clock) | in_turns(rarely, 2, 0, clock)
     found = {name: min(runs) for name, runs in times.items()}
     if number < _SLOW and not quick:

@@ -21,7 +21,6 @@ import io
 import logging
 import statistics
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -202,8 +201,7 @@ def compare(
         "with": lambda: taught(**batch)[0].backward(),
         "levels": levels,
     }
-    clock = time.perf_counter if measure.on_gpu() else time.process_time
-    times = measure.in_turns(ways, rounds, clock=clock)
+    times = measure.in_turns(ways, rounds, clock=measure.own_clock())
     found = measure.medians(times)
     pairs = zip(times["with"], times["without"], strict=True)
     ratios = {

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 moved.install()
 
-__version__ = "0.3.2"
+__version__ = "0.3.3"
 
 __all__ = [
     "CIFASRModel",

@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import shutil
+import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from forked_python import ForkedPython  # noqa: E402
 from python_forks import PythonForks  # noqa: E402
 
 torch.set_num_threads(1)
@@ -76,6 +78,15 @@ def python_forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PythonFor
     forks = PythonForks(tmp_path_factory.mktemp("forks"))
     yield forks
     forks.close()
+
+
+@pytest.fixture(scope="session")
+def forked_python() -> Iterator[str]:
+    """A program like ``python3`` without the seconds of importing ESPnet."""
+    with tempfile.TemporaryDirectory() as folder:
+        server = ForkedPython(Path(folder))
+        yield str(server.program)
+        server.close()
 
 
 @pytest.fixture(scope="session")

@@ -66,3 +66,10 @@ echo "$(date '+%H:%M:%S') ${label} on ${subset} utterances of real speech, ${epo
     --data "data/test_${subset}" \
     --train_data "data/train_${subset}" \
     --label "${label}"
+
+# The trained model as a recogniser of files.
+recording=$(sed -n '1s/^[^ ]* //p' "data/test_${subset}/wav.scp")
+echo
+echo "espnet-cif transcribe ${recording} --model exp/subset_${subset}/asr_${tag} -f srt"
+"${PYTHON}" -m espnet_cif_hkd transcribe "${recording}" \
+    --model "exp/subset_${subset}/asr_${tag}" -f srt

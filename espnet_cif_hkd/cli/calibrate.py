@@ -194,13 +194,14 @@ def fit(decoded: Sequence[Decoded]) -> Calibration:
     calibration = Calibration(report=report)
     weights, timing, limit = None, calibration.timing, LIMIT
     known = [one.margins for one in decoded if one.margins is not None]
-    if len(known) >= _FEWEST_UTTERANCES:
-        timing = fitting.fit_timing(known)
-    else:
+    fitted = fitting.fit_timing(known) if len(known) >= _FEWEST_UTTERANCES else None
+    if fitted is None:
         log(
-            "calibrate: times keep their defaults: fewer than "
-            f"{_FEWEST_UTTERANCES} utterances begin and end with a pause"
+            f"calibrate: times keep their defaults: {len(known)} utterances have sound "
+            f"and silence ({_FEWEST_UTTERANCES} are needed), or their peaks are not in "
+            "the sound"
         )
+    timing = fitted or timing
     n_wrong = min(int(right.sum()), int((~right).sum()))
     if len(right) >= _FEWEST_TOKENS and n_wrong >= _FEWEST_ERRORS:
         weights = fitting.fit_weights(values, right)

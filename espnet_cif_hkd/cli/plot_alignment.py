@@ -1,4 +1,4 @@
-"""Plot where a CIF model fires: ``python3 -m espnet_cif_hkd.cli.plot_alignment``."""
+"""Draw where a CIF model fires in one utterance."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""Pre-trains an encoder on speech teachers; transcripts are not needed.
+"""Pre-train an encoder on speech teachers; transcripts are not needed.
 
 The options are those of ``python3 -m espnet2.bin.asr_train``; docs/pretraining.md has
 complete commands.

@@ -393,6 +393,7 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
     def extend_prob(self, x: torch.Tensor) -> None:
         """Refuse block by block decoding: firing would end with the first block."""
         raise UserError(
-            "decoder: cif cannot decode block by block yet: decode without "
-            "--use_streaming (asr.sh), asr_inference_streaming and --streaming"
+            "decoder: cif cannot decode block by block in ESPnet's search: decode "
+            "without --use_streaming (asr.sh), asr_inference_streaming and "
+            "--streaming, or use Recognizer.stream()"
         )

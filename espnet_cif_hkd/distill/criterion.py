@@ -163,6 +163,17 @@ class AbsDistillCriterion(torch.nn.Module, ABC):
         return [str(folder)] if folder else []
 
     @classmethod
+    def stale_stores(
+        cls, conf: Mapping[str, Any], token_list: Sequence[str]
+    ) -> list[str]:
+        """Return the folders of :meth:`stores` that the next dump fills again.
+
+        Raises:
+            UserError: An option or a store is wrong.
+        """
+        return []
+
+    @classmethod
     def fill(cls, conf: Mapping[str, Any], folder: str, sentences: Sentences) -> None:
         """Add what is missing to ``folder``, one of :meth:`stores`.
 

@@ -6,6 +6,7 @@ and temperatures are ours, and so is ``map: cif``.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from espnet_cif_hkd.losses.soft_labels import (
     soft_label_loss,
 )
 from espnet_cif_hkd.teachers.base import Tokens
+from espnet_cif_hkd.teachers.store.header import HEADER
 
 
 class SoftLabelsCriterion(AbsDistillCriterion):
@@ -142,6 +144,25 @@ class SoftLabelsCriterion(AbsDistillCriterion):
         levels = level_options(conf.get("levels"))
         folders = [one.store for one in levels if one.is_soft and one.store]
         return list(dict.fromkeys(folders))
+
+    @classmethod
+    def stale_stores(
+        cls, conf: Mapping[str, Any], token_list: Sequence[str]
+    ) -> list[str]:
+        """See :class:`AbsDistillCriterion`; stores of other language models."""
+        from espnet_cif_hkd.teachers.lm.stored import StoredLM
+
+        levels = [one for one in level_options(conf.get("levels")) if one.is_used]
+        stale: dict[str, None] = {}
+        for level in levels:
+            if not (level.is_soft and level.store):
+                continue
+            source = LevelSource(level, token_list, conf.get("token_type"))
+            if source.absent is None and (Path(level.store) / HEADER).is_file():
+                teacher = source.teacher()
+                if isinstance(teacher, StoredLM) and teacher.is_stale():
+                    stale[level.store] = None
+        return list(stale)
 
     @classmethod
     def fill(cls, conf: Mapping[str, Any], folder: str, sentences: Sentences) -> None:

@@ -57,11 +57,9 @@ def text_pieces(
         return pieces
     # The text of the first k tokens is, as far as later tokens do not change it, the
     # beginning of the text.
-    borders = [
-        _common(decode(list(tokens[:count])), text) for count in range(len(tokens))
-    ]
-    borders = [*accumulate(borders, max), len(text)]
-    return [text[a:b] for a, b in pairwise(borders)]
+    ends = [_common(decode(list(tokens[:n])), text) for n in range(1, len(tokens))]
+    borders = [0, *accumulate(ends, max), len(text)]
+    return [text[a:b] for a, b in pairwise(borders)][: len(tokens)]
 
 
 def _common(one: str, other: str) -> int:

@@ -15,6 +15,7 @@ Bools = npt.NDArray[np.bool_]
 _THRESHOLD = 0.25
 _QUIET, _LOUD = 10, 95  # percentiles
 _LEAST_RANGE = 15.0  # dB
+_SHORTEST_TOKEN = 0.03  # seconds
 _HOP, _WINDOW, _SUSTAINED = 0.01, 0.025, 3
 # Shrinks the weights of features with the scale of 1.
 _DECAY = 1e-3
@@ -73,15 +74,17 @@ def margins(
     return Margins(float(first[heard[0]] - sound[0]), float(sound[1] - last[heard[-1]]))
 
 
-def fit_timing(found: Sequence[Margins]) -> Timing:
-    """Return medians; negative ones become 0.
+def fit_timing(found: Sequence[Margins]) -> Timing | None:
+    """Return medians, or None if no token is between them.
 
     Utterances with wrong first or last tokens, or with noise, do not matter as long as
-    they are the smaller part.
+    they are the smaller part. A peak may come before its token: ``lead`` < 0.
     """
     before = float(np.median([one.before for one in found]))
     after = float(np.median([one.after for one in found]))
-    return Timing(round(max(before, 0.0), 4), round(max(after, 0.0), 4))
+    if before + after < _SHORTEST_TOKEN:
+        return None
+    return Timing(round(before, 4), round(after, 4))
 
 
 def right_tokens(found: Sequence[str], reference: Sequence[str]) -> tuple[Bools, Bools]:
@@ -98,7 +101,7 @@ def right_tokens(found: Sequence[str], reference: Sequence[str]) -> tuple[Bools,
     edits = np.zeros((len(found) + 1, len(reference) + 1), np.int64)
     edits[:, 0], edits[0] = range(len(found) + 1), range(len(reference) + 1)
     columns = np.arange(len(reference) + 1)
-    spelled = np.array(reference, object)
+    spelled = np.array(list(reference), object)
     for row, token in enumerate(found, 1):
         edits[row, 1:] = np.minimum(
             edits[row - 1, :-1] + (spelled != token), edits[row - 1, 1:] + 1

@@ -1,18 +1,23 @@
 """A recogniser for a trained model: samples in, text with times and confidences out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
 import yaml
 
+from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.encoder.speech_teacher import SpeechTeacherFrontend
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.inference.curve import Curve, curve_of
+from espnet_cif_hkd.inference.long_audio import LongAudio, long_options
 from espnet_cif_hkd.inference.model_files import model_files, recipe_folder
 from espnet_cif_hkd.inference.recognition import Recognition
 from espnet_cif_hkd.inference.results import Found, Frames, ResultMaker
 from espnet_cif_hkd.inference.speech import Samples
 from espnet_cif_hkd.inference.speech2text import Speech2Text
+from espnet_cif_hkd.inference.stream import RecognitionStream, stream_options
+from espnet_cif_hkd.inference.windows import Read
 from espnet_cif_hkd.plugin.compat import TooShortUttError
 
 _CTC_WEIGHT = 0.3
@@ -140,6 +145,60 @@ class Recognizer:
         """Search passages of encoder frames and return their results."""
         return self.speech2text.recognitions(frames)
 
+    def long(
+        self,
+        read: Read,
+        duration: float,
+        *,
+        state: str | Path | None = None,
+        key: str = "",
+        **options: float,
+    ) -> Iterator[Recognition]:
+        """Recognise long audio with the memory of one window.
+
+        :func:`espnet_cif_hkd.inference.joining.joined` makes one result of the
+        passages. Audio that is not longer than a window is one passage, and its text is
+        that of :meth:`recognise`.
+
+        Args:
+            read: Returns the samples between two times in seconds, at
+                :attr:`sampling_rate`, as ``Audio.read`` of ``inference.media``.
+            duration: Length of the audio in seconds.
+            state: File for the state, to go on after an interruption.
+            key: What distinguishes this audio from others, for the state.
+            options: Of :class:`espnet_cif_hkd.inference.long_audio.LongOptions`.
+
+        Yields:
+            The result of each passage with text, with times of the complete audio.
+
+        Raises:
+            UserError: The model knows no pauses, an option does not fit, or the state
+                is of another audio or model.
+        """
+        long = LongAudio(self.speech2text, long_options(options))
+        key = f"{self.model_file} {self.model_file.stat().st_size} {key}"
+        yield from long.recognise(read, duration, state, key)
+
+    def stream(self, **options: Any) -> RecognitionStream:
+        """Open a stream: audio in pieces, results that only grow.
+
+        The search is greedy unless ``beam_size`` is given; it has neither a language
+        model nor CTC.
+
+        Args:
+            options: Of :class:`espnet_cif_hkd.inference.stream.StreamOptions`.
+
+        Raises:
+            UserError: A part of the model needs the complete audio, or an option is
+                wrong.
+        """
+        return RecognitionStream(
+            self.speech2text.asr_model,
+            self.results,
+            list(self.tokens),
+            stream_options(options),
+        )
+
     def align(self, samples: Samples, text: str) -> Recognition:
         """Return the times of a known text.
 
@@ -165,6 +224,19 @@ class Recognizer:
             )
         known = Found(ids, symbols, self.results.text(symbols))
         return self.results.aligned(frames, known)
+
+    def alphas(self, samples: Samples) -> Curve | None:
+        """Return CIF's weights and firings for a picture of one utterance.
+
+        Args:
+            samples: As for :meth:`recognise`, one utterance.
+
+        Returns:
+            The curve; None for another decoder, or if the audio is too short.
+        """
+        decoder = self.speech2text.asr_model.decoder
+        frames = self.frames(samples) if isinstance(decoder, CIFDecoder) else None
+        return None if frames is None else curve_of(decoder, frames)
 
     @property
     def _tokenizer(self) -> Any:

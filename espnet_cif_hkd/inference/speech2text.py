@@ -20,6 +20,7 @@ from espnet_cif_hkd.inference.results import (
     sampling_rate,
 )
 from espnet_cif_hkd.inference.speech import Samples, checked_samples
+from espnet_cif_hkd.models.short_audio import refuse_short_audio
 from espnet_cif_hkd.plugin import register
 from espnet_cif_hkd.plugin.compat import Hypothesis, TooShortUttError
 from espnet_cif_hkd.search.greedy import GreedyHypothesis, greedy_search
@@ -144,6 +145,18 @@ class Speech2Text(ESPnetSpeech2Text):
             raise UserError(f"fallback_below {fallback_below} must be from 0 to 1")
         self.one_pass, self.fallback_below = one_pass, fallback_below
 
+    @property
+    def sample_rate(self) -> int:
+        """Sampling rate of the audio in Hz; ESPnet's ``ForcedAligner`` reads it.
+
+        Raises:
+            AttributeError: It is unknown.
+        """
+        try:
+            return sampling_rate(self.asr_model, self.asr_train_args)
+        except UserError as error:
+            raise AttributeError(str(error)) from error
+
     def __call__(self, speech: Samples | Sequence[Samples]) -> Any:
         """Decode one utterance or a list of utterances.
 
@@ -184,6 +197,7 @@ class Speech2Text(ESPnetSpeech2Text):
         try:
             if len(speech) == 0:
                 raise TooShortUttError("has no samples", 0, 1)
+            refuse_short_audio(self.asr_model.frontend, speech[None])
             return self._greedily([speech])[0] if self.greedy else self._beam(speech)
         except TooShortUttError as error:
             logging.warning("%s: the hypothesis is empty", error)
@@ -228,6 +242,8 @@ class Speech2Text(ESPnetSpeech2Text):
         batches = [waves] if together else [[wave] for wave in waves]
         frames: list[torch.Tensor] = []
         for batch in batches:
+            for wave in batch:
+                refuse_short_audio(self.asr_model.frontend, wave[None])
             padded = torch.nn.utils.rnn.pad_sequence(batch, batch_first=True)
             lengths = torch.tensor([len(wave) for wave in batch])
             hs_pad, hlens = self.asr_model.encode(

@@ -161,6 +161,18 @@ def checked(utterance: str, entry: str, sound: Sound) -> Sound:
     return sound
 
 
+def scale_of_integers(samples: "np.ndarray") -> int | None:
+    """Return the full scale of floating-point samples that seem to hold integers.
+
+    Returns:
+        2¹⁵ or 2³¹; None for samples in -1 to 1, also if some of them exceed it.
+    """
+    peak = float(np.abs(samples).max(initial=0.0))
+    if peak <= 1 or (peak <= _HIGHEST_PEAK and not (samples == np.rint(samples)).all()):
+        return None
+    return 2**15 if peak <= 2**15 else 2**31
+
+
 def _check_scale(utterance: str, entry: str, sound: Sound) -> None:
     """Count samples outside of ±1 in floating-point audio; refuse another scale."""
     level = np.abs(sound.samples)
@@ -168,13 +180,12 @@ def _check_scale(utterance: str, entry: str, sound: Sound) -> None:
     if not sound.clipped:
         return
     peak, share = float(level.max()), sound.clipped / level.size
-    integers = bool((sound.samples == np.rint(sound.samples)).all())
-    if not integers and peak <= _HIGHEST_PEAK and share <= _MOST_CLIPPED:
+    scale = scale_of_integers(sound.samples)
+    if scale is None and share <= _MOST_CLIPPED:
         return
     fix = "reduce its level"
-    if integers or peak > _HIGHEST_PEAK:
-        full_scale = 2**15 if peak <= 2**15 else 2**31
-        fix = f"it seems to hold integers: divide its samples by {full_scale}"
+    if scale is not None:
+        fix = f"it seems to hold integers: divide its samples by {scale}"
     raise UserError(
         f"audio of {utterance}: {100 * share:.3g} % of its samples are outside -1 to 1 "
         f"(up to {peak:g}) and would be clipped: {fix}, in {entry}"

@@ -22,7 +22,7 @@ from espnet_cif_hkd.losses.rnnt_lattice import (
     without_padding,
     wrong_values,
 )
-from espnet_cif_hkd.losses.soft_labels import soft_label_loss
+from espnet_cif_hkd.losses.soft_labels import largest_probabilities, soft_label_loss
 
 
 @dataclass(frozen=True)
@@ -198,11 +198,10 @@ def soft_labels(
     """
     dtype = torch.promote_types(logits.dtype, torch.float32)
     with torch.autocast(logits.device.type, enabled=False):
-        scaled = logits.detach().to(dtype) / temperature
+        logits = logits.detach().to(dtype)
         if top_k is None or top_k >= logits.size(-1):
-            return scaled.softmax(-1), None
-        largest, ids = scaled.topk(top_k, -1)
-        return largest.softmax(-1), ids
+            return (logits / temperature).softmax(-1), None
+        return largest_probabilities(logits, top_k, temperature)
 
 
 def path_distillation_loss(

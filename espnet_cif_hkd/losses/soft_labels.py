@@ -58,6 +58,30 @@ def soft_label_loss(
     return loss * temperature**2 if square else loss
 
 
+def largest_probabilities(
+    logits: Tensor, top_k: int, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Return the K most probable classes of ``softmax(logits / temperature)``.
+
+    The softmax over the K largest logits is that over all, renormalised.
+
+    Args:
+        logits: (…, V), float32 or float64.
+        top_k: At most V.
+        temperature: Greater than 0.
+
+    Returns:
+        Their probabilities with the sum 1, the largest first, and their ids; (…, K)
+        each.
+
+    Example:
+        >>> largest_probabilities(torch.tensor([[0.0, 0.0, -9.0]]), 2)
+        (tensor([[0.5000, 0.5000]]), tensor([[0, 1]]))
+    """
+    largest, ids = logits.topk(top_k, -1)
+    return (largest / temperature).softmax(-1), ids
+
+
 def soft_cross_entropy(logp: Tensor, ids: Tensor, probabilities: Tensor) -> Tensor:
     """Return the cross-entropy of log-probabilities against labels.
 

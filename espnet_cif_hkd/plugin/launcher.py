@@ -13,6 +13,7 @@ import importlib.machinery
 import importlib.util
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 from types import CodeType, ModuleType
@@ -25,6 +26,7 @@ from espnet_cif_hkd.plugin.registration import register_on_import
 from espnet_cif_hkd.plugin.user_modules import add_user_modules
 
 SPAWNED_MODULE = "espnet_cif_hkd.plugin.spawned"
+_COMMANDS = "espnet_cif_hkd.cli.espnet_cif"
 # The target that a spawned child runs again: "module NAME" or "script PATH". A child
 # inherits the environment; multiprocessing passes nothing else of ours.
 TARGET_VARIABLE = "ESPNET_CIF_HKD_TARGET"
@@ -33,6 +35,7 @@ USAGE = """\
 usage: python3 -m espnet_cif_hkd -m MODULE [ARGUMENT ...]
        python3 -m espnet_cif_hkd SCRIPT [ARGUMENT ...]
        python3 -m espnet_cif_hkd -c CODE [ARGUMENT ...]
+       python3 -m espnet_cif_hkd COMMAND [ARGUMENT ...]
        python3 -m espnet_cif_hkd --user_module NAME[,NAME ...] -m MODULE ...
 
 Runs the target as python3 does, after registering our classes in ESPnet, such as the
@@ -44,6 +47,9 @@ recipe of ESPnet:
 --user_module names your own modules, which register a criterion, a teacher or a class
 of ESPnet. The process and the processes that it spawns import them. The environment
 variable ESPNET_CIF_HKD_USER_MODULE does the same.
+
+COMMAND is one of the program espnet-cif, such as transcribe; a script of the same name
+in the working directory precedes it.
 """
 
 
@@ -102,6 +108,8 @@ def main(argv: Sequence[str]) -> int:
             _run_module(rest[0], rest[1:])
         elif first == "-c":
             _run_string(rest[0], rest[1:])
+        elif _is_command(first):
+            _run_module(_COMMANDS, list(argv))
         else:
             _run_script(first, rest)
     except UserError as error:
@@ -113,6 +121,14 @@ def main(argv: Sequence[str]) -> int:
 def _wrong_usage(message: str) -> int:
     print(f"error: {message}\n\n{USAGE}", file=sys.stderr, end="")
     return 2
+
+
+def _is_command(name: str) -> bool:
+    """True for the name of a command of ``espnet-cif`` that is no script here."""
+    if os.path.exists(name) or not re.fullmatch(r"[a-z]+([-_][a-z]+)*", name):
+        return False
+    package = _COMMANDS.rpartition(".")[0]
+    return importlib.util.find_spec(f"{package}.{name.replace('-', '_')}") is not None
 
 
 def _run_module(name: str, arguments: list[str]) -> None:

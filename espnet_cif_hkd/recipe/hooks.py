@@ -129,6 +129,25 @@ def teacher_inputs(run: Run, args: argparse.Namespace) -> list[Path]:
     return found
 
 
+def stale_stores(run: Run, args: argparse.Namespace) -> list[str]:
+    """Return the stores that were made by other teachers, and are filled again.
+
+    Args:
+        run: the run; before stage 5 there are none.
+        args: ``model_conf`` of the training.
+    """
+    from espnet_cif_hkd.distill.choices import configured
+    from espnet_cif_hkd.recipe.stages.tokens import read_token_list
+
+    found: list[str] = []
+    if run.paths.token_list.is_file():
+        with suppress(UserError):  # the checks before the training report it
+            tokens = read_token_list(run.paths.token_list)
+            for item in configured(args.model_conf or {}):
+                found += item.cls.stale_stores(item.conf, tokens)
+    return found
+
+
 def teacher_folder(name: str, revision: str | None) -> Path | None:
     """Return the folder of a teacher on this machine; None if there is none."""
     from espnet_cif_hkd.teachers.source import local_folder

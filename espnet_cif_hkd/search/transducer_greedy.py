@@ -54,7 +54,7 @@ def _search(
     logp = torch.zeros(tokens.shape, dtype=torch.float32, device=hs_pad.device)
     states = decoder.init_state(len(order))
     start = tokens.new_full((len(order),), blank)
-    predicted, states = _predict(decoder, joint_network, start, states)
+    predicted, states = predicted_step(decoder, joint_network, start, states)
     for step, n in enumerate(running):
         if n < len(predicted):
             predicted = predicted[:n]
@@ -65,7 +65,7 @@ def _search(
         best, token = logits.float().log_softmax(dim=-1).max(dim=-1)
         tokens[step, :n], logp[step, :n] = token, best
         emitted = (token != blank)[:, None]
-        output, following = _predict(decoder, joint_network, token, states)
+        output, following = predicted_step(decoder, joint_network, token, states)
         predicted = torch.where(emitted, output, predicted)
         states = tuple(
             None if new is None else torch.where(emitted, new, old)
@@ -81,7 +81,7 @@ def _search(
     return [found[place] for place in order.argsort().tolist()]
 
 
-def _predict(
+def predicted_step(
     decoder: Any, joint_network: Any, token: Tensor, states: tuple[Any, ...]
 ) -> tuple[Tensor, tuple[Any, ...]]:
     """One step of the prediction network.

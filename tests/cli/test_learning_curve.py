@@ -1,5 +1,7 @@
 """A training beside the published one: units, definitions, and bad logs."""
 
+import ast
+import functools
 import math
 from pathlib import Path
 
@@ -74,7 +76,13 @@ def write_config(folder, **changes):
         "model_conf": {"lsm_weight": 0.1, "ctc_weight": 0.3},
         **changes,
     }
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "config.yaml").write_text(_yaml(repr(config)))
+
+
+@functools.cache
+def _yaml(config):
+    """Thousands of tokens take a second to write."""
+    return yaml.safe_dump(ast.literal_eval(config))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from espnet2.bin import asr_inference
 from tiny_model import TOKENS
-from tiny_speech import CHANGES, model_files, noise
+from tiny_speech import CHANGES, RATE, model_files, noise
 
 import espnet_cif_hkd
 
@@ -35,6 +35,19 @@ def test_from_pretrained_gives_our_class(files):
         asr_train_config=train_config, asr_model_file=model, beam_size=2
     )
     assert type(built) is espnet_cif_hkd.Speech2Text
+
+
+def test_the_sampling_rate_is_the_frontends(speech2text):
+    assert speech2text.sample_rate == RATE
+
+
+def test_espnets_aligner_works_with_our_class(speech2text):
+    align = pytest.importorskip("espnet2.bin.align", reason="only ESPnet 202611 has it")
+    aligner = align.ForcedAligner(speech2text)
+    assert aligner.sample_rate == RATE
+    [segment] = aligner(noise(1.0), ["AB"])
+    assert [token.text for token in segment.tokens] == ["A", "B"]
+    assert 0 <= segment.start < segment.end <= 1.0
 
 
 @pytest.mark.parametrize("samples", [1, 100, 200, 400])

@@ -12,6 +12,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
+STATIC = "espnet_cif_hkd/server/static"
 RECIPES = ("aishell", "fotaq", "hsk", "librispeech", "template")
 BUILD = "import setuptools.build_meta as b; print(b.build_wheel('dist'))"
 
@@ -48,6 +49,8 @@ def wheel(tmp_path_factory):
 def test_wheel_has_the_package_and_the_recipes(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     assert "espnet_cif_hkd/models/cif.py" in names
+    page = {path.name for path in (ROOT / STATIC).iterdir()}
+    assert len(page) == 3 and {f"{STATIC}/{name}" for name in page} <= names
     recipe = "espnet_cif_hkd/egs2/fotaq/asr_hkd/"
     for folder in map(folder_of, RECIPES):
         ours = recipe_files(folder)

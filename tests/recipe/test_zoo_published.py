@@ -1,5 +1,7 @@
 """Nothing local and no secret is published."""
 
+from string import ascii_lowercase
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,7 +46,7 @@ def test_what_stays(text: str) -> None:
     assert publishable(text) == text
 
 
-@given(st.lists(st.from_regex(r"[a-z]{1,8}", fullmatch=True), min_size=2))
+@given(st.lists(st.text(ascii_lowercase, min_size=1, max_size=8), min_size=2))
 def test_no_parent_folder_is_left(names: list[str]) -> None:
     cleaned = publishable("--x /" + "/".join(names))
     assert cleaned in ("--x LOCAL_PATH", f"--x LOCAL_PATH/{names[-1]}")

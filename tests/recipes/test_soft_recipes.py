@@ -28,12 +28,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 @pytest.fixture(scope="module", params=list(CASES))
 def finished(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    forked_python: str,
 ) -> tuple[Path, str, list[str]]:
     """The folder of a recipe after stages 1 to 13, its corpus and its options."""
     folder = tmp_path_factory.mktemp(request.param) / "recipe"
     options = CASES[request.param](folder)
-    run_stages(folder, options, False, 1, 13)
+    run_stages(folder, options, False, 1, 13, forked_python)
     return folder, request.param, options
 
 
@@ -72,14 +74,14 @@ def test_both_levels_learn(finished: tuple[Path, str, list[str]]) -> None:
 # One recipe is enough for these two: all prepare their levels by one command.
 @pytest.mark.parametrize("finished", ["fotaq"], indirect=True)
 def test_a_second_run_makes_nothing_again(
-    finished: tuple[Path, str, list[str]], tmp_path: Path
+    finished: tuple[Path, str, list[str]], forked_python: str
 ) -> None:
     folder, corpus, options = finished
     part, own = PLACES[corpus]
     model = folder / "exp" / part / "asr_tiny/checkpoint.pth"
     before = model.stat().st_mtime_ns
     folder.with_suffix(".log").unlink()
-    run_stages(folder, [*options, "--reuse", "true"], False, 1, 13)
+    run_stages(folder, [*options, "--reuse", "true"], False, 1, 13, forked_python)
     printed = folder.with_suffix(".log").read_text()
     levels = f"exp/{part}lm_levels"
     assert f"{levels}/lexicon: up to date" in printed
@@ -91,7 +93,7 @@ def test_a_second_run_makes_nothing_again(
 
 @pytest.mark.parametrize("finished", ["fotaq"], indirect=True)
 def test_decoding_needs_no_file_of_a_level(
-    finished: tuple[Path, str, list[str]], tmp_path: Path
+    finished: tuple[Path, str, list[str]], tmp_path: Path, forked_python: str
 ) -> None:
     folder, _, options = finished
     other = tmp_path / "recipe"
@@ -102,5 +104,5 @@ def test_decoding_needs_no_file_of_a_level(
     assert texts
     kept = {path: path.read_text() for path in texts}
     shutil.rmtree(other / EXP / "decoded")
-    run_stages(other, options, False, 12, 13)
+    run_stages(other, options, False, 12, 13, forked_python)
     assert kept == {path: path.read_text() for path in texts}

@@ -46,11 +46,22 @@ class PythonForks:
         self.process.wait(timeout=30)
 
 
-def _run(
-    cwd: str, words: list[str], variables: dict[str, str], outputs: list[str]
+def run_forked(
+    cwd: str, words: list[str], variables: dict[str, str], descriptors: list[int]
 ) -> int:
-    for descriptor, path in zip((1, 2), outputs, strict=True):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    """Become ``python3 -m WORDS`` in a forked process.
+
+    Args:
+        cwd: the working directory.
+        words: module and arguments.
+        variables: the environment.
+        descriptors: of standard input, output and error.
+
+    Returns:
+        The exit status.
+    """
+    for number, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, number)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(variables)
@@ -72,17 +83,29 @@ def _run(
     return 0
 
 
+def import_espnet() -> None:
+    """Import what takes long, and nothing of this package."""
+    import espnet2.tasks.asr
+    import espnet2.tasks.lm  # noqa: F401
+
+    assert not [name for name in sys.modules if name.startswith("espnet_cif_hkd")]
+
+
+def _run(order: str) -> int:
+    *what, outputs = json.loads(order)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    return run_forked(*what, [0, *(os.open(path, flags) for path in outputs)])
+
+
 def _serve() -> None:
     orders = sys.stdin
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what imports print is no answer
-    import espnet2.tasks.asr  # noqa: F401
-
-    assert not [name for name in sys.modules if name.startswith("espnet_cif_hkd")]
+    import_espnet()
     for line in orders:
         child = os.fork()
         if child == 0:
-            os._exit(_run(*json.loads(line)))
+            os._exit(_run(line))
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=answers)
         answers.flush()
     os._exit(0)  # what was imported takes seconds to be torn down

@@ -224,16 +224,22 @@ CASES: dict[str, Callable[[Path], list[str]]] = {
 
 
 def run_stages(
-    folder: Path, options: list[str], checkout: bool, first: int, last: int
+    folder: Path,
+    options: list[str],
+    checkout: bool,
+    first: int,
+    last: int,
+    python: str = sys.executable,
 ) -> float:
-    """Seconds of stages ``first`` to ``last``; what they said is in ``folder``.log.
+    """Seconds of stages ``first`` to ``last``; what they printed is in ``folder``.log.
 
     With ``checkout`` they are those of the ESPnet checkout in ``ESPNET_ROOT``.
+    ``python`` is the interpreter that ``run.sh`` calls.
     """
     # Corpora that the environment names are not the miniature.
     ours = {"ESPNET_ROOT", "AISHELL", "LIBRISPEECH"}
     environment = {k: v for k, v in os.environ.items() if k not in ours}
-    environment["PYTHON"] = sys.executable
+    environment["PYTHON"] = python
     if checkout:
         environment["ESPNET_ROOT"] = os.environ["ESPNET_ROOT"]
     started = time.monotonic()

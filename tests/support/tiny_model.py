@@ -1,6 +1,8 @@
 """A CIF model of a few thousand parameters, built by ESPnet's own task."""
 
 import argparse
+import copy
+import functools
 
 import torch
 from espnet2.tasks.asr import ASRTask
@@ -24,10 +26,16 @@ CIF_CONFORMER = {
 }
 
 
+@functools.cache
+def _defaults():
+    """ESPnet's defaults; its parser of hundreds of options takes a while to build."""
+    return ASRTask.get_default_config()
+
+
 def tiny_config(**changes):
     """A complete ESPnet configuration; ``model_conf`` is merged, the rest replaced."""
     espnet_cif_hkd.register()
-    config = ASRTask.get_default_config()
+    config = copy.deepcopy(_defaults())
     config.update(
         token_list=TOKENS,
         input_size=FEATURES,

@@ -13,7 +13,7 @@ from espnet_cif_hkd.recipe import dropped
 from espnet_cif_hkd.recipe.checks import stamps
 from espnet_cif_hkd.recipe.commands import rotate, train_model, write_run_script
 from espnet_cif_hkd.recipe.context import Run
-from espnet_cif_hkd.recipe.hooks import teacher_inputs
+from espnet_cif_hkd.recipe.hooks import stale_stores, teacher_inputs
 from espnet_cif_hkd.recipe.options import Options
 from espnet_cif_hkd.recipe.stages.filter_data import DUMP_FILES
 from espnet_cif_hkd.recipe.stages.statistics import aggregate, collect, split_scps
@@ -229,7 +229,10 @@ def fingerprint(run: Run) -> str:
     words = re.split(r"[\s:=,]+", f"{options.asr_args} {options.pretrained_model}")
     mark.files(*(word for word in words if Path(word).is_file()))
     mark.files(*dropped.listings(run))
-    return mark.files(*teacher_inputs(run, configured_args(run.options))).hexdigest()
+    args = configured_args(options)
+    # The header of a stale store does not show that its teacher has changed.
+    mark.words(*stale_stores(run, args))
+    return mark.files(*teacher_inputs(run, args)).hexdigest()
 
 
 def _data_fingerprint(run: Run) -> str:

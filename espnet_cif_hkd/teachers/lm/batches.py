@@ -115,6 +115,13 @@ class Batch:
         """Return which places hold units: (B, W) bool."""
         return np.arange(self.ids.shape[1]) < self.lengths[:, None]
 
+    @property
+    def padded_rows(self) -> np.ndarray:
+        """Return the row of each place of the flattened (B, W), or -1: (B * W,)."""
+        rows = np.full(self.ids.size, -1)
+        rows[self.places] = self.rows
+        return rows
+
     def take(self, padded: Tensor) -> Tensor:
         """Return the rows of ``padded`` (B, W, V): (n, V)."""
         flat = padded.flatten(0, 1)

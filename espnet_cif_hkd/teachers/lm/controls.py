@@ -127,6 +127,11 @@ class UnigramLM(LMTeacher):
         own_options(conf, cls.kind)
         return cls(lm_name(conf, "a file of counts"), token_list, conf)
 
+    @property
+    def is_missing(self) -> bool:
+        """Whether there is no file of counts."""
+        return not Path(self.name).exists()
+
     def check(self) -> None:
         """Read the counts. See :class:`LMTeacher`."""
         self.open()
@@ -163,8 +168,9 @@ class UnigramLM(LMTeacher):
             lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
         except (OSError, UnicodeDecodeError) as e:
             raise UserError(
-                f"lm {path}: the counts cannot be read ({e}); dump the labels with "
-                "cli.dump_lm_labels, which counts the units of its texts"
+                f"lm {path}: the counts cannot be read ({e}); set label_store, whose "
+                "dump counts the units of its texts, or make the counts with "
+                "cli.prepare_levels"
             ) from e
         for number, line in enumerate(lines, 1):
             token, _, count = line.rpartition(" ")

@@ -14,7 +14,7 @@ from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.atomic import write_text
 from espnet_cif_hkd.teachers.base import Targets, Tokens
 from espnet_cif_hkd.teachers.lm.controls import UnigramLM, count_units
-from espnet_cif_hkd.teachers.lm.labels import LMTeacher, our_names
+from espnet_cif_hkd.teachers.lm.labels import LMTeacher, in_our_names, our_names
 from espnet_cif_hkd.teachers.lm.quality import (
     Quality,
     Sample,
@@ -48,6 +48,9 @@ def fill_labels(
     and an LM that is worse than unigram probabilities is refused before hours are
     spent. At the end the store is compared with the labels of the sample.
 
+    A store of another LM, of other weights or of other options is filled again, once
+    the LM is found good; the log says why.
+
     Args:
         conf: Options of the LM, see :func:`build_lm_teacher`.
         token_list: Tokens of the unit.
@@ -68,9 +71,10 @@ def fill_labels(
     """
     teacher = build_lm_teacher(conf, token_list, stored=False)
     with our_names():
-        if isinstance(teacher, UnigramLM) and not Path(teacher.name).exists():
+        if isinstance(teacher, UnigramLM) and teacher.is_missing:
             units = (counted or sentences)()
             count_units(Path(teacher.name), teacher.token_list, units)
+            logging.info("lm %s: counted the units of the text", teacher.name)
         if not (Path(folder) / HEADER).is_file():
             teacher.check()
         checked = _Checked(teacher, sentences, Path(folder), device)
@@ -82,6 +86,7 @@ def fill_labels(
             device,
             shard_bytes=shard_bytes,
             announce=checked.before,
+            replace=_log_stale,
         )
         seconds = max(time.monotonic() - begin, 1e-9)
         checked.after()
@@ -90,6 +95,10 @@ def fill_labels(
         *(folder, report.n_items, report.n_rows, seconds, report.n_rows / seconds),
     )
     return checked.quality
+
+
+def _log_stale(reason: str) -> None:
+    logging.warning("%s; computing all labels again", in_our_names(reason))
 
 
 class _Checked:

@@ -99,7 +99,7 @@ class ESPnetLM(LMTeacher):
             inputs = np.roll(batch.ids, 1, axis=1)
             inputs[:, 0] = sos
             output, _ = model(on_device(inputs, device), None)  # (B, W, V)
-            yield batch.rows, batch.take(output)
+            yield batch.padded_rows, output.flatten(0, 1)
 
     def fingerprint(self, cache: Path | None = None) -> str | None:
         """See :class:`AbsTeacher`; hashes the weights and the options of the model."""

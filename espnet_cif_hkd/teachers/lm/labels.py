@@ -21,6 +21,7 @@ from torch import Tensor
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.device import on_device
+from espnet_cif_hkd.losses.soft_labels import largest_probabilities
 from espnet_cif_hkd.teachers.base import (
     AbsTeacher,
     Targets,
@@ -113,7 +114,7 @@ class LMTeacher(AbsTeacher[Tokens]):
         Yields:
             Numbers of rows (n,) int64, counted over the concatenated items, and logits
             (n, V) over the token list, which the caller may overwrite. The columns of
-            special tokens may hold any value.
+            special tokens may hold any value. A row with the number -1 is padding.
         """
 
     def check(self) -> None:
@@ -189,14 +190,17 @@ class LMTeacher(AbsTeacher[Tokens]):
         # The mixed precision of the student must not change the teacher's labels.
         with torch.inference_mode(), torch.autocast(device.type, enabled=False):
             for rows, raw in self.logits(items, device):
-                places = on_device(rows, device)
                 logits = raw.float().index_fill_(1, specials, -math.inf)
-                # The softmax over the K best is that over all labels, renormalised.
-                best, found = logits.topk(self.payload.width, dim=1)
-                ids.index_copy_(0, places, found)
-                shares = (best / self.temperature).softmax(1)
-                probabilities.index_copy_(0, places, shares)
+                best = largest_probabilities(
+                    logits, self.payload.width, self.temperature
+                )
+                # K labels of a row are quickly copied, its logits are not.
+                kept = on_device(np.flatnonzero(rows >= 0), device)
+                places = on_device(rows[rows >= 0], device)
+                for target, values in zip((probabilities, ids), best, strict=True):
+                    target.index_copy_(0, places, values.index_select(0, kept))
                 if units is not None:
+                    logits = logits.index_select(0, kept)
                     own = logits.gather(1, true[places][:, None])[:, 0]
                     units.index_copy_(0, places, own - logits.logsumexp(1))
         return Targets(sizes, {"ids": ids, "probabilities": probabilities})
@@ -271,7 +275,11 @@ def our_names() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        message = str(error)
-        for theirs, ours in _OUR_NAMES.items():
-            message = re.sub(rf"(?<![\w/.-]){theirs}(?![\w/.-])", ours, message)
-        raise UserError(message) from error
+        raise UserError(in_our_names(str(error))) from error
+
+
+def in_our_names(message: str) -> str:
+    """Return a message with the names of an LM's options."""
+    for theirs, ours in _OUR_NAMES.items():
+        message = re.sub(rf"(?<![\w/.-]){theirs}(?![\w/.-])", ours, message)
+    return message

@@ -5,6 +5,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
@@ -14,6 +15,7 @@ UNKNOWN = "<unk>"
 
 # <UNK>, [noise], !SIL: entries of Kaldi lexicons that are not words of a transcript.
 _SYMBOL = re.compile(r"<\S+>|\[\S+\]|!\S+")
+_NO_WORD = ("", *"<[!;")
 # "read(2)" is a further pronunciation of "read" in CMU's dictionaries.
 _VARIANT = re.compile(r"(?<=.)\(\d+\)$")
 
@@ -52,23 +54,24 @@ class Lexicon:
         self.entries: dict[str, tuple[str, ...]] = {}
         for number, line in enumerate(read_lines(self.path), 1):
             word, *phones = line.partition(" #")[0].split() or [""]
-            if not word or word.startswith(";;;") or _SYMBOL.fullmatch(word):
+            # Dictionaries have 100,000 lines: few need the regular expressions.
+            if word[:1] in _NO_WORD and _is_skipped(word):
                 continue
             if not phones:
                 raise UserError(
                     f"{path}, line {number}: {word} has no phones: write "
                     "'WORD PHONE PHONE …'"
                 )
-            self.entries.setdefault(_VARIANT.sub("", word), tuple(phones))
+            if word[-1] == ")":
+                word = _VARIANT.sub("", word)
+            self.entries.setdefault(word, tuple(phones))
         if not self.entries:
             raise UserError(f"{path} has no entries: write 'WORD PHONE PHONE …'")
         self._folded: dict[str, tuple[str, ...]] = {}
         for word, known in self.entries.items():
             self._folded.setdefault(word.lower(), known)
         self._longest = max(map(len, self.entries))
-        self.phones = list(
-            dict.fromkeys(p for known in self.entries.values() for p in known)
-        )
+        self.phones = list(dict.fromkeys(chain.from_iterable(self.entries.values())))
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -108,6 +111,10 @@ class Lexicon:
         """Return a hash of the pronunciations in use."""
         data = "\n".join(f"{word} {' '.join(p)}" for word, p in self.entries.items())
         return hashlib.blake2b(data.encode(), digest_size=16).hexdigest()
+
+
+def _is_skipped(word: str) -> bool:
+    return word[:3] in ("", ";;;") or _SYMBOL.fullmatch(word) is not None
 
 
 def is_caseless(char: str) -> bool:

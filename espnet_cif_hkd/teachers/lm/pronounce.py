@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,17 @@ def cmudict() -> Path:
     )
 
 
+def _dictionary(path: Path) -> Lexicon:
+    """Read a large dictionary, once for the steps that need it."""
+    status = path.stat() if path.is_file() else None
+    return _read(path, status and (status.st_mtime_ns, status.st_size))
+
+
+@lru_cache(maxsize=1)
+def _read(path: Path, state: tuple[int, int] | None) -> Lexicon:
+    return Lexicon(path)
+
+
 def from_dictionary(
     texts: Iterable[str], dictionary: Path, extra: Lexicon | None = None
 ) -> Pronounced:
@@ -98,7 +109,7 @@ def from_dictionary(
     Raises:
         UserError: the dictionary is missing or wrong.
     """
-    known = Lexicon(dictionary)
+    known = _dictionary(dictionary)
     found = Pronounced()
     for word, count in _counted(texts, known).items():
         phones = extra.find(word) if extra else None
@@ -189,7 +200,7 @@ def guess(found: Pronounced, dictionary: Path) -> None:
     Raises:
         UserError: the package is not installed.
     """
-    known = Lexicon(dictionary)
+    known = _dictionary(dictionary)
     network = _Network()
     for word in sorted(found.missing):
         phones = _derived(word, known, network) or network(word)

@@ -1,6 +1,7 @@
 """Labels of a language model that are read from a store."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,13 @@ import torch
 from torch import Tensor
 
 from espnet_cif_hkd.teachers.base import Targets, Tokens
+from espnet_cif_hkd.teachers.lm.controls import UnigramLM
 from espnet_cif_hkd.teachers.lm.labels import LMTeacher, our_names
-from espnet_cif_hkd.teachers.store.header import HEADER
+from espnet_cif_hkd.teachers.store.header import (
+    HEADER,
+    OtherTeacherError,
+    check_header,
+)
 from espnet_cif_hkd.teachers.store.reader import StoreBacked, StoreReader
 
 
@@ -40,11 +46,30 @@ class StoredLM(StoreBacked, LMTeacher):
         with our_names():
             return super().open()
 
+    def is_stale(self) -> bool:
+        """Whether the store was made by another LM, or with other options.
+
+        Raises:
+            UserError: The store is damaged, or it cannot be compared with the LM.
+        """
+        with our_names():
+            try:
+                check_header(self.folder, self.header(), self.teacher)
+            except OtherTeacherError:
+                return True
+        return False
+
     def check(self) -> None:
-        """Compare the store with the LM, if the store exists; else check the LM."""
+        """Check what the next dump needs: a good store, or else a good LM.
+
+        The dump fills a missing or stale store, and counts the units for
+        ``lm_type: unigram``, if there is no file of counts.
+        """
         if (self.folder / HEADER).is_file():
-            self.open()
-        else:
+            with our_names(), suppress(OtherTeacherError):
+                super().open()
+                return
+        if not (isinstance(self.teacher, UnigramLM) and self.teacher.is_missing):
             self.teacher.check()
 
     def targets(self, items: Sequence[Tokens], device: torch.device) -> Targets:

@@ -25,6 +25,22 @@ _COMMANDS = {
 _CURE = "correct the configuration, or dump into another folder"
 
 
+class OtherTeacherError(UserError):
+    """A store was made by another teacher, or with other options.
+
+    Args:
+        reason: the difference.
+        cure: what the user can do.
+
+    Attributes:
+        reason: the difference, for a caller that fills the store again.
+    """
+
+    def __init__(self, reason: str, cure: str) -> None:
+        super().__init__(f"{reason}; {cure}")
+        self.reason = reason
+
+
 @dataclass(frozen=True)
 class StoreHeader:
     """Content of ``header.json``.
@@ -96,7 +112,9 @@ def check_header(folder: Path, header: StoreHeader, teacher: AbsTeacher[Any]) ->
     warning is logged and the store is accepted.
 
     Raises:
-        UserError: the teacher, its content or an option differs.
+        OtherTeacherError: the teacher, its content or an option differs.
+        UserError: the files of the teacher are not here, and its name differs; or
+            another version made the store.
     """
     _check_options(folder, header, teacher)
     asked = teacher.describe()
@@ -126,12 +144,12 @@ def check_header(folder: Path, header: StoreHeader, teacher: AbsTeacher[Any]) ->
         raise other_content(folder, teacher)
 
 
-def other_content(folder: Path, teacher: AbsTeacher[Any]) -> UserError:
+def other_content(folder: Path, teacher: AbsTeacher[Any]) -> OtherTeacherError:
     """Return the error for a store whose teacher has changed."""
-    return UserError(
+    return OtherTeacherError(
         f"teacher_store {folder}: made with other weights, another tokenizer or "
-        f"another config.json than teacher {teacher.describe().get('name')} has now; "
-        "restore its files, or dump into another folder"
+        f"another config.json than teacher {teacher.describe().get('name')} has now",
+        "restore its files, or dump into another folder",
     )
 
 
@@ -149,10 +167,10 @@ def _check_options(folder: Path, header: StoreHeader, teacher: AbsTeacher[Any]) 
         if made.get(field) == wanted:
             continue
         if field == "token list":
-            raise UserError(
+            raise OtherTeacherError(
                 f"teacher_store {folder}: made for another token list "
-                f"({made.get('n_tokens')} tokens, this one has {asked['n_tokens']}); "
-                f"{_CURE}"
+                f"({made.get('n_tokens')} tokens, this one has {asked['n_tokens']})",
+                _CURE,
             )
         raise _made_for(folder, field, made.get(field), value)
     alignment = made.get("alignment")
@@ -170,10 +188,13 @@ def _from_first(layer: Any, made: dict[str, Any]) -> Any:
     return layer + made["num_layers"] + 1 if layer < 0 else layer
 
 
-def _made_for(folder: Path, field: str, made: object, asked: object) -> UserError:
-    return UserError(
+def _made_for(
+    folder: Path, field: str, made: object, asked: object
+) -> OtherTeacherError:
+    return OtherTeacherError(
         f"teacher_store {folder}: made for {field} {made}, but the configuration asks "
-        f"for {asked}; {_CURE}"
+        f"for {asked}",
+        _CURE,
     )
 
 

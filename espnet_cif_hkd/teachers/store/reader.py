@@ -54,12 +54,15 @@ class StoreReader:
     Args:
         folder: the store.
         payload: kind and width of its targets.
+        paths: the shards to read; None: all.
 
     Raises:
         UserError: a shard is damaged or cannot be read.
     """
 
-    def __init__(self, folder: Path, payload: Payload):
+    def __init__(
+        self, folder: Path, payload: Payload, paths: Sequence[Path] | None = None
+    ):
         self.paths: list[Path] = []
         self._payload = payload
         self._open: OrderedDict[int, Shard] = OrderedDict()
@@ -68,7 +71,7 @@ class StoreReader:
         # The first eight bytes of each key, and the index of its item.
         self._prefixes = np.zeros(0, dtype=np.uint64)
         self._numbers = np.zeros(0, dtype=np.uint32)
-        self.add(shard_paths(folder))
+        self.add(shard_paths(folder) if paths is None else paths)
 
     def __len__(self) -> int:
         return len(self._numbers)

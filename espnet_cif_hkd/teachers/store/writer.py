@@ -30,6 +30,7 @@ from espnet_cif_hkd.teachers.store import v1
 from espnet_cif_hkd.teachers.store.header import (
     CACHE,
     HEADER,
+    OtherTeacherError,
     StoreHeader,
     check_header,
 )
@@ -72,6 +73,7 @@ def dump_store(
     shard_bytes: int = SHARD_BYTES,
     runner: Runner | None = None,
     announce: Callable[[DumpReport], None] | None = None,
+    replace: Callable[[str], None] | None = None,
 ) -> DumpReport:
     """Add missing items to a store; make the store if it does not exist.
 
@@ -88,25 +90,35 @@ def dump_store(
         runner: computes the targets, such as several processes; by default the teacher
             is opened and used in this process.
         announce: called with the numbers of missing items before the first is computed.
+        replace: called with the reason before the content of a store of another
+            teacher, or of other options, is deleted and computed again; None: such a
+            store is refused.
 
     Raises:
         UserError: the store belongs to another teacher or is damaged, the disk is too
             small or full, or targets are not finite.
     """
     with _locked(folder):
-        header = None
+        header, stale = None, ""
         if (folder / HEADER).exists():
             header = StoreHeader.read(folder)
-            check_header(folder, header, teacher)
+            try:
+                check_header(folder, header, teacher)
+            except OtherTeacherError as error:
+                if replace is None:
+                    raise
+                header, stale = None, error.reason
+        if header is not None:
             if header.old_fingerprint and teacher.fingerprint(folder / CACHE):
                 with _disk_errors_reported(folder):
                     header = v1.renew(folder, header, teacher)
-        elif shard_paths(folder):
+        elif shard_paths(folder) and not stale:
             raise UserError(
                 f"teacher_store {folder}: has shards but no {HEADER}, so their teacher "
                 "is unknown; restore it from a copy, or delete the folder"
             )
-        reader = StoreReader(folder, teacher.payload)
+        found = [] if stale else shard_paths(folder)
+        reader = StoreReader(folder, teacher.payload, found)
         missing = estimate_missing(items(), reader, teacher)
         if announce is not None:
             announce(missing)
@@ -114,6 +126,10 @@ def dump_store(
             return DumpReport()
         check_disk(folder, missing.n_rows * teacher.payload.row_bytes)
         teacher.open()
+        if stale and replace is not None:
+            replace(stale)
+            with _disk_errors_reported(folder):
+                _clear(folder)
         if header is None:
             with _disk_errors_reported(folder):
                 print_ = teacher.fingerprint(folder / CACHE)
@@ -128,6 +144,14 @@ def dump_store(
             expected=missing.n_items,
             runner=runner,
         )
+
+
+def _clear(folder: Path) -> None:
+    """Delete the content of a store; its header last, so that a kill loses nothing."""
+    for path in (*shard_paths(folder), *folder.glob("*.json")):
+        if path.name != HEADER:
+            path.unlink()
+    (folder / HEADER).unlink()
 
 
 def dump_targets(

@@ -104,7 +104,7 @@ def test_the_fingerprint_of_counts_is_their_content(counts, tmp_path):
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        (None, "the counts cannot be read .* cli.dump_lm_labels, which counts"),
+        (None, "the counts cannot be read .*; set label_store.* cli.prepare_levels"),
         ("a 3\nz 1\n", "line 2: 'z 1' is not a label of the unit and its count"),
         ("<unk> 3\n", "line 1: '<unk> 3' is not a label"),
         ("a x\n", "line 1: 'a x' is not a label"),

@@ -1,6 +1,7 @@
 """Labels of ESPnet's language models against a loop in float64."""
 
 import copy
+import functools
 import math
 import pickle
 
@@ -33,11 +34,20 @@ def distribution(lm, prefix):
 
     ``<blank>``, ``<unk>`` and ``<sos/eos>`` are removed before the softmax.
     """
-    model = copy.deepcopy(teacher(lm).open()).double()
+    return _distribution(lm, tuple(prefix))
+
+
+@functools.cache
+def _distribution(lm, prefix):
     sos = len(TOKENS) - 1
     with torch.no_grad():
-        output, _ = model(torch.tensor([[sos, *prefix]]), None)
+        output, _ = _precise(lm)(torch.tensor([[sos, *prefix]]), None)
     return output[0, -1]
+
+
+@functools.cache
+def _precise(lm):
+    return copy.deepcopy(teacher(lm).open()).double()
 
 
 def naive(lm, items, temperature, top_k):

@@ -4,7 +4,9 @@ import errno
 import json
 import logging
 import pickle
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +23,7 @@ from espnet_cif_hkd.teachers.store.reader import shard_paths
 CPU = torch.device("cpu")
 EMPTY: list[int] = []
 ITEMS = [*cycles(), EMPTY, encode("a"), encode("?b"), cycles()[0]]
+SUFFIXES = (".safetensors", ".json")
 SMALL = 600  # bytes of a shard: about 12 rows
 
 
@@ -140,24 +143,81 @@ def test_an_lm_of_another_token_list_is_refused(conf, tmp_path):
         ({"temperature": 1}, "made for temperature 3.0, but .* asks for 1.0"),
         ({"top_k": 5}, "label_store .*: made for top_k 3, but .* asks for 5"),
         ({"lm_type": "uniform"}, "made for type espnet, but .* asks for uniform"),
+        ({"lm": "trained on"}, "label_store .*: made with other weights"),
     ],
 )
-def test_a_store_of_other_options_is_refused(conf, changes, match):
-    fill(conf, ITEMS[:3])
-    other = {**conf, **changes}
-    with pytest.raises(UserError, match=match):
-        build_lm_teacher(other, TOKENS).check()
-    with pytest.raises(UserError, match=match):
+def test_a_store_of_another_lm_is_never_read_and_filled_again(
+    conf, lm, tmp_path, changes, match, caplog
+):
+    """The checks before a dump accept it, the dump replaces it, with one line."""
+    folder = tmp_path / "lm"
+    shutil.copytree(lm, folder)
+    conf = {**conf, "lm": str(folder)}
+    other = {**conf, **changes, "lm": str(folder)}
+    fill(conf)
+    old = {path: path.read_bytes() for path in shard_paths(tmp_path / "store")}
+    if "lm" in changes:
+        train_tiny_lm(folder, cycles(7), steps=61)
+    stored = build_lm_teacher(other, TOKENS)
+    for use in (stored.open, lambda: stored.targets(ITEMS, CPU)):
+        with pytest.raises(UserError, match=match) as refused:
+            use()
+        assert "\n" not in str(refused.value)
+    assert stored.is_stale()
+    stored.check()
+    assert {p: p.read_bytes() for p in shard_paths(tmp_path / "store")} == old
+    quality = fill(other)
+    lines = [one for one in caplog.messages if "computing all labels again" in one]
+    assert len(lines) == 1 and re.search(match, lines[0])
+    found = build_lm_teacher(other, TOKENS)
+    expected = build_lm_teacher(other, TOKENS, stored=False).targets(ITEMS, CPU)
+    assert torch.equal(
+        found.targets(ITEMS, CPU).tensors["ids"], expected.tensors["ids"]
+    )
+    assert not found.is_stale() and quality == read_quality(tmp_path / "store")
+    if changes != {"lm_type": "uniform"}:
+        assert shard_paths(tmp_path / "store")[0].read_bytes() not in old.values()
+    caplog.clear()
+    fill(other)
+    assert "again" not in caplog.text
+
+
+def test_a_bad_lm_does_not_replace_a_store(conf, tmp_path):
+    fill(conf)
+    folder = tmp_path / "store"
+    old = {path: path.read_bytes() for path in folder.glob("[!.]*")}
+    bad = {**conf, "lm": build_tiny_lm(tmp_path / "random")}
+    with pytest.raises(UserError, match=r"its perplexity on the text is .*, above"):
+        fill(bad)
+    absent = {**conf, "lm": build_tiny_lm(tmp_path / "lm", tokens=[*TOKENS, "x"])}
+    with pytest.raises(UserError, match="token 12 is 'x' in the LM and nothing in"):
+        fill(absent)
+    with pytest.raises(UserError, match="token 12 is 'x' in the LM and nothing in"):
+        build_lm_teacher(absent, TOKENS).check()
+    assert {path: path.read_bytes() for path in folder.glob("[!.]*")} == old
+
+
+def test_a_kill_while_a_store_is_replaced_loses_nothing(conf, tmp_path, monkeypatch):
+    fill(conf)
+    other = {**conf, "temperature": 1}
+    unlink, removed = Path.unlink, []
+
+    def killed(path, *args, **kwargs):
+        if path.parent == tmp_path / "store" and path.suffix in SUFFIXES:
+            removed.append(path)
+            if len(removed) == 2:
+                raise KeyboardInterrupt
+        unlink(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "unlink", killed)
+    with pytest.raises(KeyboardInterrupt):
         fill(other)
-
-
-def test_a_store_of_an_lm_that_was_trained_on_is_refused(conf, tmp_path):
-    folder = train_tiny_lm(tmp_path / "lm", cycles(7), steps=60)
-    fill({**conf, "lm": folder})
-    train_tiny_lm(tmp_path / "lm", cycles(7), steps=61)
-    with pytest.raises(UserError, match=r"label_store .*: made with other") as e:
-        fill({**conf, "lm": folder})
-    assert "\n" not in str(e.value)
+    monkeypatch.undo()
+    assert len(removed) == 2
+    with pytest.raises(UserError, match=r"made for temperature 3\.0"):
+        build_lm_teacher(other, TOKENS).open()
+    fill(other)
+    build_lm_teacher(other, TOKENS).targets(ITEMS, CPU)
 
 
 def test_missing_labels_are_named_with_the_command(conf):
@@ -169,8 +229,8 @@ def test_missing_labels_are_named_with_the_command(conf):
         build_lm_teacher({**conf, "label_store": "none"}, TOKENS).open()
 
 
-def test_a_complete_store_needs_no_files_of_the_lm(conf, tmp_path, caplog):
-    folder = train_tiny_lm(tmp_path / "lm", cycles(7))
+def test_a_complete_store_needs_no_files_of_the_lm(conf, lm, tmp_path, caplog):
+    folder = str(shutil.copytree(lm, tmp_path / "lm"))
     conf = {**conf, "lm": folder}
     first = fill(conf)
     shutil.rmtree(folder)
@@ -179,6 +239,21 @@ def test_a_complete_store_needs_no_files_of_the_lm(conf, tmp_path, caplog):
     build_lm_teacher(conf, TOKENS).targets(ITEMS, CPU)
     with pytest.raises(UserError, match=r"lm .*: holds neither valid.loss.ave"):
         fill(conf, [encode("gg")])
+
+
+def test_counts_that_the_dump_will_make_are_not_missed(conf, tmp_path):
+    """Without a store nothing makes them: one line before the training."""
+    conf = {**conf, "lm": str(tmp_path / "counts"), "lm_type": "unigram"}
+    build_lm_teacher(conf, TOKENS).check()
+    direct = build_lm_teacher({**conf, "label_store": None}, TOKENS)
+    with pytest.raises(UserError, match=r"counts: the counts .*cli\.prepare_levels$"):
+        direct.check()
+    fill(conf)
+    build_lm_teacher(conf, TOKENS).check()
+    direct.check()
+    (tmp_path / "counts").write_text("zz 1\n")
+    with pytest.raises(UserError, match=r"counts, line 1: 'zz 1' is not a label"):
+        build_lm_teacher(conf, TOKENS).check()
 
 
 def test_without_a_store_the_lm_is_checked(conf, tmp_path):

@@ -1,0 +1,114 @@
+"""Quality of confidences on data with transcripts: AUC, ECE, NCE, with intervals.
+
+    cd egs2/fotaq/asr_hkd
+    python3 -m espnet_cif_hkd.cli.calibrate --model exp/asr_… --data dump/raw/dev
+    python3 ../../../benchmarks/confidence.py exp/asr_… --data dump/raw/test
+
+Tokens and words; ``decoder``: the decoder's own probability, ``calibrated``: with
+calibration.json. ``warnings``: the share of gaps with a missing token that are in a
+span with the flag ``missing``, and of the other gaps (false alarms). Intervals of 95 %
+by drawing utterances again.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from measure import describe, table
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
+
+from espnet_cif_hkd.inference import fitting  # noqa: E402
+from espnet_cif_hkd.inference.calibration import Calibration  # noqa: E402
+from espnet_cif_hkd.inference.confidence import surplus  # noqa: E402
+from espnet_cif_hkd.inference.recognizer import Recognizer  # noqa: E402
+from espnet_cif_hkd.io.audio import read_utterance, resample  # noqa: E402
+from espnet_cif_hkd.io.tables import read_table, read_text  # noqa: E402
+
+MEASURES = {
+    "AUC": fitting.area_under_curve,
+    "ECE": fitting.calibration_error,
+    "NCE": fitting.normalized_cross_entropy,
+}
+Rated = tuple[np.ndarray, np.ndarray]
+
+
+def cells(rated: list[Rated], draws: int) -> list[str]:
+    """Value and interval of each measure."""
+    rng = np.random.default_rng(0)
+    found = []
+    for measure in MEASURES.values():
+        value = measure(*map(np.concatenate, zip(*rated)))
+        drawn = []
+        for _ in range(draws):
+            picked = [rated[n] for n in rng.integers(len(rated), size=len(rated))]
+            drawn.append(measure(*map(np.concatenate, zip(*picked))))
+        low, high = np.nanpercentile(drawn, [2.5, 97.5])
+        found.append(f"{value:.3f} ({low:.3f} to {high:.3f})")
+    return found
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("--data", type=Path, default=Path("dump/raw/test"))
+    parser.add_argument("--utterances", type=int, default=400)
+    parser.add_argument("--beam_size", type=int, help="default: greedy")
+    parser.add_argument("--draws", type=int, default=500)
+    args = parser.parse_args()
+
+    print(describe("espnet", threads=1) + "\n", flush=True)
+    recognizer = Recognizer(
+        args.model, greedy=args.beam_size is None, beam_size=args.beam_size or 5
+    )
+    results = recognizer.results
+    calibrations = {"decoder": Calibration(), "calibrated": results.calibration}
+    tokenizer = recognizer.speech2text.tokenizer
+    recordings, texts = read_table(args.data / "wav.scp"), read_text(args.data / "text")
+    places = np.linspace(0, len(recordings) - 1, min(args.utterances, len(recordings)))
+    rated: dict[str, list[Rated]] = {}
+    alarms, limit = [], results.calibration.limit
+    for key in (list(recordings)[int(place)] for place in places):
+        sound = read_utterance(key, recordings[key])
+        samples = resample(sound.samples, sound.rate, recognizer.sampling_rate)
+        frames = recognizer.frames(samples.astype(np.float32))
+        if frames is None:
+            continue
+        for name, calibration in calibrations.items():
+            results.calibration = calibration
+            [found] = recognizer.recognitions([frames])
+            if not found.tokens:
+                continue
+            reference = tokenizer.text2tokens(texts[key])
+            parts = {
+                "tokens": ([one.token for one in found.tokens], reference),
+                "words": ([one.text for one in found.words], texts[key].split()),
+            }
+            for kind, (here, there) in parts.items():
+                right, missing = fitting.right_tokens(here, there)
+                rows = found.tokens if kind == "tokens" else found.words
+                sure = np.array([one.confidence for one in rows], float)
+                rated.setdefault(f"{kind}, {name}", []).append((sure, right))
+                if kind == "tokens" and name == "calibrated":
+                    ids = [one.id for one in found.tokens]
+                    value = surplus(results.evidence(frames, ids))
+                    if value is not None:
+                        near = np.convolve(np.pad(missing, 1), np.ones(3), "valid") > 0
+                        alarms.append((value > limit, missing, near))
+    rows = [
+        [kind, sum(len(one) for one, _ in values), *cells(values, args.draws)]
+        for kind, values in sorted(rated.items())
+    ]
+    print(table(["confidences", "n", *MEASURES], rows))
+    if alarms:
+        warned, missing, near = map(np.concatenate, zip(*alarms))
+        print(
+            f"\nwarnings: {100 * warned[missing].mean():.1f} % of {missing.sum()} gaps "
+            f"with a missing token, {100 * warned[~near].mean():.1f} % of the others"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+#!/usr/bin/env python3
+"""Long audio against its utterances: errors, seams, memory.
+
+    python3 benchmarks/long_audio.py MODEL DATA [--minutes 5 20] [--json FILE]
+
+MODEL is the folder of an experiment, DATA a Kaldi data folder (``wav.scp``, ``text``;
+paths as from the folder of the recipe, or absolute). Utterances are joined with pauses
+of 0.3 to 1.5 s of faint noise, repeated if there are too few. Each length runs in a
+process of its own, on one thread: ``peak`` is its largest resident memory, ``base``
+that before the recognition. ``utterances``: of one by one recognition. ``lost`` counts
+utterances of three or more characters without any token in their time, ``doubled``
+tokens that start before the end of the one before.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from measure import add_options, describe, table, use_options
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+PAUSES = 0.3, 1.5  # seconds
+NOISE = 1e-4  # of full scale
+
+
+def edits(one: str, other: str) -> int:
+    """Levenshtein's distance."""
+    row = np.arange(len(other) + 1)
+    codes = np.frombuffer(other.encode("utf-32-le"), np.uint32)
+    for n, character in enumerate(one, start=1):
+        new = np.minimum(row[1:] + 1, row[:-1] + (codes != ord(character)))
+        row = np.append(n, new)
+        places = np.arange(len(row))
+        row = np.minimum.accumulate(row - places) + places
+    return int(row[-1])
+
+
+def utterances(data: Path, root: Path, rate: int) -> list[tuple[np.ndarray, str]]:
+    """Samples and text of a data folder."""
+    import soundfile
+
+    lines = (data / "text").read_text(encoding="utf-8").splitlines()
+    texts = dict(line.split(maxsplit=1) for line in lines)
+    found = []
+    for line in (data / "wav.scp").open(encoding="utf-8"):
+        name, path = line.split(maxsplit=1)
+        samples, known = soundfile.read(root / path.strip(), dtype="float32")
+        assert known == rate, f"{path}: {known} Hz, but the model reads {rate} Hz"
+        found.append((samples, texts[name].strip()))
+    return found
+
+
+def peak() -> float:
+    """Largest resident memory of this process so far, MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def run(args: argparse.Namespace, minutes: float) -> dict[str, Any]:
+    """Recognise audio of this length in this process."""
+    import torch
+
+    torch.set_num_threads(1)
+    from espnet_cif_hkd.inference.joining import joined
+    from espnet_cif_hkd.inference.recognizer import Recognizer
+
+    recognizer = Recognizer(args.model)
+    rate, generator = recognizer.sampling_rate, np.random.default_rng(0)
+    data, root = Path(args.data), Path(args.root)
+    parts = utterances(data, root, rate)[:: args.every]
+    pieces, spans, texts, length = [], [], [], 0
+    while length < minutes * 60 * rate:
+        samples, text = parts[len(texts) % len(parts)]
+        pause = round(generator.uniform(*PAUSES) * rate)
+        silence = generator.normal(0, NOISE, pause).astype(np.float32)
+        spans.append((length / rate, (length + len(samples)) / rate))
+        pieces += [samples, silence]
+        texts.append(text)
+        length += len(samples) + pause
+    audio = np.concatenate(pieces)
+    # As from a file: the audio itself is not in the memory that is measured.
+    file = Path(args.folder) / f"long_{minutes:g}.npy"
+    np.save(file, audio)
+    duration = length / rate
+    del pieces, audio
+    mapped = np.load(file, mmap_mode="r")
+    one_by_one = []
+    if args.utterances:
+        for begin, end in spans[: len(parts)]:
+            samples = np.array(mapped[round(begin * rate) : round(end * rate)])
+            one_by_one.append(recognizer.recognise(samples).text)
+    else:
+        recognizer.recognise(np.array(mapped[: 3 * rate]))
+    base, start = peak(), time.process_time()
+
+    def read(begin: float, end: float) -> np.ndarray:
+        return np.array(mapped[round(begin * rate) : round(end * rate)])
+
+    options = {name: getattr(args, name) for name in ("window", "context", "pause")}
+    passages = list(recognizer.long(read, duration, **options))
+    seconds = time.process_time() - start
+    result = joined(passages, duration).validate()
+    file.unlink()
+    starts = np.array([token.start for token in result.tokens])
+    ends = np.array([token.end for token in result.tokens])
+    lost = sum(
+        not ((starts < end) & (ends > begin)).any()
+        for (begin, end), text in zip(spans, texts, strict=True)
+        if len(text) >= 3
+    )
+    text = " ".join(texts)
+    count = len(one_by_one)
+    first = " ".join(texts[:count])
+    return {
+        "minutes": duration / 60,
+        "cer": 100 * edits(result.text, text) / len(text),
+        "utterances": 100 * edits(" ".join(one_by_one), first) / len(first)
+        if count
+        else None,
+        "passages": len(passages),
+        "lost": lost,
+        "doubled": int((starts[1:] < ends[:-1] - 1e-6).sum()),
+        "rtf": seconds / duration,
+        "base": base,
+        "peak": peak(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("data")
+    parser.add_argument("--root", default=".", help="folder of the paths in wav.scp")
+    parser.add_argument("--folder", default="/tmp", help="for the joined audio")
+    parser.add_argument("--minutes", type=float, nargs="+", default=[5.0, 20.0])
+    parser.add_argument("--every", type=int, default=1, help="of the utterances")
+    parser.add_argument("--utterances", action="store_true", help="also one by one")
+    parser.add_argument("--window", type=float, default=24.0)
+    parser.add_argument("--context", type=float, default=3.0)
+    parser.add_argument("--pause", type=float, default=0.4)
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    add_options(parser)
+    args = parser.parse_args()
+    if args.child:
+        print(json.dumps(run(args, args.minutes[0])))
+        return
+    figures = use_options(args)
+    print(describe("espnet", threads=1) + "\n")
+    rows: list[list[object]] = []
+    for minutes in args.minutes:
+        command = [sys.executable, __file__, *sys.argv[1:], "--child", "--minutes"]
+        done = subprocess.run(
+            [*command, str(minutes)], check=True, stdout=subprocess.PIPE, text=True
+        )
+        found = json.loads(done.stdout.splitlines()[-1])
+        for name in ("cer", "rtf", "peak"):
+            figures.add(f"long_audio.{minutes:g}min.{name}", found[name], name)
+        rows.append([found[name] for name in found])
+    print(table([*found], rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""Times of words and confidences of an English model, and what they cost.
+
+    cd egs2/fotaq/asr_hkd
+    python3 ../../../benchmarks/word_times.py exp/asr_… --utterances 100
+
+Words of the data's text, aligned by pocketsphinx with its own acoustic model, are the
+reference: it is within 20 ms of exact times on synthetic speech, so it is silver, not
+gold. ``recognised`` compares words that the model found right, ``text given`` all words
+by ``Recognizer.align``. ``CIF alone`` and ``default`` do without CTC and without
+calibration.json.
+
+Times and confidences must cost at most 3 % of decoding, by CPU time of one thread.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from boundaries import HEAD, Boundaries, Span, matched
+from measure import describe, table
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
+
+from espnet_cif_hkd.inference.calibration import Calibration  # noqa: E402
+from espnet_cif_hkd.inference.recognition import Recognition  # noqa: E402
+from espnet_cif_hkd.inference.recognizer import Recognizer  # noqa: E402
+from espnet_cif_hkd.inference.results import Found, Frames  # noqa: E402
+from espnet_cif_hkd.io.audio import read_utterance, resample  # noqa: E402
+from espnet_cif_hkd.io.tables import read_table, read_text  # noqa: E402
+from espnet_cif_hkd.teachers.lm.aligner import Aligner, NoAlignmentError  # noqa: E402
+from espnet_cif_hkd.teachers.lm.lexicon import Lexicon  # noqa: E402
+from espnet_cif_hkd.teachers.lm.pronounce import cmudict  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """Samples at the model's rate, and words with silver times."""
+
+    samples: np.ndarray
+    text: str
+    words: list[str]
+    spans: list[Span]
+
+
+def silver(aligner: Aligner, text: str, samples: np.ndarray, rate: int) -> list[Span]:
+    """Start and end of each word in seconds."""
+    phones = list(aligner(text, samples, rate).phones)
+    found = []
+    for word in aligner.pronunciation(text):
+        first, *_, last = [phones.pop(0) for _ in word] * 2
+        end = last.start + last.duration
+        found.append(
+            (
+                aligner.offset + first.start * aligner.stride,
+                aligner.offset + end * aligner.stride,
+            )
+        )
+    return found
+
+
+def utterances(data: Path, rate: int, limit: int) -> Iterator[Utterance]:
+    """Evenly chosen utterances that pocketsphinx can align."""
+    recordings, texts = read_table(data / "wav.scp"), read_text(data / "text")
+    aligner = Aligner(Lexicon(cmudict()))
+    places = np.linspace(0, len(recordings) - 1, min(limit, len(recordings)))
+    for key in (list(recordings)[int(place)] for place in places):
+        sound = read_utterance(key, recordings[key])
+        samples = resample(sound.samples, sound.rate, rate).astype(np.float32)
+        try:
+            spans = silver(aligner, texts[key], samples, rate)
+        except NoAlignmentError:
+            continue
+        yield Utterance(samples, texts[key], texts[key].split(), spans)
+
+
+def compare(found: Recognition, known: Utterance, into: Boundaries) -> None:
+    """Add the words that both have."""
+    words = [word.text for word in found.words]
+    for here, there in matched(words, known.words):
+        word = found.words[here]
+        into.add((word.start, word.end), known.spans[there])
+
+
+def given(recognizer: Recognizer, frames: Frames, text: str) -> Recognition:
+    """The result for a known text of frames that are encoded already."""
+    symbols = recognizer.speech2text.tokenizer.text2tokens(text)
+    ids = recognizer.speech2text.converter.tokens2ids(symbols)
+    return recognizer.results.aligned(frames, Found(ids, symbols, text))
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("--data", type=Path, default=Path("dump/raw/test"))
+    parser.add_argument("--utterances", type=int, default=100)
+    parser.add_argument("--beam_size", type=int, help="default: greedy")
+    parser.add_argument("--repeats", type=int, default=3, help="of the cost")
+    args = parser.parse_args()
+
+    print(describe("espnet", "pocketsphinx", threads=1) + "\n", flush=True)
+    recognizer = Recognizer(
+        args.model, greedy=args.beam_size is None, beam_size=args.beam_size or 5
+    )
+    results, calibration = recognizer.results, recognizer.results.calibration
+    chosen = list(utterances(args.data, recognizer.sampling_rate, args.utterances))
+    rows = {
+        name: Boundaries()
+        for name in (
+            *("recognised", "text given", "text given, default"),
+            "text given, CIF alone",
+        )
+    }
+    for one in chosen:
+        frames = recognizer.frames(one.samples)
+        if frames is None:
+            continue
+        results.calibration = calibration
+        [found] = recognizer.recognitions([frames])
+        compare(found, one, rows["recognised"])
+        compare(given(recognizer, frames, one.text), one, rows["text given"])
+        alone = given(recognizer, replace(frames, ctc=None), one.text)
+        compare(alone, one, rows["text given, CIF alone"])
+        results.calibration = Calibration()
+        plain = given(recognizer, frames, one.text)
+        compare(plain, one, rows["text given, default"])
+    results.calibration = calibration
+    print(table(["words", *HEAD], [[name, *one.row()] for name, one in rows.items()]))
+
+    taken = {"decoding": 0.0, "times": 0.0}
+    for one in chosen[:20] * args.repeats:
+        wave = torch.from_numpy(one.samples)
+        start = time.process_time()
+        [hidden] = recognizer.speech2text.encode([wave])
+        [nbest] = recognizer.speech2text.search([hidden])
+        middle = time.process_time()
+        found = [Found(ids, tokens, text) for text, tokens, ids, _ in nbest]
+        results.recognition(results.frames(hidden, len(wave)), found)
+        taken["decoding"] += middle - start
+        taken["times"] += time.process_time() - middle
+    share = 100 * taken["times"] / taken["decoding"]
+    n_runs = len(chosen[:20]) * args.repeats
+    each = ", ".join(f"{name} {1e3 * s / n_runs:.1f} ms" for name, s in taken.items())
+    print(
+        f"\ntimes and confidences cost {share:.2f} % of decoding ({each} an utterance)"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""Recognise audio files: text, subtitles, times and confidences.
+
+Without -o the result is printed; everything else is on the standard error. With -o the
+files are named like the audio; those that are complete are skipped, so an interrupted
+command continues. A file that cannot be read is reported, the others are recognised,
+and the exit code is 1.
+
+  espnet-cif transcribe talk.wav --model exp/asr_x
+  espnet-cif transcribe talks/ --model exp/asr_x -f srt,json -o subtitles
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from espnet_cif_hkd.cli.result_options import (
+    Printer,
+    add_options,
+    device_of,
+    folder_of,
+    guarded,
+    outputs_of,
+    quiet_libraries,
+    remaining,
+)
+from espnet_cif_hkd.errors import UserError
+
+if TYPE_CHECKING:
+    from espnet_cif_hkd.inference.batch import LongWork, Progress, Work
+    from espnet_cif_hkd.inference.recognition import Recognition
+    from espnet_cif_hkd.inference.results_folder import ResultsFolder
+
+# Seconds of audio that a stream takes at once.
+_PIECE = 0.32
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="espnet-cif transcribe",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_options(parser)
+    search = parser.add_mutually_exclusive_group()
+    search.add_argument(
+        "--beam", type=int, metavar="N", help="beam search with N hypotheses"
+    )
+    search.add_argument(
+        "--greedy", action="store_true", help="most probable tokens (default)"
+    )
+    search.add_argument(
+        "--stream",
+        action="store_true",
+        help="recognise while reading; shows partial results on a terminal",
+    )
+    parser.add_argument(
+        "--ctc_weight", type=float, help="of CTC in the beam search (default: 0.3)"
+    )
+    parser.add_argument(
+        "--batch_size", type=int, default=16, help="files processed together (16)"
+    )
+    parser.add_argument(
+        "--long_above",
+        type=float,
+        default=30.0,
+        help="files longer than this many seconds are recognised in windows (30)",
+    )
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Recognise the files; return 1 if one of them failed.
+
+    Raises:
+        UserError: An option is wrong, the model cannot be loaded, or results cannot be
+            written.
+    """
+    from espnet_cif_hkd.inference.batch import (
+        Batch,
+        Progress,
+        Summary,
+        clock,
+        total_seconds,
+    )
+    from espnet_cif_hkd.inference.inputs import recordings
+    from espnet_cif_hkd.inference.results_folder import ResultsFolder
+
+    for name, least in (("beam", 1), ("batch_size", 1), ("long_above", 1)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise UserError(f"--{name} {value}: write {least} or more")
+    if args.ctc_weight is not None and args.beam is None:
+        raise UserError("--ctc_weight needs a beam search: add --beam 5")
+    outputs = outputs_of(args)
+    chosen = recordings(args.audio)
+    progress = Progress(quiet=args.quiet)
+    sink: Printer | ResultsFolder = Printer(outputs[0])
+    if args.output_dir is not None:
+        names = ("beam", "ctc_weight", "stream")
+        made_by = {name: getattr(args, name) for name in names}
+        sink = folder_of(args, outputs, made_by)
+        chosen = remaining(sink, chosen, progress)
+    done = Summary()
+    if chosen:
+        with quiet_libraries(args.verbose, args.model):
+            recognizer = _recognizer(args)
+            work, long_work = _work(recognizer, args.stream, progress, sink)
+            if progress.shown:
+                progress.total = total_seconds(chosen)
+            batch = Batch(
+                work,
+                sink,
+                recognizer.sampling_rate,
+                channel=args.channel,
+                batch_size=args.batch_size,
+                long_work=long_work,
+                long_above=0.0 if args.stream else args.long_above,
+                progress=progress,
+            )
+            done = batch.run(chosen)
+    if isinstance(sink, ResultsFolder):
+        sink.join()
+        if done.done:
+            what = f"{done.done} files, {clock(done.seconds)} of audio"
+            progress.note(f"{what}: {sink.folder}")
+    if done.failed and len(chosen) > 1:
+        progress.say(f"{done.failed} of {len(chosen)} files failed")
+    return int(done.failed > 0)
+
+
+def _recognizer(args: argparse.Namespace) -> Any:
+    from espnet_cif_hkd.inference.recognizer import Recognizer
+
+    beam = {} if args.beam is None else {"beam_size": args.beam}
+    return Recognizer(
+        args.model,
+        greedy=args.beam is None,
+        ctc_weight=args.ctc_weight,
+        device=device_of(args.device),
+        batch_size=args.batch_size,
+        **beam,
+    )
+
+
+def _work(
+    recognizer: Any,
+    stream: bool,
+    progress: "Progress",
+    sink: "Printer | ResultsFolder",
+) -> "tuple[Work, LongWork]":
+    """Return what recognises short files, and what recognises long ones."""
+    from espnet_cif_hkd.inference.joining import joined
+
+    def work(recordings: Any, samples: Any) -> "list[Recognition]":
+        return list(recognizer.recognise(samples))
+
+    def streamed(recording: Any, audio: Any) -> "Recognition":
+        running = recognizer.stream()
+        seconds = 0.0
+        for block in audio.blocks(_PIECE):
+            partial = running.accept(block)
+            seconds += len(block) / audio.rate
+            progress.at(progress.done + seconds, partial.text[-60:])
+        return running.finish()  # type: ignore[no-any-return]
+
+    def windowed(recording: Any, audio: Any) -> "Recognition":
+        def read(start: float, end: float) -> Any:
+            progress.at(progress.done + start, recording.name)
+            return audio.read(start, end)
+
+        def passages(state: Any = None) -> "Iterator[Recognition]":
+            for passage in recognizer.long(read, audio.duration, state=state):
+                if isinstance(sink, Printer):
+                    progress.clear()
+                    sink.passage(recording, passage)
+                yield passage
+
+        state = None if isinstance(sink, Printer) else sink.state(recording)
+        return joined(passages(state), audio.duration)
+
+    if stream:
+        recognizer.stream()  # refuses a model that does not stream
+        return work, streamed
+    return work, windowed
+
+
+def main(cmd: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    return guarded(run, get_parser().parse_args(cmd))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

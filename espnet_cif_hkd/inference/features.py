@@ -1,0 +1,83 @@
+"""Feature frames of a stream of samples."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from espnet_cif_hkd.errors import UserError
+
+
+class FeatureStream:
+    """Computes the frames of ESPnet's default frontend, piece by piece.
+
+    The frames are those of the frontend for the complete audio: a frame is computed
+    when all of its samples are there, and only the ends of the audio are mirrored.
+
+    Args:
+        frontend: ``frontend: default`` without dereverberation and beamforming.
+
+    Raises:
+        UserError: It is another frontend.
+    """
+
+    def __init__(self, frontend: Any) -> None:
+        stft = getattr(frontend, "stft", None)
+        inner = getattr(frontend, "frontend", None)
+        changes = [getattr(inner, f"use_{one}", False) for one in ("wpe", "beamformer")]
+        is_default = type(frontend).__name__ == "DefaultFrontend"
+        if not is_default or stft is None or any(changes):
+            raise UserError(
+                f"the frontend {type(frontend).__name__} cannot be streamed: it may "
+                "need the complete audio; use 'frontend: default' without use_wpe and "
+                "use_beamformer"
+            )
+        self._frontend, self._hop = frontend, stft.hop_length
+        self._size = stft.n_fft
+        self._before = stft.n_fft // 2 if stft.center else 0
+        self._samples = torch.zeros(0)
+        self._begin = 0  # index in the audio of the first kept sample
+        self._n_frames = 0  # frames returned
+
+    @property
+    def n_samples(self) -> int:
+        """Samples received."""
+        return self._begin + len(self._samples)
+
+    @property
+    def state_bytes(self) -> int:
+        return self._samples.numel() * self._samples.element_size()
+
+    def push(self, samples: Tensor, last: bool, until: int = 0) -> Tensor:
+        """Add samples; return further frames.
+
+        Args:
+            samples: ``(S,)`` floating.
+            last: Whether the audio ends with them.
+            until: Number of frames of the audio so far that is worth a computation:
+                with fewer, none is returned.
+
+        Returns:
+            Feature frames, ``(T, F)``.
+        """
+        self._samples = torch.cat([self._samples.to(samples), samples])
+        # Frame t has the samples from t · hop - before.
+        end = self.n_samples + self._before * (2 if last else 1)
+        count = max(0, (end - self._size) // self._hop + 1)
+        if self.n_samples <= self._before:
+            count = 0  # too short to be mirrored
+        if count <= self._n_frames or (count < until and not last):
+            return samples.new_zeros(0, self._frontend.output_size())
+        frames, _ = self._frontend(
+            self._samples[None],
+            torch.tensor([len(self._samples)], device=self._samples.device),
+        )
+        first = self._begin // self._hop
+        frames = frames[0, self._n_frames - first : count - first]
+        self._n_frames = count
+        # The end may be mirrored: half a window more is kept.
+        needed = max(0, count * self._hop - 2 * self._before)
+        begin = max(self._begin, needed // self._hop * self._hop)
+        self._samples = self._samples[begin - self._begin :].clone()
+        self._begin = begin
+        return frames

@@ -1,0 +1,1 @@
+"""A server: OpenAI's transcription interface, a websocket for streams, and a page."""

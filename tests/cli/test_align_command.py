@@ -1,0 +1,59 @@
+"""espnet-cif align: the times of a known text; with a recogniser without a model."""
+
+import sys
+from pathlib import Path
+
+import fake_recognizer
+import numpy as np
+import pytest
+import soundfile
+
+from espnet_cif_hkd.cli import align
+
+
+@pytest.fixture(autouse=True)
+def fake(monkeypatch):
+    monkeypatch.setitem(sys.modules, fake_recognizer.MODULE, fake_recognizer.module())
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    for name in "ab":
+        soundfile.write(tmp_path / f"{name}.wav", np.full(8000, 0.1), 8000)
+    return [str(tmp_path / f"{name}.wav") for name in "ab"]
+
+
+def run(*args) -> int:
+    return align.main([*map(str, args), "--model", "m", "--device", "cpu"])
+
+
+def test_a_text_of_the_command_line(files, capsys) -> None:
+    assert run(files[0], "--text", " so  far ", "-f", "ctm") == 0
+    assert capsys.readouterr().out == (
+        "a 1 0.000 0.500 so 0.5000\na 1 0.500 0.500 far 0.5000\n"
+    )
+
+
+def test_a_table_of_texts(tmp_path, files, capsys) -> None:
+    table = tmp_path / "text"
+    table.write_text("b two words\na one\nc more\n")
+    assert run(*files, "--text", table, "-f", "text") == 0
+    assert capsys.readouterr().out == "a one\nb two words\n"
+    assert run(*files, "--text", table, "-f", "textgrid", "-o", tmp_path / "out") == 0
+    assert len(list((tmp_path / "out").glob("*.TextGrid"))) == 2
+
+
+def test_a_text_file_of_one_recording(tmp_path, files, capsys) -> None:
+    text = tmp_path / "a.txt"
+    text.write_text("what is\nsaid\n")
+    assert run(files[0], "--text", text) == 0
+    assert capsys.readouterr().out == "what is said\n"
+
+
+def test_texts_that_are_missing(tmp_path, files, capsys) -> None:
+    assert run(*files, "--text", "some words") == 1
+    assert "several recordings need a table" in capsys.readouterr().err
+    table = tmp_path / "text"
+    table.write_text("c one\n")
+    assert run(*files, "--text", table) == 1
+    assert f"{table}: no text for a and 1 more" in capsys.readouterr().err

@@ -1,0 +1,126 @@
+"""Fitting a calibration by the command."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from tiny_model import TOKENS
+from tiny_speech import CHANGES, RATE, model_files
+
+from espnet_cif_hkd import UserError
+from espnet_cif_hkd.cli import calibrate
+from espnet_cif_hkd.cli.calibrate import Decoded, fit
+from espnet_cif_hkd.inference.calibration import Calibration, read_calibration
+from espnet_cif_hkd.inference.confidence import FEATURES, LIMIT
+from espnet_cif_hkd.inference.fitting import Margins
+from espnet_cif_hkd.inference.recognizer import Recognizer
+
+
+def decoded(n: int, tokens: int = 20) -> list[Decoded]:
+    """Utterances whose first feature predicts what is right."""
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(n):
+        values = rng.normal(size=(tokens, len(FEATURES)))
+        right = values[:, 0] + 0.5 * rng.normal(size=tokens) > -1
+        missing = rng.random(tokens + 1) < 0.1
+        surplus = missing + 0.1 * rng.normal(size=tokens + 1)
+        sure = np.full(tokens, 0.99)
+        margins = Margins(0.03 + 0.01 * rng.normal(), 0.2)
+        found.append(Decoded(values, sure, right, surplus, missing, margins))
+    return found
+
+
+def test_everything_is_fitted_and_reported() -> None:
+    found = fit(decoded(60))
+    assert found.weights is not None
+    assert found.weights[1] > 5 * max(map(abs, found.weights[2:]))
+    assert found.timing.lead == pytest.approx(0.03, abs=0.005)
+    assert found.timing.trail == 0.2
+    assert 0.1 < found.limit < 0.8
+    report = found.report
+    assert report["utterances"] == 60
+    assert report["tokens"] == 1200
+    assert report["after"]["auc"] > 0.9 > report["before"]["auc"]
+    assert report["after"]["ece"] < 0.05 < report["before"]["ece"]
+    assert report["missing_found"] > 0.9
+
+
+def test_too_little_keeps_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    few = decoded(3)
+    for one in few:
+        one.margins = None
+    found = fit(few)
+    assert (found.weights, found.timing) == (None, Calibration().timing)
+    assert found.limit == LIMIT
+    with pytest.raises(UserError, match="no utterance has a token"):
+        fit([])
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "exp"
+    folder.mkdir()
+    model_files(folder, **CHANGES)
+    data = tmp_path / "dev"
+    data.mkdir()
+    rng = np.random.default_rng(0)
+    recordings, texts = [], []
+    for n in range(12):
+        samples = rng.normal(0, 1e-4, RATE // 2)
+        samples[RATE // 8 : RATE // 4] += rng.normal(0, 0.1, RATE // 8)
+        soundfile.write(f"u{n}.wav", samples, RATE)
+        recordings.append(f"u{n} u{n}.wav\n")
+        texts.append(f"u{n} {''.join(rng.choice(TOKENS[3:-1], 8))}\n")
+    (data / "wav.scp").write_text("".join(recordings))
+    (data / "text").write_text("".join(texts))
+    return tmp_path
+
+
+def test_the_command_writes_a_file_that_the_recogniser_reads(recipe: Path) -> None:
+    calibrate.main(["--model", "exp", "--data", "dev", "--utterances", "11"])
+    found = read_calibration(recipe / "exp/1epoch.pth")
+    assert found.report["utterances"] <= 11
+    assert found.report["data"] == "dev"
+    assert Recognizer("exp").results.calibration == found
+    assert str(recipe) not in json.dumps(found.report)
+    # Again, from the same start: what was fitted before is not used.
+    calibrate.main(["--model", "exp", "--data", "dev", "--utterances", "11"])
+    assert read_calibration(recipe / "exp/1epoch.pth") == found
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--model", "exp", "--data", "none"],
+            r"none/wav.scp is missing: give a folder",
+        ),
+        (["--model", "none", "--data", "dev"], r"none"),
+        (
+            ["--model", "exp", "--data", "dev", "--lm_weight", "0.3"],
+            r"--lm_weight needs --beam_size",
+        ),
+        (["--model", "exp", "--data", "dev", "--utterances", "0"], r"at least 1"),
+        (["--model", "exp", "--data", "cut"], r"cut has segments"),
+    ],
+)
+def test_bad_input_is_one_line(
+    recipe: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    message: str,
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (recipe / "cut").mkdir()
+    (recipe / "cut/segments").touch()
+    with pytest.raises(SystemExit) as stop:
+        calibrate.main(options)
+    assert stop.value.code == 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("error: ")
+    assert message in line

@@ -63,6 +63,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("greedy", [True, False])
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_the_text_is_that_without_times_and_all_invariants_hold(

@@ -13,6 +13,11 @@ HSK's sentences are joined from recordings of syllables, so their times are know
 the utterances with the right count, ``fires`` is the firing time of a token minus the
 end of its syllable, ``CTC peak`` the centre of a token's first CTC frame minus the
 middle of its syllable. Milliseconds: median, and 5th to 95th percentile.
+
+A second table has the errors of the starts and ends that ``Recognizer`` gives, with the
+run's calibration.json if there is one: of the syllables that it recognises in
+utterances with the right count, and of all with the text given. The first and last
+30 ms that neighbouring syllables share are divided in the middle.
 """
 
 import argparse
@@ -23,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from boundaries import HEAD, Boundaries, matched
 from measure import describe, table
 from torch import Tensor
 
@@ -35,6 +41,8 @@ from hsk_sentences import read_sentences  # noqa: E402
 
 from espnet_cif_hkd.cif import integrate_and_fire  # noqa: E402
 from espnet_cif_hkd.encoder.geometry import frame_times  # noqa: E402
+from espnet_cif_hkd.inference.recognition import Recognition  # noqa: E402
+from espnet_cif_hkd.inference.recognizer import Recognizer  # noqa: E402
 from espnet_cif_hkd.io.tables import read_table  # noqa: E402
 
 COUNTS = ["run", "frames a token", "fired right, %", "CTC right, %"]
@@ -68,6 +76,20 @@ def peaks(best: Sequence[int], blank: int = 0) -> list[int]:
     """The first frame of each token of CTC's best path."""
     before = [blank, *best[:-1]]
     return [t for t, (a, b) in enumerate(zip(before, best)) if b not in (a, blank)]
+
+
+def compare(
+    found: Recognition, text: Sequence[str], spoken: Span, into: Boundaries
+) -> None:
+    """Add the tokens that are in the text at the same place."""
+    begins, ends = (np.array(one) for one in spoken)
+    # Neighbours overlap, unless there is a pause between them.
+    middle = (ends[:-1] + begins[1:]) / 2
+    near = begins[1:] < ends[:-1]
+    ends[:-1][near] = begins[1:][near] = middle[near]
+    for here, there in matched([one.token for one in found.tokens], text):
+        token = found.tokens[here]
+        into.add((token.start, token.end), (begins[there], ends[there]))
 
 
 class Found:
@@ -135,12 +157,7 @@ def main() -> None:
     args = parser.parse_args()
 
     import soundfile
-    from espnet2.tasks.asr import ASRTask
-    from espnet2.text.build_tokenizer import build_tokenizer
 
-    import espnet_cif_hkd
-
-    espnet_cif_hkd.register()
     recordings = read_table(Path("data/dev/wav.scp"))
     texts = read_table(Path("data/dev/text"))
     chosen = list(recordings)[: args.utterances]
@@ -150,20 +167,28 @@ def main() -> None:
         known = spans(Path("downloads"), list(names.values()))
         spoken = {utt: known[name] for utt, name in names.items()}
     print(describe("espnet", threads=torch.get_num_threads()) + "\n", flush=True)
-    rows = []
+    rows, boundaries = [], []
     for run in args.runs:
-        model, conf = ASRTask.build_model_from_file(
-            str(run / "config.yaml"), str(run / args.model), "cpu"
-        )
-        model.eval()
-        tokenizer = build_tokenizer(conf.token_type, conf.bpemodel)
-        found = Found()
+        recognizer = Recognizer(run / args.model)
+        model = recognizer.speech2text.asr_model
+        tokenizer = recognizer.speech2text.tokenizer
+        found, errors = Found(), (Boundaries(), Boundaries())
         for utt in chosen:
             samples, _ = soundfile.read(recordings[utt], dtype="float32")
-            n_units = len(tokenizer.text2tokens(texts[utt]))
-            found.add(model, samples, n_units, spoken.get(utt))
+            units = tokenizer.text2tokens(texts[utt])
+            found.add(model, samples, len(units), spoken.get(utt))
+            if utt in spoken:
+                free = recognizer.recognise(samples)
+                if len(free.tokens) == len(units):
+                    compare(free, units, spoken[utt], errors[0])
+                given = recognizer.align(samples, texts[utt])
+                compare(given, units, spoken[utt], errors[1])
         rows.append([run.name, *found.row(times=bool(spoken))])
+        for name, one in zip(("recognised", "text given"), errors):
+            boundaries.append([run.name, name, *one.row()])
     print(table(COUNTS + (TIMES if spoken else []), rows))
+    if spoken:
+        print("\n" + table(["run", "syllables", *HEAD], boundaries))
 
 
 if __name__ == "__main__":

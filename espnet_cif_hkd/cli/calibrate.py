@@ -9,6 +9,7 @@ Run it in the folder to which the files of ``wav.scp`` are relative.
 
 import argparse
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         UserError: The data or the model are missing or do not fit.
     """
+    logging.getLogger().setLevel(logging.WARNING)  # ESPnet reports every utterance
     wanted = ("ctc_weight", "lm_train_config", "lm_file", "lm_weight")
     search = {
         name: getattr(args, name) for name in wanted if getattr(args, name) is not None

@@ -107,20 +107,24 @@ def best_path(logp: Floats, ids: Sequence[int], blank: int = 0) -> Integers | No
     jump = np.full(len(states), -np.inf)
     jump[3::2][np.diff(states[1::2]) != 0] = 0.0
     # Two columns without a path before the first state.
-    best = np.full(len(states) + 2, -np.inf)
+    best = np.full((len(scores) + 1, len(states) + 2), -np.inf)
     if len(scores):
-        best[2:4] = scores[0, :2]
-    steps = np.zeros(scores.shape, np.int64)
+        best[1, 2:4] = scores[0, :2]
     for frame in range(1, len(scores)):
-        stay, one, two = best[2:], best[1:-1], best[:-2] + jump
-        highest = np.maximum(stay, one)
-        steps[frame] = np.where(two > highest, 2, one > stay)
-        best[2:] = np.maximum(highest, two) + scores[frame]
-    state = len(states) - (1 if best[-1] > best[-2] else 2)
-    if best[2 + state] == -np.inf:
+        old, new = best[frame], best[frame + 1, 2:]
+        np.add(old[:-2], jump, out=new)
+        np.maximum(new, old[2:], out=new)
+        np.maximum(new, old[1:-1], out=new)
+        new += scores[frame]
+    # How many states each frame goes forward.
+    stay, one, two = best[1:-1, 2:], best[1:-1, 1:-1], best[1:-1, :-2] + jump
+    steps = np.where(two > np.maximum(stay, one), 2, one > stay)
+    state = len(states) - (1 if best[-1, -1] > best[-1, -2] else 2)
+    if best[-1, 2 + state] == -np.inf:
         return None
-    path = np.empty(len(scores), np.int64)
-    for frame in reversed(range(len(scores))):
-        path[frame] = state
-        state -= steps[frame, state]
-    return np.where(path % 2 == 1, path // 2, -1)
+    path = [state]
+    for row in reversed(steps.tolist()):
+        state -= row[state]
+        path.append(state)
+    found = np.array(path[::-1])
+    return np.where(found % 2 == 1, found // 2, -1)

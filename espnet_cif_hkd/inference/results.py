@@ -52,12 +52,16 @@ class Found:
         symbols: Their symbols in the token list.
         text: Their text.
         score: Log-probability in the search; None: unknown.
+        logp: The decoder's log-probability of each token, ``(U,)``; None: the decoder
+            scores the tokens again, as after a beam search, whose scores contain those
+            of CTC and the language model.
     """
 
     ids: Sequence[int]
     symbols: Sequence[str]
     text: str
     score: float | None = None
+    logp: Floats | None = None
 
 
 class ResultMaker:
@@ -125,7 +129,7 @@ class ResultMaker:
     def _one(self, frames: Frames, one: Found, is_known: bool = False) -> Recognition:
         if not len(frames.hidden) or not len(one.ids):
             return Recognition(duration=frames.duration, score=one.score)
-        evidence = self.evidence(frames, one.ids, is_known)
+        evidence = self.evidence(frames, one.ids, one.logp, is_known)
         pieces = text_pieces(one.symbols, one.text, self.text)
         silent = silent_tokens(pieces, one.symbols)
         known = self.calibration
@@ -143,42 +147,57 @@ class ResultMaker:
             warnings,
         )
 
-    @torch.no_grad()
     def evidence(
-        self, frames: Frames, ids: Sequence[int], is_known: bool = False
+        self,
+        frames: Frames,
+        ids: Sequence[int],
+        logp: Floats | None = None,
+        is_known: bool = False,
     ) -> Evidence:
         """What the model knows about the tokens of a hypothesis.
 
         Args:
             frames: The passage.
             ids: Tokens without ``<eos>``, at least one.
+            logp: As in :class:`Found`.
             is_known: Scale alpha to the number of tokens, as in training.
         """
-        alpha, logits = None, None
-        n_frames, n_tokens = len(frames.hidden), len(ids)
-        hs_pad, device = frames.hidden[None], frames.hidden.device
-        hlens = torch.tensor([n_frames], device=device)
-        ys_in = torch.tensor([[self.model.sos, *ids]], device=device)
-        decoder = self.model.decoder
+        n_frames, alpha = len(frames.hidden), None
         if frames.alpha is not None:
-            target = torch.tensor([n_tokens + 1]) if is_known else None
+            alpha = frames.alpha.double().cpu().numpy()
+            if is_known:
+                alpha = alpha * ((len(ids) + 1) / max(float(alpha.sum()), 1e-9))
+        if logp is None:
+            logp = self._scored(frames, ids, is_known)
+        times, ctc = frames.times, frames.ctc
+        return Evidence(ids, n_frames, times.offset, times.stride, alpha, ctc, logp)
+
+    @torch.no_grad()
+    def _scored(
+        self, frames: Frames, ids: Sequence[int], is_known: bool
+    ) -> Floats | None:
+        """The decoder's log-probabilities of known tokens, ``(U,)``."""
+        device, decoder = frames.hidden.device, self.model.decoder
+        hs_pad = frames.hidden[None]
+        hlens = torch.tensor([len(frames.hidden)], device=device)
+        lengths = torch.tensor([len(ids) + 1], device=device)
+        ys_in = torch.tensor([[self.model.sos, *ids]], device=device)
+        if frames.alpha is not None:
             fired = integrate_and_fire(
-                hs_pad, frames.alpha[None], hlens, target, decoder.tail_threshold
+                hs_pad,
+                frames.alpha[None],
+                hlens,
+                lengths if is_known else None,
+                decoder.tail_threshold,
             )
-            alpha = fired.alpha[0].cpu().numpy()
             near = decoder.near_frames(hs_pad, hlens, fired)
             logits = decoder.decode_free(fired, ys_in[:, :-1], near)
         elif decoder is not None and not self.model.use_transducer_decoder:
-            lengths = torch.tensor([n_tokens + 1], device=device)
             logits, _ = decoder(hs_pad, hlens, ys_in, lengths)
-        times = frames.times
-        logp = None
-        if logits is not None:
-            every = logits[0, :n_tokens].float().log_softmax(dim=-1)  # (U, V)
-            logp = every.gather(1, ys_in[0, 1:, None])[:, 0].cpu().numpy()
-        return Evidence(
-            ids, n_frames, times.offset, times.stride, alpha, frames.ctc, logp
-        )
+        else:
+            return None
+        every = logits[0, : len(ids)].float().log_softmax(dim=-1)  # (U, V)
+        return every.gather(1, ys_in[0, 1:, None])[:, 0].cpu().numpy()  # type: ignore[no-any-return]
 
 
 def sampling_rate(model: Any, train_args: Any) -> int:

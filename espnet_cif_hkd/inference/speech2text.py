@@ -313,7 +313,13 @@ class Speech2Text(ESPnetSpeech2Text):
         results = []
         for one, nbest in zip(frames, self.search([one.hidden for one in frames])):
             found = [
-                Found(ids, tokens, self.results.text(tokens), float(hypothesis.score))
+                Found(
+                    ids,
+                    tokens,
+                    self.results.text(tokens),
+                    float(hypothesis.score),
+                    hypothesis.states["logp"].numpy() if self.greedy else None,
+                )
                 for _, tokens, ids, hypothesis in nbest
             ]
             results.append(self.results.recognition(one, found))
@@ -323,14 +329,15 @@ class Speech2Text(ESPnetSpeech2Text):
         self, found: GreedyHypothesis
     ) -> tuple[str | None, list[str], list[int], Any]:
         end = None if self.asr_model.use_transducer_decoder else -1
-        token_ids = [token for token in found.yseq[1:end].tolist() if token != 0]
+        ids = found.yseq[1:end]
+        token_ids = ids[ids != 0].tolist()
         tokens = self.converter.ids2tokens(token_ids)
         text = None if self.tokenizer is None else self.tokenizer.tokens2text(tokens)
         hypothesis = Hypothesis(
             yseq=found.yseq,
             score=found.score,
             scores={"decoder": found.score},
-            states={},
+            states={"logp": found.logp[ids != 0]},
         )
         return text, tokens, token_ids, hypothesis
 

@@ -24,10 +24,12 @@ class GreedyHypothesis:
         yseq: Tokens, ``(U + 2,)`` int64 on the CPU: ``<sos>`` first and ``<eos>`` last.
             Of a transducer ``(U + 1,)``: the blank first.
         score: Sum of the log-probabilities of the tokens and of ``<eos>``.
+        logp: Log-probability of each token of ``yseq`` without its ends, ``(U,)``.
     """
 
     yseq: torch.Tensor
     score: float
+    logp: torch.Tensor
 
 
 @torch.no_grad()
@@ -104,8 +106,10 @@ def greedy_search(
     counted = torch.arange(n_total, device=hs_pad.device) <= n_tokens[:, None]
     scores = (logp * counted).sum(dim=1).tolist()
     found = [
-        GreedyHypothesis(row[: n + 2], score)
-        for row, n, score in zip(tokens.cpu(), n_tokens.tolist(), scores, strict=True)
+        GreedyHypothesis(row[: n + 2], score, each[:n])
+        for row, n, score, each in zip(
+            tokens.cpu(), n_tokens.tolist(), scores, logp.cpu(), strict=True
+        )
     ]
     return [found[place] for place in order.argsort().tolist()]
 

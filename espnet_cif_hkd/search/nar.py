@@ -112,7 +112,9 @@ def _search(
     scores = torch.stack([logp.sum(dim=1), logp.amin(dim=1).exp()]).tolist()
     yseq = torch.cat([torch.full_like(ends, decoder.sos), token], dim=1).cpu()
     found = [
-        GreedyHypothesis(row[: n + 2], score)
-        for row, n, score in zip(yseq, n_tokens.tolist(), scores[0], strict=True)
+        GreedyHypothesis(row[: n + 2], score, each[:n])
+        for row, n, score, each in zip(
+            yseq, n_tokens.tolist(), scores[0], logp.float().cpu(), strict=True
+        )
     ]
     return found, scores[1]

@@ -74,10 +74,10 @@ def _search(
 
     scores = logp.masked_fill(tokens == blank, 0.0).double().sum(dim=0).tolist()
     found = []
-    for row, score in zip(tokens.T.cpu(), scores, strict=True):
+    for row, score, each in zip(tokens.T.cpu(), scores, logp.T.cpu(), strict=True):
         ids = row[row != blank]
         yseq = torch.cat([ids.new_full((1,), blank), ids])
-        found.append(GreedyHypothesis(yseq, score))
+        found.append(GreedyHypothesis(yseq, score, each[row != blank]))
     return [found[place] for place in order.argsort().tolist()]
 
 

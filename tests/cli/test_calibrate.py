@@ -80,6 +80,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_file_that_the_recogniser_reads(recipe: Path) -> None:
     calibrate.main(["--model", "exp", "--data", "dev", "--utterances", "11"])
     found = read_calibration(recipe / "exp/1epoch.pth")

@@ -109,20 +109,18 @@ def test_the_same_result_as_the_model(exported):
         found = runner.recognise(waves())
         for wave, one in zip(waves(), found, strict=True):
             assert one.duration == len(wave) / RATE
-            # The model asks its other decoder for confidences.
-            require_same(one.validate(), model(wave), confidences=not one_pass)
+            require_same(one.validate(), model(wave))
             require_same(one, runner.recognise(wave))
         assert found[2].text == "" and sum(len(one.tokens) for one in found) > 10
 
 
-def require_same(one, other, confidences=True):
+def require_same(one, other):
     assert (one.text, one.duration) == (other.text, other.duration)
     for ours, theirs in zip(one.tokens, other.tokens, strict=True):
         assert (ours.id, ours.text) == (theirs.id, theirs.text)
         assert ours.start == pytest.approx(theirs.start, abs=1e-3)
         assert ours.end == pytest.approx(theirs.end, abs=1e-3)
-        if confidences:
-            assert ours.confidence == pytest.approx(theirs.confidence, abs=1e-3)
+        assert ours.confidence == pytest.approx(theirs.confidence, abs=1e-3)
 
 
 @pytest.mark.slow

@@ -63,6 +63,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("greedy", [True, False])
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_the_text_is_that_without_times_and_all_invariants_hold(
@@ -88,6 +89,17 @@ def test_the_text_is_that_without_times_and_all_invariants_hold(
             assert not any(unknown) or (system == "transducer" and all(unknown))
     assert recognizer.recognise(waves[0]) == found[0] or system == "batches"
     assert recognizer.recognise([]) == []
+
+
+def test_the_greedy_search_knows_what_the_decoder_says_of_its_tokens(
+    folders: dict[str, Path],
+) -> None:
+    recognizer = Recognizer(folders["cif"])
+    frames = recognizer.frames(noise(1.0))
+    assert frames is not None
+    [[(_, _, ids, hypothesis)]] = recognizer.speech2text.search([frames.hidden])
+    again = recognizer.results.evidence(frames, ids).logp
+    np.testing.assert_allclose(hypothesis.states["logp"], again, atol=1e-5)
 
 
 def test_all_hypotheses_of_a_beam(folders: dict[str, Path]) -> None:

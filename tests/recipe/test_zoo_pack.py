@@ -12,6 +12,7 @@ from finished_recipe import finished, refusal, run
 from packed_model import ARCHIVE, EXP, OPTIONS, packed
 
 from espnet_cif_hkd import UserError, __version__
+from espnet_cif_hkd.io.digest import sha256
 from espnet_cif_hkd.models.checkpoint import made_by
 from espnet_cif_hkd.recipe.share import pack
 from espnet_cif_hkd.recipe.share.packed import Packed, check_portable, read_packed
@@ -161,3 +162,19 @@ def test_an_archive_of_something_else(tmp_path: Path, meta: str) -> None:
         opened.writestr("meta.yaml", meta)
     with pytest.raises(UserError, match=r"x\.zip .*run stage 14"):
         read_packed(archive)
+
+
+def test_the_calibration_of_the_model_is_packed_and_that_of_another_refused(
+    tmp_path: Path,
+) -> None:
+    model = tmp_path / "valid.acc.ave_5best.pth"
+    model.write_bytes(b"parameters")
+    link = tmp_path / "valid.acc.ave.pth"
+    link.symlink_to(model.name)
+    assert pack._calibration(link) == []
+    path = tmp_path / "calibration.json"
+    path.write_text(f'{{"model": "{sha256(model)}"}}')
+    assert pack._calibration(link) == [path]
+    model.write_bytes(b"others")
+    with pytest.raises(UserError, match="is of another model"):
+        pack._calibration(link)

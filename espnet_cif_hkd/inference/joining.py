@@ -35,6 +35,7 @@ class Joiner:
 
     def __init__(self) -> None:
         self._before = " "  # the last character
+        self._last = 0.0, 0.0  # start and end of the last token
         self.clear()
 
     def clear(self) -> None:
@@ -61,6 +62,7 @@ class Joiner:
         self._flags += passage.flags
         if tokens:
             self._scores.append(passage.score)
+            self._last = tokens[-1].start, tokens[-1].end
             self._before = " " if is_inside else (passage.text[-1:] or self._before)
 
     def result(self, duration: float, then: Recognition | None = None) -> Recognition:
@@ -88,19 +90,38 @@ class Joiner:
     ) -> tuple[list[Token], list[Word], list[Segment]]:
         """Tokens, words and segments of a passage as they are after those so far."""
         n_tokens, n_words = len(self._tokens), len(self._words)
-        tokens = list(passage.tokens)
+        tokens = [self._later(token) for token in passage.tokens]
         words = [
-            replace(word, first=word.first + n_tokens, last=word.last + n_tokens)
+            replace(
+                word,
+                start=tokens[word.first].start,
+                end=tokens[word.last - 1].end,
+                first=word.first + n_tokens,
+                last=word.last + n_tokens,
+            )
             for word in passage.words
         ]
         segments = [
-            replace(one, first=one.first + n_words, last=one.last + n_words)
+            replace(
+                one,
+                start=words[one.first].start,
+                end=words[one.last - 1].end,
+                first=one.first + n_words,
+                last=one.last + n_words,
+            )
             for one in passage.segments
         ]
         place = next((n for n, token in enumerate(tokens) if token.text), None)
         if place is not None and self._is_apart(tokens[place].text[0]):
             tokens[place] = replace(tokens[place], text=" " + tokens[place].text)
         return tokens, words, segments
+
+    def _later(self, token: Token) -> Token:
+        """A token that is not before the last one; passages without a pause overlap."""
+        start, end = self._last
+        if token.start >= start and token.end >= end:
+            return token
+        return replace(token, start=max(token.start, start), end=max(token.end, end))
 
     def _is_apart(self, character: str) -> bool:
         """Whether a space is missing before a character."""

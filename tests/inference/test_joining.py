@@ -46,5 +46,14 @@ def test_a_further_passage_is_not_added():
     assert joiner.result(9.0, passage(["b"], 2.0, score=None)).score is None
 
 
+@pytest.mark.parametrize("second", [1.25, 1.05, 0.5])
+def test_passages_that_overlap(second):
+    """Speech that was cut without a pause: the result has an order all the same."""
+    parts = passage(["so", " far"], 1.0), passage(["a", " b", " c"], second)
+    result = joined(parts, 9.0).validate()
+    assert result.text == "so far a b c"
+    assert result.tokens[:2] == parts[0].tokens
+
+
 def test_nothing():
     assert joined([], 2.0) == Recognition(duration=2.0)

@@ -73,6 +73,7 @@ def expected_ids(model, hidden):
     return ids[: ids.index(model.eos)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_split_gives_the_offline_tokens(kind):
     """50 splits of each of four kinds of models."""

@@ -227,8 +227,8 @@ def _check_streaming(run: Run, model: argparse.Namespace | None) -> None:
         return
     if model.decoder in _CIF_DECODERS:
         raise UserError(
-            f"{name}: 'decoder: {model.decoder}' cannot decode block by block in ESPnet's "
-            "search: give false, or use espnet-cif transcribe --stream"
+            f"{name}: 'decoder: {model.decoder}' cannot decode block by block in "
+            "ESPnet's search: give false, or use espnet-cif transcribe --stream"
         )
     if run.options.use_streaming and model.encoder not in _STREAMING_ENCODERS:
         raise UserError(

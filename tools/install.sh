@@ -122,7 +122,7 @@ case "${minor}" in
 esac
 
 constraints=${root}/tools/constraints-${release}.txt
-requirements=("${root}/tools/requirements-"{"${release}",recipe,teacher,share,units,dev}.txt)
+requirements=("${root}/tools/requirements-"{"${release}",recipe,teacher,share,units,export,serve,dev}.txt)
 plm=${root}/tools/requirements-plm.txt
 inputs=$({
     echo "${root} ${minor}"

@@ -357,17 +357,6 @@ class Speech2Text(ESPnetSpeech2Text):
                 packed model.
             kwargs: Arguments of the constructor.
         """
-        greedy = kwargs.pop("greedy", False)
-        one_pass = kwargs.pop("one_pass", False)
-        fallback_below = kwargs.pop("fallback_below", 0.0)
-        if greedy:
-            kwargs.update(_greedy_options(**kwargs))
-        built = ESPnetSpeech2Text.from_pretrained(model_tag, **kwargs)
-        # ESPnet's method builds ESPnet's class, which has the same state.
-        built.__class__ = cls
-        built._set_greedy(greedy)
-        built._set_one_pass(one_pass, fallback_below)
-        return built
         return cls(**kwargs, **(downloaded(model_tag) if model_tag else {}))
 
 

@@ -1,6 +1,7 @@
-"""tools/install.sh refuses what it cannot work with, before it downloads anything."""
+"""tools/install.sh installs all extras, and refuses what it cannot work with first."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -89,3 +90,25 @@ def test_no_folder_shows_the_usage():
     result = install()
     assert result.returncode == 2
     assert result.stderr.startswith("usage: ")
+
+
+def test_the_environment_has_every_extra_of_development() -> None:
+    project = (INSTALL.parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    script = (INSTALL.parents[1] / "tools/install.sh").read_text(encoding="utf-8")
+    declared = re.search(r"^dev = \{ file = \[(.*?)\] \}", project, re.M | re.S)
+    named = re.search(r'requirements-"\{"\$\{release\}",([\w,]+)\}\.txt', script)
+    assert declared and named
+
+    files = re.findall(r"tools/requirements-(\w+)\.txt", declared[1])
+
+    assert sorted(files) == sorted(named[1].split(","))
+
+
+def test_every_extra_is_part_of_development() -> None:
+    project = (INSTALL.parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    files = re.findall(r"^(\w+) = \{ file = \[\"tools/", project, re.M)
+
+    declared = re.search(r"^dev = \{ file = \[(.*?)\] \}", project, re.M | re.S)
+    assert declared and files
+
+    assert all(f"requirements-{name}.txt" in declared[1] for name in files)

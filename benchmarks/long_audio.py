@@ -88,6 +88,7 @@ def run(args: argparse.Namespace, minutes: float) -> dict[str, Any]:
     audio = np.concatenate(pieces)
     # As from a file: the audio itself is not in the memory that is measured.
     file = Path(args.folder) / f"long_{minutes:g}.npy"
+    file.parent.mkdir(parents=True, exist_ok=True)
     np.save(file, audio)
     duration = length / rate
     del pieces, audio

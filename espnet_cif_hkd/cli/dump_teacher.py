@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_cif_hkd.cli.command import run_logged
-from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.errors import UserError, one_line
 
 TOKEN_OPTIONS = (
     *("token_list", "token_type", "bpemodel"),
@@ -66,7 +66,7 @@ def read_config(path: Path) -> dict[str, Any]:
         with open(path, encoding="utf-8") as f:
             config = yaml.safe_load(f)
     except (OSError, yaml.YAMLError) as e:
-        raise UserError(f"{path}: cannot be read ({' '.join(str(e).split())})") from e
+        raise UserError(f"{path}: cannot be read ({one_line(e)})") from e
     if not isinstance(config, dict):
         raise UserError(f"{path}: holds no options")
     return config

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from espnet_cif_hkd.inference.batch import Progress
@@ -210,7 +210,7 @@ def device_of(name: str) -> str:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = " ".join(str(error).split())[:150]
+        reason = one_line(error, 150)
         raise UserError(f"--device {name}: {reason}: use --device cpu") from error
     return name
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from espnet_cif_hkd.cif.times import FrameTimes
 from espnet_cif_hkd.encoder.geometry import feature_rate, known_frame_times
-from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.errors import UserError, one_line
 from espnet_cif_hkd.losses.rnnt_lattice import arc_scores
 from espnet_cif_hkd.losses.rnnt_path import LatticePath, best_path_of_arcs
 from espnet_cif_hkd.plugin.compat import TooShortUttError
@@ -161,7 +161,7 @@ class TransducerTeacher:
             state.setdefault(_DIGEST, model.state_dict()[_DIGEST])
             model.load_state_dict(state, strict=False)
         except Exception as error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = one_line(error, 200) or type(error).__name__
             raise UserError(
                 f"{self.label}: cannot be opened from {self.checkpoint}: {reason}"
             ) from error
@@ -277,7 +277,7 @@ def _read(path: Path, label: str) -> Mapping[str, Any]:
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"{label}: {path} cannot be read ({reason})") from error
     if not isinstance(config, Mapping):
         raise UserError(f"{label}: {path} is no configuration of ESPnet")

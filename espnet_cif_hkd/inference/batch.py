@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TextIO, TypeAlias
 
-from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.errors import UserError, one_line
 from espnet_cif_hkd.inference.inputs import Recording
 from espnet_cif_hkd.inference.media import Audio, Samples, open_audio
 from espnet_cif_hkd.inference.recognition import Recognition
@@ -197,7 +197,7 @@ class Batch:
 
     def _failed(self, one: Recording, error: Exception) -> None:
         self.summary.failed += 1
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = one_line(error, 300) or type(error).__name__
         if not isinstance(error, UserError):
             reason = f"{type(error).__name__}: {reason}"
         if str(one.path) not in reason:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.errors import UserError, one_line
 from espnet_cif_hkd.inference.confidence import FEATURES, LIMIT
 from espnet_cif_hkd.inference.spans import Timing
 from espnet_cif_hkd.io.atomic import write_text
@@ -67,7 +67,7 @@ def read_calibration(model_file: str | Path) -> Calibration:
             dict(found["report"]),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"{path} is no calibration ({reason}): {_AGAIN}") from error
     if known.model != sha256(model_file):
         raise UserError(f"{path} is of another model than {model_file}: {_AGAIN}")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.errors import UserError, one_line
 from espnet_cif_hkd.inference.findings import FAIL, OK, WARN, Finding, caught
 from espnet_cif_hkd.inference.model_check import check_files
 
@@ -152,7 +152,7 @@ def _torch(device: str) -> Iterator[Finding]:
 
         torch.zeros(1, device=device).add(1).item()
     except Exception as error:
-        reason = " ".join(str(error).split())[:150]
+        reason = one_line(error, 150)
         fix = "install torch again" if device == "cpu" else "use --device cpu"
         yield Finding(FAIL, "torch", f"{device}: {reason}: {fix}")
         return

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.errors import UserError, one_line
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 
@@ -24,7 +24,7 @@ class Finding:
 
 def caught(subject: str, error: Exception) -> Finding:
     """Return a fault in one line."""
-    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    reason = one_line(error, 300) or type(error).__name__
     if not isinstance(error, UserError):
         reason = f"{type(error).__name__}: {reason}"
     return Finding(FAIL, subject, reason)

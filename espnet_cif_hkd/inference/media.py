@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.errors import UserError, one_line
 
 Samples: TypeAlias = npt.NDArray[np.float32]
 
@@ -275,7 +275,7 @@ def _reason(name: str, error: Exception) -> str:
         return "is a pointer of Git LFS: run git lfs pull"
     if path.suffix.lower() in _NEEDS_FFMPEG:
         return f"libsndfile does not read {path.suffix}: {_convert(path)}"
-    detail = " ".join(str(error).split()).removeprefix(f"Error opening '{name}': ")
+    detail = one_line(error).removeprefix(f"Error opening '{name}': ")
     return f"is no audio that libsndfile reads ({detail[:100]}): {_convert(path)}"
 
 

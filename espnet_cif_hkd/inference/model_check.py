@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.errors import UserError, one_line
 from espnet_cif_hkd.inference.findings import FAIL, OK, WARN, Finding, caught
 
 
@@ -63,7 +63,7 @@ def _read_config(path: Path) -> dict[str, Any] | Finding:
     try:
         known = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         return Finding(FAIL, "config.yaml", f"{path} is no YAML ({reason})")
     if not isinstance(known, dict) or not known.get("token_list"):
         return Finding(

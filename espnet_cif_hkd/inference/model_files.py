@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.errors import UserError, one_line
 from espnet_cif_hkd.io.digest import sha256
 from espnet_cif_hkd.io.lock import alone
 from espnet_cif_hkd.io.log import log
@@ -71,7 +71,7 @@ def model_files(model: str | Path) -> dict[str, Any]:
         except UserError:
             raise
         except Exception as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error, 200)
             raise UserError(
                 f"{model} is neither a folder nor a file, and no tag of a model that "
                 f"can be downloaded ({type(error).__name__}: {reason})"

@@ -11,7 +11,7 @@ import importlib.util
 import os
 import sys
 
-from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.errors import UserError, one_line
 
 USER_MODULE_VARIABLE = "ESPNET_CIF_HKD_USER_MODULE"
 
@@ -79,7 +79,7 @@ def import_user_modules() -> None:
         except UserError as error:
             raise UserError(f"--user_module {name}: {error}") from error
         except Exception as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise UserError(
                 f"--user_module {name}: {type(error).__name__}: {reason}"
                 f"{_line_of(error)}"

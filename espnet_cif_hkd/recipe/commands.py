@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.errors import UserError, one_line
 from espnet_cif_hkd.io import processes
 from espnet_cif_hkd.io.log import log
 from espnet_cif_hkd.recipe.progress import EVERY, Echo, Follower, Progress
@@ -95,7 +95,7 @@ def failed(what: str, path: Path, why: object) -> UserError:
     tail = _tail(path)
     if tail:
         print(tail, file=sys.stderr)
-    reason = " ".join(str(why).split()) or type(why).__name__
+    reason = one_line(why) or type(why).__name__
     return UserError(f"{what} failed ({reason[:300]}): the log is {path}")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.errors import UserError, one_line
 
 OPSET = 17
 _EXTRA = "pip install 'espnet-cif-hkd[export]'"
@@ -73,7 +73,7 @@ def write_graph(
     except UserError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, 300)
         raise UserError(
             f"{path.name}: this model cannot be exported ({type(error).__name__}: "
             f"{reason})"

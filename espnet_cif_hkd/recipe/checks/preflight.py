@@ -7,7 +7,7 @@ from pathlib import Path
 
 import soundfile
 
-from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.errors import UserError, one_line
 from espnet_cif_hkd.io.audio import check_channels, read_utterance
 from espnet_cif_hkd.io.disk import require_space
 from espnet_cif_hkd.io.log import log, progress
@@ -121,7 +121,7 @@ def check_model(run: Run, args: argparse.Namespace) -> None:
     except UserError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, 300)
         raise UserError(
             f"--asr_config {run.options.asr_config}: the model cannot be built: "
             f"{type(error).__name__}: {reason}"

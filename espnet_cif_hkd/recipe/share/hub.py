@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.errors import UserError, one_line
 from espnet_cif_hkd.io.log import log
 
 _TOKEN = (
@@ -90,7 +90,7 @@ def explained(error: Exception, repo: str) -> UserError:
         )
     # The client wraps the cause of a failed transfer in another error.
     root = _chain(error)[-1]
-    reason = " ".join(str(root).split()) or "no reason given"
+    reason = one_line(root) or "no reason given"
     reported = f"{type(root).__name__}: {reason[:200]}"
     if status == 409:
         return UserError(f"{repo} was changed meanwhile (409): {_AGAIN}")
@@ -98,7 +98,7 @@ def explained(error: Exception, repo: str) -> UserError:
         return UserError(f"the hub failed for the moment ({status}): {_AGAIN}")
     if isinstance(error, ValueError) and "README.md" in str(error):
         return UserError(
-            f"the hub does not take the model card ({' '.join(str(error).split())}): "
+            f"the hub does not take the model card ({one_line(error)}): "
             "correct conf/model_card.yaml, and run the same command again"
         )
     if status is not None:

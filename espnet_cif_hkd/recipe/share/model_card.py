@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from espnet_cif_hkd import __version__
-from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.errors import UserError, one_line
 from espnet_cif_hkd.io.log import log
 from espnet_cif_hkd.plugin.registration import REGISTERED
 from espnet_cif_hkd.recipe.hooks import trained_by
@@ -46,7 +46,7 @@ def read_facts() -> dict[str, Any]:
     try:
         facts = yaml.safe_load(FACTS.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"{FACTS} is not YAML ({reason}): correct it") from error
     if facts is None:
         return {}

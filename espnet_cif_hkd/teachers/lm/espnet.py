@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.errors import UserError, one_line
 from espnet_cif_hkd.io.device import on_device
 from espnet_cif_hkd.io.torch_file import is_complete
 from espnet_cif_hkd.teachers.base import Tokens
@@ -79,7 +79,7 @@ class ESPnetLM(LMTeacher):
                 model.load_state_dict(state)
             # Readers of damaged files raise errors of many types.
             except Exception as e:
-                reason = " ".join(str(e).split())[:200]
+                reason = one_line(e, 200)
                 raise UserError(
                     f"lm {path}: cannot be loaded with the {CONFIG} beside it "
                     f"({type(e).__name__}: {reason}); correct lm, or train the LM again"
@@ -132,7 +132,7 @@ class ESPnetLM(LMTeacher):
             loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
             config = yaml.load(path.read_text(encoding="utf-8"), loader)
         except (OSError, ValueError, yaml.YAMLError) as e:
-            reason = " ".join(str(e).split())[:200]
+            reason = one_line(e, 200)
             raise UserError(
                 f"lm {path}: cannot be read ({reason}); set lm to the folder of an "
                 "lm_train"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.errors import UserError, one_line
 from espnet_cif_hkd.teachers.payload import CODINGS, Payload
 from espnet_cif_hkd.teachers.source import local_folder, resolve_teacher
 
@@ -223,7 +223,7 @@ def model_place(config: SpeechConfig) -> str:
 
 def cannot_open(config: SpeechConfig, what: str, error: Exception) -> UserError:
     """Return the error for a file that cannot be opened."""
-    reason = " ".join(str(error).split())[:200]
+    reason = one_line(error, 200)
     revision = f" at revision {config.revision}" if config.revision else ""
     return UserError(
         f"teacher {config.name}{revision}: cannot open its {what}; correct teacher to "

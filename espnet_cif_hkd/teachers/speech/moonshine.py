@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from espnet_cif_hkd.cif.times import FrameTimes
-from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.errors import UserError, one_line
 from espnet_cif_hkd.teachers.content import content_hash
 from espnet_cif_hkd.teachers.payload import Payload
 from espnet_cif_hkd.teachers.source import resolve_teacher
@@ -112,7 +112,7 @@ class MoonshineTeacher(SpeechTeacher):
                 )
             # onnxruntime raises errors of many types.
             except Exception as e:
-                reason = " ".join(str(e).split())[:200]
+                reason = one_line(e, 200)
                 raise UserError(
                     f"teacher file {path}: cannot be read ({reason})"
                 ) from e

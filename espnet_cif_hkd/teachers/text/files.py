@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.errors import UserError, one_line
 from espnet_cif_hkd.teachers.source import WEIGHTS, local_folder, weight_files
 from espnet_cif_hkd.teachers.text.plm import (
     TeacherConfig,
@@ -45,7 +45,7 @@ def weight_names(folder: Path) -> set[str]:
             names.update(_names(path))
         # Readers of damaged files raise errors of many types.
         except Exception as e:
-            reason = " ".join(str(e).split())[:200]
+            reason = one_line(e, 200)
             raise UserError(
                 f"teacher file {path}: cannot be read ({type(e).__name__}: {reason}); "
                 "get a complete copy"

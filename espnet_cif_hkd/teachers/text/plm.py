@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.errors import UserError, one_line
 from espnet_cif_hkd.teachers.source import resolve_teacher
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -220,7 +220,7 @@ def unknown_text(tokenizer: Any) -> str:
 
 def cannot_open(config: TeacherConfig, what: str, error: Exception) -> UserError:
     """Return the error for files of a PLM that cannot be opened."""
-    reason = " ".join(str(error).split())[:200]
+    reason = one_line(error, 200)
     revision = f" at revision {config.revision}" if config.revision else ""
     return UserError(
         f"teacher {config.name}{revision}: cannot open its {what}; correct "

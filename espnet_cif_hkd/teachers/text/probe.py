@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.errors import UserError, one_line
 from espnet_cif_hkd.teachers.text.plm import TeacherConfig, layer_index
 
 _NO_LIMIT = 1 << 20
@@ -81,7 +81,7 @@ def probe(config: TeacherConfig, tokenizer: Any, model: Any) -> None:
             padded = hidden_states(model, layer, ids, mask)
     # Models raise errors of many types.
     except Exception as e:
-        reason = " ".join(str(e).split())[:200]
+        reason = one_line(e, 200)
         raise UserError(
             f"teacher {config.name} ({kind}): it fails on a sentence of {size} tokens, "
             f"which it should take ({type(e).__name__}: {reason}); set a smaller "

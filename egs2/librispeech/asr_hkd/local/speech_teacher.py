@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.errors import UserError, one_line
 from espnet_cif_hkd.io.log import log
 
 _FILE = "model.safetensors"
@@ -44,7 +44,7 @@ def convert(name: str, revision: str | None, folder: Path) -> None:
         extractor = AutoFeatureExtractor.from_pretrained(name, **safe)
     # Readers of damaged files raise errors of many types.
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise UserError(
             f"{name} cannot be read ({type(error).__name__}: {reason}); check the name "
             f"and the network, or put a folder with {_FILE} at {folder}"

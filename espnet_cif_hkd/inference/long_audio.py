@@ -20,7 +20,7 @@ from torch import Tensor
 from espnet_cif_hkd.cif.times import FrameTimes
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.encoder.geometry import known_frame_times
-from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.errors import UserError, one_line
 from espnet_cif_hkd.inference.passages import Divider, Passage
 from espnet_cif_hkd.inference.recognition import Recognition
 from espnet_cif_hkd.inference.results import Frames
@@ -82,6 +82,8 @@ class _State:
         is_last: Whether the audio is encoded completely.
         divider: Frames that are not searched.
         found: Results of the passages so far.
+        written: The same in JSON, for the file: of an hour they take long to write, so
+            each one is written once.
     """
 
     key: str
@@ -89,6 +91,7 @@ class _State:
     is_last: bool
     divider: Divider
     found: list[Recognition]
+    written: list[str]
 
 
 class LongAudio:
@@ -183,6 +186,7 @@ class LongAudio:
                 least=threshold,
             ),
             [],
+            [],
         )
         if state is not None and Path(state).exists():
             _load(Path(state), now)
@@ -239,13 +243,14 @@ def _save(path: Path, now: _State) -> None:
         "after": now.after,
         "is_last": now.is_last,
         "first": divider.first,
-        "found": [one.to_dict() for one in now.found],
     }
-    text = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+    for one in now.found[len(now.written) :]:
+        now.written.append(json.dumps(one.to_dict()))
+    text = f'{{"found": [{", ".join(now.written)}], {json.dumps(meta)[1:]}'
     with writer(path, "wb") as stream:
         np.savez(
             stream,
-            meta=text,
+            meta=np.frombuffer(text.encode(), np.uint8),
             hidden=divider.hidden.float().cpu().numpy(),
             weights=divider.weights.float().cpu().numpy(),
         )
@@ -267,7 +272,7 @@ def _load(path: Path, now: _State) -> None:
         *(OSError, EOFError, ValueError, KeyError, TypeError),
         zipfile.BadZipFile,
     ) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise UserError(
             f"{path} is no state of a recognition ({reason}): remove it to start again"
         ) from error

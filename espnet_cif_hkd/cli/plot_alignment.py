@@ -86,6 +86,8 @@ def fire(
     import torch
 
     from espnet_cif_hkd.encoder.geometry import frame_times
+    from espnet_cif_hkd.inference.curve import curve_of
+    from espnet_cif_hkd.inference.results import Frames
     from espnet_cif_hkd.plugin.compat import TooShortUttError
 
     decoder = getattr(model, "decoder", None)
@@ -99,17 +101,11 @@ def fire(
             encoded, n_frames = model.encode(speech, lengths)
         except TooShortUttError as error:
             raise UserError(f"the audio is too short for this model: {error}") from None
-        hidden = encoded[0] if isinstance(encoded, tuple) else encoded
-        fired = decoder.fire(hidden, n_frames)
+    hidden = encoded[0] if isinstance(encoded, tuple) else encoded
     n = int(n_frames[0])
-    frames = frame_times(model, rate, len(samples), n)
-    duration = len(samples) / rate
-    times = fired.firing_times[0, : int(fired.lengths[0])]
-    return (
-        fired.alpha[0, :n].cpu().numpy(),
-        frames.seconds(times, duration).cpu().numpy(),
-        frames.seconds(torch.arange(n + 1), duration).numpy(),
-    )
+    times = frame_times(model, rate, len(samples), n)
+    curve = curve_of(decoder, Frames(hidden[0, :n], times, len(samples) / rate))
+    return curve.alpha, curve.firings, curve.edges
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -312,11 +312,17 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         Returns:
             The initial state of every hypothesis.
         """
+        fired = self._fire_once(x, xs_lengths)
+        return HypothesisState(fired, KeyValuePool(len(self.layers)))
+
+    def _fire_once(
+        self, x: torch.Tensor, xs_lengths: torch.Tensor | None
+    ) -> FiredTokens:
+        """Fire before a search; arguments are those of :meth:`batch_init_state`."""
         hs_pad = x if x.dim() == 3 else x.unsqueeze(0)
         if xs_lengths is None:
             xs_lengths = torch.full((hs_pad.size(0),), hs_pad.size(1))
-        fired = self.fire_freely(hs_pad, xs_lengths)
-        return HypothesisState(fired, KeyValuePool(len(self.layers)))
+        return self.fire_freely(hs_pad, xs_lengths)
 
     def fire_freely(
         self,

@@ -239,10 +239,7 @@ class CIFNARDecoder(CIFDecoder):
         Returns:
             The initial state of every hypothesis.
         """
-        hs_pad = x if x.dim() == 3 else x.unsqueeze(0)
-        if xs_lengths is None:
-            xs_lengths = torch.full((hs_pad.size(0),), hs_pad.size(1))
-        fired = self.fire_freely(hs_pad, xs_lengths)
+        fired = self._fire_once(x, xs_lengths)
         logits = self.predict(fired.embeddings, fired.lengths, fired.near)
         return OnePassState(logits.log_softmax(dim=-1), fired.lengths)
 

@@ -19,8 +19,9 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.errors import UserError, one_line
 from espnet_cif_hkd.inference.assemble import assembled, silent_tokens, text_pieces
+from espnet_cif_hkd.inference.by_length import in_batches
 from espnet_cif_hkd.inference.confidence import confidences, flags
 from espnet_cif_hkd.inference.evidence import Evidence
 from espnet_cif_hkd.inference.recognition import Recognition
@@ -140,14 +141,8 @@ class OnnxRecognizer:
         if not isinstance(samples, list | tuple):
             return self._recognise([_checked(samples, "samples")])[0]
         waves = [_checked(one, f"samples[{n}]") for n, one in enumerate(samples)]
-        order = sorted(range(len(waves)), key=lambda index: len(waves[index]))
         size = self.batch_size if self.metadata["batches"] else 1
-        results: dict[int, Recognition] = {}
-        for first in range(0, len(order), size):
-            chosen = order[first : first + size]
-            found = self._recognise([waves[index] for index in chosen])
-            results.update(zip(chosen, found, strict=True))
-        return [results[index] for index in range(len(waves))]
+        return in_batches(waves, size, self._recognise)
 
     def _recognise(self, waves: list[Array]) -> list[Recognition]:
         results = [Recognition(duration=len(w) / self.sampling_rate) for w in waves]
@@ -368,7 +363,7 @@ def _session(folder: Path, name: str, int8: bool, threads: int) -> Any:
             str(path), options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise UserError(f"{path} cannot be loaded ({reason}): export again") from error
 
 

@@ -8,7 +8,8 @@ import yaml
 
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.encoder.speech_teacher import SpeechTeacherFrontend
-from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.errors import UserError, one_line
+from espnet_cif_hkd.inference.by_length import in_batches
 from espnet_cif_hkd.inference.curve import Curve, curve_of
 from espnet_cif_hkd.inference.long_audio import LongAudio, long_options
 from espnet_cif_hkd.inference.model_files import model_files, recipe_folder
@@ -121,14 +122,7 @@ class Recognizer:
         """
         if not isinstance(samples, list | tuple):
             return self.speech2text(samples)  # type: ignore[no-any-return]
-        # Utterances of similar length together.
-        order = sorted(range(len(samples)), key=lambda index: len(samples[index]))
-        results: dict[int, Recognition] = {}
-        for first in range(0, len(order), self.batch_size):
-            chosen = order[first : first + self.batch_size]
-            found = self.speech2text([samples[index] for index in chosen])
-            results.update(zip(chosen, found, strict=True))
-        return [results[index] for index in range(len(samples))]
+        return in_batches(samples, self.batch_size, self.speech2text)
 
     def frames(self, samples: Samples) -> Frames | None:
         """Encode one utterance; None if it is too short for the encoder."""
@@ -249,7 +243,7 @@ def _configuration(path: str) -> dict[str, Any]:
     try:
         found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise UserError(f"{path} cannot be read ({reason})") from error
     if not isinstance(found, dict):
         raise UserError(f"{path} is no configuration of a training")

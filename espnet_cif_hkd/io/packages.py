@@ -1,6 +1,5 @@
 """Debian and Python packages: downloaded by their clients, then checked."""
 
-import hashlib
 import importlib.util
 import shutil
 import subprocess
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.digest import sha256
 
 _TIMEOUT = 600.0
 
@@ -42,7 +42,7 @@ def fault(path: Path, package: Package) -> str | None:
     size = path.stat().st_size
     if size != package.size:
         return f"it has {size:,} bytes, not {package.size:,}"
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = sha256(path)
     if digest != package.sha256:
         return f"its SHA-256 is {digest[:12]}…, not {package.sha256[:12]}…"
     return None

@@ -31,11 +31,20 @@ def run_ranks(function, *arguments, world_size=2):
             sender.close()
             started.append((process, receiver))
         try:
-            return [_result(rank, *item) for rank, item in enumerate(started)]
+            outcomes = [_outcome(*item) for item in started]
         finally:
             for process, _ in started:
                 process.kill()
                 process.join()
+    # A rank that fails closes the connections of the others, so report all of them.
+    failed = [
+        f"rank {rank} {value}"
+        for rank, (kind, value) in enumerate(outcomes)
+        if kind == "failed"
+    ]
+    if failed:
+        raise AssertionError("\n".join(failed))
+    return [value for _, value in outcomes]
 
 
 def _rank(rank, world_size, folder, sender, function, arguments):
@@ -50,7 +59,7 @@ def _rank(rank, world_size, folder, sender, function, arguments):
         )
         outcome = ("result", function(rank, *arguments))
     except BaseException:
-        outcome = ("failed", traceback.format_exc())
+        outcome = ("failed", f"failed:\n{traceback.format_exc()}")
     stream = io.BytesIO()
     torch.save(outcome, stream)
     sender.send_bytes(stream.getvalue())
@@ -58,15 +67,13 @@ def _rank(rank, world_size, folder, sender, function, arguments):
     os._exit(0)
 
 
-def _result(rank, process, receiver):
+def _outcome(process, receiver):
+    """``("result", value)`` or ``("failed", why)``."""
     if not receiver.poll(TIMEOUT):
-        raise AssertionError(f"rank {rank} has hung")
+        return "failed", "has hung"
     try:
         data = receiver.recv_bytes()
     except EOFError:
         process.join()
-        raise AssertionError(f"rank {rank} died: {process.exitcode}") from None
-    kind, value = torch.load(io.BytesIO(data), weights_only=False)
-    if kind == "failed":
-        raise AssertionError(f"rank {rank} failed:\n{value}")
-    return value
+        return "failed", f"died: {process.exitcode}"
+    return torch.load(io.BytesIO(data), weights_only=False)

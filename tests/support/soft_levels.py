@@ -1,5 +1,7 @@
 """Levels of ``soft_labels`` with a language model that is a table."""
 
+import os
+
 import numpy as np
 import torch
 from tiny_model import TOKENS
@@ -49,8 +51,10 @@ lm_choices.classes["table"] = TableLM
 def unit_file(folder, tokens=UNIT):
     """A token list of characters, in another order than the recogniser's."""
     path = folder / "unit_tokens.txt"
-    path.write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
-    return str(path)
+    # Ranks of one test share the folder: none may read what another has half written.
+    part = folder / f"unit_tokens.{os.getpid()}"
+    part.write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
+    return str(part.replace(path))
 
 
 def chars(folder, tap="hs_pad", **options):

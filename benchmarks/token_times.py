@@ -3,11 +3,11 @@
     cd egs2/hsk/asr_hkd; ./run.sh --system cif   # or any other training
     python3 ../../../benchmarks/token_times.py exp/asr_train_asr_cif_raw_zh_char …
 
-Uses utterances of dev, encoded one by one. ``frames a token``: over how many encoder
-frames the weight of a fired vector is spread, (Σ w)² / Σ w², mean over tokens: 1 for
-one frame, n for n frames with equal weights. ``fired right``: share of utterances that
-fire as many tokens as they have units (and ``<eos>``); ``CTC right``: share with as
-many tokens on CTC's best path.
+Uses utterances of dev (``--set``), encoded one by one. ``frames a token``: over how
+many encoder frames the weight of a fired vector is spread, (Σ w)² / Σ w², mean over
+tokens: 1 for one frame, n for n frames with equal weights. ``fired right``: share of
+utterances that fire as many tokens as they have units (and ``<eos>``); ``CTC right``:
+share with as many tokens on CTC's best path.
 
 HSK's sentences are joined from recordings of syllables, so their times are known. For
 the utterances with the right count, ``fires`` is the firing time of a token minus the
@@ -153,13 +153,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="+", help="experiment folders")
     parser.add_argument("--model", default="valid.acc.ave.pth")
-    parser.add_argument("--utterances", type=int, help="of dev; all by default")
+    parser.add_argument("--set", default="dev", help="data directory in data/")
+    parser.add_argument("--utterances", type=int, help="all by default")
     args = parser.parse_args()
 
     import soundfile
 
-    recordings = read_table(Path("data/dev/wav.scp"))
-    texts = read_table(Path("data/dev/text"))
+    recordings = read_table(Path("data", args.set, "wav.scp"))
+    texts = read_table(Path("data", args.set, "text"))
     chosen = list(recordings)[: args.utterances]
     spoken: dict[str, Span] = {}
     if Path("downloads", hsk_packages.VOICE.file).exists():

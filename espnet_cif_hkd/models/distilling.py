@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from espnet_cif_hkd.cif.times import FrameTimes
 from espnet_cif_hkd.distill.choices import Configured, configured, naming
@@ -120,6 +121,19 @@ class DistillingMixin:
         """Set the options of :class:`EncoderStart`; called by the constructor."""
         start = EncoderStart(self.encoder, lr_factor, freeze_updates)
         self._encoder_start = start if start.needed else None
+
+    def train(self, mode: bool = True) -> "DistillingMixin":
+        """Set the mode; statistics of frozen batch normalisations never change.
+
+        ESPnet's ``freeze_param`` keeps parameters only: without this, the running
+        statistics of a frozen encoder would follow the new data.
+        """
+        super().train(mode)  # type: ignore[misc]
+        for module in self.modules():  # type: ignore[attr-defined]
+            if isinstance(module, _BatchNorm) and module.affine:
+                frozen = not module.weight.requires_grad
+                module.train(mode and not frozen)
+        return self
 
     def begin_training(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         """Prepare a training; our trainer calls it before the first epoch."""

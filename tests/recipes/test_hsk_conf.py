@@ -15,7 +15,7 @@ def test_the_four_differ_in_the_weights_of_hkd_only() -> None:
     four_systems.check_lines(CONF)
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", [*SYSTEMS, "cif_streaming", "cif_one_pass"])
 def test_espnet_builds_the_model(name: str) -> None:
     from espnet2.tasks.asr import ASRTask
 
@@ -31,7 +31,7 @@ def test_espnet_builds_the_model(name: str) -> None:
     needed = sum(
         tensor.numel()
         for key, tensor in model.state_dict().items()
-        if not key.startswith("criterion.")
+        if not key.startswith(("criterion.", "nar."))
     )
     assert 3.0e6 < needed < 5.0e6
     acoustic, linguistic = weights(load(CONF, name))
@@ -61,3 +61,32 @@ def test_espnet_knows_every_option_of_the_language_model() -> None:
 
 def test_espnet_knows_every_option_of_decoding() -> None:
     four_systems.check_decoding(CONF)
+
+
+STREAMING_ENCODER = {"chunk_size", "left_chunks", "decoding_chunk_size"}
+
+
+def test_the_streaming_model_differs_in_what_streaming_needs() -> None:
+    ours, streaming = load(CONF, "cif"), load(CONF, "cif_streaming")
+    assert streaming.pop("normalize") is None  # run.sh --feats_normalize global_mvn
+    assert ours.pop("normalize") == "utterance_mvn"
+    added = {key: streaming["encoder_conf"].pop(key) for key in STREAMING_ENCODER}
+    assert streaming["decoder_conf"]["predictor_conf"].pop("causal") is True
+    assert streaming == ours
+    assert added["decoding_chunk_size"] in added["chunk_size"]
+    assert 0 in added["chunk_size"], "one model for offline recognition, too"
+
+
+def test_the_one_pass_decoder_has_the_size_of_the_other() -> None:
+    ours, one_pass = load(CONF, "cif"), load(CONF, "cif_one_pass")
+    assert one_pass.pop("freeze_param") == ["encoder", "decoder", "ctc"]
+    added = one_pass["model_conf"].pop("nar_conf")
+    assert added.items() <= ours["decoder_conf"].items()
+    for key in ("nar_weight", "nar_distill_weight"):
+        assert one_pass["model_conf"].pop(key) > 0
+    for conf in (ours, one_pass):
+        conf["scheduler_conf"].pop("warmup_steps")
+        conf.pop("max_epoch")
+    assert one_pass.pop("best_model_criterion") == [["valid", "acc_nar", "max"]]
+    ours.pop("best_model_criterion")
+    assert one_pass == ours

@@ -1,0 +1,73 @@
+"""Error rates of a data directory for the benchmarks of trained models."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
+
+from espnet_cif_hkd.io.audio import read_utterance, resample  # noqa: E402
+from espnet_cif_hkd.io.tables import read_table, read_text  # noqa: E402
+from espnet_cif_hkd.recipe.stages.sclite import align  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """An utterance: its name, entry of ``wav.scp``, samples (S,), and text."""
+
+    name: str
+    entry: str
+    samples: np.ndarray
+    text: str
+
+
+def load(folder: Path, rate: int, count: int | None = None) -> list[Spoken]:
+    """Utterances of a data directory at a sampling rate, the first ``count`` or all."""
+    audio = read_table(folder / "wav.scp")
+    texts = read_text(folder / "text")
+    found = []
+    for name in list(audio)[:count]:
+        samples, own = read_utterance(name, audio[name])
+        samples = np.asarray(resample(samples, own, rate), dtype=np.float32)
+        found.append(Spoken(name, audio[name], samples, texts[name]))
+    return found
+
+
+class Errors:
+    """Errors of each utterance, of characters without spaces.
+
+    Args:
+        references: Texts.
+        hypotheses: Texts that were recognised.
+    """
+
+    def __init__(self, references: Sequence[str], hypotheses: Sequence[str]) -> None:
+        texts = [text.replace(" ", "") for text in references]
+        self.n_tokens = np.array([len(text) for text in texts])
+        self.errors = np.array(
+            [
+                align(list(text), list(one.replace(" ", ""))).errors
+                for text, one in zip(texts, hypotheses, strict=True)
+            ]
+        )
+
+    @property
+    def rate(self) -> float:
+        """In percent."""
+        return 100 * float(self.errors.sum() / self.n_tokens.sum())
+
+    def minus(self, other: "Errors") -> str:
+        """Difference of the rates in points, and its interval of 95 %."""
+        return _interval(self.errors - other.errors, self.n_tokens)
+
+
+def _interval(errors: np.ndarray, n_tokens: np.ndarray, draws: int = 1000) -> str:
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(len(errors), size=(draws, len(errors)))
+    rates = 100 * errors[drawn].sum(1) / n_tokens[drawn].sum(1)
+    low, high = np.percentile(rates, [2.5, 97.5])
+    value = 100 * errors.sum() / n_tokens.sum()
+    return f"{value:+.2f} ({low:+.2f} to {high:+.2f})"

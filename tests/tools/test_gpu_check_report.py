@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import zipfile
 from argparse import Namespace
 from pathlib import Path
 
@@ -218,10 +219,53 @@ def test_a_training_log_is_summed_up():
 def test_parts_of_a_checkpoint_join(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "_PART", 5000)
     content = os.urandom(12_345)
-    (tmp_path / "checkpoint.pth").write_bytes(content)
-    names = training.split_tar([tmp_path / "checkpoint.pth"], tmp_path, "asr_x")
+    (tmp_path / "some.pth").write_bytes(content)
+    members = {"checkpoint.pth": tmp_path / "some.pth", "none": tmp_path / "none"}
+    names = training.split_tar(members, tmp_path, "asr_x")
     assert len(names) > 2
     joined = b"".join((tmp_path / name).read_bytes() for name in sorted(names))
     with tarfile.open(fileobj=io.BytesIO(joined)) as tar:
         member = tar.extractfile("asr_x/checkpoint.pth")
         assert member is not None and member.read() == content
+
+
+def archive(content=b"x" * 100):
+    """What torch.save writes is a zip file."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as packed:
+        packed.writestr("data", content)
+    return stream.getvalue()
+
+
+PREVIOUS = training.PREVIOUS
+NEW, OLD = archive(b"new" * 50), archive(b"old" * 50)
+WRITTEN = {
+    "complete": ({"checkpoint.pth": NEW}, NEW),
+    "being written": ({"checkpoint.pth": NEW[:60], PREVIOUS: OLD}, OLD),
+    "about to be written": ({PREVIOUS: OLD}, OLD),
+    "just written": ({"checkpoint.pth": NEW, PREVIOUS: OLD}, NEW),
+    "first one incomplete": ({"checkpoint.pth": NEW[:60]}, None),
+    "none": ({}, None),
+}
+
+
+@pytest.mark.parametrize("state", WRITTEN)
+def test_a_stop_at_any_moment_brings_a_readable_checkpoint(tmp_path, state):
+    files, expected = WRITTEN[state]
+    args = Namespace(device="cpu", quick=True, training="")
+    recipe = training.Training(tmp_path / "bundle", args, "python3", 2)
+    folder = recipe.folder_of("training") / "exp/asr_long"
+    folder.mkdir(parents=True)
+    for name, content in {"train.log": LOG.encode(), **files}.items():
+        (folder / name).write_bytes(content)
+    assert recipe.checkpoint_is_complete() is (PREVIOUS in files or not files)
+    found = recipe.collect(tmp_path)
+    joined = b"".join((tmp_path / name).read_bytes() for name in found["kept"])
+    with tarfile.open(fileobj=io.BytesIO(joined)) as tar:
+        names = {Path(name).name: name for name in tar.getnames()}
+        assert ("checkpoint.pth" in names) is (expected is not None)
+        if expected is not None:
+            member = tar.extractfile(names["checkpoint.pth"])
+            assert member is not None and member.read() == expected
+    outcome = None if not files else "DAMAGED" if expected is None else "complete"
+    assert found.get("checkpoint") == outcome

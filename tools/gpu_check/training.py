@@ -15,6 +15,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+# Names of the package's trainer.
+CHECKPOINT, PREVIOUS = "checkpoint.pth", "checkpoint.previous.pth"
 _PART = 15 << 20  # bytes of each file that the checkpoint is split into
 _QUIET = 1.5  # seconds after which a checkpoint is no longer being written
 _EPOCH = re.compile(r"(\d+)epoch results: (.*)")
@@ -126,9 +128,11 @@ class Training:
     def checkpoint_is_complete(self) -> bool:
         """Whether a stop now leaves a readable checkpoint."""
         folder = self._experiment()
-        checkpoint = folder / "checkpoint.pth" if folder else None
-        if checkpoint is None or not checkpoint.is_file():
+        if folder is None or (folder / PREVIOUS).is_file():
             return True  # nothing is lost
+        checkpoint = folder / CHECKPOINT
+        if not checkpoint.is_file():
+            return True
         return time.time() - checkpoint.stat().st_mtime > _QUIET
 
     def collect(self, out: Path) -> dict[str, Any]:
@@ -141,14 +145,16 @@ class Training:
         if folder is None:
             return found
         found |= read_log((folder / "train.log").read_text("utf-8", "replace"))
-        checkpoint = folder / "checkpoint.pth"
-        if checkpoint.is_file():
-            found["checkpoint"] = (
-                "complete" if zipfile.is_zipfile(checkpoint) else "DAMAGED"
-            )
-        names = ("train.log", "config.yaml", "checkpoint.pth")
-        kept = [folder / name for name in names if (folder / name).is_file()]
-        found["kept"] = split_tar(kept, out, folder.name)
+        members = {name: folder / name for name in ("train.log", "config.yaml")}
+        # While the trainer writes a checkpoint, the one before has another name.
+        written = [folder / name for name in (CHECKPOINT, PREVIOUS)]
+        readable = [path for path in written if zipfile.is_zipfile(path)]
+        if readable:
+            found["checkpoint"] = "complete"
+            members[CHECKPOINT] = readable[0]
+        elif any(path.is_file() for path in written):
+            found["checkpoint"] = "DAMAGED"
+        found["kept"] = split_tar(members, out, folder.name)
         return found
 
 
@@ -173,12 +179,19 @@ def read_log(text: str) -> dict[str, Any]:
     return {"epochs": int(epochs[-1][1]), "last_epoch": shown}
 
 
-def split_tar(files: list[Path], out: Path, folder: str) -> list[str]:
-    """Write ``training.tar.00`` and so on; ``cat`` them to get the archive."""
+def split_tar(members: dict[str, Path], out: Path, folder: str) -> list[str]:
+    """Write ``training.tar.00`` and so on; ``cat`` them to get the archive.
+
+    Args:
+        members: Files by their name in the archive; missing ones are left out.
+        out: Where to write.
+        folder: Folder of the members in the archive.
+    """
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as tar:
-        for file in files:
-            tar.add(file, f"{folder}/{file.name}")
+        for name, file in members.items():
+            if file.is_file():
+                tar.add(file, f"{folder}/{name}")
     content, names = stream.getvalue(), []
     for number, start in enumerate(range(0, len(content), _PART)):
         names.append(f"training.tar.{number:02}")

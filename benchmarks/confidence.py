@@ -7,7 +7,8 @@
 Tokens and words; ``decoder``: the decoder's own probability, ``calibrated``: with
 calibration.json. ``warnings``: the share of gaps with a missing token that are in a
 span with the flag ``missing``, and of the other gaps (false alarms). Intervals of 95 %
-by drawing utterances again.
+by drawing utterances again. ``--peer``: English words and their probabilities of
+faster-whisper (see ``peer_whisper.py``).
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from measure import describe, table
+from peer_whisper import FasterWhisper
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
@@ -57,6 +59,7 @@ def main() -> None:
     parser.add_argument("--utterances", type=int, default=400)
     parser.add_argument("--beam_size", type=int, help="default: greedy")
     parser.add_argument("--draws", type=int, default=500)
+    parser.add_argument("--peer", type=Path, help="a model of faster-whisper")
     args = parser.parse_args()
 
     print(describe("espnet", threads=1) + "\n", flush=True)
@@ -70,12 +73,20 @@ def main() -> None:
     places = np.linspace(0, len(recordings) - 1, min(args.utterances, len(recordings)))
     rated: dict[str, list[Rated]] = {}
     alarms, limit = [], results.calibration.limit
+    peer = None if args.peer is None else FasterWhisper(args.peer, "en")
     for key in (list(recordings)[int(place)] for place in places):
         sound = read_utterance(key, recordings[key])
         samples = resample(sound.samples, sound.rate, recognizer.sampling_rate)
         frames = recognizer.frames(samples.astype(np.float32))
         if frames is None:
             continue
+        if peer is not None:
+            words = peer.words(samples, recognizer.sampling_rate)
+            right, _ = fitting.right_tokens(
+                [word.text for word in words], texts[key].split()
+            )
+            sure = np.array([word.probability for word in words], float)
+            rated.setdefault("words, faster-whisper", []).append((sure, right))
         for name, calibration in calibrations.items():
             results.calibration = calibration
             [found] = recognizer.recognitions([frames])

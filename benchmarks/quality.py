@@ -30,8 +30,8 @@ def load(folder: Path, rate: int, count: int | None = None) -> list[Spoken]:
     texts = read_text(folder / "text")
     found = []
     for name in list(audio)[:count]:
-        samples, own = read_utterance(name, audio[name])
-        samples = np.asarray(resample(samples, own, rate), dtype=np.float32)
+        sound = read_utterance(name, audio[name])
+        samples = resample(sound.samples, sound.rate, rate).astype(np.float32)
         found.append(Spoken(name, audio[name], samples, texts[name]))
     return found
 

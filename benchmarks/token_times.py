@@ -17,7 +17,9 @@ middle of its syllable. Milliseconds: median, and 5th to 95th percentile.
 A second table has the errors of the starts and ends that ``Recognizer`` gives, with the
 run's calibration.json if there is one: of the syllables that it recognises in
 utterances with the right count, and of all with the text given. The first and last
-30 ms that neighbouring syllables share are divided in the middle.
+30 ms that neighbouring syllables share are divided in the middle. ``--peer`` names a
+model of faster-whisper (see ``peer_whisper.py``); of its words, those of one character
+are compared.
 """
 
 import argparse
@@ -30,6 +32,7 @@ import numpy as np
 import torch
 from boundaries import HEAD, Boundaries, matched
 from measure import describe, table
+from peer_whisper import FasterWhisper
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,6 +51,7 @@ from espnet_cif_hkd.io.tables import read_table  # noqa: E402
 COUNTS = ["run", "frames a token", "fired right, %", "CTC right, %"]
 TIMES = ["fires, ms", "5 % to 95 %", "CTC peak, ms", "5 % to 95 %"]
 Span = tuple[np.ndarray, np.ndarray]
+Timed = tuple[str, float, float]
 
 
 def spans(downloads: Path, names: Sequence[str]) -> dict[str, Span]:
@@ -79,7 +83,7 @@ def peaks(best: Sequence[int], blank: int = 0) -> list[int]:
 
 
 def compare(
-    found: Recognition, text: Sequence[str], spoken: Span, into: Boundaries
+    found: Sequence[Timed], text: Sequence[str], spoken: Span, into: Boundaries
 ) -> None:
     """Add the tokens that are in the text at the same place."""
     begins, ends = (np.array(one) for one in spoken)
@@ -87,9 +91,13 @@ def compare(
     middle = (ends[:-1] + begins[1:]) / 2
     near = begins[1:] < ends[:-1]
     ends[:-1][near] = begins[1:][near] = middle[near]
-    for here, there in matched([one.token for one in found.tokens], text):
-        token = found.tokens[here]
-        into.add((token.start, token.end), (begins[there], ends[there]))
+    for here, there in matched([name for name, _, _ in found], text):
+        into.add(found[here][1:], (begins[there], ends[there]))
+
+
+def timed(found: Recognition) -> list[Timed]:
+    """Token, start and end of each token."""
+    return [(one.token, one.start, one.end) for one in found.tokens]
 
 
 class Found:
@@ -155,6 +163,8 @@ def main() -> None:
     parser.add_argument("--model", default="valid.acc.ave.pth")
     parser.add_argument("--set", default="dev", help="data directory in data/")
     parser.add_argument("--utterances", type=int, help="all by default")
+    parser.add_argument("--peer", type=Path, help="a model of faster-whisper")
+    parser.add_argument("--peer_utterances", type=int, default=80)
     args = parser.parse_args()
 
     import soundfile
@@ -181,12 +191,24 @@ def main() -> None:
             if utt in spoken:
                 free = recognizer.recognise(samples)
                 if len(free.tokens) == len(units):
-                    compare(free, units, spoken[utt], errors[0])
+                    compare(timed(free), units, spoken[utt], errors[0])
                 given = recognizer.align(samples, texts[utt])
-                compare(given, units, spoken[utt], errors[1])
+                compare(timed(given), units, spoken[utt], errors[1])
         rows.append([run.name, *found.row(times=bool(spoken))])
         for name, one in zip(("recognised", "text given"), errors):
             boundaries.append([run.name, name, *one.row()])
+    if args.peer is not None and spoken:
+        peer, errors_of_peer = FasterWhisper(args.peer, "zh"), Boundaries()
+        for utt in chosen[:: max(1, len(chosen) // args.peer_utterances)]:
+            samples, _ = soundfile.read(recordings[utt], dtype="float32")
+            words = [
+                (one.text, one.start, one.end)
+                for one in peer.words(samples, hsk_voice.RATE)
+                if len(one.text) == 1
+            ]
+            compare(words, list(texts[utt]), spoken[utt], errors_of_peer)
+        row = ["faster-whisper", "recognised", *errors_of_peer.row()]
+        boundaries.append(row)
     print(table(COUNTS + (TIMES if spoken else []), rows))
     if spoken:
         print("\n" + table(["run", "syllables", *HEAD], boundaries))

@@ -9,6 +9,9 @@ gold. ``recognised`` compares words that the model found right, ``text given`` a
 by ``Recognizer.align``. ``CIF alone`` and ``default`` do without CTC and without
 calibration.json.
 
+``--peer`` names a model of faster-whisper, whose words are compared in the same way
+(see ``peer_whisper.py``).
+
 Times and confidences must cost at most 3 % of decoding, by CPU time of one thread.
 """
 
@@ -24,6 +27,7 @@ import numpy as np
 import torch
 from boundaries import HEAD, Boundaries, Span, matched
 from measure import describe, table
+from peer_whisper import FasterWhisper
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
@@ -109,6 +113,7 @@ def main() -> None:
     parser.add_argument("--beam_size", type=int, help="default: greedy")
     parser.add_argument("--repeats", type=int, default=3, help="of the cost")
     parser.add_argument("--cost_only", action="store_true")
+    parser.add_argument("--peer", type=Path, help="a model of faster-whisper")
     args = parser.parse_args()
 
     print(describe("espnet", "pocketsphinx", threads=1) + "\n", flush=True)
@@ -138,6 +143,13 @@ def main() -> None:
         plain = given(recognizer, frames, one.text)
         compare(plain, one, rows["text given, default"])
     results.calibration = calibration
+    if args.peer is not None:
+        peer, rows["faster-whisper"] = FasterWhisper(args.peer, "en"), Boundaries()
+        for one in chosen:
+            words = peer.words(one.samples, recognizer.sampling_rate)
+            for here, there in matched([word.text for word in words], one.words):
+                span = words[here].start, words[here].end
+                rows["faster-whisper"].add(span, one.spans[there])
     print(table(["words", *HEAD], [[name, *one.row()] for name, one in rows.items()]))
 
     taken = {"decoding": 0.0, "times": 0.0}

@@ -19,10 +19,10 @@ import numpy as np
 
 from espnet_cif_hkd.cli.command import run_logged
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.inference import fitting
+from espnet_cif_hkd.inference import fitting, gaps
 from espnet_cif_hkd.inference.assemble import silent_tokens, text_pieces
 from espnet_cif_hkd.inference.calibration import Calibration, write_calibration
-from espnet_cif_hkd.inference.confidence import LIMIT, confidences, features, surplus
+from espnet_cif_hkd.inference.confidence import confidences, features
 from espnet_cif_hkd.inference.evidence import Floats
 from espnet_cif_hkd.inference.recognizer import Recognizer
 from espnet_cif_hkd.io.audio import read_utterance, resample, select_channel
@@ -42,7 +42,7 @@ class Decoded:
         features: ``(U, F)``.
         uncalibrated: Confidences before, ``(U,)``.
         right: Whether each token is right, ``(U,)``.
-        surplus: Of alpha at each gap, ``(U + 1,)``; None: unknown.
+        gaps: Features of each gap, ``(U + 1, G)``; None: unknown.
         missing: Whether a token is missing in each gap, ``(U + 1,)``.
         margins: None: the outer peaks say nothing.
     """
@@ -50,7 +50,7 @@ class Decoded:
     features: Floats
     uncalibrated: Floats
     right: fitting.Bools
-    surplus: Floats | None
+    gaps: Floats | None
     missing: fitting.Bools
     margins: fitting.Margins | None
 
@@ -118,6 +118,7 @@ def run(args: argparse.Namespace) -> None:
         sha256(recognizer.model_file),
         found.timing,
         found.weights,
+        found.gaps,
         found.limit,
         {**report, **found.report},
     )
@@ -168,7 +169,7 @@ def _decoded(
         features(evidence),
         np.array(confidences(evidence), np.float64),
         right,
-        surplus(evidence),
+        gaps.features(evidence),
         missing,
         fitting.margins(evidence, silent_tokens(pieces, symbols), samples, rate),
     )
@@ -194,7 +195,7 @@ def fit(decoded: Sequence[Decoded]) -> Calibration:
         "right": round(float(right.mean()), 4),
     }
     calibration = Calibration(report=report)
-    weights, timing, limit = None, calibration.timing, LIMIT
+    weights, timing = None, calibration.timing
     known = [one.margins for one in decoded if one.margins is not None]
     fitted = fitting.fit_timing(known) if len(known) >= _FEWEST_UTTERANCES else None
     if fitted is None:
@@ -221,16 +222,33 @@ def fit(decoded: Sequence[Decoded]) -> Calibration:
             f"{n_wrong} of the rarer kind; {_FEWEST_TOKENS} and {_FEWEST_ERRORS} are "
             "needed"
         )
-    gaps = [(one.surplus, one.missing) for one in decoded if one.surplus is not None]
-    if sum(int(missing.sum()) for _, missing in gaps) >= _FEWEST_ERRORS:
-        surpluses = np.concatenate([one for one, _ in gaps])
-        missing = np.concatenate([one for _, one in gaps])
-        near = np.concatenate(
-            [np.convolve(np.pad(one, 1), np.ones(3), "valid") > 0 for _, one in gaps]
-        )
-        limit = round(fitting.fit_limit(surpluses, near), 4)
-        report["missing_found"] = round(float((surpluses[missing] > limit).mean()), 4)
-    return Calibration("", timing, weights, limit, report)
+    of_gaps, limit = _fit_gaps(decoded, report)
+    return Calibration("", timing, weights, of_gaps, limit, report)
+
+
+def _fit_gaps(
+    decoded: Sequence[Decoded], report: dict[str, Any]
+) -> tuple[tuple[float, ...] | None, float]:
+    """Weights and limit of warnings; None and 0 for too few missing tokens.
+
+    The report has shares of the missing tokens: with a warning in their gap, and in
+    theirs or one beside it, because the place of a missing token is not certain.
+    """
+    known = [(one.gaps, one.missing) for one in decoded if one.gaps is not None]
+    if sum(int(missing.sum()) for _, missing in known) < _FEWEST_ERRORS:
+        return None, 0.0
+    values, missing = (np.concatenate(parts) for parts in zip(*known))
+    near = np.concatenate([fitting.widened(one) for _, one in known])
+    weights = fitting.fit_weights(values, missing)
+    score = weights[0] + values @ weights[1:]
+    limit = round(fitting.fit_limit(score, near), 4)
+    ends = np.cumsum([len(one) for _, one in known])[:-1]
+    warned = [fitting.widened(one) for one in np.split(score > limit, ends)]
+    report["missing_found"] = round(float((score > limit)[missing].mean()), 4)
+    report["missing_found_near"] = round(
+        float(np.concatenate(warned)[missing].mean()), 4
+    )
+    return weights, limit
 
 
 def main(cmd: Sequence[str] | None = None) -> None:

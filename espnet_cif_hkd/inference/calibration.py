@@ -1,12 +1,13 @@
 """What was fitted to a model on its development set, in a file beside the model."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from espnet_cif_hkd.errors import UserError, one_line
-from espnet_cif_hkd.inference.confidence import FEATURES, LIMIT
+from espnet_cif_hkd.inference import confidence, gaps
 from espnet_cif_hkd.inference.spans import Timing
 from espnet_cif_hkd.io.atomic import write_text
 from espnet_cif_hkd.io.digest import sha256
@@ -26,14 +27,16 @@ class Calibration:
         timing: Place of the peak in a token.
         weights: Constant and weights of the features of
             :mod:`espnet_cif_hkd.inference.confidence`; None: not fitted.
-        limit: Surplus of alpha from which on a warning is given.
+        gaps: The same of :mod:`espnet_cif_hkd.inference.gaps`.
+        limit: Score of a gap from which on a warning is given, in log-odds.
         report: Figures of the fit, for people.
     """
 
     model: str = ""
     timing: Timing = field(default_factory=Timing)
     weights: tuple[float, ...] | None = None
-    limit: float = LIMIT
+    gaps: tuple[float, ...] | None = None
+    limit: float = 0.0
     report: dict[str, Any] = field(default_factory=dict)
 
 
@@ -53,17 +56,15 @@ def read_calibration(model_file: str | Path) -> Calibration:
         return Calibration()
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        weights = found["weights"]
-        if weights is not None:
-            weights = tuple(map(float, weights))
-            if len(weights) != len(FEATURES) + 1:
-                raise ValueError(f"{len(weights)} weights")
+        # Files of version 0.3 have no weights of gaps; their limit is another one.
+        of_gaps = _weights(found.get("gaps"), gaps.FEATURES)
         timing = {name: float(value) for name, value in found["timing"].items()}
         known = Calibration(
             str(found["model"]),
             Timing(**timing),
-            weights,
-            float(found["limit"]),
+            _weights(found["weights"], confidence.FEATURES),
+            of_gaps,
+            0.0 if of_gaps is None else float(found["limit"]),
             dict(found["report"]),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -72,6 +73,15 @@ def read_calibration(model_file: str | Path) -> Calibration:
     if known.model != sha256(model_file):
         raise UserError(f"{path} is of another model than {model_file}: {_AGAIN}")
     return known
+
+
+def _weights(found: Any, features: Sequence[str]) -> tuple[float, ...] | None:
+    if found is None:
+        return None
+    weights = tuple(map(float, found))
+    if len(weights) != len(features) + 1:
+        raise ValueError(f"{len(weights)} weights")
+    return weights
 
 
 def write_calibration(model_file: str | Path, calibration: Calibration) -> Path:

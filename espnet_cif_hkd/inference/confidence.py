@@ -1,4 +1,4 @@
-"""Probability that a token is right, and warnings about missing tokens.
+"""Probability that a token is right.
 
 This module needs neither torch nor ESPnet, so that exported models use it as well.
 
@@ -18,15 +18,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from espnet_cif_hkd.inference.assemble import Span
 from espnet_cif_hkd.inference.evidence import Evidence, Floats
-from espnet_cif_hkd.inference.recognition import Flag
 
 FEATURES = ("decoder", "ctc", "decoder near", "decoder around", "ctc around")
-# Sum of alpha minus number of tokens from which on a warning is given, if not fitted.
-LIMIT = 1.7
 _LARGEST_LOGIT = 8.0
-_GAPS = 5
 
 
 def features(evidence: Evidence) -> Floats:
@@ -96,53 +91,3 @@ def confidences(
     else:
         found = ctc_probabilities(evidence)
     return [None] * len(evidence.ids) if found is None else found.tolist()
-
-
-def surplus(evidence: Evidence) -> Floats | None:
-    """Sum of alpha around each gap between tokens minus the tokens there, ``(U + 1,)``.
-
-    A gap is from one CTC peak to the next, the beginning or the end; the value is for
-    five gaps, and near 1 if a token between these peaks is missing. The alpha of
-    ``<eos>`` is not counted.
-
-    Returns:
-        None without CTC or CIF, and for fewer frames than tokens.
-    """
-    total, path = evidence.running_sum, evidence.path
-    if total is None or path is None:
-        return None
-    frames = np.flatnonzero(path >= 0)
-    counts = np.bincount(path[frames])
-    middle = np.bincount(path[frames], frames) / counts + 0.5
-    sums = np.interp(middle, np.arange(len(total)), total)
-    ends = total[-1] - sums[-1] - 1.5
-    gaps = np.concatenate([[sums[0] - 0.5], np.diff(sums) - 1, [ends]])
-    return np.convolve(np.pad(gaps, _GAPS // 2), np.ones(_GAPS), "valid")
-
-
-def flags(
-    evidence: Evidence, spans: Sequence[Span], limit: float = LIMIT
-) -> list[Flag]:
-    """Warnings where the sum of alpha does not fit the number of tokens.
-
-    Args:
-        evidence: Of the hypothesis.
-        spans: Start and end of each token in seconds.
-        limit: A warning is given from this :func:`surplus` on, more or less.
-
-    Returns:
-        In order of time; overlapping ones of a kind are one.
-    """
-    values = surplus(evidence)
-    found: list[Flag] = []
-    if values is None:
-        return found
-    for gap in np.flatnonzero(np.abs(values) > limit).tolist():
-        value = float(values[gap])
-        kind = "missing" if value > 0 else "extra"
-        start, end = spans[max(gap - 1, 0)][0], spans[min(gap, len(spans) - 1)][1]
-        if found and found[-1].kind == kind and found[-1].end >= start:
-            value = max(value, found[-1].value, key=abs)
-            start = found.pop().start
-        found.append(Flag(kind, start, end, value))
-    return found

@@ -152,15 +152,21 @@ def fit_weights(features: Floats, right: Bools) -> tuple[float, ...]:
     return (float(found[0] - weights @ centre), *map(float, weights))
 
 
-def fit_limit(surplus: Floats, missing: Bools, false_alarms: float = 0.05) -> float:
+def widened(chosen: Bools) -> Bools:
+    """Also choose the neighbours, ``(N,)``."""
+    wide: Bools = np.convolve(np.pad(chosen, 1), np.ones(3), "valid") > 0
+    return wide
+
+
+def fit_limit(score: Floats, missing: Bools, false_alarms: float = 0.05) -> float:
     """Limit of warnings that this share of the gaps without a missing token exceeds.
 
     Args:
-        surplus: ``(N,)``.
+        score: ``(N,)``.
         missing: Whether a token is missing in or beside each gap, ``(N,)``.
         false_alarms: The share.
     """
-    return float(np.quantile(surplus[~missing], 1 - false_alarms))
+    return float(np.quantile(score[~missing], 1 - false_alarms))
 
 
 def area_under_curve(confidence: Floats, right: Bools) -> float:

@@ -22,8 +22,9 @@ import numpy.typing as npt
 from espnet_cif_hkd.errors import UserError, one_line
 from espnet_cif_hkd.inference.assemble import assembled, silent_tokens, text_pieces
 from espnet_cif_hkd.inference.by_length import in_batches
-from espnet_cif_hkd.inference.confidence import confidences, flags
+from espnet_cif_hkd.inference.confidence import confidences
 from espnet_cif_hkd.inference.evidence import Evidence
+from espnet_cif_hkd.inference.gaps import flags
 from espnet_cif_hkd.inference.recognition import Recognition
 from espnet_cif_hkd.inference.spans import Timing, token_spans
 from espnet_cif_hkd.io.features import FeatureSpec
@@ -286,7 +287,7 @@ class OnnxRecognizer:
             duration,
             confidences(evidence, known["weights"]),
             found.score,
-            flags(evidence, spans, known["limit"]),
+            flags(evidence, spans, known.get("gaps"), known["limit"]),
         )
 
     def _run(self, name: str, given: Mapping[str, Array]) -> Arrays:

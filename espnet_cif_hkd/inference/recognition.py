@@ -82,7 +82,8 @@ class Flag:
         kind: ``missing``: a token may be missing; ``extra``: one may be too many.
         start: Seconds.
         end: Seconds.
-        value: Sum of alpha minus the number of tokens.
+        value: Probability that a token is missing, if calibrated; otherwise the sum of
+            alpha minus the number of tokens.
     """
 
     kind: str

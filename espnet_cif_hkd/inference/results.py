@@ -18,8 +18,9 @@ from espnet_cif_hkd.encoder.geometry import feature_rate, frame_times, known_fra
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.inference.assemble import assembled, silent_tokens, text_pieces
 from espnet_cif_hkd.inference.calibration import Calibration
-from espnet_cif_hkd.inference.confidence import confidences, flags
+from espnet_cif_hkd.inference.confidence import confidences
 from espnet_cif_hkd.inference.evidence import Evidence, Floats
+from espnet_cif_hkd.inference.gaps import flags
 from espnet_cif_hkd.inference.recognition import Recognition
 from espnet_cif_hkd.inference.spans import token_spans
 
@@ -135,7 +136,7 @@ class ResultMaker:
         known = self.calibration
         spans = token_spans(evidence, silent, known.timing, frames.duration)
         sure = confidences(evidence, known.weights)
-        warnings = flags(evidence, spans, known.limit)
+        warnings = flags(evidence, spans, known.gaps, known.limit)
         return assembled(
             one.ids,
             one.symbols,

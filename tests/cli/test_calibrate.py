@@ -12,8 +12,9 @@ from tiny_speech import CHANGES, RATE, model_files
 from espnet_cif_hkd import UserError
 from espnet_cif_hkd.cli import calibrate
 from espnet_cif_hkd.cli.calibrate import Decoded, fit
+from espnet_cif_hkd.inference import gaps
 from espnet_cif_hkd.inference.calibration import Calibration, read_calibration
-from espnet_cif_hkd.inference.confidence import FEATURES, LIMIT
+from espnet_cif_hkd.inference.confidence import FEATURES
 from espnet_cif_hkd.inference.fitting import Margins
 from espnet_cif_hkd.inference.recognizer import Recognizer
 
@@ -26,10 +27,11 @@ def decoded(n: int, tokens: int = 20) -> list[Decoded]:
         values = rng.normal(size=(tokens, len(FEATURES)))
         right = values[:, 0] + 0.5 * rng.normal(size=tokens) > -1
         missing = rng.random(tokens + 1) < 0.1
-        surplus = missing + 0.1 * rng.normal(size=tokens + 1)
+        of_gaps = rng.normal(size=(tokens + 1, len(gaps.FEATURES)))
+        of_gaps[:, 0] = missing + 0.1 * of_gaps[:, 0]
         sure = np.full(tokens, 0.99)
         margins = Margins(0.03 + 0.01 * rng.normal(), 0.2)
-        found.append(Decoded(values, sure, right, surplus, missing, margins))
+        found.append(Decoded(values, sure, right, of_gaps, missing, margins))
     return found
 
 
@@ -39,13 +41,14 @@ def test_everything_is_fitted_and_reported() -> None:
     assert found.weights[1] > 5 * max(map(abs, found.weights[2:]))
     assert found.timing.lead == pytest.approx(0.03, abs=0.005)
     assert found.timing.trail == 0.2
-    assert 0.1 < found.limit < 0.8
+    assert found.gaps is not None and found.gaps[1] > 0
     report = found.report
     assert report["utterances"] == 60
     assert report["tokens"] == 1200
     assert report["after"]["auc"] > 0.9 > report["before"]["auc"]
     assert report["after"]["ece"] < 0.05 < report["before"]["ece"]
     assert report["missing_found"] > 0.9
+    assert report["missing_found_near"] >= report["missing_found"]
 
 
 def test_too_little_keeps_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,7 +57,7 @@ def test_too_little_keeps_the_defaults(capsys: pytest.CaptureFixture[str]) -> No
         one.margins = None
     found = fit(few)
     assert (found.weights, found.timing) == (None, Calibration().timing)
-    assert found.limit == LIMIT
+    assert (found.gaps, found.limit) == (None, 0.0)
     with pytest.raises(UserError, match="no utterance has a token"):
         fit([])
 

@@ -25,8 +25,9 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def calibration(model: Path) -> Calibration:
-    weights = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
-    return Calibration(sha256(model), Timing(-0.01, 0.2), weights, 1.5, {"data": "dev"})
+    weights, gaps = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6), (1.0, 2.0, 3.0, 4.0, 5.0)
+    timing = Timing(-0.01, 0.2)
+    return Calibration(sha256(model), timing, weights, gaps, 1.5, {"data": "dev"})
 
 
 def test_it_is_read_again(model: Path, calibration: Calibration) -> None:
@@ -57,6 +58,7 @@ def test_that_of_another_model_is_refused(
         lambda found: json.dumps({**found, "weights": ["x"] * 6}),
         lambda found: json.dumps({**found, "timing": {"lead": 1.0, "shift": 0.1}}),
         lambda found: json.dumps({**found, "timing": None}),
+        lambda found: json.dumps({**found, "gaps": [1.0, 2.0]}),
         lambda found: json.dumps({**found, "limit": None}),
         lambda found: json.dumps({k: v for k, v in found.items() if k != "model"}),
     ],
@@ -69,3 +71,16 @@ def test_a_damaged_file_is_named(
     path.write_text(change(json.loads(path.read_text())))
     with pytest.raises(UserError, match=r"calibration.json is no calibration"):
         read_calibration(model)
+
+
+def test_a_file_without_gaps_has_no_limit_for_them(
+    model: Path, calibration: Calibration
+) -> None:
+    """Version 0.3.3 wrote a limit of another number."""
+    path = write_calibration(model, calibration)
+    found = json.loads(path.read_text())
+    del found["gaps"]
+    path.write_text(json.dumps(found))
+    known = read_calibration(model)
+    assert (known.gaps, known.limit) == (None, 0.0)
+    assert known.weights == calibration.weights

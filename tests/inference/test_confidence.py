@@ -1,4 +1,4 @@
-"""Features of confidences, warnings, and the fit of both."""
+"""Features of confidences, and the fits of a calibration."""
 
 import math
 
@@ -12,8 +12,6 @@ from espnet_cif_hkd.inference.confidence import (
     FEATURES,
     confidences,
     features,
-    flags,
-    surplus,
 )
 from espnet_cif_hkd.inference.evidence import Evidence
 
@@ -53,27 +51,6 @@ def test_calibrated_is_the_logistic_function() -> None:
     score = 0.1 + features(one) @ np.array(weights[1:])
     assert confidences(one, weights) == pytest.approx(1 / (1 + np.exp(-score)))
     assert confidences(one, [900.0] * 6) == pytest.approx([1.0] * 3)
-
-
-def test_alpha_that_fits_gives_no_warning() -> None:
-    alpha = np.zeros(20)
-    alpha[[2, 6, 10, 14]] = 1.0  # the last one for <eos>
-    assert surplus(evidence([2, 6, 10], alpha)) == pytest.approx([0.0] * 4)
-    spans = [(0.08, 0.2), (0.2, 0.4), (0.4, 0.5)]
-    assert flags(evidence([2, 6, 10], alpha), spans, 0.5) == []
-    assert flags(evidence([2, 6, 10]), spans, 0.5) == []
-
-
-@pytest.mark.parametrize(("more", "kind"), [(1.0, "missing"), (-1.0, "extra")])
-def test_more_or_less_alpha_is_reported_where_it_is(more: float, kind: str) -> None:
-    alpha = np.zeros(20)
-    alpha[[2, 6, 8, 10, 14]] = 1.0, 1.0, max(more, 0.0), 1.0 + min(more, 0.0), 1.0
-    alpha[8] = max(more, 0.0)
-    spans = [(0.08, 0.2), (0.2, 0.4), (0.4, 0.5)]
-    [flag] = flags(evidence([2, 6, 10], alpha), spans, 0.9)
-    assert flag.kind == kind
-    assert flag.value == pytest.approx(more)
-    assert flag.start <= 0.32 <= flag.end
 
 
 @given(st.text("abc", max_size=7), st.text("abc", max_size=7))

@@ -10,7 +10,10 @@ its end; both differ between models and are fitted on speech without transcripts
 
 - further apart than ``lead + trail`` and a pause: one token ends, there is silence, the
   next token starts;
-- otherwise the border divides their distance in the ratio of ``trail`` to ``lead``;
+- otherwise the border divides their distance in the ratio of ``trail`` to ``lead``. If
+  peaks come before their tokens (``lead`` < 0) it is ``-lead`` after the second peak,
+  because the start of a token is known better than the length of the one before; if
+  they come after them (``trail`` < 0), ``-trail`` before the first one;
 - a white space between them is no sound: the border is at its peak.
 """
 
@@ -65,7 +68,6 @@ def token_spans(
     starts[heard[0]] = first[heard[0]] - timing.lead
     ends[heard[-1]] = last[heard[-1]] + timing.trail
     longest = timing.lead + timing.trail + PAUSE
-    share = timing.trail / max(timing.lead + timing.trail, 1e-9)
     for one, after in pairwise(heard):
         distance = first[after] - last[one]
         if distance > longest:
@@ -76,10 +78,21 @@ def token_spans(
         elif after - one > 1:
             ends[one] = starts[after] = (first[one + 1] + last[after - 1]) / 2
         else:
-            ends[one] = starts[after] = last[one] + share * distance
+            border = _border(last[one], first[after], timing)
+            ends[one] = starts[after] = border
         # A white space takes the silence.
         starts[one + 1 : after], ends[one + 1 : after] = ends[one], starts[after]
     return _valid(starts, ends, duration)
+
+
+def _border(last: float, first: float, timing: Timing) -> float:
+    """Border between the end of one peak and the begin of the next, in seconds."""
+    if timing.lead < 0:
+        return first - timing.lead
+    if timing.trail < 0:
+        return last + timing.trail
+    share = timing.trail / max(timing.lead + timing.trail, 1e-9)
+    return last + share * (first - last)
 
 
 def peaks(evidence: Evidence, duration: float) -> tuple[Floats, Floats]:

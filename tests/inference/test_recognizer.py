@@ -150,7 +150,7 @@ def test_the_calibration_is_used(tmp_path: Path) -> None:
     folder = model_folder(tmp_path / "model")
     before = Recognizer(folder).recognise(noise(1.0))
     model = folder / "1epoch.pth"
-    calibration = Calibration(sha256(model), Timing(0.0, 0.3), (2.0, *[0.0] * 5), 9.0)
+    calibration = Calibration(sha256(model), Timing(0.0, 0.3), (2.0, *[0.0] * 5))
     write_calibration(model, calibration)
     after = Recognizer(folder).recognise(noise(1.0))
     sure = 1 / (1 + np.exp(-2.0))

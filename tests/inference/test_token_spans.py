@@ -93,6 +93,19 @@ def test_a_peak_may_come_before_its_token() -> None:
     assert [end for _, end in spans] == pytest.approx([0.52, 0.76, 1.0])
 
 
+@pytest.mark.parametrize("lead", [-0.08, 0.32])
+def test_a_border_is_as_sure_as_the_peak_beside_it(lead: float) -> None:
+    """Where a peak is outside of its token, the length of a token does not matter."""
+    timing = Timing(lead, 0.24 - lead)
+    places = []
+    for length in (4, 6, 7):
+        spans = token_spans(heard([5, 5 + length]), [False] * 2, timing, 2.0)
+        peak = 0.2 + 0.04 * length if lead < 0 else 0.2
+        places.append(spans[0][1] - peak)
+        assert spans[0][1] == spans[1][0]
+    assert places == pytest.approx([0.08 if lead < 0 else -0.08] * 3)
+
+
 def test_ctc_is_used_before_alpha_and_alpha_without_ctc() -> None:
     alpha = np.zeros(50)
     alpha[[20, 30]] = 1.0

@@ -26,7 +26,7 @@ class UnpairedText:
     ids: np.ndarray
     ends: np.ndarray
     left_out: dict[str, int]
-    _orders: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
+    _orders: dict[tuple[int, int], np.ndarray] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -49,13 +49,14 @@ class UnpairedText:
             count: Number of sentences.
             seed: Determines the orders.
         """
-        places = [divmod(place, len(self)) for place in range(first, first + count)]
-        for one in {number for number, _ in places} - self._orders.keys():
-            order = np.random.default_rng([seed, one]).permutation(len(self))
-            self._orders[one] = order
-        found = [self.sentence(self._orders[one][place]) for one, place in places]
-        for one in [one for one in self._orders if one < places[-1][0]]:
-            del self._orders[one]
+        found = []
+        for place in range(first, first + count):
+            number, row = divmod(place, len(self))
+            order = self._orders.get((seed, number))
+            if order is None:
+                order = np.random.default_rng([seed, number]).permutation(len(self))
+                self._orders = {(seed, number): order}
+            found.append(self.sentence(order[row]))
         return found
 
     def describe(self) -> str:

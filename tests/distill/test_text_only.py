@@ -103,8 +103,8 @@ def test_losses_and_gradients_are_those_of_a_loop(tmp_path, options, changes):
         found = gradients(model)
         loss_map, loss_text, n_text = loop(model, batch, number)
         n_tokens = int((batch["text_lengths"] + 1).sum())
-        assert stats["text.loss_map"] == pytest.approx(float(loss_map) / n_tokens)
-        assert stats["text.loss_text"] == pytest.approx(float(loss_text) / n_text)
+        assert stats["text.loss_map"] == pytest.approx(loss_map.item() / n_tokens)
+        assert stats["text.loss_text"] == pytest.approx(loss_text.item() / n_text)
         alone = model_of(None, changes)
         alone.load_state_dict(model.state_dict(), strict=False)
         step(alone, batch)
@@ -115,7 +115,7 @@ def test_losses_and_gradients_are_those_of_a_loop(tmp_path, options, changes):
         assert set(found) == {name for name, _ in model.named_parameters()}
         for name, value in found.items():
             parts = [part[name] for part in (own, without) if name in part]
-            torch.testing.assert_close(value, sum(parts), rtol=1e-7, atol=1e-9)
+            torch.testing.assert_close(value, sum(parts), rtol=1e-5, atol=1e-8)
         assert not [n for n in own if n.startswith(("encoder", "decoder.predictor"))]
 
 

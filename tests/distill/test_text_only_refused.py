@@ -19,7 +19,7 @@ from espnet_cif_hkd.recipe.hooks import teacher_inputs
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"text": None}, r"text\.text is None; name a Kaldi text file"),
+        ({"text": None}, r"\.text is None; name a Kaldi text file"),
         ({"source": "speech"}, r"source is 'speech'; use one of embedding, teacher"),
         ({"mask": 1.2}, r"mask is 1\.2; give a number from 0 to 1"),
         ({"mask": True}, r"mask is True; give a number from 0 to 1"),
@@ -72,7 +72,7 @@ def test_checks_of_a_recipe(tmp_path):
     absent = {**conf, "text": str(tmp_path / "absent")}
     context = CheckContext("cif", TOKENS, "char")
     (remark,) = TextOnlyCriterion.check(conf, context)
-    assert remark == "text without speech: 7 sentences, 41 tokens"
+    assert remark == "text without speech: 7 sentences, 39 tokens"
     assert TextOnlyCriterion.check(absent, CheckContext("cif")) == []
     with pytest.raises(UserError, match="absent is missing"):
         TextOnlyCriterion.check(absent, context)

@@ -48,7 +48,7 @@ from espnet_cif_hkd.teachers.registry import build_text_teacher
 SOURCES = ("embedding", "teacher")
 _IGNORED = -1
 # Options by name: the smallest value, and the largest.
-_SHARES = {"mask": (0.0, 1.0), "noise": (0.0, 100.0)}
+_NUMBERS = {"mask": (0.0, 1.0), "noise": (0.0, 100.0)}
 _COUNTS = {"batch_size": 1, "max_length": 1, "start": 0, "seed": 0}
 
 
@@ -357,7 +357,7 @@ def _check(conf: Mapping[str, Any], training: Mapping[str, Any]) -> None:
         raise UserError(
             f"criterion_conf.source is {source!r}; use one of {', '.join(SOURCES)}"
         )
-    for name, (least, most) in _SHARES.items():
+    for name, (least, most) in _NUMBERS.items():
         value = conf.get(name, least)
         if type(value) not in (int, float) or not least <= value <= most:
             raise UserError(

@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import yaml
 from fotaq_fixture import load
 from recorded_recipe import RecordedRecipe
+from stock_cases import pretrain, run_stages
 
 from espnet_cif_hkd.io.tables import read_table
 
@@ -52,11 +54,11 @@ def run(data: Path, speech: Path, *more: str) -> tuple[int, Path]:
 
 
 def test_pieces_and_utterances_are_in_one_table(
-    data: Path, speech: Path, capsys: pytest.CaptureFixture[str]
+    data: Path, speech: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     code, target = run(data, speech, "--longest", "2")
     assert code == 0
-    printed = capsys.readouterr().out
+    printed = capfd.readouterr().out
     assert "2 utterances of" in printed and "4 pieces without transcripts" in printed
     assert "1 are shorter than 0.5 s" in printed and "broken.flac" in printed
     wav, sizes = (read_table(target / name) for name in unlabelled.TABLES)
@@ -182,3 +184,26 @@ def test_a_failed_first_training_is_the_end(recipe: RecordedRecipe) -> None:
     done = recipe.run(*WORDS)
     assert done.returncode == 1 and len(recipe.trainings()) == 1
     assert done.stderr.splitlines()[-1] == "error: no speech"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_both_trainings_on_a_miniature(
+    tmp_path: Path, speech: Path, forked_python: str
+) -> None:
+    """The first one reads the training set and the pieces, the second starts from it."""
+    folder = tmp_path / "recipe"
+    options = [*pretrain(folder), "--unlabelled", str(speech)]
+    run_stages(folder, options, False, 1, 11, forked_python)
+    joined = read_table(folder / "dump/raw/unlabelled/wav.scp")
+    train = read_table(folder / "dump/raw/train/wav.scp")
+    new = set(joined) - set(train)
+    assert len(new) == 2 and set(train) < set(joined)
+    first = folder / "exp/asr_pretrain_unlabelled"
+    assert (first / "valid.loss.ave.pth").is_file()
+    config = yaml.safe_load((first / "config.yaml").read_text())
+    assert config["train_shape_file"] == ["dump/raw/unlabelled/utt2num_samples"]
+    second = yaml.safe_load((folder / "exp/asr_tiny/config.yaml").read_text())
+    assert second["init_param"] == [
+        "exp/asr_pretrain_unlabelled/valid.loss.ave.pth:encoder:encoder"
+    ]

@@ -191,7 +191,7 @@ def test_a_failed_first_training_is_the_end(recipe: RecordedRecipe) -> None:
 def test_both_trainings_on_a_miniature(
     tmp_path: Path, speech: Path, forked_python: str
 ) -> None:
-    """The first one reads the training set and the pieces, the second starts from it."""
+    """The first reads the training set and the pieces, the second starts from it."""
     folder = tmp_path / "recipe"
     options = [*pretrain(folder), "--unlabelled", str(speech)]
     run_stages(folder, options, False, 1, 11, forked_python)

@@ -46,6 +46,7 @@ _BUILT = {
     "FramesCriterion": {"student"},
     "TransducerPathCriterion": {"student"},
     "SoftLabelsCriterion": {"student"},
+    "TextOnlyCriterion": {"student"},
 }
 _TYPES = {int: "int", float: "float", str: "str", bool: "bool", types.NoneType: "null"}
 
@@ -157,6 +158,7 @@ def sections() -> dict[str, list[Key]]:
     from espnet_cif_hkd.distill.options import AcousticOptions, LinguisticOptions
     from espnet_cif_hkd.distill.schedule import CommonOptions
     from espnet_cif_hkd.distill.soft_labels import SoftLabelsCriterion
+    from espnet_cif_hkd.distill.text_only import TextOnlyCriterion
     from espnet_cif_hkd.distill.transducer_path import TransducerPathCriterion
     from espnet_cif_hkd.encoder.cif_conformer import CIFConformerEncoder
     from espnet_cif_hkd.encoder.kaldi_fbank import KaldiFbankFrontend
@@ -181,6 +183,7 @@ def sections() -> dict[str, list[Key]]:
         "frames": list(keys_of(FramesCriterion)),
         "transducer_path": list(keys_of(TransducerPathCriterion)),
         "soft_labels": list(keys_of(SoftLabelsCriterion)),
+        "text_only": list(keys_of(TextOnlyCriterion)),
         "level": list(keys_of(LevelOptions)),
         "transducer": list(keys_of(TransducerASRModel)),
         "criterion_conf": [_level_below(key) for key in keys_of(HKDCriterion)],

@@ -42,6 +42,7 @@ def collect(
     sets: Iterable[str],
     unit: str,
     spoken: str | None = None,
+    counted_in: str = TRAIN_SET,
 ) -> tuple[dict[str, Any], list[Row]]:
     """Read the results of one run.
 
@@ -53,6 +54,8 @@ def collect(
         unit: ``word`` or ``char``: errors are counted by its frequency in training.
         spoken: path of the recipe's file with a reading of each character, with
             ``{set}`` for the name of the set; None if there is none.
+        counted_in: the set whose text gives the frequencies. It is the same for all
+            cells of a corpus, so that they have the same classes.
 
     Returns:
         The JSON value of the cell, and a row of each utterance.
@@ -63,8 +66,7 @@ def collect(
     config = _read(folder / "config.yaml")
     conf = yaml.safe_load(config)
     raw = recipe / "dump" / "raw"
-    # Of the complete training set, so all cells of a corpus have the same classes.
-    frequencies = training_counts(raw / TRAIN_SET / "text", unit)
+    frequencies = training_counts(raw / counted_in / "text", unit)
     sounds = read_sounds(recipe, spoken, (TRAIN_SET, *sets)) if spoken else None
     found: dict[str, Any] = {
         "format": FORMAT,

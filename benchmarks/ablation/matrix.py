@@ -10,6 +10,7 @@ string that is split like in the shell::
     control: random              # optional; compared with the question too
     words: true                  # false: no word error rate, for Mandarin
     readings: data/{set}/pinyin  # optional; the syllable of each character
+    frequencies: train_2000      # optional; where words are counted, instead of train
     seeds: [1, 2, 3]
     epochs: 20
     subset: 2000                 # optional; training utterances of every system
@@ -44,7 +45,16 @@ TRAIN_SET = "train"  # in all recipes of this repository
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _KEYS = {
     *("corpus", "title", "recipe", "baseline", "control", "words", "readings", "seeds"),
-    *("epochs", "subset", "page", "options", "systems", "variants", "decodes"),
+    *(
+        "frequencies",
+        "epochs",
+        "subset",
+        "page",
+        "options",
+        "systems",
+        "variants",
+        "decodes",
+    ),
 }
 
 
@@ -111,6 +121,7 @@ class Matrix:
         control: name of a system without the supposed cause of the gain, or None.
         words: whether word error rates are reported too.
         readings: a file of the recipe, ``{set}`` in its place, or None.
+        frequencies: the set in whose text the occurrences of a word are counted.
         seeds: at least one, each once.
         epochs: of every training, except variants with their own number.
         subset: number of training utterances of every system, and of variants without
@@ -128,6 +139,7 @@ class Matrix:
     control: str | None
     words: bool
     readings: str | None
+    frequencies: str
     seeds: tuple[int, ...]
     epochs: int
     subset: int
@@ -290,6 +302,9 @@ def read_matrix(path: Path) -> Matrix:
         control=control,
         words=top.flag("words", True),
         readings=top.text("readings") if "readings" in top.data else None,
+        frequencies=(
+            top.text("frequencies") if "frequencies" in top.data else TRAIN_SET
+        ),
         seeds=_seeds(top),
         epochs=epochs,
         subset=subset,

@@ -99,6 +99,7 @@ def keep(matrix: Matrix, cell: Cell) -> None:
         SETS,
         "word" if matrix.words else "char",
         matrix.readings,
+        matrix.frequencies,
     )
     known = {"corpus": matrix.corpus, "system": cell.system, "seed": cell.seed}
     if cell.variant:

@@ -200,7 +200,8 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         Args:
             embeddings: Fired vectors, ``(B, L, D)``.
             ys_in_pad: Tokens shifted right, ``(B, L)``.
-            near: :meth:`near_frames`, for at least one token.
+            near: :meth:`near_frames`, for at least one token; None: the states read no
+                frames, also with ``frame_window``, as for a text without speech.
 
         Returns:
             Logits ``(B, L, V)`` and states ``(B, L, D)``.
@@ -240,9 +241,8 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
     ) -> torch.Tensor:
         """Join states ``(B, L, D)`` and the vectors fired for the same tokens."""
         joined = self.project_out(torch.cat([hidden, fired], dim=-1))
-        if self.frame_attention is None:
+        if self.frame_attention is None or near is None:
             return joined  # type: ignore[no-any-return]
-        assert near is not None, "frame_window needs near_frames()"
         return self.frame_attention(joined, near)  # type: ignore[no-any-return]
 
     def _enter(

@@ -11,6 +11,7 @@ from espnet_cif_hkd.distill.frames import FramesCriterion
 from espnet_cif_hkd.distill.hkd import HKDCriterion
 from espnet_cif_hkd.distill.soft_labels import SoftLabelsCriterion
 from espnet_cif_hkd.distill.taps import Student, Taps
+from espnet_cif_hkd.distill.text_only import TextOnlyCriterion
 from espnet_cif_hkd.distill.transducer_path import TransducerPathCriterion
 from espnet_cif_hkd.losses.contrastive import contrastive_loss
 from espnet_cif_hkd.losses.regression import regression_loss
@@ -26,6 +27,7 @@ __all__ = [
     "SoftLabelsCriterion",
     "Student",
     "Taps",
+    "TextOnlyCriterion",
     "TransducerPathCriterion",
     "contrastive_loss",
     "criterion_choices",

@@ -14,7 +14,7 @@ from espnet_cif_hkd.teachers.registry import build_text_teacher
 from espnet_cif_hkd.teachers.store.writer import dump_store
 from espnet_cif_hkd.teachers.text.online import OnlineTeacher
 
-__all__ = ["TeacherReport", "check_teacher", "fill_teacher_store"]
+__all__ = ["TeacherReport", "add_vectors", "check_teacher", "fill_teacher_store"]
 
 
 def check_teacher(
@@ -52,12 +52,26 @@ def fill_teacher_store(
         UserError: the teacher or the store does not fit, or the disk is full.
     """
     conf = {**criterion_conf, "teacher_store": folder}
-    token_list = sentences.token_list
-    if check_teacher(conf, token_list, sentences.token_type) is None:
+    if check_teacher(conf, sentences.token_list, sentences.token_type) is None:
         logging.info("both weights are 0: %s needs no vectors", folder)
         return
+    add_vectors(conf, folder, sentences)
+
+
+def add_vectors(conf: Mapping[str, Any], folder: str, sentences: Sentences) -> None:
+    """Add the vectors of missing sentences to a store, by a checked teacher.
+
+    Args:
+        conf: options of the teacher.
+        folder: the store.
+        sentences: the texts.
+
+    Raises:
+        UserError: the teacher or the store does not fit, or the disk is full.
+    """
     # The criterion of the training does not know --token_type either.
-    teacher = build_text_teacher(conf, token_list, conf.get("token_type"), stored=False)
+    kind = conf.get("token_type")
+    teacher = build_text_teacher(conf, sentences.token_list, kind, stored=False)
     begin = time.monotonic()
     report = dump_store(
         Path(folder),

@@ -16,6 +16,7 @@ from espnet_cif_hkd.distill.frames import FramesCriterion
 from espnet_cif_hkd.distill.hkd import HKDCriterion
 from espnet_cif_hkd.distill.schedule import CommonOptions
 from espnet_cif_hkd.distill.soft_labels import SoftLabelsCriterion
+from espnet_cif_hkd.distill.text_only import TextOnlyCriterion
 from espnet_cif_hkd.distill.transducer_path import TransducerPathCriterion
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.plugin.user_modules import import_user_modules
@@ -75,6 +76,7 @@ criterion_choices = CriterionChoices(
         "frames": FramesCriterion,
         "transducer_path": TransducerPathCriterion,
         "soft_labels": SoftLabelsCriterion,
+        "text_only": TextOnlyCriterion,
     },
     type_check=AbsDistillCriterion,
     optional=True,

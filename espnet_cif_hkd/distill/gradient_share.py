@@ -85,7 +85,7 @@ class GradientShares:
                 assert taps.fired is not None
                 vectors = self._copy(taps.fired.embeddings, tap, label, max_share)
                 changed[kind] = dataclasses.replace(taps.fired, embeddings=vectors)
-            elif kind != "joint":  # a function of two other taps
+            elif kind not in ("decoder", "joint"):  # functions of other taps
                 changed[kind] = self._copy(getattr(taps, kind), tap, label, max_share)
         return dataclasses.replace(taps, layers=layers, states=states, **changed)
 

@@ -12,6 +12,7 @@ Names of taps
                 joint network at all nodes of the lattice
 ``joint``       joint network of a transducer, for some nodes of the lattice
 ``speech``      samples of the audio, as ESPnet's trainer gives them to the model
+``decoder``     the CIF decoder, for tokens whose fired vectors are given
 ==============  =========================================================
 
 Shapes and names
@@ -44,7 +45,7 @@ from espnet_cif_hkd.errors import UserError
 # The taps of each model without encoder layers, whose number depends on the encoder.
 MODEL_TAPS = {
     "cif": frozenset(
-        {"hs_pad", "fired", "logits", "speech"}
+        {"hs_pad", "fired", "logits", "speech", "decoder"}
         | {f"states:{name}" for name in ("output", "joined", "transformer")}
     ),
     "hybrid": frozenset(
@@ -56,10 +57,30 @@ MODEL_TAPS = {
 _CALLED = {
     "fired": "fired vectors",
     "joint": "a joint network",
+    "decoder": "a decoder that reads fired vectors and earlier tokens (decoder: cif)",
     "logits": "logits",
     "hs_pad": "encoder output",
     "speech": "the audio (a frontend, not input_size)",
 }
+
+
+@dataclass(frozen=True)
+class TextDecoder:
+    """The decoder of ``model: cif``, for sentences without speech.
+
+    Attributes:
+        embedding: Embeddings of the tokens, (V, D), without a gradient.
+        sos: First token of the decoder's input.
+        eos: Last target.
+        decode: A function of fired vectors (B, L, D) and the token before each (B, L)
+            to logits (B, L, V) and states (B, L, D). It reads no frames, also with
+            ``frame_window``.
+    """
+
+    embedding: Tensor
+    sos: int
+    eos: int
+    decode: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass
@@ -84,6 +105,7 @@ class Taps:
         joint: Logits (N, V) of N nodes: a function of the frame of ``hs_pad`` (N, D)
             and the state ``output`` (N, D) of each. Criteria that read few nodes need
             no logits of the complete lattice.
+        decoder: The decoder, for sentences without speech.
         speech: Samples of the audio, (B, S) float32; full scale is 1, or 32768 if
             ESPnet reads a ``kaldi_ark``.
         speech_lengths: Samples of each utterance, (B,) int64.
@@ -101,6 +123,7 @@ class Taps:
     states: dict[str, Tensor] = field(default_factory=dict)
     logits: Tensor | None = None
     joint: Callable[[Tensor, Tensor], Tensor] | None = None
+    decoder: TextDecoder | None = None
     speech: Tensor | None = None
     speech_lengths: Tensor | None = None
     utt_ids: list[str] | None = None

@@ -16,8 +16,9 @@ from espnet2.layers.abs_normalize import AbsNormalize
 from espnet2.torch_utils.device_funcs import force_gatherable
 
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
+from espnet_cif_hkd.decoder.cif_nar import CIFNARDecoder
 from espnet_cif_hkd.distill.schedule import CommonOptions
-from espnet_cif_hkd.distill.taps import MODEL_TAPS, TokenLoss
+from espnet_cif_hkd.distill.taps import MODEL_TAPS, TextDecoder, TokenLoss
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.losses.ctc_guide import ctc_guide_loss, ctc_spikes
 from espnet_cif_hkd.losses.token import shift_targets
@@ -186,6 +187,8 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         size = self.decoder.output_layer.in_features
         sizes = dict.fromkeys(MODEL_TAPS["cif"] - {"speech"}, size)
         sizes["logits"] = vocab_size
+        if isinstance(decoder, CIFNARDecoder):  # it reads no tokens
+            sizes.pop("decoder")
         token_loss = TokenLoss(1.0, lsm_weight)
         self.add_criteria("cif", sizes, criterion, criterion_conf, criteria, token_loss)
         if self.ctc_guide.is_scheduled:
@@ -279,6 +282,12 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
                 speech=speech,
                 speech_lengths=speech_lengths,
                 fired=output.cif,
+                decoder=TextDecoder(
+                    self.decoder.embed.weight.detach(),
+                    self.sos,
+                    self.eos,
+                    self.decoder.decode,
+                ),
                 logits=output.logits,
                 states={
                     "output": output.states,

@@ -192,7 +192,7 @@ class DistillingMixin:
             given: Other fields of :class:`Taps`; ``states`` may have unwanted entries.
         """
         states = given.pop("states", {})
-        for name in ("fired", "joint", "logits", "speech"):
+        for name in ("decoder", "fired", "joint", "logits", "speech"):
             if name not in wanted:
                 given.pop(name, None)
         if "speech" not in wanted:

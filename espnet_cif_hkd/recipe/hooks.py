@@ -15,8 +15,11 @@ from espnet_cif_hkd.recipe.commands import logged_to
 from espnet_cif_hkd.recipe.context import Run
 
 _MOST_WORKERS = 8  # each has its own copy of a speech teacher
-# Files of the levels of soft_labels.
-_FILES = ("unit_token_list", "unit_bpemodel", "lexicon", "alignment")
+# Files of the levels of soft_labels, and of text_only.
+_FILES = (
+    *("unit_token_list", "unit_bpemodel", "lexicon", "alignment"),
+    *("text", "bpemodel"),
+)
 
 
 def dump_teacher(run: Run, args: argparse.Namespace) -> None:

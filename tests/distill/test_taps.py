@@ -31,7 +31,8 @@ def test_only_what_is_wanted_is_exposed(host):
     assert not taps.layers and not taps.states and set(taps.timing) <= {"hs_pad"}
     assert taps.fired is None and taps.logits is None
     assert taps.speech is None and taps.speech_lengths is None
-    for tap in sorted(MODEL_TAPS[host] - {"hs_pad", "speech"}):
+    assert taps.decoder is None
+    for tap in sorted(MODEL_TAPS[host] - {"decoder", "hs_pad", "speech"}):
         model, taps = tapped(tap, **changes)
         found = {f"states:{name}": value for name, value in taps.states.items()}
         found |= {"logits": taps.logits}
@@ -40,6 +41,21 @@ def test_only_what_is_wanted_is_exposed(host):
         assert set(found) == {tap}
         rows = int(taps.token_lens.max())
         assert found[tap].shape == (3, rows, model.criterion.student.size(tap))
+
+
+def test_the_decoder_for_given_vectors_is_that_of_the_model():
+    """With the fired vectors and the transcripts it has the logits of the model."""
+    model, taps = tapped("decoder", "fired", "logits")
+    decoder = taps.decoder
+    assert (decoder.sos, decoder.eos) == (model.sos, model.eos)
+    assert torch.equal(decoder.embedding, model.decoder.embed.weight)
+    assert not decoder.embedding.requires_grad
+    text = torch.nn.functional.pad(taps.ys_pad, (1, 0), value=decoder.sos)
+    logits, _ = decoder.decode(
+        taps.fired.embeddings, text.masked_fill(text < 0, decoder.eos)
+    )
+    valid = taps.valid(taps.token_lens, logits)
+    torch.testing.assert_close(logits[valid], taps.logits[valid])
 
 
 def test_the_taps_of_a_model_are_those_that_checks_know():

@@ -3,10 +3,12 @@
 # comparison ESPnet's CTC/attention model (att), a transducer, CIF on frozen Whisper, and
 # CIF with soft labels of language models of phones and letters (soft):
 #   ./run.sh --system cif|acd|lrd|hkd|soft|att|transducer|whisper|whisper_hkd|whisper_soft
-#            [--subset N] [--pretrain true] [any option of asr.sh]
+#            [--subset N] [--pretrain true [--unlabelled "FOLDER..."]]
+#            [any option of asr.sh]
 # With --pretrain true the encoder first learns from two Whisper models (stages 10 and 11
 # of conf/pretrain.yaml), then the system starts from it. --pretrain_args: --asr_args of
-# this first training; --pretrain_tag: its --asr_tag. --level_lm_args: further options of
+# this first training; --pretrain_tag: its --asr_tag. --unlabelled adds the speech of
+# folders of audio files to it, which needs no transcripts. --level_lm_args: further options of
 # lm_train for the language models of soft labels.
 
 set -e
@@ -22,14 +24,15 @@ system=hkd
 subset=0
 fotaq_archive=
 pretrain=false
-pretrain_tag=pretrain
+unlabelled=
+pretrain_tag=
 pretrain_args=
 stage=1
 stop_stage=10000
 asr_tag=
 asr_args=
 level_lm_args=
-take_options "system subset fotaq_archive pretrain pretrain_tag pretrain_args \
+take_options "system subset fotaq_archive pretrain unlabelled pretrain_tag pretrain_args \
     stage stop_stage asr_tag asr_args level_lm_args" "$@"
 choose pretrain true false
 choose system cif acd lrd hkd soft att transducer whisper whisper_hkd whisper_soft
@@ -39,6 +42,14 @@ case "${pretrain} ${system}" in
             "the encoder of conf/pretrain.yaml; choose another system"
         ;;
 esac
+if [ -n "${unlabelled}" ] && ! "${pretrain}"; then
+    refuse "--unlabelled ${unlabelled}: only --pretrain true reads speech without" \
+        "transcripts"
+fi
+for folder in ${unlabelled}; do
+    [ -d "${folder}" ] || refuse "--unlabelled ${folder}: there is no such folder"
+done
+: "${pretrain_tag:=pretrain${unlabelled:+_unlabelled}}"
 find_system_config
 decoding=conf/decode_asr.yaml
 if [ "${system}" = transducer ]; then
@@ -116,13 +127,34 @@ if ! "${pretrain}"; then
     run_asr --stage "${stage}" --stop_stage "${stop_stage}" ${tag[@]+"${tag[@]}"}
 fi
 
+# The training of stage 11 on the training set and other speech.
+pretrain_unlabelled() {
+    local raw=${dumpdir}/raw all
+    all=${raw}/unlabelled
+    read_checkout
+    # shellcheck disable=SC2086
+    "${PYTHON:-python3}" local/fotaq_unlabelled.py --target "${all}" \
+        --data_dir "${raw}/${train_set}" --audio ${unlabelled}
+    # shellcheck disable=SC2086
+    pretrain_audio conf/pretrain.yaml "${encoder%/*}" "${all}" "${raw}/${valid_set}" \
+        --ngpu 0 ${pretrain_args}
+}
+
 encoder=${expdir}/asr_${pretrain_tag}/valid.loss.ave.pth
 if [ "${stage}" -le 11 ] && [ "${stop_stage}" -ge 10 ]; then
     last=$((stop_stage < 11 ? stop_stage : 11))
-    run_asr --stage "${stage}" --stop_stage "${last}" --asr_tag "${pretrain_tag}" \
-        --asr_config conf/pretrain.yaml --asr_args "${pretrain_args}"
+    if [ -n "${unlabelled}" ] && [ "${last}" -eq 11 ]; then
+        last=10
+    fi
+    if [ "${stage}" -le "${last}" ]; then
+        run_asr --stage "${stage}" --stop_stage "${last}" --asr_tag "${pretrain_tag}" \
+            --asr_config conf/pretrain.yaml --asr_args "${pretrain_args}"
+    fi
     if [ "${stop_stage}" -lt 11 ]; then
         exit
+    fi
+    if [ -n "${unlabelled}" ]; then
+        pretrain_unlabelled
     fi
     stage=$((stage < 10 ? 10 : stage))
 fi

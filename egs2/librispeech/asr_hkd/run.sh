@@ -221,8 +221,6 @@ pretrain_unlabelled() {
     "${python}" local/librispeech_unlabelled.py --target "${all}" \
         --data_dir "${raw}/${train_set}${suffix}" \
         data/train_clean_360 data/train_other_500
-    "${python}" -m espnet_cif_hkd.cli.dump_speech_teacher \
-        --asr_config "${pretrain_config}" --data_dir "${all}" "${raw}/dev"
     if [ "${feats_normalize}" = global_mvn ]; then
         more+=(--normalize global_mvn)
         more+=(--normalize_conf "stats_file=${stats}/train/feats_stats.npz")
@@ -230,21 +228,10 @@ pretrain_unlabelled() {
     if [ "${ngpu}" -gt 1 ]; then
         more+=(--multiprocessing_distributed true)
     fi
-    mkdir -p "${folder}"
-    log "training without transcripts; the log is ${folder}/train.log"
     # shellcheck disable=SC2086
-    "${python}" -m espnet_cif_hkd.cli.pretrain \
-        --config "${pretrain_config}" --frontend_conf fs=16k \
-        --ngpu "${ngpu}" --resume true --output_dir "${folder}" \
-        --train_data_path_and_name_and_type "${all}/wav.scp,speech,sound" \
-        --valid_data_path_and_name_and_type "${raw}/dev/wav.scp,speech,sound" \
-        --train_shape_file "${all}/utt2num_samples" \
-        --valid_shape_file "${raw}/dev/utt2num_samples" \
-        ${more[@]+"${more[@]}"} --max_epoch 12 ${pretrain_args} \
-        >> "${folder}/train.log" 2>&1 || {
-        tail -n 3 "${folder}/train.log" >&2
-        exit 1
-    }
+    pretrain_audio "${pretrain_config}" "${folder}" "${all}" "${raw}/dev" \
+        --frontend_conf fs=16k --ngpu "${ngpu}" \
+        ${more[@]+"${more[@]}"} --max_epoch 12 ${pretrain_args}
 }
 
 if [ "${stage}" -le 11 ] && [ "${stop_stage}" -ge 10 ]; then

@@ -123,6 +123,28 @@ prepare_levels() {
     program=(./asr.sh)
 }
 
+# pretrain_audio CONFIG FOLDER TRAIN VALID [OPTIONS of espnet_cif_hkd.cli.pretrain...]
+# Stores the features of the speech teachers of CONFIG, then trains an encoder in FOLDER
+# on data folders that need no transcripts.
+pretrain_audio() {
+    local python=${PYTHON:-python3} config=$1 folder=$2 train=$3 valid=$4
+    shift 4
+    "${python}" -m espnet_cif_hkd.cli.dump_speech_teacher \
+        --asr_config "${config}" --data_dir "${train}" "${valid}"
+    mkdir -p "${folder}"
+    log "training without transcripts; the log is ${folder}/train.log"
+    "${python}" -m espnet_cif_hkd.cli.pretrain \
+        --config "${config}" --resume true --output_dir "${folder}" \
+        --train_data_path_and_name_and_type "${train}/wav.scp,speech,sound" \
+        --valid_data_path_and_name_and_type "${valid}/wav.scp,speech,sound" \
+        --train_shape_file "${train}/utt2num_samples" \
+        --valid_shape_file "${valid}/utt2num_samples" \
+        "$@" >> "${folder}/train.log" 2>&1 || {
+        tail -n 3 "${folder}/train.log" >&2
+        exit 1
+    }
+}
+
 # begin_data "USAGE" "NAMES" ARGUMENTS...
 # The first step of local/data.sh: take_options, where an unknown option is an error.
 # Ends the script for --help, and in stage 4, which asr.sh announces by --asr_data_dir:

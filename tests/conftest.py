@@ -28,11 +28,9 @@ gc.disable()
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
-import torch  # noqa: E402
 from forked_python import start  # noqa: E402
 from made_once import made_once  # noqa: E402
 
-torch.set_num_threads(1)
 # How long an example takes depends on what else the machine does.
 hypothesis.settings.register_profile(
     "tests",

@@ -323,7 +323,7 @@ from espnet_cif_hkd.teachers.store.shard import Shard
 write = Shard.write
 def slow(path, rows):
     write(path, rows)
-    time.sleep(3)
+    time.sleep(600)
 Shard.write = slow
 main(sys.argv[1:])
 """

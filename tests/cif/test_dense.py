@@ -45,6 +45,7 @@ def test_agrees_with_the_naive_loop(batch, threshold):
         assert (fired.times[b, len(at) :] == -1).all()
 
 
+@pytest.mark.slow
 def test_20000_frames_in_float32_equal_the_operation():
     generator = torch.Generator().manual_seed(1)
     hs = torch.randn(1, 20_000, 2, generator=generator)

@@ -169,6 +169,7 @@ def test_bad_input_is_one_line(
     assert message.replace("{exp}", str(experiment)) in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", ["cat {exp}/noise.wav |", "{exp}/stereo.wav"])
 def test_what_stage_3_reads_is_drawn_into_a_folder(
     experiment: Path, tmp_path: Path, entry: str
@@ -183,6 +184,7 @@ def test_what_stage_3_reads_is_drawn_into_a_folder(
     assert (tmp_path / "utt1.png").read_bytes().startswith(PNG)
 
 
+@pytest.mark.slow
 def test_a_file_gives_its_name_to_the_picture(experiment: Path, tmp_path: Path) -> None:
     audio = str(experiment / "noise.wav")
     assert _plot(experiment, "--audio", audio, "--out", str(tmp_path)) == 0

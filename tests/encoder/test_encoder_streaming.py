@@ -130,6 +130,7 @@ def test_the_cache_is_not_changed():
         torch.testing.assert_close(torch.cat(pieces, dim=1), expected, **EXACT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left_chunks", [0, 2])
 def test_the_memory_of_a_stream_is_bounded(left_chunks):
     encoder = streaming_conformer(chunk_size=2, left_chunks=left_chunks)

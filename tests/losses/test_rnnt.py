@@ -31,6 +31,7 @@ def test_equals_the_loop(utterances, n_vocab, blank, seed):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_gradcheck():
     logits, *others = lattice((3, 2), (2, 3), n_vocab=4)
     logits.requires_grad_()
@@ -54,6 +55,7 @@ def test_low_precision(dtype, tolerance):
     )
 
 
+@pytest.mark.slow
 def test_a_long_utterance_in_float32():
     """Errors of float32 do not add up over 1,000 frames."""
     inputs = lattice((1000, 500), (150, 20), n_vocab=3, dtype=torch.float32)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ablation import significance
 from ablation.significance import Interval, compare, mean_and_sd, t_interval
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 COUNTS = st.integers(0, 30)
@@ -107,7 +107,6 @@ def test_draws_have_the_distribution_of_all_resamples():
 
 
 @given(designs())
-@settings(max_examples=40)
 def test_equal_systems_do_not_differ(design):
     references, errors, _ = design
     found = compare(references, errors, errors, range(len(errors)), resamples=200)
@@ -120,7 +119,6 @@ def test_equal_systems_do_not_differ(design):
 
 
 @given(designs(), st.integers(0, 5))
-@settings(max_examples=40)
 def test_errors_that_both_make_change_no_absolute_difference(design, more):
     references, baseline, system = design
     seeds = range(len(baseline))
@@ -141,7 +139,6 @@ def test_errors_that_both_make_change_no_absolute_difference(design, more):
 
 
 @given(designs())
-@settings(max_examples=40)
 def test_exchanged_systems_have_the_opposite_difference(design):
     references, baseline, system = design
     seeds = range(len(baseline))

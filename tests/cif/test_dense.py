@@ -26,7 +26,7 @@ def batches(draw):
     return hs, alpha, torch.tensor(lengths)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(batches(), st.sampled_from([None, 0.0, 0.3, 0.5]))
 def test_agrees_with_the_naive_loop(batch, threshold):
     hs, alpha, lengths = batch

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tiny_conformer import FEATURES, padded, random_utterances, tiny_conformer, unpadded
 
@@ -59,7 +59,6 @@ def streaming_conformer(input_layer="conv2d_stride2", **changes):
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_every_split_gives_the_masked_pass(data):
     n_blocks = data.draw(st.integers(1, 3), label="blocks")

@@ -12,7 +12,7 @@ from espnet_cif_hkd.losses.rnnt_naive import rnnt_loss_naive
 FRAMES, TOKENS = (7, 1, 3, 6), (4, 3, 0, 6)  # also more tokens than frames, and none
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     utterances=st.lists(
         st.tuples(st.integers(1, 6), st.integers(0, 5)), min_size=1, max_size=4

@@ -99,6 +99,7 @@ def _plot(experiment: Path, *more: str) -> int:
     )
 
 
+@pytest.mark.slow
 def test_a_file_is_decoded_and_drawn(experiment: Path) -> None:
     assert _plot(experiment, "--audio", str(experiment / "noise.wav")) == 0
     assert (experiment / "a.png").read_bytes().startswith(PNG)

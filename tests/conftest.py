@@ -26,19 +26,9 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 # take a quarter of the time of collection. See pytest_collection.
 gc.disable()
 
-import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 from forked_python import start  # noqa: E402
 from made_once import made_once  # noqa: E402
-
-# How long an example takes depends on what else the machine does.
-hypothesis.settings.register_profile(
-    "tests",
-    deadline=None,
-    max_examples=40,
-    suppress_health_check=[hypothesis.HealthCheck.too_slow],
-)
-hypothesis.settings.load_profile("tests")
 
 # Tests that are left out unless a variable is set; the last lines of a run name them.
 ASKED_FOR = ("ESPNET_ROOT", "ESPNET_CIF_HKD_GPU_CHECK")
@@ -57,9 +47,21 @@ SCLITE = shutil.which("sclite", path=f"{os.environ['PATH']}:/usr/lib/sctk/bin")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let pytest-xdist keep the order of the files."""
+    """Let pytest-xdist keep the order of the files; set Hypothesis, if it is there."""
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
+    if not config.pluginmanager.hasplugin("hypothesispytest"):
+        return  # on a machine that runs the tests of a GPU only
+    import hypothesis
+
+    # How long an example takes depends on what else the machine does.
+    hypothesis.settings.register_profile(
+        "tests",
+        deadline=None,
+        max_examples=40,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
+    hypothesis.settings.load_profile("tests")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,10 +1,11 @@
 """What every test runs under: one thread, no network, no display."""
 
+import gc
 import importlib.metadata
 import os
 import shutil
-import tempfile
-from collections.abc import Generator, Iterator
+import subprocess
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 for name, value in {
@@ -21,12 +22,13 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
 )
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from forked_python import ForkedPython  # noqa: E402
-from python_forks import PythonForks  # noqa: E402
+# Imports make a million objects that stay: searched for garbage again and again, they
+# take a quarter of the time of collection. See pytest_collection.
+gc.disable()
 
-torch.set_num_threads(1)
+import pytest  # noqa: E402
+from forked_python import start  # noqa: E402
+from made_once import made_once  # noqa: E402
 
 # Tests that are left out unless a variable is set; the last lines of a run name them.
 ASKED_FOR = ("ESPNET_ROOT", "ESPNET_CIF_HKD_GPU_CHECK")
@@ -45,9 +47,31 @@ SCLITE = shutil.which("sclite", path=f"{os.environ['PATH']}:/usr/lib/sctk/bin")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let pytest-xdist keep the order of the files."""
+    """Let pytest-xdist keep the order of the files; set Hypothesis, if it is there."""
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
+    if not config.pluginmanager.hasplugin("hypothesispytest"):
+        return  # on a machine that runs the tests of a GPU only
+    import hypothesis
+
+    # How long an example takes depends on what else the machine does.
+    hypothesis.settings.register_profile(
+        "tests",
+        deadline=None,
+        max_examples=40,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
+    hypothesis.settings.load_profile("tests")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep what was imported from all later searches for garbage."""
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _when(item: pytest.Item) -> int:
@@ -73,20 +97,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def python_forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PythonForks]:
-    """Runs ``python3 -m MODULE`` without the seconds of importing ESPnet."""
-    forks = PythonForks(tmp_path_factory.mktemp("forks"))
-    yield forks
-    forks.close()
+def forked_python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A program like ``python3`` without the seconds of importing ESPnet.
+
+    All processes of a run share its server.
+    """
+    owner = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+    folder = made_once(tmp_path_factory, "forked_python", lambda _: start(owner))
+    return str(folder / "python3")
 
 
-@pytest.fixture(scope="session")
-def forked_python() -> Iterator[str]:
-    """A program like ``python3`` without the seconds of importing ESPnet."""
-    with tempfile.TemporaryDirectory() as folder:
-        server = ForkedPython(Path(folder))
-        yield str(server.program)
-        server.close()
+@pytest.fixture
+def run_python(
+    forked_python: str,
+) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Runs ``python3 WORDS`` with :func:`forked_python`."""
+
+    def run(*words: str) -> "subprocess.CompletedProcess[str]":
+        command = [forked_python, *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -152,7 +152,7 @@ def compare(
 
 
 @functools.lru_cache(maxsize=4)
-def _drawn_utterances(number: int, resamples: int) -> NDArray[np.int32]:
+def _drawn_utterances(number: int, resamples: int) -> NDArray[np.float32]:
     """How often each resample contains each utterance, ``(resamples, number)``.
 
     All comparisons of a set use the same draws, so their intervals can be compared.
@@ -162,8 +162,8 @@ def _drawn_utterances(number: int, resamples: int) -> NDArray[np.int32]:
 
 def _draws(
     generator: np.random.Generator, number: int, resamples: int
-) -> NDArray[np.int32]:
-    drawn = np.empty((resamples, number), dtype=np.int32)
+) -> NDArray[np.float32]:
+    drawn = np.empty((resamples, number), dtype=np.float32)
     for start in range(0, resamples, _BLOCK):
         block = drawn[start : start + _BLOCK]
         rows = np.arange(len(block))[:, None] * number
@@ -174,16 +174,20 @@ def _draws(
     return drawn
 
 
-def _weighted(drawn: NDArray[np.int32], columns: Ints) -> Floats:
+def _weighted(drawn: NDArray[np.float32], columns: Ints) -> Floats:
     """Sums of ``columns (C, U)`` over the drawn utterances, ``(resamples, C)``."""
+    # float32 needs no copy of ``drawn``, and has all integers up to 2 ** 24.
+    largest = int(columns.max(initial=0)) * drawn.shape[1]
+    dtype = np.float32 if largest <= 2**24 else np.float64
+    weights = columns.T.astype(dtype)
     blocks = [
-        drawn[start : start + _BLOCK].astype(np.float64) @ columns.T
+        drawn[start : start + _BLOCK].astype(dtype, copy=False) @ weights
         for start in range(0, len(drawn), _BLOCK)
     ]
-    return np.concatenate(blocks)
+    return np.concatenate(blocks).astype(np.float64)
 
 
-def _two_level(drawn: NDArray[np.int32], errors: Ints, stream: int) -> Floats:
+def _two_level(drawn: NDArray[np.float32], errors: Ints, stream: int) -> Floats:
     """Errors over the drawn utterances of drawn seeds, ``(resamples,)``."""
     generator = np.random.default_rng([_SEED, stream])
     seeds = _draws(generator, len(errors), len(drawn))

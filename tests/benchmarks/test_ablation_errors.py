@@ -49,6 +49,7 @@ def test_an_insertion_beside_nothing_is_not_lost():
     assert rows["0-10%"] == [0, 1]
 
 
+@pytest.mark.slow
 @given(PAIRS)
 def test_positions_add_up_to_all_errors(pairs):
     found = aligned(*pairs).values()
@@ -114,6 +115,7 @@ def test_each_character_needs_a_reading():
         errors.by_sound(align("他大", "他"), ["ta1"], {})
 
 
+@pytest.mark.slow
 @given(PAIRS)
 def test_sounds_add_up_to_substitutions_and_deletions(pairs):
     readings = {"a": {"a1", "b1"}, "b": {"b2"}}

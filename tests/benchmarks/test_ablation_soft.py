@@ -94,6 +94,7 @@ def test_hkd_is_that_of_its_own_configuration(matrix: Matrix) -> None:
     assert both == own.conf and stores[0]
 
 
+@pytest.mark.slow
 def test_labels_of_different_models_have_different_stores(matrix: Matrix) -> None:
     models: dict[str, Any] = {}
     for cell in cells(matrix):

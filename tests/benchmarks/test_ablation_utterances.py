@@ -52,6 +52,7 @@ def test_rows_of_other_cells_stay(table):
     }
 
 
+@pytest.mark.slow
 def test_cells_that_finish_at_once_are_all_kept(table):
     context = multiprocessing.get_context("fork")
     names = [f"cell{number}" for number in range(6)]
@@ -66,6 +67,7 @@ def test_cells_that_finish_at_once_are_all_kept(table):
     assert not list(table.parent.glob("*.part"))
 
 
+@pytest.mark.slow
 def test_tuning_runs_that_are_recorded_at_once_are_all_kept(tmp_path):
     path = tmp_path / "tuning.json"
     context = multiprocessing.get_context("fork")

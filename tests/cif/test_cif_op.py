@@ -95,7 +95,7 @@ def batches(draw, dtype=torch.float64):
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60)
 @given(batches(), st.sampled_from(["scaled", "tail", "no tail"]))
 def test_agrees_with_the_naive_loop_in_outputs_and_gradients(batch, mode):
     hs, alpha, lengths, targets = batch
@@ -135,7 +135,7 @@ def test_agrees_with_the_naive_loop_in_outputs_and_gradients(batch, mode):
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60)
 @given(batches(torch.float32), st.booleans())
 def test_padding_and_companions_change_nothing(batch, scaled):
     hs, alpha, lengths, targets = batch

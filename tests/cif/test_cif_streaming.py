@@ -59,7 +59,7 @@ def streams(draw):
 
 
 @pytest.mark.slow
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60)
 @given(streams(), st.sampled_from([None, 0.0, 0.3, 0.5]))
 def test_pieces_equal_the_loop_over_complete_utterances(batch, threshold):
     hs, alpha, lengths, cuts = batch
@@ -94,6 +94,7 @@ def test_pieces_equal_the_loop_over_complete_utterances(batch, threshold):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_long_stream_neither_loses_nor_adds_a_token(dtype):
     """As many tokens as the complete pass, at 13 frames a piece."""
@@ -139,7 +140,7 @@ def test_nothing_fires_after_a_bad_weight(bad):
     assert complete.lengths.tolist() == [0, 4]  # its sum is known before it fires
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.slow
 @given(data=st.data())
 def test_the_predictor_in_pieces(data):
     width = data.draw(st.sampled_from([1, 3, 5]))

@@ -43,6 +43,7 @@ def test_it_has_no_loop_and_no_condition(graph):
     assert loaded.metadata_props[0].value == "a test"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n_batch", "n_frames", "scale"),
     # 16,000 frames of 40 ms: more than ten minutes

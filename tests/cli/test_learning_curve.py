@@ -91,6 +91,7 @@ def log(tmp_path):
     return write_log(tmp_path / "train.log", PUBLISHED.points[:10])
 
 
+@pytest.mark.slow
 def test_the_published_run_in_our_log_equals_itself(log, capsys):
     assert main(["--log", str(log)]) == 0
     printed = capsys.readouterr().out

@@ -99,6 +99,7 @@ def _plot(experiment: Path, *more: str) -> int:
     )
 
 
+@pytest.mark.slow
 def test_a_file_is_decoded_and_drawn(experiment: Path) -> None:
     assert _plot(experiment, "--audio", str(experiment / "noise.wav")) == 0
     assert (experiment / "a.png").read_bytes().startswith(PNG)
@@ -169,6 +170,7 @@ def test_bad_input_is_one_line(
     assert message.replace("{exp}", str(experiment)) in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", ["cat {exp}/noise.wav |", "{exp}/stereo.wav"])
 def test_what_stage_3_reads_is_drawn_into_a_folder(
     experiment: Path, tmp_path: Path, entry: str
@@ -183,6 +185,7 @@ def test_what_stage_3_reads_is_drawn_into_a_folder(
     assert (tmp_path / "utt1.png").read_bytes().startswith(PNG)
 
 
+@pytest.mark.slow
 def test_a_file_gives_its_name_to_the_picture(experiment: Path, tmp_path: Path) -> None:
     audio = str(experiment / "noise.wav")
     assert _plot(experiment, "--audio", audio, "--out", str(tmp_path)) == 0

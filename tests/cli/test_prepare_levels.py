@@ -93,6 +93,7 @@ def refused(call: Callable[[], None], capsys: pytest.CaptureFixture[str]) -> str
     return errors[0]
 
 
+@pytest.mark.slow
 def test_phones_and_tokens(trained: dict[str, list[list[str]]]) -> None:
     run({"phone": PHONE, "char": CHAR})
     phones = Path(PHONE["unit_token_list"]).read_text().split()

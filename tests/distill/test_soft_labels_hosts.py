@@ -47,6 +47,7 @@ def trained(model, batch):
     return stats
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", STUDENTS)
 def test_every_encoder_trains_its_levels(tmp_path, encoder):
     name, conf = STUDENTS[encoder]

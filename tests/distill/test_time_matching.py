@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from espnet_cif_hkd.cif.times import FrameTimes
@@ -85,7 +85,6 @@ def naive(kind, frames, teacher, delay, lens, vectors):
     return found
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     kind=st.sampled_from(["time", "mean"]),
     stride=st.floats(0.02, 0.09),

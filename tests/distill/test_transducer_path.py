@@ -202,6 +202,7 @@ def test_float64(tmp_path):
     torch.testing.assert_close(found.float(), expected.losses["loss_path"])
 
 
+@pytest.mark.slow
 def test_training_approaches_the_teacher(tmp_path):
     folder, _ = save_teacher(tmp_path)
     student, batch = student_of(folder, weight=10.0).train(), batch_of()

@@ -43,6 +43,7 @@ def rank_trains(rank, host, folder, empty):
     return train(model_of(host, folder), [batch], 1, distributed=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("host", "empty"), [("cif", False), ("hybrid", False), ("cif", True)]
 )

@@ -46,7 +46,7 @@ def recipe(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_with_espnets_commands(recipe, python_forks):
+def test_with_espnets_commands(recipe, run_python):
     """What ``asr.sh --python "python3 -m espnet_cif_hkd --user_module …"`` runs."""
     assert any("--user_module my_criteria" in block for block in blocks("sh"))
     tokens = ["<blank>", "<unk>", "a", "<space>", "b", "<sos/eos>"]
@@ -61,7 +61,7 @@ def test_with_espnets_commands(recipe, python_forks):
         # The keys alone matter to batch_type: unsorted.
         words += [f"--{part}_shape_file", f"source/{part}/utt2spk"]
     launcher = ["espnet_cif_hkd", "--user_module", "my_criteria"]
-    done = python_forks.run(*launcher, "-m", "espnet2.bin.asr_train", *words)
+    done = run_python("-m", *launcher, "-m", "espnet2.bin.asr_train", *words)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "deep.loss_own=" in done.stderr
     assert Path("exp/valid.acc.ave.pth").exists()

@@ -18,6 +18,7 @@ def tool():
     return importlib.import_module("draw_soft_labels")
 
 
+@pytest.mark.slow
 def test_the_committed_picture_is_the_drawn_one(tool, tmp_path):
     tool.main(tmp_path / "soft_labels.svg")
     assert words(tmp_path / "soft_labels.svg") == words(tool.PICTURE)

@@ -31,7 +31,7 @@ def in_one_row(xs, valid):
     return xs.transpose(1, 2)[valid.squeeze(1)]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4).filter(
         lambda lengths: sum(lengths) > 1

@@ -72,7 +72,7 @@ def test_one_chunk_for_all_is_full_context(pooling, training):
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_neither_companions_nor_padding_matter(data):
     pooling = data.draw(st.sampled_from([[], [2], [1, 2]]))

@@ -78,6 +78,7 @@ def test_the_papers_model_has_the_papers_size(n_units, expected):
     assert count(model.decoder.predictor) == 197_121
 
 
+@pytest.mark.slow
 def test_distillation_adds_its_projections_and_nothing_else():
     model = papers_model(4234, HKD)
     assert count(model) - count(model.criterion) == 47_208_587

@@ -94,7 +94,7 @@ def test_options_equal_the_reader(changes):
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_neither_companions_nor_padding_matter(data):
     """Alone or among others, however far padded and with what: the same to 1e-9."""

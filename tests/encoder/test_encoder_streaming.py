@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tiny_conformer import FEATURES, padded, random_utterances, tiny_conformer, unpadded
 
@@ -59,7 +59,6 @@ def streaming_conformer(input_layer="conv2d_stride2", **changes):
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_every_split_gives_the_masked_pass(data):
     n_blocks = data.draw(st.integers(1, 3), label="blocks")
@@ -130,6 +129,7 @@ def test_the_cache_is_not_changed():
         torch.testing.assert_close(torch.cat(pieces, dim=1), expected, **EXACT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left_chunks", [0, 2])
 def test_the_memory_of_a_stream_is_bounded(left_chunks):
     encoder = streaming_conformer(chunk_size=2, left_chunks=left_chunks)

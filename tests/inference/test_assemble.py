@@ -173,6 +173,7 @@ def test_a_long_segment_is_cut_at_its_longest_gap(
     assert [one.text for one in found.segments] == ["a b", "c", "d"]
 
 
+@pytest.mark.slow
 def test_hours_of_words_do_not_exhaust_the_stack() -> None:
     words = [("a", float(n), n + (0.9 if n % 3 else 0.1)) for n in range(5000)]
     assert len(spoken(words).segments) > 1000

@@ -1,6 +1,7 @@
 """CTC's best path without torch, and positions of sums of alpha."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from espnet_cif_hkd.inference.evidence import Evidence, best_path
 from espnet_cif_hkd.losses.ctc_alignment import ctc_alignment
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.integers(1, 3), min_size=1, max_size=6),
     st.integers(1, 12),

@@ -118,6 +118,7 @@ def test_audio_of_one_window_is_an_utterance(recogniser):
     assert recogniser(noise(1.9)).tokens
 
 
+@pytest.mark.slow
 def test_an_interrupted_recognition_goes_on(recogniser, tmp_path):
     audio, state = noise(6.3), tmp_path / "state.npz"
     long, reads = LongAudio(recogniser, OPTIONS), []

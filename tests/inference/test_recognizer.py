@@ -111,6 +111,7 @@ def test_all_hypotheses_of_a_beam(folders: dict[str, Path]) -> None:
     assert scores == sorted(scores, reverse=True)
 
 
+@pytest.mark.slow
 def test_many_utterances_come_back_in_order(folders: dict[str, Path]) -> None:
     recognizer = Recognizer(folders["batches"], batch_size=2)
     waves = [

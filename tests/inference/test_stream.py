@@ -97,6 +97,7 @@ def test_every_split_gives_the_offline_tokens(kind):
     assert len(seen) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beam_size", [1, 3])
 def test_passages_with_a_limit(beam_size):
     """Every passage is searched as an utterance of its vectors."""
@@ -176,6 +177,7 @@ def test_a_pause_ends_a_passage_with_its_tail():
     assert len(tokens) - len(first) > 5 and tokens[len(first)].start > 30 * stride
 
 
+@pytest.mark.slow
 def test_state_and_results_are_bounded():
     model = streaming_model(frame_window=1)
     one = open_stream(model, tokens=4, limit=8, keep=False)

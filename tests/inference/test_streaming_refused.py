@@ -30,6 +30,7 @@ def test_espnets_streaming_command(files):
         recogniser(noise(3.0))
 
 
+@pytest.mark.slow
 def test_espnets_simulated_streaming(files):
     recogniser = Speech2Text(*files, beam_size=2, streaming=True)
     with pytest.raises(UserError, match="decoder: cif cannot decode block by block"):

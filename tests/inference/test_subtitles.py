@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from recognitions import CHINESE, LATIN, english, recognition, recognitions
 
@@ -31,19 +31,16 @@ def check(found: Recognition, made: list[Cue], line: int, limits: Limits) -> Non
         assert {cue.start for cue in made} <= {word.start for word in found.words}
 
 
-@settings(max_examples=40, deadline=None)
 @given(recognitions(LATIN))
 def test_limits_of_narrow_text(found: Recognition) -> None:
     check(found, cues(found), 42, Limits())
 
 
-@settings(max_examples=40, deadline=None)
 @given(recognitions(CHINESE, spaces=False, longest=400))
 def test_limits_of_chinese(found: Recognition) -> None:
     check(found, cues(found), 16, Limits())
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     recognitions(LATIN, most=12),
     st.integers(1, 50),
@@ -79,7 +76,6 @@ def missed(found: Recognition, borders: tuple[int, ...]) -> int | None:
     return count
 
 
-@settings(max_examples=40, deadline=None)
 @given(recognitions(st.text("abcdef", min_size=1, max_size=25), most=8, longest=900))
 def test_no_division_misses_fewer_limits(found: Recognition) -> None:
     if not found.words:

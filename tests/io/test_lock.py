@@ -62,6 +62,7 @@ def test_a_lock_of_another_process_is_refused_or_waited_for(tmp_path, holder):
     assert not path.exists()
 
 
+@pytest.mark.slow
 def test_many_processes_are_never_inside_together(tmp_path):
     """Also though the lock file is removed each time."""
     counter = tmp_path / "count"

@@ -20,7 +20,7 @@ STUBBORN = ["bash", "-c", 'trap "" TERM; echo $$ > "$0"; while :; do sleep 0.1; 
 
 def numbers(path: Path, count: int) -> list[int]:
     """Process numbers, as soon as a child has written them."""
-    for _ in range(400):
+    for _ in range(2400):
         if path.exists() and len(path.read_text().split()) == count:
             return [int(word) for word in path.read_text().split()]
         time.sleep(0.05)
@@ -56,7 +56,7 @@ def test_who_does_not_end_is_killed_after_the_grace_time(tmp_path: Path) -> None
     started = time.monotonic()
     processes.stop([process], grace=0.5)
     assert process.returncode == -signal.SIGKILL
-    assert 0.5 <= time.monotonic() - started < 5
+    assert 0.5 <= time.monotonic() - started < 60
 
 
 RUN = """
@@ -80,7 +80,7 @@ def test_a_signal_ends_the_command_that_runs(tmp_path: Path, number: int) -> Non
     ) as runner:
         pids = numbers(tmp_path / "pids", 2)
         runner.send_signal(number)
-        out, _ = runner.communicate(timeout=30)
+        out, _ = runner.communicate(timeout=120)
     assert runner.returncode == 128 + number
     assert out == f"{signal.Signals(number).name}\n"
     assert all(map(has_ended, pids))
@@ -114,7 +114,7 @@ def test_nohup_is_respected(tmp_path: Path) -> None:
     ) as runner:
         numbers(tmp_path / "pids", 1)
         runner.send_signal(signal.SIGHUP)
-        out, _ = runner.communicate(timeout=30)
+        out, _ = runner.communicate(timeout=120)
     assert (runner.returncode, out) == (0, "3\n")
 
 

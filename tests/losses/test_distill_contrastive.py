@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from espnet_cif_hkd.losses import contrastive as contrastive_module
@@ -46,7 +46,6 @@ def _ragged(lengths, width, seed, dtype=torch.float64):
     return student, teacher, torch.tensor(lengths, dtype=torch.long)
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     lengths=st.lists(st.integers(0, 5), min_size=1, max_size=4),
     n_negatives=st.integers(1, 6),

@@ -38,7 +38,7 @@ def frames(seed, shape=(3, 5, 4), dtype=torch.float64):
     return student, teacher, mask
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     kind=st.sampled_from(FRAME_LOSSES),
     shape=st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 3)),

@@ -12,7 +12,7 @@ from espnet_cif_hkd.losses.rnnt_naive import rnnt_loss_naive
 FRAMES, TOKENS = (7, 1, 3, 6), (4, 3, 0, 6)  # also more tokens than frames, and none
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     utterances=st.lists(
         st.tuples(st.integers(1, 6), st.integers(0, 5)), min_size=1, max_size=4
@@ -31,6 +31,7 @@ def test_equals_the_loop(utterances, n_vocab, blank, seed):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_gradcheck():
     logits, *others = lattice((3, 2), (2, 3), n_vocab=4)
     logits.requires_grad_()
@@ -54,6 +55,7 @@ def test_low_precision(dtype, tolerance):
     )
 
 
+@pytest.mark.slow
 def test_a_long_utterance_in_float32():
     """Errors of float32 do not add up over 1,000 frames."""
     inputs = lattice((1000, 500), (150, 20), n_vocab=3, dtype=torch.float32)

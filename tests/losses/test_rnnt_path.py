@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from lattices import lattice
 
@@ -45,7 +45,6 @@ def test_the_loop_finds_the_best_of_all_paths():
         assert len(nodes) == 7 and sum(emits) == 3
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 8), st.integers(0, 8)), min_size=1, max_size=4),
     st.integers(0, 9999),

@@ -90,6 +90,7 @@ def test_frozen_gradients_are_not_part_of_the_norm():
     assert float(every) == float(torch.nn.utils.clip_grad_norm_(rest, 1e9)) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_the_factor_equals_a_parameter_group_with_a_lower_rate(optimizer):
     ours = model_of(encoder_lr_factor=0.2)

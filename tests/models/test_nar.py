@@ -132,6 +132,7 @@ def test_options_that_do_not_fit(conf, message):
         tiny_model(**ALONE, model_conf={"nar_conf": {}})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["alone", "beside"])
 def test_speech2text(tmp_path, kind):
     encoder = {

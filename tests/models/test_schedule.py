@@ -111,6 +111,7 @@ def test_a_step_that_a_gradient_scaler_skips_is_no_update():
     assert model.schedule.updates == 1
 
 
+@pytest.mark.slow
 def test_the_loss_has_the_weight_of_the_schedule():
     def loss_after(updates, **options):
         model = model_of(**options).train()

@@ -51,7 +51,7 @@ def model(request):
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(cuts=st.lists(st.integers(0, 24), max_size=8), seed=st.integers(0, 9))
 def test_firing_from_chunks_equals_the_masked_pass(model, cuts, seed):
     batch = tiny_batch(3, seed, torch.float64)

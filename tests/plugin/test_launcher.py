@@ -1,7 +1,6 @@
 """``python3 -m espnet_cif_hkd`` runs what ``python3`` would, and registers.
 
-The launcher is always a process of its own. Only the last test imports ESPnet's task,
-which costs ten seconds in each of two processes.
+The launcher is always a process of its own. Only the last test imports ESPnet's task.
 """
 
 import json
@@ -98,9 +97,9 @@ encoder_choices.classes["mine"] = MyEncoder
 """
 
 
-def python(*args, cwd, options=()):
+def python(*args, cwd, options=(), program=sys.executable):
     return subprocess.run(
-        [sys.executable, *options, *map(str, args)],
+        [program, *options, *map(str, args)],
         cwd=cwd,
         capture_output=True,
         text=True,
@@ -197,6 +196,7 @@ def test_children_and_grandchildren_register(tmp_path, as_module):
     assert json.loads(ours.stdout) == [[*grandchild, grandchild]] * 2
 
 
+@pytest.mark.slow
 def test_launch_runs_its_command_without_importing_torch(tmp_path):
     run_pl = tmp_path / "run.pl"
     run_pl.write_text(LAUNCH_STAND_IN)
@@ -217,7 +217,7 @@ def test_launch_runs_its_command_without_importing_torch(tmp_path):
 
 
 @pytest.mark.slow
-def test_espnets_workers_know_the_classes(tmp_path):
+def test_espnets_workers_know_the_classes(tmp_path, forked_python):
     """A spawned ``ASRTask.main_worker`` and a spawned worker of a data loader.
 
     They know our classes and those of a user's module, also when the folder of a script
@@ -246,6 +246,7 @@ def test_espnets_workers_know_the_classes(tmp_path):
         *["elsewhere/train.py", "--config", "train.yaml", "--token_list", "tokens.txt"],
         *["--output_dir", "exp", "--ngpu", "0", "--dry_run", "true"],
         cwd=tmp_path,
+        program=forked_python,
     )
     assert ours.returncode == 0, ours.stderr
     assert json.loads(ours.stdout.splitlines()[-1]) == [[[1]], 0], ours.stderr

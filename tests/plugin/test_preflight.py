@@ -133,7 +133,7 @@ def test_a_command_line_that_espnet_refuses_is_left_to_it(words, capfd):
 
 
 @pytest.mark.slow
-def test_the_launcher_checks_before_the_training(tmp_path, python_forks):
+def test_the_launcher_checks_before_the_training(tmp_path, run_python):
     config = {
         **BASE,
         "specaug": "specaug",
@@ -143,6 +143,6 @@ def test_the_launcher_checks_before_the_training(tmp_path, python_forks):
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(config))
     command = ["espnet_cif_hkd", "-m", "espnet2.bin.asr_train"]
     config_file = str(tmp_path / "a.yaml")
-    found = python_forks.run(*command, "--config", config_file, "--token_list", "x")
+    found = run_python("-m", *command, "--config", config_file, "--token_list", "x")
     assert found.returncode == 1
     assert found.stderr.splitlines()[-1].startswith("error: criterion_conf.teachers")

@@ -1,12 +1,11 @@
 """ESPnet's own ``launch`` and ``asr_train``, as on two machines of a Slurm cluster.
 
 Only Slurm is a stand-in: the two tasks run here, on CPU, so that ESPnet's launch takes
-gloo instead of nccl. Two processes import ESPnet, which takes most of the time.
+gloo instead of nccl.
 """
 
 import os
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -99,9 +98,9 @@ def recipe(tmp_path):
     return tmp_path
 
 
-def command(folder):
+def command(folder, python):
     """What ESPnet's asr.sh runs for ``--num_nodes 2 --ngpu 0`` with Slurm."""
-    ours = [sys.executable, "-m", "espnet_cif_hkd", "-m"]
+    ours = [python, "-m", "espnet_cif_hkd", "-m"]
     data = [
         word
         for kind in ("train", "valid")
@@ -121,14 +120,14 @@ def command(folder):
 
 
 @pytest.mark.slow
-def test_two_machines_of_a_cluster_train_together(recipe):
+def test_two_machines_of_a_cluster_train_together(recipe, forked_python):
     for name, text in (("slurm.pl", SLURM_PL), ("srun", SRUN)):
         (recipe / "bin").mkdir(exist_ok=True)
         (recipe / "bin" / name).write_text(text)
         (recipe / "bin" / name).chmod(0o755)
     environment = {**os.environ, "PATH": f"{recipe}/bin:{os.environ['PATH']}"}
     launched = subprocess.run(
-        command(recipe),
+        command(recipe, forked_python),
         cwd=recipe,
         env={**environment, "GLOO_SOCKET_IFNAME": "lo"},
         capture_output=True,

@@ -181,6 +181,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_every_option_makes_the_right_stages_run_again(recipe: Path) -> None:
     assert list(INFLUENCE) and set(INFLUENCE) == {
         field.name for field in dataclasses.fields(options.Options)

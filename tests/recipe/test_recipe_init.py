@@ -72,6 +72,7 @@ def test_an_installation_that_cannot_be_written(shelf: Path, here: Path) -> None
         assert path.stat().st_mode & 0o777 == wanted, path
 
 
+@pytest.mark.slow
 def test_a_target_that_cannot_be_written(shelf: Path, here: Path) -> None:
     (here / "closed").mkdir(mode=0o555)
     (here / "hidden").mkdir(mode=0o700)

@@ -83,7 +83,7 @@ def test_both_stages(recipe, capfd):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", [[], ["espnet_cif_hkd", "-m"]])
-def test_audio_without_transcripts(recipe, launcher, python_forks):
+def test_audio_without_transcripts(recipe, launcher, run_python):
     """The command of its own; labelled and unlabelled audio in one table."""
     assert main(words("pretrain", stop_stage="4")) == 0
     data = Path("dump/raw")
@@ -94,7 +94,7 @@ def test_audio_without_transcripts(recipe, launcher, python_forks):
     (joined / "wav.scp").write_text("\n".join(lines) + "\n")
 
     def run(*command):
-        found = python_forks.run(*launcher, *command)
+        found = run_python("-m", *launcher, *command)
         assert found.returncode == 0, found.stderr[-3000:]
         return found.stderr
 

@@ -37,7 +37,7 @@ child.wait()
 
 
 def started(count: int) -> list[int]:
-    for _ in range(1200):
+    for _ in range(6000):
         words = Path("pids").read_text().split() if Path("pids").exists() else []
         if len(words) == count:
             return [int(word) for word in words]
@@ -75,7 +75,7 @@ def test_the_data_preparation_ends_with_the_engine(folder: Path, number: int) ->
     ) as engine:
         pids = started(2)
         engine.send_signal(number)
-        _, printed = engine.communicate(timeout=60)
+        _, printed = engine.communicate(timeout=300)
     assert engine.returncode == 128 + number
     name = signal.Signals(number).name
     stopped = f"error: stopped by {name}: run the same command again to continue\n"
@@ -98,14 +98,16 @@ def test_jobs_end_with_the_engine(folder: Path) -> None:
 def test_a_job_that_fails_ends_the_others(folder: Path) -> None:
     (folder / "job.py").write_text(
         "import sys, time\nif sys.argv[1] == '2':\n    while True:\n"
-        "        time.sleep(0.1)\n        try:\n            open('pids').close()\n"
-        "            sys.exit(5)\n        except OSError:\n            pass\n" + JOB
+        "        time.sleep(0.1)\n"
+        "        try:\n            written = open('pids').read()\n"
+        "        except OSError:\n            continue\n"
+        "        if written.count('\\n') == 2:\n            sys.exit(5)\n" + JOB
     )
     with subprocess.Popen(
         [sys.executable, "-c", JOBS], stderr=subprocess.PIPE, text=True
     ) as engine:
         pids = started(2)
-        _, printed = engine.communicate(timeout=60)
+        _, printed = engine.communicate(timeout=300)
     assert engine.returncode == 1
     assert "stage 12 failed (exit status 5): the log is 2.log" in printed
     assert not any(map(runs, pids))

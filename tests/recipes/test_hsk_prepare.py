@@ -61,6 +61,7 @@ def test_folders_are_as_kaldi_wants_them(
     assert "train: " in said and "0 not in train" in said
 
 
+@pytest.mark.slow
 def test_a_repeat_makes_only_what_is_missing(downloads: Path) -> None:
     assert hsk_prepare.main([]) == 0
     audio = sorted(hsk_prepare.audio_folder(Path("downloads")).iterdir())
@@ -88,6 +89,7 @@ def test_changed_code_makes_new_audio(
     assert hsk_prepare.audio_folder(Path("downloads")) != first
 
 
+@pytest.mark.slow
 def test_a_subset_leaves_the_complete_set(downloads: Path) -> None:
     assert hsk_prepare.main([]) == 0
     complete = _tables(Path("data/train"))

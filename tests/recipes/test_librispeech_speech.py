@@ -86,6 +86,7 @@ def in_torch_format(folder: Path, **left_out: str) -> torch.nn.Module:
     return model
 
 
+@pytest.mark.slow
 def test_a_converted_model_has_the_same_outputs(tmp_path: Path) -> None:
     from espnet_cif_hkd.teachers.speech.base import Recording
     from espnet_cif_hkd.teachers.speech.registry import build_speech_teacher

@@ -25,13 +25,13 @@ def beam_of_one(model, hs):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("two", [False, True], ids=["one symbol", "two symbols"])
-def test_greedy_equals_beam_one_for_twenty_models(two):
+def test_greedy_equals_beam_one_for_ten_models(two):
     changes = {}
     if two:
         conf = {"sym_sos": "<sos>", "sym_eos": "<eos>"}
         changes = {"token_list": SYMBOLS, "model_conf": conf}
     texts = set()
-    for seed in range(20):
+    for seed in range(10):
         model = tiny_model(seed, **changes).eval()
         assert (model.sos == model.eos) is not two
         torch.nn.init.normal_(model.decoder.embed.weight)  # tokens matter
@@ -42,4 +42,4 @@ def test_greedy_equals_beam_one_for_twenty_models(two):
         assert found.yseq.tolist() == expected
         assert found.yseq[0] == model.sos and found.yseq[-1] == model.eos
         texts.add(tuple(expected))
-    assert len(texts) > 10
+    assert len(texts) > 5

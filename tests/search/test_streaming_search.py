@@ -50,6 +50,7 @@ def test_every_ending_is_that_of_the_complete_search(ending):
     assert early >= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slack", [0, 1, 3])
 @pytest.mark.parametrize("eos_bias", [0.0, 0.2])
 def test_greedy_equals_the_search_over_all_vectors(slack, eos_bias):

@@ -73,6 +73,7 @@ def test_a_file_and_its_picture(client, model):
     assert alphas["firings"] == sorted(alphas["firings"])
 
 
+@pytest.mark.slow
 def test_a_long_file_is_recognised_in_windows(client, model):
     samples = np.tile(SAMPLES, 3)
     alphas, found = ask(client, samples)
@@ -84,6 +85,7 @@ def test_a_long_file_is_recognised_in_windows(client, model):
     assert alphas is None and ids(found.validate()) == ids(expected)
 
 
+@pytest.mark.slow
 def test_a_stream(client, model):
     expected = model.stream()
     expected.accept(SAMPLES)

@@ -1,21 +1,26 @@
-"""A ``python3`` for scripts under test whose imports of ESPnet are paid for once.
+"""A ``python3`` for tests whose imports of ESPnet are paid for once in a test run.
 
-:class:`ForkedPython` writes a program that takes the place of ``python3``, such as in
-``PYTHON`` of ``run.sh``. It passes ``-m espnet_cif_hkd…`` to a server that has ESPnet
-imported, but nothing of this package, and that forks a process for each call; anything
-else is run by the real interpreter. Started as a program, this file is that server.
+:func:`start` writes a program that takes the place of ``python3``, such as in
+``PYTHON`` of ``run.sh``. It passes ``-m espnet_cif_hkd…`` and ``-m espnet2…`` to a
+server that has ESPnet imported, but nothing of this package, and that forks a process
+for each call. So the package registers its classes in each process, as in one that
+Python starts. The real interpreter runs anything else. Started as a program, this file
+is that server.
 """
 
 import contextlib
+import gc
 import json
 import os
+import runpy
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import traceback
 from pathlib import Path
-
-from python_forks import import_espnet, run_forked
 
 _CLIENT = """\
 #!{python} -IS
@@ -23,7 +28,7 @@ import os
 import sys
 
 words = sys.argv[1:]
-if words[:1] != ["-m"] or not words[1:2][0].startswith("espnet_cif_hkd"):
+if words[:1] != ["-m"] or words[1].split(".")[0] not in ("espnet_cif_hkd", "espnet2"):
     os.execv({python!r}, [{python!r}, *words])
 
 import json
@@ -43,34 +48,30 @@ with socket.socket(socket.AF_UNIX) as server:
 """
 
 
-class ForkedPython:
-    """The server and the program that calls it.
+def start(owner: int) -> Path:
+    """Start a server; it ends soon after the process ``owner``.
 
-    Args:
-        folder: a new folder for both; its path is short, as paths of sockets are.
+    Returns:
+        A folder with the program ``python3`` that calls it.
     """
-
-    def __init__(self, folder: Path) -> None:
-        address = str(folder / "socket")
-        self.program = folder / "python3"
-        client = _CLIENT.format(python=sys.executable, address=address)
-        self.program.write_text(client, encoding="utf-8")
-        self.program.chmod(0o755)
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, address],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == b"ready\n"
-
-    def close(self) -> None:
-        """End the server."""
-        self.process.terminate()
-        self.process.wait(timeout=30)
+    folder = Path(tempfile.mkdtemp())  # paths of sockets are short
+    address = str(folder / "socket")
+    program = folder / "python3"
+    client = _CLIENT.format(python=sys.executable, address=address)
+    program.write_text(client, encoding="utf-8")
+    program.chmod(0o755)
+    process = subprocess.Popen(
+        [sys.executable, __file__, address, str(owner)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    return folder
 
 
-def _serve(address: str) -> None:
+def _serve(address: str, owner: int) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what imports print is no answer
     with socket.socket(socket.AF_UNIX) as server:
@@ -78,15 +79,33 @@ def _serve(address: str) -> None:
         server.listen()
         print("ready", file=answers, flush=True)
         answers.close()
-        import_espnet()
+        gc.disable()
+        _import_espnet()
+        gc.freeze()  # the processes share these objects and do not search them
         signal.signal(signal.SIGCHLD, _reap)
-        while True:
-            client, _ = server.accept()
+        server.settimeout(1)  # seconds
+        while _runs(owner):
+            try:
+                client, _ = server.accept()
+            except TimeoutError:
+                continue
             if os.fork() == 0:
                 server.close()
+                gc.enable()
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 os._exit(_answer(client))
             client.close()
+    shutil.rmtree(Path(address).parent)
+    os._exit(0)  # what was imported takes seconds to be torn down
+
+
+def _import_espnet() -> None:
+    """Import what takes long, and nothing of this package."""
+    import espnet2.bin.asr_inference
+    import espnet2.tasks.lm  # noqa: F401
+    import matplotlib.pyplot  # noqa: F401
+
+    assert not [name for name in sys.modules if name.startswith("espnet_cif_hkd")]
 
 
 def _reap(number: int, frame: object) -> None:
@@ -95,15 +114,51 @@ def _reap(number: int, frame: object) -> None:
             pass
 
 
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def _answer(client: socket.socket) -> int:
+    client.setblocking(True)
     size, descriptors, *_ = socket.recv_fds(client, 8, 3)
     with client.makefile("rb") as stream:
         cwd, words, variables = json.loads(stream.read(int.from_bytes(size, "little")))
     client.sendall(f"{os.getpid()}\n".encode())
-    code = run_forked(cwd, words, variables, descriptors)
+    code = _run(cwd, words, variables, descriptors)
     client.sendall(f"{code}\n".encode())
     return code
 
 
+def _run(
+    cwd: str, words: list[str], variables: dict[str, str], descriptors: list[int]
+) -> int:
+    """Become ``python3 -m WORDS``; return its exit status."""
+    for number, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, number)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(variables)
+    added = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:] = [cwd, *added, *(path for path in sys.path[1:] if path not in added)]
+    module, *_ = sys.argv = words
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as error:
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+        return error.code if isinstance(error.code, int) else int(bool(error.code))
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return 0
+
+
 if __name__ == "__main__":
-    _serve(sys.argv[1])
+    _serve(sys.argv[1], int(sys.argv[2]))

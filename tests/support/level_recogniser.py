@@ -26,7 +26,8 @@ class LevelRecogniser:
     """Words are ``zero`` to ``nine``: ten times the level of a block, which is also
     the confidence. A ``six`` has a warning.
 
-    ``go`` holds the decoding thread while it is clear; ``started`` counts calls.
+    ``go`` holds the decoding thread while it is clear; ``started`` counts calls,
+    ``long_started`` those with long audio.
     """
 
     sampling_rate = RATE
@@ -34,7 +35,7 @@ class LevelRecogniser:
     def __init__(self, streams=True):
         self.go = threading.Event()
         self.go.set()
-        self.started = self.passages = 0
+        self.started = self.long_started = self.passages = 0
         self.at_once = self.most_at_once = 0
         self.streams = streams
 
@@ -56,6 +57,7 @@ class LevelRecogniser:
         return LevelStream(self)
 
     def long(self, read, duration):
+        self.long_started += 1
         for i in range(int(np.ceil(duration))):
             assert self.go.wait(20)
             self.passages += 1

@@ -9,7 +9,7 @@ import traceback
 import torch
 import torch.distributed
 
-TIMEOUT = 60  # seconds; a test that waits longer has hung
+TIMEOUT = 300  # seconds; a test that waits longer has hung
 
 
 def run_ranks(function, *arguments, world_size=2):

@@ -15,7 +15,7 @@ from espnet_cif_hkd.teachers.text.online import OnlineTeacher
 from espnet_cif_hkd.teachers.text.plm import TeacherConfig
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 5), max_size=5), st.integers(0, 3))
 def test_tokens_are_those_of_the_mask(lengths, extra):
     shape = (len(lengths), max(lengths, default=0) + extra, 2)

@@ -30,11 +30,11 @@ def test_the_second_waits_then_writes_what_is_missing(filled, tmp_path, caplog):
     second = threading.Thread(target=lambda: counts.append(fill()), daemon=True)
     with caplog.at_level(logging.INFO), dump._locked(store):
         second.start()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while "waiting for another process" not in caplog.text:
             assert second.is_alive(), "it did not wait"
             assert time.monotonic() < deadline
             time.sleep(0.01)
         assert not counts
-    second.join(60)
+    second.join(300)
     assert counts == [0 if filled else len(sentences)]

@@ -51,7 +51,7 @@ def outcomes(tmp_path):
     with subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL
     ) as process:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 300
         while time.monotonic() < end and "endless" not in (
             file.read_text() if file.is_file() else ""
         ):

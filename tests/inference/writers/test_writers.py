@@ -40,8 +40,7 @@ NASTY = [
 HARD = recognition([(word, i * 1.0, i + 0.6) for i, word in enumerate(NASTY)])
 few = settings(
     max_examples=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 

@@ -62,6 +62,7 @@ def test_labels_are_those_of_the_unit(aligner: Aligner, lexicon: Lexicon) -> Non
         assert ends[-1] * aligner.stride <= 1.2
 
 
+@pytest.mark.slow
 def test_the_result_depends_on_the_utterance_only(
     aligner: Aligner, lexicon: Lexicon
 ) -> None:

@@ -105,6 +105,7 @@ def test_w2v_bert_drops_half_a_frame(folders: dict[str, str]) -> None:
         assert len(_vectors(folders["wav2vec2-bert"], samples)) == 3
 
 
+@pytest.mark.slow
 def test_whisper_equals_transformers_on_its_window(folders: dict[str, str]) -> None:
     from transformers import WhisperFeatureExtractor, WhisperModel
 

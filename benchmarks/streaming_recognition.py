@@ -24,8 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import espnet_cif_hkd
 from espnet_cif_hkd.encoder.geometry import algorithmic_latency
 from espnet_cif_hkd.inference.calibration import Calibration
+from espnet_cif_hkd.inference.growing_stream import StreamOptions
 from espnet_cif_hkd.inference.results import ResultMaker
-from espnet_cif_hkd.inference.stream import RecognitionStream, StreamOptions
+from espnet_cif_hkd.inference.stream import RecognitionStream
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = "egs2/fotaq/asr_hkd/conf/train_asr_cif_streaming.yaml"

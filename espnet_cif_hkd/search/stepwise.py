@@ -204,7 +204,7 @@ def _best(scores: Array, count: int) -> Array:
     """Places of the highest scores, best first."""
     count = min(count, len(scores))
     if count == 1:
-        return scores.argmax(keepdims=True)
+        return np.array([scores.argmax()])
     places = np.argpartition(-scores, count - 1)[:count]
     return places[np.argsort(-scores[places], kind="stable")]
 

@@ -250,14 +250,6 @@ def changed(**parts):
         (lambda: changed(postencoder=torch.nn.Linear(1, 1)), "postencoder Linear"),
         (lambda: changed(normalize=torch.nn.Linear(1, 1)), "normalize: Linear cannot"),
         (lambda: changed(decoder=torch.nn.Linear(1, 1)), "this model has Linear"),
-        (
-            lambda: changed(
-                changes={
-                    "encoder_conf": {**OURS["encoder_conf"], "chunk_size": 4},
-                }
-            ),
-            "set decoding_chunk_size: 0",
-        ),
     ],
 )
 def test_parts_that_cannot_be_exported_are_named(tmp_path, source, message):

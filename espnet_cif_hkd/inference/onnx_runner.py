@@ -166,6 +166,13 @@ class OnnxRecognizer:
 
     def _recognise(self, waves: list[Array]) -> list[Recognition]:
         results = [Recognition(duration=len(w) / self.sampling_rate) for w in waves]
+        most = int(self.metadata.get("longest_samples", max(map(len, waves))))
+        if max(map(len, waves)) > most:
+            raise UserError(
+                f"audio of {max(map(len, waves)) / self.sampling_rate:.1f} s is longer "
+                f"than the {most / self.sampling_rate:g} s that this model reads: "
+                "divide it"
+            )
         least = max(1, int(self.metadata["fewest_samples"]))
         long = [n for n, wave in enumerate(waves) if len(wave) >= least]
         if long:

@@ -18,7 +18,8 @@ from espnet_cif_hkd.cli.export import load_source, main
 from espnet_cif_hkd.inference.calibration import Calibration
 from espnet_cif_hkd.inference.export.check import compare
 from espnet_cif_hkd.inference.export.exporter import Source, export_model
-from espnet_cif_hkd.inference.onnx_runner import METADATA, OnnxRecognizer
+from espnet_cif_hkd.inference.onnx_folder import METADATA
+from espnet_cif_hkd.inference.onnx_runner import OnnxRecognizer
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")

@@ -54,7 +54,7 @@ def test_pieces_equal_those_in_torch(threshold, largest):
             assert firing.total == float(cache.total)
             assert firing.n_frames == int(cache.n_frames)
             count += len(found)
-    assert count > 5
+    assert count >= 5
 
 
 def test_nothing_fires_after_a_weight_that_is_not_finite():

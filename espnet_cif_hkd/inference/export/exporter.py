@@ -15,6 +15,7 @@ from espnet_cif_hkd.decoder.cif_nar import CIFNARDecoder
 from espnet_cif_hkd.encoder.cif_conformer import CIFConformerEncoder
 from espnet_cif_hkd.encoder.frames import fewest_frames
 from espnet_cif_hkd.encoder.geometry import encoder_windows, known_frame_times
+from espnet_cif_hkd.encoder.speech_teacher import SpeechTeacherFrontend
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.inference import onnx_folder
 from espnet_cif_hkd.inference.calibration import Calibration
@@ -40,6 +41,7 @@ from espnet_cif_hkd.inference.export.transducer_graphs import (
     TransducerEncoderGraph,
     transducer_graphs,
 )
+from espnet_cif_hkd.inference.export.whisper import GraphWhisper
 from espnet_cif_hkd.inference.features import FeatureStream
 from espnet_cif_hkd.inference.onnx_folder import NEAR
 from espnet_cif_hkd.inference.spans import Timing
@@ -95,7 +97,12 @@ def export_model(
     if streaming:
         _check_streaming(model)
     check_model(model)
-    spec = feature_spec(model.frontend)
+    whisper = None
+    if isinstance(model.frontend, SpeechTeacherFrontend):
+        whisper = GraphWhisper(model.frontend)
+        if not with_frontend:
+            raise UserError("frontend: speech_teacher has no --no-frontend")
+    spec = feature_spec(model.frontend) if whisper is None else whisper.spec
     times = known_frame_times(model, spec.rate)
     windows = encoder_windows(model.encoder)
     if times is None or windows is None:
@@ -104,21 +111,26 @@ def export_model(
             "an exported model would have no times; use cif_conformer or a conformer "
             "of ESPnet"
         )
+    fewest = fewest_frames(windows)
     traced = traceable(model)
     metadata: dict[str, Any] = {
         "format": onnx_folder.FORMAT,
         "package": f"espnet-cif-hkd {__version__}",
         "sampling_rate": spec.rate,
         "input": "samples" if with_frontend else "features",
-        "fewest_samples": _fewest_samples(spec, fewest_frames(windows)),
+        "fewest_samples": _fewest_samples(spec, fewest)
+        if whisper is None
+        else whisper.fewest_samples(fewest),
         "offset": times.offset,
         "stride": times.stride,
-        "batches": isinstance(model.encoder, CIFConformerEncoder),
+        "batches": isinstance(model.encoder, CIFConformerEncoder) and whisper is None,
         "vocab_size": len(model.token_list),
         "token_type": source.token_type,
         "calibration": asdict(source.calibration),
     }
-    features = GraphFeatures(spec)
+    features = GraphFeatures(spec) if whisper is None else whisper
+    if whisper is not None:
+        metadata["longest_samples"] = whisper.longest
     if streaming:
         graphs = streaming_graphs(traced, spec)
         timing = source.calibration.timing if model.ctc is None else Timing()
@@ -224,7 +236,9 @@ def _fewest_samples(spec: FeatureSpec, n_frames: int) -> int:
     return n_samples
 
 
-def _encoder_graph(encoder: SpeechGraph, features: GraphFeatures) -> Graph:
+def _encoder_graph(
+    encoder: SpeechGraph, features: GraphFeatures | GraphWhisper
+) -> Graph:
     random = torch.Generator().manual_seed(0)
     rate = features.spec.rate
     lengths = torch.tensor([int(seconds * rate) for seconds in _TRACED])

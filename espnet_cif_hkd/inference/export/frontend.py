@@ -22,7 +22,7 @@ def feature_spec(frontend: Any) -> FeatureSpec:
     if type(frontend).__name__ != "DefaultFrontend":
         raise UserError(
             f"the frontend {type(frontend).__name__} cannot be exported: a graph has "
-            "'frontend: default' or 'frontend: kaldi_fbank' or reads features"
+            "'frontend: default', 'kaldi_fbank' or 'speech_teacher' with Whisper"
         )
     inner = frontend.frontend
     if inner is not None and (inner.use_wpe or inner.use_beamformer):

@@ -17,7 +17,7 @@ from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.decoder.cif_nar import CIFNARDecoder
 from espnet_cif_hkd.decoder.frame_attention import NearFrames
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.inference.export.frontend import GraphFeatures, GraphNormalize
+from espnet_cif_hkd.inference.export.frontend import GraphNormalize
 from espnet_cif_hkd.inference.onnx_folder import NEAR
 from espnet_cif_hkd.plugin.compat import PositionalEncoding, RelPositionalEncoding
 
@@ -77,7 +77,7 @@ class SpeechGraph(torch.nn.Module):
         features: Computes features from samples; None: the input is features.
     """
 
-    def __init__(self, model: Any, features: GraphFeatures | None) -> None:
+    def __init__(self, model: Any, features: torch.nn.Module | None) -> None:
         super().__init__()
         self.features = features
         self.normalize = GraphNormalize(model.normalize)
@@ -109,7 +109,7 @@ class EncoderGraph(SpeechGraph):
         features: Computes features from samples; None: the input is features.
     """
 
-    def __init__(self, model: Any, features: GraphFeatures | None) -> None:
+    def __init__(self, model: Any, features: torch.nn.Module | None) -> None:
         super().__init__(model, features)
         self.decoder: CIFDecoder = model.decoder
         self.nar: CIFNARDecoder | None = getattr(model, "nar", None)

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from espnet_cif_hkd.inference.export.frontend import GraphFeatures
 from espnet_cif_hkd.inference.export.graphs import SpeechGraph
 from espnet_cif_hkd.inference.export.onnx_files import Graph
 
@@ -23,7 +22,7 @@ class TransducerEncoderGraph(SpeechGraph):
         features: Computes features from samples; None: the input is features.
     """
 
-    def __init__(self, model: Any, features: GraphFeatures | None) -> None:
+    def __init__(self, model: Any, features: torch.nn.Module | None) -> None:
         super().__init__(model, features)
         self.project = model.joint_network.lin_enc
 

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +48,8 @@ class GraphWhisper(torch.nn.Module):
             log=1 / math.log(10),
         )
         self.mel = GraphFeatures(self.spec)
-        self.longest = 2 * hop * int(encoder.model.config.max_source_positions)
+        config: Any = encoder.model.config
+        self.longest = 2 * hop * int(config.max_source_positions)
 
     def fewest_samples(self, n_frames: int) -> int:
         """Fewest samples from which there are ``n_frames`` features."""

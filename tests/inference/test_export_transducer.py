@@ -1,11 +1,12 @@
 """An exported transducer finds what the greedy search of the model finds."""
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from test_export import require_same
 from tiny_model import TOKENS
-from tiny_speech import CHANGES, noise
+from tiny_speech import CHANGES, RATE, noise
 from transducer_parts import tiny_transducer, transducer_config
 
 from espnet_cif_hkd import Speech2Text, UserError
@@ -46,11 +47,18 @@ def random_transducer(**changes):
     """A model that emits different tokens and blanks."""
     model = tiny_transducer(**{**CHANGES, **changes}).eval()
     random = torch.Generator().manual_seed(1)
-    for part in (model.decoder, model.joint_network):
+    for part, scale in ((model.decoder, 0.4), (model.joint_network, 1.0)):
         for parameter in part.parameters():
-            parameter.data += torch.randn(parameter.shape, generator=random)
-    model.joint_network.lin_out.bias.data[0] += 2.0
+            parameter.data += torch.randn(parameter.shape, generator=random) * scale
+    model.joint_network.lin_out.bias.data[0] += 3.0
     return model
+
+
+def loud_and_quiet(seconds, seed):
+    """Noise whose loudness changes."""
+    wave = noise(seconds, seed)
+    loudness = 10.0 ** (1 - 3 * np.sin(9 * np.arange(len(wave)) / RATE) ** 2)
+    return (wave * loudness).astype(np.float32)
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -72,7 +80,7 @@ def test_the_same_result_as_the_model(exported):
     model = Speech2Text(*files, greedy=True, return_times=True)
     runner = OnnxRecognizer(folder, threads=1)
     assert runner.tokens == tuple(TOKENS) and not runner.one_pass
-    waves = [noise(seconds, seed) for seed, seconds in enumerate(SECONDS)]
+    waves = [loud_and_quiet(seconds, seed) for seed, seconds in enumerate(SECONDS)]
     found = runner.recognise(waves)
     for wave, one in zip(waves, found, strict=True):
         expected = model(wave)

@@ -106,7 +106,7 @@ class CIFPredictor(torch.nn.Module):
         if self.left == self.right:
             return self._weights(self.conv, xs).masked_fill(pad, 0.0)
         xs = functional.pad(xs, (0, 0, self.left, self.right))
-        return self._weights(self._unpadded, xs).masked_fill(pad, 0.0)
+        return self.inside(xs).masked_fill(pad, 0.0)
 
     def forward_chunk(
         self,
@@ -143,13 +143,21 @@ class CIFPredictor(torch.nn.Module):
         lengths = cache.lengths + hlens
         ready = xs[:, self.left : self.left + n_ready]
         if n_ready > 0:
-            alpha = self._weights(self._unpadded, xs)
+            alpha = self.inside(xs)
         else:
             alpha = xs.new_zeros(ready.shape[:2], dtype=self.conv.weight.dtype)
         n_valid = (lengths - cache.n_weights).clamp(0, n_ready)
         alpha = alpha.masked_fill(_padding(ready, n_valid), 0.0)
         cache = PredictorCache(xs[:, n_ready:], lengths, cache.n_weights + n_ready)
         return ready, alpha, n_valid, cache
+
+    def inside(self, xs: torch.Tensor) -> torch.Tensor:
+        """Weights of the frames that have all neighbours in ``xs (B, T, D)``.
+
+        Returns:
+            ``(B, T - left - right)``.
+        """
+        return self._weights(self._unpadded, xs)
 
     def _weights(
         self, conv: Callable[[torch.Tensor], torch.Tensor], xs: torch.Tensor

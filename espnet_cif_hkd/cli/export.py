@@ -27,6 +27,12 @@ def get_parser() -> argparse.ArgumentParser:
         "model with a one-pass decoder and 'frontend: kaldi_fbank'",
     )
     parser.add_argument(
+        "--streaming",
+        action="store_true",
+        help="graphs for audio in pieces, of a model with chunks: 'encoder: "
+        "cif_conformer' with decoding_chunk_size, and 'decoder: cif'",
+    )
+    parser.add_argument(
         "--int8", action="store_true", help="also graphs with weights of 8 bits"
     )
     parser.add_argument(
@@ -53,11 +59,15 @@ def run(args: argparse.Namespace) -> None:
     from espnet_cif_hkd.inference.export.check import compare
     from espnet_cif_hkd.inference.export.exporter import export_model
     from espnet_cif_hkd.inference.export.onnx_files import require_onnx
-    from espnet_cif_hkd.inference.onnx_runner import METADATA
+    from espnet_cif_hkd.inference.onnx_folder import METADATA
 
     require_onnx()
-    if args.format == "sherpa" and (args.no_frontend or args.check):
-        raise UserError("--format sherpa has no --no-frontend and no --check")
+    if args.format == "sherpa" and (args.no_frontend or args.check or args.streaming):
+        raise UserError(
+            "--format sherpa has no --no-frontend, no --streaming and no --check"
+        )
+    if args.streaming and args.no_frontend:
+        raise UserError("--streaming has no --no-frontend: its graph reads samples")
     source = load_source(args.model)
     if args.format == "sherpa":
         from espnet_cif_hkd.inference.export.sherpa import export_sherpa
@@ -65,7 +75,9 @@ def run(args: argparse.Namespace) -> None:
         gap = export_sherpa(source, args.out, args.int8)
         logging.info("%s: self-check passed, max |Δ log p| %.1e", args.out, gap)
         return
-    metadata = export_model(source, args.out, args.int8, not args.no_frontend)
+    metadata = export_model(
+        source, args.out, args.int8, not args.no_frontend, args.streaming
+    )
     recordings = [_read(name, metadata["sampling_rate"]) for name in args.check]
     result = compare(source.model, args.out, recordings or None)
     try:

@@ -29,6 +29,7 @@ from espnet_cif_hkd.decoder.frame_attention import FrameAttention, NearFrames
 from espnet_cif_hkd.decoder.layer import CausalLayer, causal_mask
 from espnet_cif_hkd.decoder.output import CIFDecoderOutput
 from espnet_cif_hkd.decoder.search_state import (
+    BLOCKS,
     FiredTokens,
     HypothesisState,
     KeyValuePool,
@@ -398,8 +399,4 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
 
     def extend_prob(self, x: torch.Tensor) -> None:
         """Refuse block by block decoding: firing would end with the first block."""
-        raise UserError(
-            "decoder: cif cannot decode block by block in ESPnet's search: decode "
-            "without --use_streaming (asr.sh), asr_inference_streaming and "
-            "--streaming, or use Recognizer.stream()"
-        )
+        raise UserError(BLOCKS)

@@ -15,6 +15,11 @@ from espnet_cif_hkd.cif import CIFOutput
 from espnet_cif_hkd.decoder.frame_attention import NearFrames
 from espnet_cif_hkd.errors import UserError
 
+BLOCKS = (
+    "decoder: cif cannot decode block by block in ESPnet's search: decode without "
+    "--use_streaming (asr.sh), asr_inference_streaming and --streaming, or use "
+    "Recognizer.stream()"
+)
 _FIRST_ROWS = 256
 
 

@@ -1,5 +1,7 @@
 """The convolution module of a conformer block; padding has no effect."""
 
+from typing import Any
+
 import torch
 from torch.nn import functional
 
@@ -111,10 +113,18 @@ class MaskedConvolutionModule(torch.nn.Module):
     def _convolve_chunks(self, xs: torch.Tensor, chunk_size: int) -> torch.Tensor:
         """Convolve each chunk with the frames before it, ``(B, D, T)``."""
         n_batch, n_channels, n_frames = xs.shape
-        n_missing = -n_frames % chunk_size
-        xs = functional.pad(xs, (self.left_frames, n_missing))
+        width = self.left_frames + chunk_size
         # (B, D, chunks, left_frames + chunk_size)
-        xs = xs.unfold(2, self.left_frames + chunk_size, chunk_size)
+        if torch.jit.is_tracing():  # type: ignore[attr-defined]
+            # ONNX has no unfold without a loop.
+            xs = functional.pad(xs, (self.left_frames, chunk_size))
+            n_chunks: Any = (n_frames + chunk_size - 1) // chunk_size
+            first = torch.arange(n_chunks, device=xs.device)[:, None] * chunk_size
+            xs = xs[:, :, first + torch.arange(width, device=xs.device)]
+        else:
+            n_missing = -n_frames % chunk_size
+            xs = functional.pad(xs, (self.left_frames, n_missing))
+            xs = xs.unfold(2, width, chunk_size)
         n_chunks = xs.size(2)
         xs = self._convolve(xs.transpose(1, 2).flatten(0, 1))  # (B · chunks, D, size)
         xs = xs.view(n_batch, n_chunks, n_channels, chunk_size).transpose(1, 2)

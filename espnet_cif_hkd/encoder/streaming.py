@@ -98,7 +98,7 @@ def encode_piece(
     olens = torch.zeros_like(cache.lengths)
     fewest = fewest_frames(encoder.windows())
     while cache.features.size(1) >= (fewest if last else needed):
-        hs, lens, blocks = _encode_chunk(encoder, cache, cache.features[:, :needed])
+        hs, lens, blocks = encode_chunk(encoder, cache, cache.features[:, :needed])
         outputs.append(hs)
         olens = olens + lens
         cache = EncoderCache(
@@ -147,10 +147,15 @@ def _receive(
     )
 
 
-def _encode_chunk(
+def encode_chunk(
     encoder: CIFConformerEncoder, cache: EncoderCache, features: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, tuple[BlockCache, ...]]:
     """Encode the features of one chunk.
+
+    Args:
+        encoder: In ``eval`` mode.
+        cache: What earlier chunks left; its ``features`` are not used.
+        features: Of the chunk, ``(B, F, C)``.
 
     Returns:
         Frames, ``(B, T, D)`` with T <= N, the number of valid ones, ``(B,)``, and the
@@ -187,7 +192,8 @@ def _newest(cache: BlockCache, left_chunks: int, size: int) -> BlockCache:
     """Drop keys and values that no later chunk sees."""
     if left_chunks < 0:
         return cache
-    n_dropped = max(0, cache.keys.size(2) - left_chunks * size)
+    # An exported graph has no conditions on sizes.
+    kept = slice(-left_chunks * size, None) if left_chunks else slice(0)
     return BlockCache(
-        cache.keys[:, :, n_dropped:], cache.values[:, :, n_dropped:], cache.convolution
+        cache.keys[:, :, kept], cache.values[:, :, kept], cache.convolution
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from espnet_cif_hkd.inference.assemble import Span, assembled, word_borders
 from espnet_cif_hkd.inference.recognition import Recognition
 from espnet_cif_hkd.inference.spans import SHORTEST
-from espnet_cif_hkd.search.streaming import StreamedToken
+from espnet_cif_hkd.search.stepwise import StreamedToken
 
 # What a tokenizer writes for an incomplete character.
 _INCOMPLETE = "\ufffd"

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-# The sum stands still in a frame with less weight than this.
-STILL = 0.05
+from espnet_cif_hkd.inference.passage_stream import STILL
+
 # Without a pause, the sum must be this close to an integer at a cut.
 _NEAR = 0.1
 

@@ -11,13 +11,14 @@ from espnet_cif_hkd.encoder.speech_teacher import SpeechTeacherFrontend
 from espnet_cif_hkd.errors import UserError, one_line
 from espnet_cif_hkd.inference.by_length import in_batches
 from espnet_cif_hkd.inference.curve import Curve, curve_of
+from espnet_cif_hkd.inference.growing_stream import stream_options
 from espnet_cif_hkd.inference.long_audio import LongAudio, long_options
 from espnet_cif_hkd.inference.model_files import model_files, recipe_folder
 from espnet_cif_hkd.inference.recognition import Recognition
 from espnet_cif_hkd.inference.results import Found, Frames, ResultMaker
 from espnet_cif_hkd.inference.speech import Samples
 from espnet_cif_hkd.inference.speech2text import Speech2Text
-from espnet_cif_hkd.inference.stream import RecognitionStream, stream_options
+from espnet_cif_hkd.inference.stream import RecognitionStream
 from espnet_cif_hkd.inference.windows import Read
 from espnet_cif_hkd.plugin.compat import TooShortUttError
 
@@ -180,7 +181,7 @@ class Recognizer:
         model nor CTC.
 
         Args:
-            options: Of :class:`espnet_cif_hkd.inference.stream.StreamOptions`.
+            options: Of :class:`espnet_cif_hkd.inference.growing_stream.StreamOptions`.
 
         Raises:
             UserError: A part of the model needs the complete audio, or an option is

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from espnet_cif_hkd.search.streaming import StreamedToken
+from espnet_cif_hkd.search.stepwise import StreamedToken
 from espnet_cif_hkd.search.transducer_greedy import predicted_step
 
 

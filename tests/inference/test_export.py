@@ -18,7 +18,8 @@ from espnet_cif_hkd.cli.export import load_source, main
 from espnet_cif_hkd.inference.calibration import Calibration
 from espnet_cif_hkd.inference.export.check import compare
 from espnet_cif_hkd.inference.export.exporter import Source, export_model
-from espnet_cif_hkd.inference.onnx_runner import METADATA, OnnxRecognizer
+from espnet_cif_hkd.inference.onnx_folder import METADATA
+from espnet_cif_hkd.inference.onnx_runner import OnnxRecognizer
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
@@ -250,14 +251,6 @@ def changed(**parts):
         (lambda: changed(postencoder=torch.nn.Linear(1, 1)), "postencoder Linear"),
         (lambda: changed(normalize=torch.nn.Linear(1, 1)), "normalize: Linear cannot"),
         (lambda: changed(decoder=torch.nn.Linear(1, 1)), "this model has Linear"),
-        (
-            lambda: changed(
-                changes={
-                    "encoder_conf": {**OURS["encoder_conf"], "chunk_size": 4},
-                }
-            ),
-            "set decoding_chunk_size: 0",
-        ),
     ],
 )
 def test_parts_that_cannot_be_exported_are_named(tmp_path, source, message):

@@ -11,8 +11,8 @@ from tiny_stream import offline_frames, open_stream, spell, streaming_model
 
 from espnet_cif_hkd import UserError
 from espnet_cif_hkd.inference.features import FeatureStream
+from espnet_cif_hkd.inference.growing_stream import stream_options
 from espnet_cif_hkd.inference.recognition import Recognition
-from espnet_cif_hkd.inference.stream import stream_options
 from espnet_cif_hkd.search.greedy import greedy_search
 from espnet_cif_hkd.search.transducer_greedy import transducer_greedy_search
 
@@ -171,7 +171,7 @@ def test_a_pause_ends_a_passage_with_its_tail():
         )[1]
     counts = [round(float(alpha[0, a:b].sum())) for a, b in ((0, 20), (35, 60))]
     tokens = results[0].tokens
-    stride = one._times.stride
+    stride = one._text.stride
     first = [token for token in tokens if token.end <= 21 * stride]
     assert len(first) in (counts[0], counts[0] - 1, counts[0] - 2) and len(first) > 5
     assert len(tokens) - len(first) > 5 and tokens[len(first)].start > 30 * stride

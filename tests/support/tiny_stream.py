@@ -8,8 +8,9 @@ from tiny_speech import RATE
 from transducer_parts import tiny_transducer
 
 from espnet_cif_hkd.inference.calibration import Calibration
+from espnet_cif_hkd.inference.growing_stream import StreamOptions
 from espnet_cif_hkd.inference.results import ResultMaker
-from espnet_cif_hkd.inference.stream import RecognitionStream, StreamOptions
+from espnet_cif_hkd.inference.stream import RecognitionStream
 
 FRONTEND = {"fs": RATE, "n_fft": 256, "hop_length": 80, "n_mels": 8}
 

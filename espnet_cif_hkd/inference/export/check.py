@@ -11,10 +11,17 @@ from torch import Tensor
 
 from espnet_cif_hkd.decoder.cif_nar import CIFNARDecoder
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.inference.export.graphs import NEAR
-from espnet_cif_hkd.inference.onnx_runner import Array, OnnxRecognizer
+from espnet_cif_hkd.inference.calibration import Calibration
+from espnet_cif_hkd.inference.onnx_folder import NEAR, Array, Arrays, read_metadata
+from espnet_cif_hkd.inference.onnx_runner import OnnxRecognizer
+from espnet_cif_hkd.inference.results import ResultMaker
+from espnet_cif_hkd.inference.stream import RecognitionStream
 from espnet_cif_hkd.search.greedy import greedy_search
 from espnet_cif_hkd.search.nar import one_pass_search
+from espnet_cif_hkd.search.transducer_greedy import (
+    predicted_step,
+    transducer_greedy_search,
+)
 
 LIMIT = 1e-4
 _SECONDS = (0.9, 1.7, 2.6)
@@ -97,6 +104,8 @@ def compare(
         recordings: Samples, ``(S,)`` each; None: :func:`check_signals`.
         options: Of :class:`OnnxRecognizer`.
     """
+    if "streaming" in read_metadata(folder):
+        return compare_streams(model, folder, recordings, **options)
     result = Comparison()
     both = [
         OnnxRecognizer(folder, one_pass=wanted, **options) for wanted in _kinds(model)
@@ -108,17 +117,19 @@ def compare(
         if len(wave) < fewest:
             continue
         result.n_recordings += 1
-        samples = torch.from_numpy(np.asarray(wave, np.float32))[None]
-        hs_pad, hlens = model.encode(samples, torch.tensor([samples.size(1)]))
-        if isinstance(hs_pad, tuple):
-            hs_pad = hs_pad[0]
+        hs_pad, hlens = _encoded(model, wave)
         encoded = both[0].encode([wave])
-        alpha = model.decoder.predictor(hs_pad, hlens)
-        result.note("alpha", encoded["alpha"], alpha)
+        if "alpha" in encoded:
+            result.note(
+                "alpha", encoded["alpha"], model.decoder.predictor(hs_pad, hlens)
+            )
         if "ctc" in encoded:
             result.note("CTC", encoded["ctc"], model.ctc.log_softmax(hs_pad))
         for recognizer in both:
-            _compare_decoder(model, recognizer, hs_pad, hlens, result)
+            if recognizer.decoder == "transducer":
+                _compare_transducer(model, recognizer, hs_pad, encoded, result)
+            else:
+                _compare_decoder(model, recognizer, hs_pad, hlens, result)
             ids = recognizer.decode(encoded)[0].ids
             expected = _search(model, recognizer.one_pass, hs_pad, hlens)
             result.n_tokens += len(expected)
@@ -127,8 +138,59 @@ def compare(
     return result
 
 
+def _encoded(model: Any, wave: Array) -> tuple[Tensor, Tensor]:
+    """Encoder frames ``(1, T, D)`` of the model and their number."""
+    samples = torch.from_numpy(np.asarray(wave, np.float32))[None]
+    hs_pad, hlens = model.encode(samples, torch.tensor([samples.size(1)]))
+    return (hs_pad[0] if isinstance(hs_pad, tuple) else hs_pad), hlens
+
+
+@torch.no_grad()
+def compare_streams(
+    model: Any, folder: Path, recordings: Sequence[Array] | None = None, **options: Any
+) -> Comparison:
+    """Run a stream of the model and one of its graphs on the same pieces.
+
+    Args:
+        model: As for :func:`compare`.
+        folder: Of a model that was exported with ``--streaming``.
+        recordings: Samples, ``(S,)`` each; None: :func:`check_signals` and shorter ones
+            than a feature frame and than a chunk.
+        options: Of :class:`OnnxRecognizer`.
+    """
+    recognizer = OnnxRecognizer(folder, **options)
+    rate, result = recognizer.sampling_rate, Comparison()
+    if recordings is None:
+        recordings = check_signals(rate)
+        recordings += [recordings[0][:n] for n in (0, 20, rate // 8, rate // 3)]
+    results = ResultMaker(model, None, rate, Calibration())
+    random = np.random.default_rng(0)
+    for index, wave in enumerate(recordings):
+        result.n_recordings += 1
+        ours = recognizer.stream()
+        theirs = RecognitionStream(model, results, list(recognizer.tokens))
+        cuts = np.sort(random.integers(0, len(wave) + 1, 5))
+        for piece in (*np.split(wave, cuts), None):
+            if piece is None:
+                found, expected = ours.finish(), theirs.finish()
+            else:
+                found, expected = ours.accept(piece), theirs.accept(piece)
+            if len(ours.alpha):
+                assert theirs.firing is not None
+                result.note("alpha", ours.alpha, theirs.firing.alpha)
+            both = [[one.id for one in each.tokens] for each in (found, expected)]
+            if both[0] != both[1] and index not in result.different:
+                result.different.append(index)
+        result.n_tokens += len(expected.tokens)
+        if len(wave) >= recognizer.metadata["fewest_samples"]:
+            _compare_decoder(model, recognizer, *_encoded(model, wave), result)
+    return result
+
+
 def _kinds(model: Any) -> list[bool]:
     """Whether one pass, for each decoder of a model."""
+    if model.use_transducer_decoder:
+        return [False]
     if isinstance(model.decoder, CIFNARDecoder):
         return [True]
     return [False] if getattr(model, "nar", None) is None else [False, True]
@@ -137,6 +199,10 @@ def _kinds(model: Any) -> list[bool]:
 def _search(model: Any, one_pass: bool, hs_pad: Tensor, hlens: Tensor) -> list[int]:
     if one_pass and getattr(model, "nar", None) is not None:
         [found] = one_pass_search(model.nar, hs_pad, hlens, firing=model.decoder)
+    elif model.use_transducer_decoder:
+        parts = model.decoder, model.joint_network
+        [found] = transducer_greedy_search(*parts, hs_pad, hlens)
+        return found.yseq[1:].tolist()
     else:
         [found] = greedy_search(model.decoder, hs_pad, hlens)
     return [token for token in found.yseq[1:-1].tolist() if token != 0]
@@ -166,7 +232,7 @@ def _compare_decoder(
         given |= {f"near_{name}": getattr(near, name) for name in NEAR}
     arrays = {name: value.numpy() for name, value in given.items()}
     if recognizer.one_pass:
-        logp = recognizer._run("one_pass", arrays)["logp"]
+        logp = recognizer.graphs.run("one_pass", arrays)["logp"]
         result.note("the one-pass decoder", logp, expected)
         return
     vectors = arrays["fired"]
@@ -175,7 +241,7 @@ def _compare_decoder(
     values = keys
     for step in range(_KNOWN):
         before = vectors[:, step - 1] if step else np.zeros_like(vectors[:, 0])
-        found = recognizer._run(
+        found = recognizer.graphs.run(
             "step",
             {
                 "tokens": tokens[:, step].numpy(),
@@ -188,3 +254,31 @@ def _compare_decoder(
         )
         result.note("the decoder", found["logp"], expected[:, step])
         keys, values = found["next_keys"], found["next_values"]
+
+
+def _compare_transducer(
+    model: Any,
+    recognizer: OnnxRecognizer,
+    hs_pad: Tensor,
+    encoded: Arrays,
+    result: Comparison,
+) -> None:
+    """Compare log-probabilities after a known text, at the first frames."""
+    decoder, joint, run = model.decoder, model.joint_network, recognizer.graphs.run
+    random = torch.Generator().manual_seed(3)
+    tokens = torch.randint(1, len(model.token_list), (_KNOWN,), generator=random)
+    expected = decoder.init_state(1)
+    states: Arrays = {
+        f"state_{name}": one.numpy()
+        for name, one in zip(("hidden", "cell"), expected, strict=True)
+        if one is not None
+    }
+    for step in range(min(_KNOWN, hs_pad.size(1))):
+        token = tokens[step : step + 1]
+        predicted, expected = predicted_step(decoder, joint, token, expected)
+        found = run("predict", {"tokens": token.numpy(), **states})
+        states = {name: found[f"next_{name}"] for name in states}
+        frames = {"frames": encoded["projected"][:, step]}
+        logp = run("joint", {**frames, "predicted": found["predicted"]})["logp"]
+        logits = joint(joint.lin_enc(hs_pad[:, step]), predicted, no_projection=True)
+        result.note("the joint network", logp, logits.log_softmax(dim=-1))

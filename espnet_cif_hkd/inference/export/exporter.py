@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,22 +15,37 @@ from espnet_cif_hkd.decoder.cif_nar import CIFNARDecoder
 from espnet_cif_hkd.encoder.cif_conformer import CIFConformerEncoder
 from espnet_cif_hkd.encoder.frames import fewest_frames
 from espnet_cif_hkd.encoder.geometry import encoder_windows, known_frame_times
+from espnet_cif_hkd.encoder.speech_teacher import SpeechTeacherFrontend
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.inference import onnx_runner
+from espnet_cif_hkd.inference import onnx_folder
 from espnet_cif_hkd.inference.calibration import Calibration
 from espnet_cif_hkd.inference.export.frontend import GraphFeatures, feature_spec
 from espnet_cif_hkd.inference.export.graphs import (
-    NEAR,
     EncoderGraph,
     OnePassGraph,
+    SpeechGraph,
     StepGraph,
     traceable,
 )
 from espnet_cif_hkd.inference.export.onnx_files import (
+    Graph,
     quantize,
     require_onnx,
     write_graph,
 )
+from espnet_cif_hkd.inference.export.streaming_graphs import (
+    streaming_graphs,
+    streaming_metadata,
+)
+from espnet_cif_hkd.inference.export.transducer_graphs import (
+    TransducerEncoderGraph,
+    transducer_graphs,
+)
+from espnet_cif_hkd.inference.export.whisper import GraphWhisper
+from espnet_cif_hkd.inference.features import FeatureStream
+from espnet_cif_hkd.inference.onnx_folder import NEAR
+from espnet_cif_hkd.inference.spans import Timing
+from espnet_cif_hkd.inference.stream import check_model as check_streaming
 from espnet_cif_hkd.io.atomic import write_text
 from espnet_cif_hkd.io.features import FeatureSpec
 
@@ -53,19 +68,12 @@ class Source:
     calibration: Calibration
 
 
-@dataclass(frozen=True)
-class Graph:
-    """What :func:`write_graph` needs, without the file."""
-
-    name: str
-    module: torch.nn.Module
-    inputs: Mapping[str, torch.Tensor]
-    outputs: Sequence[str]
-    axes: Mapping[str, Mapping[int, str]]
-
-
 def export_model(
-    source: Source, folder: Path, int8: bool = False, with_frontend: bool = True
+    source: Source,
+    folder: Path,
+    int8: bool = False,
+    with_frontend: bool = True,
+    streaming: bool = False,
 ) -> dict[str, Any]:
     """Write all files of an exported model.
 
@@ -75,6 +83,7 @@ def export_model(
         int8: Whether to write graphs with weights of 8 bits, too.
         with_frontend: Whether the encoder's graph reads samples; otherwise it reads
             features, which the runner computes in numpy.
+        streaming: Whether the encoder's graph reads one chunk after the other.
 
     Returns:
         The metadata.
@@ -85,8 +94,15 @@ def export_model(
     require_onnx()
     started = time.monotonic()
     model = source.model
-    _check(model)
-    spec = feature_spec(model.frontend)
+    if streaming:
+        _check_streaming(model)
+    check_model(model)
+    whisper = None
+    if isinstance(model.frontend, SpeechTeacherFrontend):
+        whisper = GraphWhisper(model.frontend)
+        if not with_frontend:
+            raise UserError("frontend: speech_teacher has no --no-frontend")
+    spec = feature_spec(model.frontend) if whisper is None else whisper.spec
     times = known_frame_times(model, spec.rate)
     windows = encoder_windows(model.encoder)
     if times is None or windows is None:
@@ -95,49 +111,57 @@ def export_model(
             "an exported model would have no times; use cif_conformer or a conformer "
             "of ESPnet"
         )
+    fewest = fewest_frames(windows)
     traced = traceable(model)
-    graphs = list(_graphs(traced, spec, with_frontend))
-    decoder, nar = traced.decoder, _one_pass_of(traced)
     metadata: dict[str, Any] = {
-        "format": onnx_runner.FORMAT,
+        "format": onnx_folder.FORMAT,
         "package": f"espnet-cif-hkd {__version__}",
         "sampling_rate": spec.rate,
         "input": "samples" if with_frontend else "features",
-        "fewest_samples": _fewest_samples(spec, fewest_frames(windows)),
+        "fewest_samples": _fewest_samples(spec, fewest)
+        if whisper is None
+        else whisper.fewest_samples(fewest),
         "offset": times.offset,
         "stride": times.stride,
-        "batches": isinstance(model.encoder, CIFConformerEncoder),
-        "decoders": [graph.name for graph in graphs[1:]],
-        "layers": len(decoder.layers),
-        "step_near": decoder.frame_attention is not None,
-        "one_pass_near": nar is not None and nar.frame_attention is not None,
-        "eos": int(decoder.eos),
-        "eos_slack": int(decoder.eos_slack),
+        "batches": isinstance(model.encoder, CIFConformerEncoder) and whisper is None,
         "vocab_size": len(model.token_list),
         "token_type": source.token_type,
         "calibration": asdict(source.calibration),
     }
+    features = GraphFeatures(spec) if whisper is None else whisper
+    if whisper is not None:
+        metadata["longest_samples"] = whisper.longest
+    if streaming:
+        graphs = streaming_graphs(traced, spec)
+        timing = source.calibration.timing if model.ctc is None else Timing()
+        metadata["streaming"] = streaming_metadata(model, spec, timing)
+    else:
+        encoder = (TransducerEncoderGraph if _is_transducer(model) else EncoderGraph)(
+            traced, features if with_frontend else None
+        )
+        graphs = [_encoder_graph(encoder, features)]
+    if _is_transducer(model):
+        graphs += transducer_graphs(traced)
+        metadata |= {"decoders": ["transducer"], "blank": int(model.decoder.blank_id)}
+    else:
+        decoders = _decoder_graphs(traced)[: 1 if streaming else None]
+        graphs += decoders
+        metadata |= _decoder_metadata(traced, [one.name for one in decoders])
     folder.mkdir(parents=True, exist_ok=True)
     # An interrupted export leaves no folder that looks complete.
-    (folder / onnx_runner.METADATA).unlink(missing_ok=True)
+    (folder / onnx_folder.METADATA).unlink(missing_ok=True)
     for graph in graphs:
         path = folder / f"{graph.name}.onnx"
-        write_graph(
-            graph.module,
-            graph.inputs,
-            graph.outputs,
-            graph.axes,
-            path,
-            {"package": metadata["package"], "graph": graph.name},
-        )
+        about = {"package": metadata["package"], "graph": graph.name}
+        write_graph(graph, path, about)
         if int8:
             quantize(path, folder / f"{graph.name}.int8.onnx")
     if not with_frontend:
-        spec.save(folder / onnx_runner.FEATURES)
-    write_tokens(folder / onnx_runner.TOKENS, model.token_list)
+        spec.save(folder / onnx_folder.FEATURES)
+    write_tokens(folder / onnx_folder.TOKENS, model.token_list)
     metadata["seconds"] = round(time.monotonic() - started, 1)
     write_text(
-        folder / onnx_runner.METADATA,
+        folder / onnx_folder.METADATA,
         json.dumps(metadata, indent=1, ensure_ascii=False) + "\n",
     )
     return metadata
@@ -156,25 +180,45 @@ def write_tokens(path: Path, tokens: Sequence[str]) -> None:
     write_text(path, "".join(lines))
 
 
-def _check(model: Any) -> None:
-    if not isinstance(model.decoder, CIFDecoder):
+def check_model(model: Any) -> None:
+    """Check that graphs can have the parts of a model.
+
+    Raises:
+        UserError: They cannot.
+    """
+    if _is_transducer(model):
+        if model.ctc is None:
+            raise UserError(
+                "a transducer without CTC knows no times: train a model with "
+                "model_conf: ctc_weight above 0 to export it"
+            )
+    elif not isinstance(model.decoder, CIFDecoder):
         raise UserError(
-            f"export needs 'decoder: cif' or 'cif_nar', this model has "
+            "export needs 'decoder: cif', 'cif_nar' or 'transducer', this model has "
             f"{type(model.decoder).__name__}"
         )
     if model.frontend is None:
         raise UserError(
             "this model reads features from files: export needs a model with a frontend"
         )
-    if getattr(model.encoder, "decoding_chunk_size", 0):
-        raise UserError(
-            "an encoder in chunks cannot be exported yet: set decoding_chunk_size: 0 "
-            "in a copy of the configuration to export it with full context"
-        )
     if model.postencoder is not None:
         raise UserError(
             f"postencoder {type(model.postencoder).__name__} cannot be exported"
         )
+
+
+def _check_streaming(model: Any) -> None:
+    decoder = model.decoder
+    if not isinstance(decoder, CIFDecoder) or isinstance(decoder, CIFNARDecoder):
+        raise UserError(
+            f"--streaming needs 'decoder: cif', this model has {type(decoder).__name__}"
+        )
+    check_streaming(model)
+    FeatureStream(model.frontend)
+
+
+def _is_transducer(model: Any) -> bool:
+    return type(model.decoder).__name__ == "TransducerDecoder"
 
 
 def _one_pass_of(model: Any) -> CIFNARDecoder | None:
@@ -192,41 +236,53 @@ def _fewest_samples(spec: FeatureSpec, n_frames: int) -> int:
     return n_samples
 
 
-def _graphs(model: Any, spec: FeatureSpec, with_frontend: bool) -> Any:
-    """The encoder's graph, then those of the decoders."""
-    features = GraphFeatures(spec)
-    encoder = EncoderGraph(model, features if with_frontend else None).eval()
+def _encoder_graph(
+    encoder: SpeechGraph, features: GraphFeatures | GraphWhisper
+) -> Graph:
     random = torch.Generator().manual_seed(0)
-    lengths = torch.tensor([int(seconds * spec.rate) for seconds in _TRACED])
+    rate = features.spec.rate
+    lengths = torch.tensor([int(seconds * rate) for seconds in _TRACED])
     speech = torch.randn(2, int(lengths.max()), generator=random) * 0.1
-    if not with_frontend:
+    if encoder.features is None:
         with torch.no_grad():
             speech, lengths = features(speech, lengths)
-    time_axis = "samples" if with_frontend else "features"
+    time_axis = "features" if encoder.features is None else "samples"
     axes = {"speech": {0: "B", 1: time_axis}, "lengths": {0: "B"}}
     for name in encoder.outputs:
         axes[name] = {0: "B"} if name.endswith("lengths") else {0: "B", 1: "L"}
-        if name in ("alpha", "ctc"):
+        if name in ("alpha", "ctc", "projected"):
             axes[name] = {0: "B", 1: "T"}
-    yield Graph(
-        "encoder",
-        encoder,
-        {"speech": speech, "lengths": lengths},
-        encoder.outputs,
-        axes,
-    )
+    inputs = {"speech": speech, "lengths": lengths}
+    return Graph("encoder", encoder.eval(), inputs, encoder.outputs, axes)
+
+
+def _decoder_graphs(model: Any) -> list[Graph]:
     decoder, nar = model.decoder, _one_pass_of(model)
-    size = decoder.output_layer.in_features
+    size, graphs = decoder.output_layer.in_features, []
     if not isinstance(decoder, CIFNARDecoder):
-        yield _step_graph(decoder, size)
+        graphs.append(_step_graph(decoder, size))
     if nar is not None:
-        fired = torch.randn(2, 5, size, generator=random)
+        fired = torch.randn(2, 5, size, generator=torch.Generator().manual_seed(0))
         inputs = {"fired": fired, "token_lengths": torch.tensor([5, 3])}
         inputs |= _near(nar, (2, 5))
         axes = {name: {0: "B", 1: "L"} for name in inputs}
         axes["token_lengths"] = {0: "B"}
         axes["logp"] = {0: "B", 1: "L"}
-        yield Graph("one_pass", OnePassGraph(nar).eval(), inputs, ["logp"], axes)
+        module = OnePassGraph(nar).eval()
+        graphs.append(Graph("one_pass", module, inputs, ["logp"], axes))
+    return graphs
+
+
+def _decoder_metadata(model: Any, names: list[str]) -> dict[str, Any]:
+    decoder, nar = model.decoder, _one_pass_of(model)
+    return {
+        "decoders": names,
+        "layers": len(decoder.layers),
+        "step_near": decoder.frame_attention is not None,
+        "one_pass_near": nar is not None and nar.frame_attention is not None,
+        "eos": int(decoder.eos),
+        "eos_slack": int(decoder.eos_slack),
+    }
 
 
 def _step_graph(decoder: CIFDecoder, size: int) -> Graph:

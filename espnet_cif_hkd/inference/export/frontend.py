@@ -22,7 +22,7 @@ def feature_spec(frontend: Any) -> FeatureSpec:
     if type(frontend).__name__ != "DefaultFrontend":
         raise UserError(
             f"the frontend {type(frontend).__name__} cannot be exported: a graph has "
-            "'frontend: default' or 'frontend: kaldi_fbank' or reads features"
+            "'frontend: default', 'kaldi_fbank' or 'speech_teacher' with Whisper"
         )
     inner = frontend.frontend
     if inner is not None and (inner.use_wpe or inner.use_beamformer):
@@ -95,13 +95,25 @@ class GraphFeatures(torch.nn.Module):
         place = last - (last - place.abs()).abs()  # mirrored at both ends
         place = torch.maximum(place, torch.zeros_like(place))  # padding of the batch
         chosen = speech.gather(1, place.flatten(1)).view(place.shape)
-        spectra = chosen.double() @ self.basis  # (B, T, 2 F)
-        size = self.mel.size(0)
-        power = spectra[..., :size] ** 2 + spectra[..., size:] ** 2
-        feats = (power @ self.mel).clamp(min=spec.floor).log() * spec.log
-        feats, n_frames = self._joined(feats.float(), n_frames)
+        feats = self._features(chosen)
+        feats, n_frames = self._joined(feats, n_frames)
         pad = torch.arange(feats.size(1)) >= n_frames[:, None]
         return feats.masked_fill(pad[..., None], 0.0), n_frames
+
+    def inside(self, speech: Tensor) -> Tensor:
+        """Features of all frames that lie in samples ``(B, S)``, without mirroring."""
+        spec = self.spec
+        n_frames = (speech.size(1) - spec.reach) // spec.hop + 1
+        place = count_up(n_frames)[:, None] * spec.hop + torch.arange(spec.reach)
+        return self._features(speech[:, place])
+
+    def _features(self, frames: Tensor) -> Tensor:
+        """From frames of samples ``(B, T, N)`` to features ``(B, T, M)``."""
+        spectra = frames.double() @ self.basis  # (B, T, 2 F)
+        size = self.mel.size(0)
+        power = spectra[..., :size] ** 2 + spectra[..., size:] ** 2
+        feats = (power @ self.mel).clamp(min=self.spec.floor).log() * self.spec.log
+        return feats.float()
 
     def _joined(self, feats: Tensor, n_frames: Tensor) -> tuple[Tensor, Tensor]:
         spec = self.spec

@@ -6,6 +6,7 @@ tokens, K: frames around a firing, Y: layers of the decoder.
 
 import copy
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,10 +17,9 @@ from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.decoder.cif_nar import CIFNARDecoder
 from espnet_cif_hkd.decoder.frame_attention import NearFrames
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.inference.export.frontend import GraphFeatures, GraphNormalize
+from espnet_cif_hkd.inference.export.frontend import GraphNormalize
+from espnet_cif_hkd.inference.onnx_folder import NEAR
 from espnet_cif_hkd.plugin.compat import PositionalEncoding, RelPositionalEncoding
-
-NEAR = ("keys", "values", "allowed")
 
 
 class _Positions(PositionalEncoding):  # type: ignore[misc]
@@ -69,34 +69,25 @@ def traceable(model: Any) -> Any:
     return model.requires_grad_(False)
 
 
-class EncoderGraph(torch.nn.Module):
-    """From samples or features to fired vectors and what times are made of.
+class SpeechGraph(torch.nn.Module):
+    """From samples or features to encoder frames.
 
     Args:
         model: Result of :func:`traceable`.
         features: Computes features from samples; None: the input is features.
     """
 
-    def __init__(self, model: Any, features: GraphFeatures | None) -> None:
+    def __init__(self, model: Any, features: torch.nn.Module | None) -> None:
         super().__init__()
         self.features = features
         self.normalize = GraphNormalize(model.normalize)
         self.preencoder, self.encoder = model.preencoder, model.encoder
-        self.decoder: CIFDecoder = model.decoder
-        self.nar: CIFNARDecoder | None = getattr(model, "nar", None)
         self.ctc = model.ctc
 
     @property
-    def outputs(self) -> list[str]:
+    def outputs(self) -> Sequence[str]:
         """Names of the outputs."""
-        names = ["frame_lengths", "alpha", "fired", "token_lengths"]
-        names += [] if self.ctc is None else ["ctc"]
-        return names + [
-            f"{prefix}{part}"
-            for prefix, decoder in (("near_", self.decoder), ("nar_near_", self.nar))
-            if decoder is not None and decoder.frame_attention is not None
-            for part in NEAR
-        ]
+        raise NotImplementedError
 
     def encode(self, speech: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Encoder frames ``(B, T, D)`` and their numbers."""
@@ -108,6 +99,32 @@ class EncoderGraph(torch.nn.Module):
             feats, lengths = self.preencoder(feats, lengths)
         hs_pad, hlens, _ = self.encoder(feats, lengths)
         return hs_pad, hlens
+
+
+class EncoderGraph(SpeechGraph):
+    """From samples or features to fired vectors and what times are made of.
+
+    Args:
+        model: Result of :func:`traceable`.
+        features: Computes features from samples; None: the input is features.
+    """
+
+    def __init__(self, model: Any, features: torch.nn.Module | None) -> None:
+        super().__init__(model, features)
+        self.decoder: CIFDecoder = model.decoder
+        self.nar: CIFNARDecoder | None = getattr(model, "nar", None)
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """Names of the outputs."""
+        names = ["frame_lengths", "alpha", "fired", "token_lengths"]
+        names += [] if self.ctc is None else ["ctc"]
+        return names + [
+            f"{prefix}{part}"
+            for prefix, decoder in (("near_", self.decoder), ("nar_near_", self.nar))
+            if decoder is not None and decoder.frame_attention is not None
+            for part in NEAR
+        ]
 
     def forward(self, speech: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
         """Compute all :attr:`outputs`.

@@ -6,6 +6,7 @@ import logging
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,21 +32,30 @@ def require_onnx() -> None:
             raise UserError(f"export needs {name}: {_EXTRA} ({error})") from error
 
 
-def write_graph(
-    module: torch.nn.Module,
-    inputs: Mapping[str, Tensor],
-    outputs: Sequence[str],
-    axes: Mapping[str, Mapping[int, str]],
-    path: Path,
-    metadata: Mapping[str, Any],
-) -> None:
-    """Trace a module and write it.
+@dataclass(frozen=True)
+class Graph:
+    """A module that becomes a file.
 
-    Args:
+    Attributes:
+        name: Of the file.
         module: In ``eval`` mode.
         inputs: Examples by name, in the order of the arguments of ``forward``.
         outputs: Names.
         axes: Names of the dimensions of any size, by input and output.
+    """
+
+    name: str
+    module: torch.nn.Module
+    inputs: Mapping[str, Tensor]
+    outputs: Sequence[str]
+    axes: Mapping[str, Mapping[int, str]]
+
+
+def write_graph(graph: Graph, path: Path, metadata: Mapping[str, Any]) -> None:
+    """Trace a module and write it.
+
+    Args:
+        graph: The module.
         path: The file.
         metadata: Written into the file.
 
@@ -61,12 +71,12 @@ def write_graph(
             # one. The check after the export compares results.
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                module,
-                tuple(inputs.values()),
+                graph.module,
+                tuple(graph.inputs.values()),
                 str(partial),
-                input_names=list(inputs),
-                output_names=list(outputs),
-                dynamic_axes={name: dict(sizes) for name, sizes in axes.items()},
+                input_names=list(graph.inputs),
+                output_names=list(graph.outputs),
+                dynamic_axes={name: dict(axes) for name, axes in graph.axes.items()},
                 opset_version=OPSET,
                 dynamo=False,
             )
@@ -78,10 +88,10 @@ def write_graph(
             f"{path.name}: this model cannot be exported ({type(error).__name__}: "
             f"{reason})"
         ) from error
-    graph = onnx.load(str(partial))
+    written = onnx.load(str(partial))
     for name, value in metadata.items():
-        graph.metadata_props.add(key=name, value=str(value))
-    onnx.save(graph, str(partial))
+        written.metadata_props.add(key=name, value=str(value))
+    onnx.save(written, str(partial))
     os.replace(partial, path)
 
 

@@ -18,14 +18,16 @@ from espnet_cif_hkd.decoder.frame_attention import NearFrames
 from espnet_cif_hkd.encoder.kaldi_fbank import KaldiFbankFrontend
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.inference.export.check import Comparison, check_signals
-from espnet_cif_hkd.inference.export.exporter import Source, _check, write_tokens
+from espnet_cif_hkd.inference.export.exporter import Source, check_model, write_tokens
 from espnet_cif_hkd.inference.export.frontend import GraphFeatures
-from espnet_cif_hkd.inference.export.graphs import NEAR, EncoderGraph, traceable
+from espnet_cif_hkd.inference.export.graphs import EncoderGraph, traceable
 from espnet_cif_hkd.inference.export.onnx_files import (
+    Graph,
     quantize,
     require_onnx,
     write_graph,
 )
+from espnet_cif_hkd.inference.onnx_folder import NEAR
 
 MODEL = "model.onnx"
 _IMPOSSIBLE = -1e4
@@ -88,7 +90,7 @@ def export_sherpa(source: Source, folder: Path, int8: bool = False) -> float:
     """
     require_onnx()
     model = source.model
-    _check(model)
+    check_model(model)
     _check_sherpa(model)
     spec = model.frontend.spec
     graph = ParaformerGraph(traceable(model)).eval()
@@ -106,18 +108,21 @@ def export_sherpa(source: Source, folder: Path, int8: bool = False) -> float:
     random = torch.Generator().manual_seed(0)
     lengths = torch.tensor([160, 120], dtype=torch.int32)
     write_graph(
-        graph,
-        {
-            "speech": torch.randn(2, 160, width, generator=random),
-            "speech_lengths": lengths,
-        },
-        ["logits", "token_num"],
-        {
-            "speech": {0: "N", 1: "T"},
-            "speech_lengths": {0: "N"},
-            "logits": {0: "N", 1: "L"},
-            "token_num": {0: "N"},
-        },
+        Graph(
+            "model",
+            graph,
+            {
+                "speech": torch.randn(2, 160, width, generator=random),
+                "speech_lengths": lengths,
+            },
+            ["logits", "token_num"],
+            {
+                "speech": {0: "N", 1: "T"},
+                "speech_lengths": {0: "N"},
+                "logits": {0: "N", 1: "L"},
+                "token_num": {0: "N"},
+            },
+        ),
         folder / MODEL,
         metadata,
     )

@@ -1,0 +1,78 @@
+"""An exported model whose frontend is Whisper finds what the model finds."""
+
+import argparse
+
+import pytest
+import torch
+from espnet2.tasks.asr import ASRTask
+from tiny_model import CIF_CONFORMER, tiny_config
+from tiny_whisper import RATE, WIDTH, build_tiny_whisper, speech
+
+from espnet_cif_hkd import UserError
+from espnet_cif_hkd.inference.calibration import Calibration
+from espnet_cif_hkd.inference.export.check import compare
+from espnet_cif_hkd.inference.export.exporter import Source, export_model
+from espnet_cif_hkd.inference.onnx_runner import OnnxRecognizer
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx")
+
+
+def whisper_model(folder, **conf):
+    torch.manual_seed(0)
+    config = tiny_config(
+        **CIF_CONFORMER,
+        input_size=None,
+        frontend="speech_teacher",
+        frontend_conf={"fs": RATE, "teacher": build_tiny_whisper(folder), **conf},
+    )
+    model = ASRTask.build_model(argparse.Namespace(**config)).eval()
+    random = torch.Generator().manual_seed(1)
+    for parameter in model.decoder.parameters():
+        parameter.data += 0.3 * torch.randn(parameter.shape, generator=random)
+    model.decoder.predictor.output.bias.data.fill_(0.5)
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "conf",
+    [{"pool": 3}, {"layer": [1, -1], "weights": "value", "teacher_dim": WIDTH}],
+    ids=["reference", "value"],
+)
+def test_the_same_result_as_the_model(tmp_path, conf):
+    model = whisper_model(tmp_path / "whisper", **conf)
+    source = Source(model, "char", Calibration())
+    metadata = export_model(source, tmp_path / "out", int8=True)
+    waves = [speech(seconds, n) for n, seconds in enumerate((0.31, 1.0, 2.017, 3.0))]
+    # The window of this Whisper is three seconds.
+    assert metadata["longest_samples"] == len(waves[-1])
+    fewest = metadata["fewest_samples"]
+    result = compare(model, tmp_path / "out", [*waves, speech(1.0)[:fewest]])
+    result.require()
+    assert result.n_recordings == 5 and result.n_tokens > 10
+    assert {"alpha", "CTC", "the decoder"} == set(result.deviation)
+    runner = OnnxRecognizer(tmp_path / "out", threads=1)
+    with pytest.raises(UserError, match=r"3\.1 s is longer than the 3 s"):
+        runner.recognise(speech(3.1))
+    both = runner.recognise(waves[:2])
+    assert both == [runner.recognise(wave) for wave in waves[:2]] and both[1].text
+    assert runner.recognise(speech(1.0)[: fewest - 1]).text == ""
+
+
+@pytest.mark.parametrize(
+    ("conf", "message"),
+    [
+        ({"fs": 8000}, "with fs: 8000: a graph does not resample"),
+        ({"pad": "full"}, "with pad: full, with pad: exact only"),
+    ],
+)
+def test_what_a_graph_cannot_do(tmp_path, conf, message):
+    source = Source(whisper_model(tmp_path / "w", **conf), "char", Calibration())
+    with pytest.raises(UserError, match=message):
+        export_model(source, tmp_path / "out")
+    source = Source(whisper_model(tmp_path / "w2"), "char", Calibration())
+    with pytest.raises(UserError, match="has no --no-frontend"):
+        export_model(source, tmp_path / "out", with_frontend=False)
+    with pytest.raises(UserError, match=r"a stream needs|cannot be streamed"):
+        export_model(source, tmp_path / "out", streaming=True)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 moved.install()
 
-__version__ = "0.3.3"
+__version__ = "0.3.4"
 
 __all__ = [
     "CIFASRModel",

@@ -344,7 +344,7 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         self, ys: torch.Tensor, state: HypothesisState, x: torch.Tensor
     ) -> tuple[torch.Tensor, HypothesisState]:
         """Score the next token of one hypothesis, ``ys (i + 1,)``: ``(V,)``."""
-        logp, states = self.batch_score(ys.unsqueeze(0), [state], x.unsqueeze(0))
+        logp, states = self.batch_score(ys[None], [state], x[None])
         return logp.squeeze(0), states[0]
 
     def batch_score(
@@ -393,9 +393,7 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
             self.eos_slack,
         )
         scored = Scored(before.owners, rows)
-        return logp, [
-            HypothesisState(fired, pool, scored, index) for index in range(n_hyp)
-        ]
+        return logp, [HypothesisState(fired, pool, scored, n) for n in range(n_hyp)]
 
     def extend_prob(self, x: torch.Tensor) -> None:
         """Refuse block by block decoding: firing would end with the first block."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from espnet_cif_hkd.cif.dense import fire_densely
-from espnet_cif_hkd.inference.export.onnx_files import write_graph
+from espnet_cif_hkd.inference.export.onnx_files import Graph, write_graph
 
 onnxruntime = pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
@@ -32,7 +32,8 @@ def graph(tmp_path_factory):
         "times": {0: "B", 1: "L"},
     }
     names = ["embeddings", "n_tokens", "times"]
-    write_graph(Firing(), inputs, names, axes, path, {"made by": "a test"})
+    firing = Graph("firing", Firing(), inputs, names, axes)
+    write_graph(firing, path, {"made by": "a test"})
     return path
 
 

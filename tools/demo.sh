@@ -48,7 +48,7 @@ fi
 system=${system/#cif_hkd/hkd} # the name of run.sh
 tag=demo_${system}
 echo "$(date '+%H:%M:%S') ${label} on ${subset} utterances of real speech, ${epochs}" \
-    "passes: about 16 minutes on two cores"
+    "passes: about 15 minutes on two cores"
 "${PYTHON}" ../../../tools/demo_progress.py downloads/demo.log ./run.sh \
     --system "${system}" \
     --subset "${subset}" \

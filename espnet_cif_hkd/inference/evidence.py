@@ -56,6 +56,19 @@ class Evidence:
             return None
         return best_path(self.ctc, self.ids)
 
+    @cached_property
+    def peaks(self) -> tuple[Integers, Integers, Floats] | None:
+        """First, last and mean frame of each token on :attr:`path`, ``(U,)`` each."""
+        if self.path is None:
+            return None
+        frames = np.flatnonzero(self.path >= 0)
+        owners = self.path[frames]
+        first = np.full(len(self.ids), len(self.path))
+        last = np.zeros(len(self.ids), np.int64)
+        np.minimum.at(first, owners, frames)
+        np.maximum.at(last, owners, frames)
+        return first, last, np.bincount(owners, frames) / np.bincount(owners)
+
     def seconds(self, positions: Any) -> Floats:
         """Convert positions in frames to seconds; 0.5 is the centre of frame 0."""
         return self.offset + (np.asarray(positions, np.float64) - 0.5) * self.stride

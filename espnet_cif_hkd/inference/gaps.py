@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from espnet_cif_hkd.inference.assemble import Span
-from espnet_cif_hkd.inference.evidence import Evidence, Floats, Integers
+from espnet_cif_hkd.inference.evidence import Evidence, Floats
 from espnet_cif_hkd.inference.recognition import Flag
 
 FEATURES = ("unexplained", "expected", "frames", "best path")
@@ -40,23 +40,28 @@ def features(evidence: Evidence, blank: int = 0) -> Floats | None:
     Returns:
         None without CTC, without tokens, and for fewer frames than tokens.
     """
-    path = evidence.path
-    if path is None or evidence.ctc is None:
+    if evidence.peaks is None or evidence.ctc is None:
         return None
-    n_frames, gaps = len(path), np.arange(len(evidence.ids) + 1)
-    first, last, middle = _peaks(path, len(evidence.ids))
+    n_frames, gaps = len(evidence.ctc), np.arange(len(evidence.ids) + 1)
+    first, last, middle = evidence.peaks
     starts, ends = np.append(0, last + 1), np.append(first, n_frames)
-    tokens = np.exp(np.minimum(evidence.ctc.astype(np.float64), 0.0))  # (T, V)
-    best = tokens.argmax(axis=1)
+    best = evidence.ctc.argmax(axis=1)
+    # Tables of frames and vocabulary keep the precision of the input.
+    tokens = np.exp(np.minimum(evidence.ctc, 0.0))  # (T, V)
     tokens[:, blank] = 0.0
 
-    sums = _sums(tokens)
-    free = sums[ends] - sums[starts]  # (U + 1, V)
-    ids = np.concatenate([[blank], evidence.ids, [blank]])
-    free[gaps, ids[:-1]] = free[gaps, ids[1:]] = 0.0
+    def between(values: Floats) -> Floats:
+        sums = _sums(values.astype(np.float64))
+        found: Floats = sums[ends] - sums[starts]
+        return found
 
-    before = np.vstack([np.zeros_like(tokens[:1]), tokens[:-1]])
-    rises = _sums(np.maximum(tokens - before, 0.0).sum(axis=1))
+    ids = np.concatenate([[blank], evidence.ids, [blank]])
+    own = between(tokens[:, ids])  # (U + 1, U + 2)
+    free = between(tokens.sum(axis=1, dtype=np.float64)) - own[gaps, gaps]
+    free -= np.where(ids[1:] != ids[:-1], own[gaps, gaps + 1], 0.0)
+
+    rising = np.diff(tokens, axis=0, prepend=0)
+    rises = _sums(np.maximum(rising, 0.0, out=rising).sum(axis=1, dtype=np.float64))
     borders = np.concatenate([[0.0], middle + 0.5, [n_frames]])
     window = borders[[(gaps - 1).clip(0), (gaps + 2).clip(max=len(ids) - 1)]]
     expected = np.diff(np.interp(window, np.arange(n_frames + 1), rises), axis=0)[0]
@@ -66,7 +71,7 @@ def features(evidence: Evidence, blank: int = 0) -> Floats | None:
     begun = np.diff(np.searchsorted(begins, borders))
     return np.stack(
         [
-            np.log1p(free.sum(axis=1)),
+            np.log1p(free.clip(0.0)),
             expected - inside,
             ends - starts,
             begun - (gaps < len(evidence.ids)),
@@ -84,10 +89,10 @@ def surplus(evidence: Evidence) -> Floats | None:
     Returns:
         None without CTC or CIF, and for fewer frames than tokens.
     """
-    total, path = evidence.running_sum, evidence.path
-    if total is None or path is None:
+    total, peaks = evidence.running_sum, evidence.peaks
+    if total is None or peaks is None:
         return None
-    _, _, middle = _peaks(path, len(evidence.ids))
+    _, _, middle = peaks
     sums = np.interp(middle + 0.5, np.arange(len(total)), total)
     ends = total[-1] - sums[-1] - 1.5
     gaps = np.concatenate([[sums[0] - 0.5], np.diff(sums) - 1, [ends]])
@@ -143,17 +148,6 @@ def _joined(
             start = flags.pop().start
         flags.append(Flag(kind, start, end, value))
     return flags
-
-
-def _peaks(path: Integers, n_tokens: int) -> tuple[Integers, Integers, Floats]:
-    """First, last and mean frame of each token, ``(U,)`` each."""
-    frames = np.flatnonzero(path >= 0)
-    owners = path[frames]
-    first = np.full(n_tokens, len(path))
-    last = np.zeros(n_tokens, np.int64)
-    np.minimum.at(first, owners, frames)
-    np.maximum.at(last, owners, frames)
-    return first, last, np.bincount(owners, frames) / np.bincount(owners)
 
 
 def _sums(values: npt.NDArray[Any]) -> Floats:

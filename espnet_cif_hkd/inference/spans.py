@@ -105,14 +105,8 @@ def peaks(evidence: Evidence, duration: float) -> tuple[Floats, Floats]:
         Two arrays, ``(U,)``.
     """
     count = np.arange(len(evidence.ids))
-    path = evidence.path
-    if path is not None:
-        frames = np.arange(len(path))[path >= 0]
-        owners = path[path >= 0]
-        first = np.full(len(count), len(path))
-        last = np.zeros(len(count), np.int64)
-        np.minimum.at(first, owners, frames)
-        np.maximum.at(last, owners, frames)
+    if evidence.peaks is not None:
+        first, last, _ = evidence.peaks
         return evidence.seconds(first + 0.5), evidence.seconds(last + 0.5)
     if evidence.alpha is not None and evidence.n_frames:
         middle = evidence.seconds(evidence.places(count + 0.5))

@@ -24,6 +24,9 @@ def weights(conf: dict[str, Any]) -> tuple[float, float]:
     return criterion["acoustic"]["weight"], criterion["linguistic"]["weight"]
 
 
+STREAMING_ENCODER = {"chunk_size", "left_chunks", "decoding_chunk_size"}
+
+
 def check_values(conf: Path, acoustic: float = 1.0, linguistic: float = 0.01) -> None:
     """The four differ in the weights of HKD only: by default the paper's."""
     assert {name: weights(load(conf, name)) for name in SYSTEMS} == {
@@ -80,3 +83,15 @@ def check_decoding(conf: Path) -> None:
     known = {action.dest for action in get_parser()._actions}
     options = yaml.safe_load((conf / "decode_asr.yaml").read_text(encoding="utf-8"))
     assert set(options) <= known
+
+
+def check_streaming(conf: Path) -> None:
+    """The streaming model differs from ``cif`` in what streaming needs only."""
+    ours, streaming = load(conf, "cif"), load(conf, "cif_streaming")
+    assert streaming.pop("normalize") is None  # run.sh --feats_normalize global_mvn
+    assert ours.pop("normalize") == "utterance_mvn"
+    added = {key: streaming["encoder_conf"].pop(key) for key in STREAMING_ENCODER}
+    assert streaming["decoder_conf"]["predictor_conf"].pop("causal") is True
+    assert streaming == ours
+    assert added["decoding_chunk_size"] in added["chunk_size"]
+    assert 0 in added["chunk_size"], "one model for offline recognition, too"

@@ -118,14 +118,13 @@ class WhisperSpeechEncoder(SpeechEncoder):
         pad: str = "exact",
     ):
         super().__init__(model, extractor, layers)
-        self.pad = pad
         self._hop = 2 * int(extractor.hop_length)  # samples of a frame
         config: Any = model.config
         self._positions = int(config.max_source_positions)
         size = self._positions * self._hop
         seconds = {"exact": 0.0, "full": size / self.rate}
         silence = seconds[pad] if pad in seconds else float(pad)
-        self._silence = round(silence * self.rate)  # samples
+        self.silence = round(silence * self.rate)  # samples
 
     @staticmethod
     def frame_times(config: Any, extractor: Any) -> FrameTimes:
@@ -151,7 +150,7 @@ class WhisperSpeechEncoder(SpeechEncoder):
             last = n == count - 1
             end = n_frames - first if last else positions - margin
             room = positions * self._hop - len(part)
-            part = np.pad(part, (0, min(self._silence, room)))
+            part = np.pad(part, (0, min(self.silence, room)))
             keep = slice(margin if n else 0, end)
             found.append(Window(self._spectra(part), keep))
         return found

@@ -148,4 +148,4 @@ def test_speech_features_of_a_subset_are_those_of_all(recipe: RecordedRecipe) ->
     recipe.run("--system", "whisper_soft", "--subset", "7")
     asr = recipe.trainings()[-1]
     changed = yaml.safe_load((recipe.folder / asr.asr_config).read_text())
-    assert changed["frontend_conf"]["teacher_store"] == "dump/whisper_base"
+    assert changed["frontend_conf"]["teacher_store"] == "dump/whisper_base_padded"

@@ -66,7 +66,8 @@ def register() -> None:
     for choices, name, cls in wanted:
         check_choice(choices, name, cls)
     for choices, name, cls in wanted:
-        choices.classes[name] = cls
+        if _known(choices, name) is None:
+            choices.classes[name] = cls
     _set_trainer(task.ASRTask)
     _register_lm()
     import_user_modules()
@@ -94,8 +95,8 @@ def check_choice(choices: Any, name: str, cls: type) -> None:
         UserError: If ``name`` is already another class, or if the table is for classes
             of another kind.
     """
-    taken = choices.classes.get(name, cls)
-    if taken is not cls:
+    taken = _known(choices, name)
+    if taken is not None and taken is not cls:
         raise UserError(
             f"the {choices.name} {name!r} is already "
             f"{taken.__module__}.{taken.__qualname__}, so that "
@@ -107,6 +108,14 @@ def check_choice(choices: Any, name: str, cls: type) -> None:
             f"{cls.__module__}.{cls.__qualname__} is no {choices.base_type.__name__}: "
             f"this release of ESPnet cannot use it as a {choices.name}"
         )
+
+
+def _known(choices: Any, name: str) -> Any:
+    """Return the class that a table has for a name, or None.
+
+    It is there after a registration, or by an entry point: see docs/upstream.md.
+    """
+    return choices.get_class(name) if name in choices.choices() else None
 
 
 def register_on_import() -> None:

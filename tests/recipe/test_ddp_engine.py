@@ -46,6 +46,3 @@ def test_four_gpus_are_four_processes_for_espnet(started):
     assert args.distributed and args.multiprocessing_distributed
 
 
-def test_several_machines_are_left_to_asr_sh():
-    with pytest.raises(UserError, match=r"--num_nodes 2 .* ESPNET_ROOT"):
-        options.parse([*SETS, "--num_nodes", "2"])

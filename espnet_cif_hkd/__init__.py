@@ -15,8 +15,6 @@ Public names:
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from espnet_cif_hkd import moved
-
 if TYPE_CHECKING:
     from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
     from espnet_cif_hkd.errors import UserError
@@ -24,9 +22,7 @@ if TYPE_CHECKING:
     from espnet_cif_hkd.models.cif import CIFASRModel
     from espnet_cif_hkd.plugin import register
 
-moved.install()
-
-__version__ = "0.3.4"
+__version__ = "0.4.0"
 
 __all__ = [
     "CIFASRModel",

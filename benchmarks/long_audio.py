@@ -9,16 +9,20 @@ of 0.3 to 1.5 s of faint noise, repeated if there are too few. Each length runs 
 process of its own, on one thread: ``peak`` is its largest resident memory, ``base``
 that before the recognition. ``utterances``: of one by one recognition. ``lost`` counts
 utterances of three or more characters without a token in their time, ``doubled`` those
-with more than twice as many characters as their text.
+with more than twice as many characters as their text. ``moved`` is the mean distance
+between the borders of equal tokens in long audio and in their utterance alone, in the
+first and in the last five minutes, in ms.
 """
 
 import argparse
 import bisect
+import difflib
 import json
 import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 PAUSES = 0.3, 1.5  # seconds
 NOISE = 1e-4  # of full scale
 SHORTEST = 3  # characters
+ENDS = 300  # seconds at the beginning and at the end whose times are compared
 
 
 def edits(one: str, other: str) -> int:
@@ -64,6 +69,24 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def distances(alone: Sequence[Any], here: Sequence[Any], begin: float) -> list[float]:
+    """Between the borders of equal tokens; those of ``alone`` start at ``begin``."""
+    texts = [token.text for token in alone], [token.text for token in here]
+    found = []
+    for a, b, size in difflib.SequenceMatcher(
+        None, *texts, False
+    ).get_matching_blocks():
+        for one, other in zip(alone[a : a + size], here[b : b + size], strict=True):
+            found.append(abs(one.start + begin - other.start))
+            found.append(abs(one.end + begin - other.end))
+    return found
+
+
+def mean_ms(seconds: Sequence[float]) -> float | None:
+    """None if there are none."""
+    return 1000 * float(np.mean(seconds)) if seconds else None
+
+
 def run(args: argparse.Namespace, minutes: float) -> dict[str, Any]:
     """Recognise audio of this length in this process."""
     import torch
@@ -76,7 +99,8 @@ def run(args: argparse.Namespace, minutes: float) -> dict[str, Any]:
     rate, generator = recognizer.sampling_rate, np.random.default_rng(0)
     data, root = Path(args.data), Path(args.root)
     parts = utterances(data, root, rate)[:: args.every]
-    pieces, spans, texts, length = [], [], [], 0
+    pieces, spans, length = [], [], 0
+    texts: list[str] = []
     while length < minutes * 60 * rate:
         samples, text = parts[len(texts) % len(parts)]
         pause = round(generator.uniform(*PAUSES) * rate)
@@ -97,7 +121,7 @@ def run(args: argparse.Namespace, minutes: float) -> dict[str, Any]:
     if args.utterances:
         for begin, end in spans[: len(parts)]:
             samples = np.array(mapped[round(begin * rate) : round(end * rate)])
-            one_by_one.append(recognizer.recognise(samples).text)
+            one_by_one.append(recognizer.recognise(samples))
     else:
         recognizer.recognise(np.array(mapped[: 3 * rate]))
     base, start = peak(), time.process_time()
@@ -112,23 +136,29 @@ def run(args: argparse.Namespace, minutes: float) -> dict[str, Any]:
     file.unlink()
     middles = [(token.start + token.end) / 2 for token in result.tokens]
     lost = doubled = 0
-    for (begin, end), text in zip(spans, texts, strict=True):
+    moved: dict[str, list[float]] = {"first": [], "last": []}
+    for n, ((begin, end), text) in enumerate(zip(spans, texts, strict=True)):
         here = slice(bisect.bisect(middles, begin), bisect.bisect(middles, end))
         found = sum(len(token.text) for token in result.tokens[here])
         lost += found == 0 and len(text) >= SHORTEST
         doubled += found > 2 * max(len(text), SHORTEST)
+        if one_by_one and (begin < ENDS or end > duration - ENDS):
+            tokens = one_by_one[n % len(parts)].tokens
+            where = "first" if begin < ENDS else "last"
+            moved[where] += distances(tokens, result.tokens[here], begin)
     text = " ".join(texts)
     count = len(one_by_one)
     first = " ".join(texts[:count])
+    alone = " ".join(one.text for one in one_by_one)
     return {
         "minutes": duration / 60,
         "cer": 100 * edits(result.text, text) / len(text),
-        "utterances": 100 * edits(" ".join(one_by_one), first) / len(first)
-        if count
-        else None,
+        "utterances": 100 * edits(alone, first) / len(first) if count else None,
         "passages": len(passages),
         "lost": lost,
         "doubled": doubled,
+        "moved, first": mean_ms(moved["first"]),
+        "moved, last": mean_ms(moved["last"]),
         "rtf": seconds / duration,
         "base": base,
         "peak": peak(),

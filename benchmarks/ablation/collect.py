@@ -290,7 +290,8 @@ def count_parameters(conf: dict[str, Any], recipe: Path) -> dict[str, int]:
         finally:
             os.chdir(before)
     sizes = {name: tensor.numel() for name, tensor in model.named_parameters()}
-    needed = {name: n for name, n in sizes.items() if not name.startswith("criterion.")}
+    heads = ("criterion.", "criteria.")  # of the one of ``criterion_conf``, of ``criteria``
+    needed = {name: n for name, n in sizes.items() if not name.startswith(heads)}
     return {"inference": sum(needed.values()), "training": sum(sizes.values())}
 
 

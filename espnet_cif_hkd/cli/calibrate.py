@@ -22,7 +22,12 @@ from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.inference import fitting, gaps
 from espnet_cif_hkd.inference.assemble import silent_tokens, text_pieces
 from espnet_cif_hkd.inference.calibration import Calibration, write_calibration
-from espnet_cif_hkd.inference.confidence import confidences, features
+from espnet_cif_hkd.inference.confidence import (
+    confidences,
+    features,
+    log_odds,
+    sigmoid,
+)
 from espnet_cif_hkd.inference.evidence import Floats
 from espnet_cif_hkd.io.audio import read_utterance, resample, select_channel
 from espnet_cif_hkd.io.digest import sha256
@@ -216,8 +221,8 @@ def fit(decoded: Sequence[Decoded]) -> Calibration:
         after = np.empty(len(right))
         for fold in range(_FOLDS):
             held = owners % _FOLDS == fold
-            constant, *others = fitting.fit_weights(values[~held], right[~held])
-            after[held] = 1 / (1 + np.exp(-constant - values[held] @ others))
+            fold_weights = fitting.fit_weights(values[~held], right[~held])
+            after[held] = sigmoid(log_odds(fold_weights, values[held]))
         report["before"] = fitting.quality(before, right)
         report["after"] = fitting.quality(after, right)
     else:
@@ -244,7 +249,7 @@ def _fit_gaps(
     values, missing = (np.concatenate(parts) for parts in zip(*known))
     near = np.concatenate([fitting.widened(one) for _, one in known])
     weights = fitting.fit_weights(values, missing)
-    score = weights[0] + values @ weights[1:]
+    score = log_odds(weights, values)
     limit = round(fitting.fit_limit(score, near), 4)
     ends = np.cumsum([len(one) for _, one in known])[:-1]
     warned = [fitting.widened(one) for one in np.split(score > limit, ends)]

@@ -60,14 +60,6 @@ def picture_path(out: Path, name: str) -> Path:
     return path
 
 
-def sampling_rate(train_args: argparse.Namespace) -> int:
-    """Return the sampling rate of a model's training data in Hz."""
-    import humanfriendly
-
-    frontend_conf: dict[str, Any] = getattr(train_args, "frontend_conf", None) or {}
-    return int(humanfriendly.parse_size(str(frontend_conf.get("fs", "16k"))))
-
-
 def fire(
     model: Any, samples: FloatArray, rate: int
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -156,6 +148,7 @@ def plot(args: argparse.Namespace) -> Alignment:
     args.out = picture_path(args.out, utt_id or Path(audio).stem)
 
     import espnet_cif_hkd
+    from espnet_cif_hkd.inference.results import sampling_rate
 
     recogniser = espnet_cif_hkd.Speech2Text(
         asr_train_config=str(args.train_config),
@@ -163,7 +156,7 @@ def plot(args: argparse.Namespace) -> Alignment:
         beam_size=args.beam_size,
         ctc_weight=args.ctc_weight,
     )
-    rate = sampling_rate(recogniser.asr_train_args)
+    rate = sampling_rate(recogniser.asr_model, recogniser.asr_train_args)
     samples = read_audio(utt_id or audio, audio, rate)
     if args.hyp_dir is not None:
         hypothesis = look_up(args.hyp_dir / "text", utt_id)

@@ -52,8 +52,8 @@ class SpeechTeacherFrontend(AbsFrontend):  # type: ignore[misc]
         teacher_revision: Commit or tag; required if ``teacher`` is a hub name.
         teacher_type: Class of the model by its name in the registry of speech teachers.
         layer: Layer of the model: 0 is its input, n is layer n, -1 is the last layer.
-        pad: ``exact`` or ``full``: whether Whisper reads the audio only, or pads it to
-            30 seconds.
+        pad: ``exact``: Whisper reads the audio only; ``full``: it pads the audio to 30
+            seconds; a number: with so many seconds of silence.
         teacher_dtype: Precision of the model's computation.
         store_coding: Format of the store: ``float16`` or ``int8``.
         teacher_conf: Other options of the model's class.
@@ -74,7 +74,7 @@ class SpeechTeacherFrontend(AbsFrontend):  # type: ignore[misc]
         teacher_revision: str | None = None,
         teacher_type: str | None = None,
         layer: int | Sequence[int] | None = None,
-        pad: str | None = None,
+        pad: float | str | None = None,
         teacher_dtype: str | None = None,
         store_coding: str | None = None,
         teacher_conf: Mapping[str, Any] | None = None,

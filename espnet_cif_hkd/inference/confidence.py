@@ -70,6 +70,18 @@ def _smooth(values: Floats, width: int) -> Floats:
     return np.convolve(padded, np.ones(2 * width + 1) / (2 * width + 1), "valid")
 
 
+def log_odds(weights: Sequence[float], values: Floats) -> Floats:
+    """Of events with features ``(N, F)``; weights: a constant and ``F`` others."""
+    scores: Floats = weights[0] + values @ np.asarray(weights[1:])
+    return scores
+
+
+def sigmoid(scores: Floats) -> Floats:
+    """Probabilities of log-odds."""
+    found: Floats = 1 / (1 + np.exp(-scores.clip(-30, 30)))
+    return found
+
+
 def confidences(
     evidence: Evidence, weights: Sequence[float] | None = None
 ) -> list[float | None]:
@@ -84,8 +96,7 @@ def confidences(
         U values between 0 and 1; None: the model gives neither.
     """
     if weights is not None:
-        score = weights[0] + features(evidence) @ np.asarray(weights[1:])
-        found: Floats | None = 1 / (1 + np.exp(-score.clip(-30, 30)))
+        found: Floats | None = sigmoid(log_odds(weights, features(evidence)))
     elif evidence.logp is not None:
         found = _probabilities(evidence.logp)
     else:

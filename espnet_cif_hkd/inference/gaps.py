@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from espnet_cif_hkd.inference.assemble import Span
+from espnet_cif_hkd.inference.confidence import log_odds, sigmoid
 from espnet_cif_hkd.inference.evidence import Evidence, Floats
 from espnet_cif_hkd.inference.recognition import Flag
 
@@ -122,8 +123,8 @@ def flags(
     known = None if weights is None else features(evidence)
     found: list[tuple[int, str, float]] = []
     if known is not None and weights is not None:
-        score = weights[0] + known @ np.asarray(weights[1:])
-        sure = 1 / (1 + np.exp(-score.clip(-30, 30)))
+        score = log_odds(weights, known)
+        sure = sigmoid(score)
         found += [(g, "missing", float(sure[g])) for g in _where(score > limit)]
     elif alpha is not None:
         found += [(g, "missing", float(alpha[g])) for g in _where(alpha > LIMIT)]

@@ -135,10 +135,33 @@ def test_a_tokenizer_of_transformers_needs_transformers(
             },
             "`bert-base-chinese`, revision `8f23c25b`. It was used in training only.",
         ),
+        (
+            {
+                "criteria": {
+                    "lm": {"type": "soft_labels", "levels": {"a": {"lm": "x/y"}}}
+                }
+            },
+            "Teacher (`criteria.lm: soft_labels, levels.a`): `x/y`. It",
+        ),
+        (
+            {
+                "criteria": {
+                    "text": {"type": "hkd", "teacher": "t"},
+                    "speech": {
+                        "type": "frames",
+                        "teachers": {
+                            "random": None,
+                            "wavlm": {"teacher": "m/wavlm", "teacher_revision": "9a"},
+                        },
+                    },
+                }
+            },
+            "(`criteria.speech: frames, teachers.wavlm`): `m/wavlm`, revision `9a`. It",
+        ),
         ({"criterion": None, "criterion_conf": {"teacher": "x"}}, "- Teacher: none."),
         ({"criterion": "none", "criterion_conf": {"teacher": "x"}}, "- Teacher: none."),
     ],
-    ids=["hub", "null", "none"],
+    ids=["hub", "level", "several", "null", "none"],
 )
 def test_the_teacher_is_named_if_it_taught(
     packed: Path,

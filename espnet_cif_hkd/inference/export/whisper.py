@@ -50,6 +50,7 @@ class GraphWhisper(torch.nn.Module):
         self.mel = GraphFeatures(self.spec)
         config: Any = encoder.model.config
         self.longest = 2 * hop * int(config.max_source_positions)
+        self.silence = encoder.silence
 
     def fewest_samples(self, n_frames: int) -> int:
         """Fewest samples from which there are ``n_frames`` features."""
@@ -58,11 +59,18 @@ class GraphWhisper(torch.nn.Module):
 
     def forward(self, speech: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """From samples ``(1, S)`` to features ``(1, T, C)`` and their number."""
+        n_frames = (speech.size(1) // self.spec.hop + 1) // 2
+        if self.silence:
+            padded = torch.nn.functional.pad(speech, (0, self.silence))
+            speech = padded[:, : self.longest]
+            lengths = (lengths + self.silence).clamp(max=self.longest)
         feats, _ = self.mel(speech, lengths)
         feats = feats[:, :-1]  # Whisper drops the last spectrum
         loudest = feats.amax(dim=(1, 2), keepdim=True)
         feats = (torch.maximum(feats, loudest - 8.0) + 4.0) / 4.0
         frames = self.encoder(feats.transpose(1, 2))
+        if self.silence:
+            frames = frames[:, :n_frames]
         count = frames.size(1) // self.pool
         frames = frames[:, : count * self.pool]
         frames = frames.reshape(frames.size(0), -1, self.pool, frames.size(2)).mean(2)
@@ -73,8 +81,6 @@ def _check(encoder: SpeechEncoder | torch.nn.Module, rate: int) -> None:
     name = "frontend: speech_teacher cannot be exported"
     if not isinstance(encoder, WhisperSpeechEncoder):
         raise UserError(f"{name} with {type(encoder).__name__}, with Whisper only")
-    if encoder.pad != "exact":
-        raise UserError(f"{name} with pad: {encoder.pad}, with pad: exact only")
     if encoder.rate != rate:
         raise UserError(
             f"{name} with fs: {rate}: a graph does not resample; the model reads "

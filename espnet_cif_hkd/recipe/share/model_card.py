@@ -99,18 +99,28 @@ def _call(function: str, first: str, named: Mapping[str, Any]) -> str:
     return "\n".join([f"{function}(", *(f"    {word}," for word in words), ")"])
 
 
-def _teacher(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the teacher in the training configuration; empty without a teacher."""
+def _teachers(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return criterion, name and revision of each teacher in the configuration."""
     conf = config.get("model_conf") or {}
-    criterion = conf.get("criterion_conf") or {}
-    teacher = criterion.get("teacher")
-    if conf.get("criterion") in (None, "none", "null", "nil") or not teacher:
-        return {}
-    return {
-        "criterion": conf["criterion"],
-        "teacher": publishable(str(teacher)),
-        "revision": criterion.get("teacher_revision"),
-    }
+    criteria: list[tuple[str, Any]] = []
+    single = conf.get("criterion")
+    if single not in (None, "none", "null", "nil"):
+        criteria.append((f"criterion: {single}", conf.get("criterion_conf")))
+    for name, options in (conf.get("criteria") or {}).items():
+        criteria.append((f"criteria.{name}: {options.get('type')}", options))
+    found = []
+    for label, options in criteria:
+        several = [(label, options or {})]
+        for key in ("teachers", "levels"):
+            for name, one in ((options or {}).get(key) or {}).items():
+                several.append((f"{label}, {key}.{name}", one or {}))
+        for place, one in several:
+            teacher = one.get("teacher") or one.get("lm")
+            if teacher:
+                revision = one.get("teacher_revision") or one.get("lm_revision")
+                named = {"name": publishable(str(teacher)), "revision": revision}
+                found.append({"criterion": place, **named})
+    return found
 
 
 def _results(path: Path) -> str | None:
@@ -189,7 +199,7 @@ def build(repo: str, packed: Packed, folder: Path, decoding: Mapping[str, Any]) 
         reads_tokenizer=reads_tokenizer,
         classes=", ".join(f"`{key}: {config[key]}`" for key in ours),
         corpus=facts.get("corpus") or unstated,
-        **_teacher(config),
+        teachers=_teachers(config),
         **speech,
         config_file=config_file,
         command=training_command(experiment),

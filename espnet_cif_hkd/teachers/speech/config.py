@@ -9,7 +9,7 @@ from espnet_cif_hkd.teachers.payload import CODINGS, Payload
 from espnet_cif_hkd.teachers.source import local_folder, resolve_teacher
 
 DTYPES = ("float32", "bfloat16")
-PADS = ("exact", "full")
+PADS = ("exact", "full", "seconds of silence such as 0.5")
 # Options that ``build_speech_teacher`` reads.
 OPTIONS = (
     *("teacher", "teacher_revision", "teacher_type", "teacher_dim", "teacher_conf"),
@@ -28,8 +28,8 @@ class SpeechConfig:
         dim: Width of one layer; None: read from ``config.json``.
         layers: 0 is the input of the first layer, n the output of layer n, -1 the last
             one. The vectors of several layers are concatenated.
-        pad: ``exact`` or ``full``: only Whisper can read audio that is padded to its
-            window of 30 s.
+        pad: ``exact``, ``full`` or seconds of silence: only Whisper can read audio that
+            is padded, at most to its window of 30 s.
         rate: Sampling rate of the recordings in Hz.
         dtype: Precision of the computation.
         coding: Format of stored vectors.
@@ -77,7 +77,7 @@ def speech_config(conf: Mapping[str, Any], check_place: bool = True) -> SpeechCo
         revision=conf.get("teacher_revision"),
         dim=dim,
         layers=_layers(conf.get("layer", -1)),
-        pad=_choice(conf, "pad", PADS),
+        pad=_pad(conf),
         rate=rate,
         dtype=_choice(conf, "teacher_dtype", DTYPES),
         coding=_choice(conf, "store_coding", CODINGS),
@@ -100,6 +100,17 @@ def _layers(value: object) -> tuple[int, ...]:
             "layer, -1 the output of the last one) or to a list of integers"
         )
     return tuple(numbers)
+
+
+def _pad(conf: Mapping[str, Any]) -> str:
+    value = conf.get("pad")
+    try:
+        seconds = None if isinstance(value, bool) else float(str(value))
+    except ValueError:
+        seconds = None
+    if seconds is None or not 0 < seconds < 30:  # nan, too
+        return _choice(conf, "pad", PADS)
+    return f"{seconds:g}"
 
 
 def _choice(conf: Mapping[str, Any], name: str, choices: tuple[str, ...]) -> str:
@@ -163,10 +174,10 @@ def read_facts(config: SpeechConfig) -> ModelFacts:
             f"teacher {config.name}: its layers have {facts.width} dimensions, but "
             f"teacher_dim is {config.dim}; set it to {facts.width} or leave it out"
         )
-    if config.pad == "full" and kind != "whisper":
+    if config.pad != "exact" and kind != "whisper":
         raise UserError(
-            f"pad: full is only for Whisper, and teacher {config.name} is a {kind} "
-            "model, which has no window of fixed length; set pad: exact"
+            f"pad: {config.pad} is only for Whisper, and teacher {config.name} is a "
+            f"{kind} model, which has no window of fixed length; set pad: exact"
         )
     layer_indices(config, facts.num_layers)
     return facts

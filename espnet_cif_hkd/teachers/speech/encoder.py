@@ -104,7 +104,8 @@ class WhisperSpeechEncoder(SpeechEncoder):
 
     ``exact`` audio is read without padding; then the model has only the first
     positions. ``full`` audio is padded with silence to the window, as in the training
-    of Whisper, and the frames of the recording are kept. Longer recordings are read in
+    of Whisper, any other ``pad`` gives the seconds of silence, at most to the window;
+    the frames of the recording are kept. Longer recordings are read in
     windows that overlap by a sixth; each frame comes from the window in which it is
     farther from the edge.
     """
@@ -117,10 +118,13 @@ class WhisperSpeechEncoder(SpeechEncoder):
         pad: str = "exact",
     ):
         super().__init__(model, extractor, layers)
-        self.pad = pad
         self._hop = 2 * int(extractor.hop_length)  # samples of a frame
         config: Any = model.config
         self._positions = int(config.max_source_positions)
+        size = self._positions * self._hop
+        seconds = {"exact": 0.0, "full": size / self.rate}
+        silence = seconds[pad] if pad in seconds else float(pad)
+        self.silence = round(silence * self.rate)  # samples
 
     @staticmethod
     def frame_times(config: Any, extractor: Any) -> FrameTimes:
@@ -145,8 +149,8 @@ class WhisperSpeechEncoder(SpeechEncoder):
             part = samples[first * self._hop : (first + positions) * self._hop]
             last = n == count - 1
             end = n_frames - first if last else positions - margin
-            if self.pad == "full":
-                part = np.pad(part, (0, positions * self._hop - len(part)))
+            room = positions * self._hop - len(part)
+            part = np.pad(part, (0, min(self.silence, room)))
             keep = slice(margin if n else 0, end)
             found.append(Window(self._spectra(part), keep))
         return found

@@ -134,9 +134,20 @@ def test_whisper_full_is_the_padded_window(folders: dict[str, str]) -> None:
     assert (exact - found).abs().max() > 1e-2
 
 
+@pytest.mark.parametrize(("pad", "silence"), [(0.25, 4000), ("0.1", 1600), (29, 9120)])
+def test_whisper_pads_with_seconds_of_silence(
+    pad: float | str, silence: int, folders: dict[str, str]
+) -> None:
+    folder, samples = folders["whisper"], speech(0.43)
+    found = _vectors(folder, samples, pad=pad)
+    assert len(found) == 22
+    assert POSITIONS * HOP - len(samples) == 9120  # no more than the window
+    _close(found, _vectors(folder, np.pad(samples, (0, silence)))[:22])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.02, 0.999, 1.0, 1.01, 1.84, 1.86, 4.7])
-@pytest.mark.parametrize("pad", ["exact", "full"])
+@pytest.mark.parametrize("pad", ["exact", "full", "0.1"])
 def test_whisper_reads_long_recordings_in_windows(
     seconds: float, pad: str, folders: dict[str, str]
 ) -> None:

@@ -65,7 +65,11 @@ def _one_line(caught: pytest.ExceptionInfo[UserError]) -> str:
         ({"rate": 16}, "rate is 16; .* in Hz"),
         ({"rate": "16k"}, "rate is '16k'"),
         ({"rate": 11025.5}, "rate is 11025.5"),
-        ({"pad": "some"}, "pad: 'some' is unknown; use exact or full"),
+        *(
+            ({"pad": pad}, f"pad: {pad!r} is unknown; use exact or full or seconds")
+            for pad in ("some", -1, 30, "0", "nan", "inf", True)
+        ),
+        ({"pad": 0.5}, "pad: 0.5 is only for Whisper"),
         ({"pad": "full"}, "pad: full is only for Whisper"),
         ({"teacher_dtype": "int8"}, "teacher_dtype: 'int8' is unknown"),
         ({"store_coding": "int4"}, "store_coding: 'int4' is unknown"),

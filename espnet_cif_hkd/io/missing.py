@@ -56,7 +56,10 @@ def _extras() -> dict[str, str]:
     for line in lines:
         if f"python_version {other} " in line:
             continue
-        name, marker = re.match(r"[\w.-]+", line), re.search(r"extra == ['\"](\w+)", line)
+        name, marker = (
+            re.match(r"[\w.-]+", line),
+            re.search(r"extra == ['\"](\w+)", line),
+        )
         if name:
             key = name[0].replace("_", "-").lower()
             found.setdefault(key, marker[1] if marker else "")

@@ -38,7 +38,10 @@ def _files(recipe: Path) -> Iterator[Path]:
             path = Path(folder, name)
             # Recipes link to TEMPLATE. asr.sh adds links into an ESPnet checkout.
             # Nor our results: those of a user come into exp/.
-            if not name.startswith((".", "RESULTS")) and shelf in path.resolve().parents:
+            if (
+                not name.startswith((".", "RESULTS"))
+                and shelf in path.resolve().parents
+            ):
                 yield path.relative_to(recipe)
 
 

@@ -32,7 +32,7 @@ class Machines:
 
     Attributes:
         number: how many there are.
-        hosts: their names for SSH, ``NAME`` or ``NAME:GPU:GPU``; none in a job of Slurm.
+        hosts: their names for SSH, ``NAME`` or ``NAME:GPU:GPU``; none with Slurm.
     """
 
     number: int = 1
@@ -76,7 +76,7 @@ def require_machines(wanted: Machines) -> None:
     """Check that the machines can be reached and have the folder and the interpreter.
 
     Raises:
-        UserError: There is neither SSH nor a job of Slurm, or a machine lacks something.
+        UserError: There is neither SSH nor a job of Slurm, or a machine lacks a part.
     """
     if wanted.number == 1 and not wanted.hosts:
         return
@@ -164,7 +164,12 @@ def training_command(
         *("srun", "--export=ALL", "--kill-on-bad-exit=1", "--nodes", number),
         *("--ntasks", number, "--ntasks-per-node", "1", *training),
         *("--ngpu", str(ngpu), "--multiprocessing_distributed", "true"),
-        *("--dist_launcher", "slurm", "--dist_init_method", f"file://{init}{uuid.uuid4()}"),
+        *(
+            "--dist_launcher",
+            "slurm",
+            "--dist_init_method",
+            f"file://{init}{uuid.uuid4()}",
+        ),
         *(() if ngpu else ("--dist_backend", "gloo")),
     ]
 

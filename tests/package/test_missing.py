@@ -138,7 +138,9 @@ def test_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     error = ModuleNotFoundError("No module named 'espnet2'", name="espnet2.bin")
     monkeypatch.delitem(sys.modules, "espnet2", raising=False)
     with (
-        pytest.raises(UserError, match="^espnet2 is not installed; run: python3 -m pip"),
+        pytest.raises(
+            UserError, match=r"^espnet2 is not installed; run: python3 -m pip"
+        ),
         missing_named(),
     ):
         raise error
@@ -169,7 +171,7 @@ def test_every_command_shows_its_options(bare: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(CALLS)))
 def test_a_command_names_what_is_missing(bare: Any, number: int) -> None:
-    module, words, missing, extra = CALLS[number]
+    _, words, missing, extra = CALLS[number]
     code, said = bare[1][number]
     assert code == 1, (words, code, said)
     if words == ["check"]:  # a report of several lines

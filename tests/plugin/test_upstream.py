@@ -64,7 +64,9 @@ def patched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy.write_text(installed.read_text(encoding="utf-8"), encoding="utf-8")
     page = (ROOT / "docs/upstream.md").read_text(encoding="utf-8")
     (diff,) = re.findall(r"^```diff\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    subprocess.run(["git", "apply", "-p1"], cwd=folder, input=diff, text=True, check=True)
+    subprocess.run(
+        ["git", "apply", "-p1"], cwd=folder, input=diff, text=True, check=True
+    )
     assert copy.read_text(encoding="utf-8") != installed.read_text(encoding="utf-8")
     return copy
 
@@ -157,7 +159,7 @@ def test_the_base_class_is_checked_when_a_class_is_chosen(
 ) -> None:
     module = choices_of("bad = json:JSONDecoder\nmissing = no_such_module:Decoder")
     table = module.ClassChoices("decoder", {}, torch.nn.Module)
-    with pytest.raises(ValueError, match="must be Module, but got .*JSONDecoder"):
+    with pytest.raises(ValueError, match=r"must be Module, but got .*JSONDecoder"):
         table.get_class("bad")
     with pytest.raises(ModuleNotFoundError, match="no_such_module"):
         table.get_class("missing")

@@ -23,7 +23,12 @@ def metadata_in(folder: Path, scratch: Path) -> Path:
         scratch: Folder to make, for the files that the build reads.
     """
     (scratch / "espnet_cif_hkd").mkdir(parents=True)
-    for name in ("pyproject.toml", "README.md", "LICENSE", "espnet_cif_hkd/__init__.py"):
+    for name in (
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "espnet_cif_hkd/__init__.py",
+    ):
         shutil.copy(ROOT / name, scratch / name)
     shutil.copytree(ROOT / "tools", scratch / "tools", symlinks=True)
     built = subprocess.run(

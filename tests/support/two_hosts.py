@@ -77,15 +77,15 @@ def two_hosts(programs: Path) -> Iterator[Hosts]:
     Skips the test where this is not possible.
     """
     if os.geteuid() != 0 or shutil.which("ip") is None:
-        pytest.skip("network namespaces need root and the program ip (Debian: iproute2)")
+        pytest.skip(
+            "network namespaces need root and the program ip (Debian: iproute2)"
+        )
     spaces = (f"cif{os.getpid()}a", f"cif{os.getpid()}b")
     names = ("10.213.7.1", "10.213.7.2")
     first, second = spaces
     steps = [["netns", "add", space] for space in spaces]
-    steps.append(
-        ["-n", first, "link", "add", INTERFACE, "type", "veth"]
-        + ["peer", "name", INTERFACE, "netns", second]
-    )
+    cable = f"link add {INTERFACE} type veth peer name {INTERFACE} netns {second}"
+    steps.append(["-n", first, *cable.split()])
     for space, name in zip(spaces, names, strict=True):
         inside = ["-n", space]
         steps.append([*inside, "address", "add", f"{name}/24", "dev", INTERFACE])
@@ -97,7 +97,9 @@ def two_hosts(programs: Path) -> Iterator[Hosts]:
             if done.returncode:
                 pytest.skip(f"the kernel refuses: ip {' '.join(step)}: {done.stderr}")
         _write(programs / "srun", _SRUN.format(first=first, second=second))
-        cases = (f"{name}) space={sp};;" for name, sp in zip(names, spaces, strict=True))
+        cases = (
+            f"{name}) space={sp};;" for name, sp in zip(names, spaces, strict=True)
+        )
         _write(programs / "ssh", _SSH.replace("{cases}", " ".join(cases)))
         yield hosts
     finally:

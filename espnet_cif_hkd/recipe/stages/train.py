@@ -185,9 +185,7 @@ def train(run: Run) -> None:
     log(f"stage 11: training, the log is {log_file}")
     _split(run)
     arguments = training_arguments(run)
-    train_model(
-        MODULE, arguments, log_file, "stage 11", options.ngpu, run.machines
-    )
+    train_model(MODULE, arguments, log_file, "stage 11", options.ngpu, run.machines)
     stamps.finish(paths.asr_exp, 11, mark, data)
 
 

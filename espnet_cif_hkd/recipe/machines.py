@@ -57,7 +57,7 @@ def machines(num_nodes: int, hosts: str) -> Machines:
     if num_nodes < 1:
         raise UserError("--num_nodes must be 1 or more")
     for name in names:
-        if not re.fullmatch(r"[\w.@-]+(:\d+)*", name):
+        if not re.fullmatch(r"\w[\w.@-]*(:\d+)*", name):
             raise UserError(
                 f"--hosts {hosts}: {name!r} is no name of a machine; write names with "
                 "commas between them, such as first,second"

@@ -45,7 +45,17 @@ _HOME = {
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    try:
+        value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    except ModuleNotFoundError as error:
+        from espnet_cif_hkd.io.missing import how_to_install
+
+        command = how_to_install(error.name or "")
+        if command is None:
+            raise
+        raise ModuleNotFoundError(
+            f"{error}; run: {command}", name=error.name
+        ) from error
     globals()[name] = value
     return value
 

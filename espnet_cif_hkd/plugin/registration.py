@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.missing import missing_named
 from espnet_cif_hkd.plugin.user_modules import import_user_modules
 
 TASK_MODULE = "espnet2.tasks.asr"
@@ -55,9 +56,10 @@ def register() -> None:
 
     Raises:
         UserError: If another class already has one of the names (then no table is
-            changed), or if a user module cannot be imported.
+            changed), if a user module cannot be imported, or without ESPnet.
     """
-    task = importlib.import_module(TASK_MODULE)
+    with missing_named():
+        task = importlib.import_module(TASK_MODULE)
     wanted = [
         (getattr(task, table), name, getattr(importlib.import_module(module), cls))
         for table, names in REGISTERED.items()

@@ -57,7 +57,14 @@ def call(module, words):
     return code, said.getvalue()
 from espnet_cif_hkd.cli.espnet_cif import commands
 helps = {name: call("cli.espnet_cif", [name, "--help"]) for name in commands()}
-print(json.dumps([helps, [call(*one) for one in json.load(sys.stdin)]]))
+import espnet_cif_hkd
+def plain(what):
+    try:
+        what()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+plains = [plain(lambda: espnet_cif_hkd.Speech2Text), plain(espnet_cif_hkd.register)]
+print(json.dumps([helps, plains, [call(*one) for one in json.load(sys.stdin)]]))
 """
 
 
@@ -160,7 +167,7 @@ def bare(recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.mark.slow
 def test_every_command_shows_its_options(bare: Any) -> None:
-    helps, _ = bare
+    helps = bare[0]
     assert len(helps) > 10
     bad = {name: said for name, (code, said) in helps.items() if code != 0}
     # Its options are those of ESPnet's training.
@@ -169,10 +176,17 @@ def test_every_command_shows_its_options(bare: Any) -> None:
 
 
 @pytest.mark.slow
+def test_a_program_that_imports_us_is_answered(bare: Any) -> None:
+    kinds = ("ModuleNotFoundError", "UserError")
+    for kind, said in zip(kinds, bare[1], strict=True):
+        assert said.startswith(f"{kind}: ") and "'espnet-cif-hkd[espnet]'" in said
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(CALLS)))
 def test_a_command_names_what_is_missing(bare: Any, number: int) -> None:
     _, words, missing, extra = CALLS[number]
-    code, said = bare[1][number]
+    code, said = bare[2][number]
     assert code == 1, (words, code, said)
     if words == ["check"]:  # a report of several lines
         (line,) = [one for one in said.splitlines() if "ESPnet" in one]

@@ -17,8 +17,9 @@ def left_out(folder: str, names: list[str]) -> set[str]:
     out = {n for n in names if n == "__pycache__" or n.startswith(".")}
     if len(Path(folder).relative_to(RECIPES).parts) == 2:
         # Recipes link to TEMPLATE. asr.sh adds links into an ESPnet checkout.
+        results = {n for n in names if n.startswith("RESULTS")}  # ours; quotes a game
         outside = {n for n in names if RECIPES not in Path(folder, n).resolve().parents}
-        out |= (MADE | outside) & set(names)
+        out |= (MADE | outside | results) & set(names)
     return out
 
 

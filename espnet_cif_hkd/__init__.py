@@ -15,8 +15,6 @@ Public names:
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from espnet_cif_hkd import moved
-
 if TYPE_CHECKING:
     from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
     from espnet_cif_hkd.errors import UserError
@@ -24,9 +22,7 @@ if TYPE_CHECKING:
     from espnet_cif_hkd.models.cif import CIFASRModel
     from espnet_cif_hkd.plugin import register
 
-moved.install()
-
-__version__ = "0.3.4"
+__version__ = "0.4.0"
 
 __all__ = [
     "CIFASRModel",
@@ -49,7 +45,17 @@ _HOME = {
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    try:
+        value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    except ModuleNotFoundError as error:
+        from espnet_cif_hkd.io.missing import how_to_install
+
+        command = how_to_install(error.name or "")
+        if command is None:
+            raise
+        raise ModuleNotFoundError(
+            f"{error}; run: {command}", name=error.name
+        ) from error
     globals()[name] = value
     return value
 

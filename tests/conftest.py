@@ -31,7 +31,10 @@ from forked_python import start  # noqa: E402
 from made_once import made_once  # noqa: E402
 
 # Tests that are left out unless a variable is set; the last lines of a run name them.
-ASKED_FOR = ("ESPNET_ROOT", "ESPNET_CIF_HKD_GPU_CHECK")
+ASKED_FOR = (
+    *("ESPNET_ROOT", "ESPNET_CIF_HKD_GPU_CHECK"),
+    "ESPNET_CIF_HKD_FRESH_INSTALL",
+)
 # These take longest, so they start first; else one process works alone at the end.
 LONGEST = (
     "recipes/test_soft_recipes",
@@ -40,6 +43,7 @@ LONGEST = (
     *("recipe/test_zoo_decode", "recipe/test_ddp_command", "plugin/test_launcher"),
     *("recipe/test_recipe_pretrain", "docs/test_docs_own_criterion"),
     *("package/test_sdist", "recipe/test_recipe_dropped", "recipe/test_zoo_upload"),
+    *("distributed/test_two_hosts", "plugin/test_upstream"),
     *("search/test_transducer_beam", "plugin/test_espnet_commands"),
     *("cif/test_compile_cif", "cli/test_dump_speech_teacher"),
 )

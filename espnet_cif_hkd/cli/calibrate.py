@@ -13,7 +13,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,11 +29,13 @@ from espnet_cif_hkd.inference.confidence import (
     sigmoid,
 )
 from espnet_cif_hkd.inference.evidence import Floats
-from espnet_cif_hkd.inference.recognizer import Recognizer
 from espnet_cif_hkd.io.audio import read_utterance, resample, select_channel
 from espnet_cif_hkd.io.digest import sha256
 from espnet_cif_hkd.io.log import log, progress
 from espnet_cif_hkd.io.tables import read_table, read_text
+
+if TYPE_CHECKING:
+    from espnet_cif_hkd.inference.recognizer import Recognizer
 
 _FEWEST_TOKENS, _FEWEST_ERRORS, _FEWEST_UTTERANCES = 200, 20, 10
 _FOLDS = 5
@@ -99,6 +101,8 @@ def run(args: argparse.Namespace) -> None:
     recordings, texts = _data(args.data)
     if args.beam_size is not None:
         search["beam_size"] = args.beam_size
+    from espnet_cif_hkd.inference.recognizer import Recognizer
+
     recognizer = Recognizer(
         args.model, greedy=args.beam_size is None, device=args.device, **search
     )
@@ -153,7 +157,7 @@ def _data(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def _decoded(
-    recognizer: Recognizer, key: str, entry: str, text: str
+    recognizer: "Recognizer", key: str, entry: str, text: str
 ) -> Iterator[Decoded]:
     """Decode one utterance; nothing if the result has no tokens."""
     rate = recognizer.sampling_rate

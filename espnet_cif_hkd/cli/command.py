@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.missing import missing_named
 
 
 def run_logged(
@@ -25,7 +26,8 @@ def run_logged(
         level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s"
     )
     try:
-        run(args)
+        with missing_named():
+            run(args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.missing import missing_named
 from espnet_cif_hkd.recipe.training_log import Training, group_logs, read_training
 
 Point = dict[str, float]
@@ -284,7 +285,8 @@ def main(cmd: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     args = get_parser().parse_args(cmd)
     try:
-        compare(args)
+        with missing_named():
+            compare(args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

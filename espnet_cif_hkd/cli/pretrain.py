@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.missing import missing_named
 
 
 def main(cmd: Sequence[str] | None = None) -> int:
@@ -19,10 +20,11 @@ def main(cmd: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 1 if the input was bad.
     """
-    from espnet_cif_hkd.models.pretrain_task import PretrainTask
-
     try:
-        PretrainTask.main(cmd=cmd)
+        with missing_named():
+            from espnet_cif_hkd.models.pretrain_task import PretrainTask
+
+            PretrainTask.main(cmd=cmd)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espnet_cif_hkd.errors import UserError, one_line
+from espnet_cif_hkd.io.missing import missing_named
 
 if TYPE_CHECKING:
     from espnet_cif_hkd.inference.batch import Progress
@@ -222,7 +223,8 @@ def guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) 
     other programs in front of ``head``.
     """
     try:
-        return run(args)
+        with missing_named():
+            return run(args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -16,6 +16,7 @@ from typing import Any
 from espnet_cif_hkd.errors import UserError, one_line
 from espnet_cif_hkd.inference.findings import FAIL, OK, WARN, Finding, caught
 from espnet_cif_hkd.inference.model_check import check_files
+from espnet_cif_hkd.io.missing import how_to_install
 
 # Release of ESPnet -> versions of Python with which it is tested.
 PAIRS = {"202511": ((3, 10), (3, 11)), "202611": ((3, 12),)}
@@ -104,9 +105,8 @@ def version(name: str) -> str | None:
 def _espnet(python: tuple[int, int]) -> Finding:
     release = version("espnet")
     if release is None and importlib.util.find_spec("espnet2") is None:
-        return Finding(
-            FAIL, "ESPnet", "is not installed: run tools/install.sh (docs/install.md)"
-        )
+        command = how_to_install("espnet2")
+        return Finding(FAIL, "ESPnet", f"is not installed: {command}")
     if release is None:
         return Finding(WARN, "ESPnet", "a checkout without version: not a release")
     fits = next((one for one, known in PAIRS.items() if python in known), "202611")

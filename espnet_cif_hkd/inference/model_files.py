@@ -14,6 +14,7 @@ from espnet_cif_hkd.errors import UserError, one_line
 from espnet_cif_hkd.io.digest import sha256
 from espnet_cif_hkd.io.lock import alone
 from espnet_cif_hkd.io.log import log
+from espnet_cif_hkd.io.missing import how_to_install
 
 _CONFIG = "config.yaml"
 # Names of checkpoints, the preferred first.
@@ -41,8 +42,8 @@ def downloaded(tag: str) -> dict[str, Any]:
         from espnet_model_zoo.downloader import ModelDownloader
     except ImportError:
         raise UserError(
-            f"{tag}: models with a tag need espnet_model_zoo: python3 -m pip install "
-            "espnet_model_zoo"
+            f"{tag}: models with a tag need espnet_model_zoo: "
+            f"{how_to_install('espnet_model_zoo')}"
         ) from None
     return dict(ModelDownloader().download_and_unpack(tag))
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import select
 import signal
 import subprocess
 import threading
@@ -13,6 +14,8 @@ from typing import IO, ClassVar
 
 # Environment of tied children of start(): the process with which they must end.
 PARENT_VARIABLE = "ESPNET_CIF_HKD_PARENT"
+# Environment of processes that SSH has started: end when nobody reads the output.
+OUTPUT_VARIABLE = "ESPNET_CIF_HKD_ENDS_WITH_OUTPUT"
 # Seconds between SIGTERM and SIGKILL.
 GRACE = 10.0
 _PR_SET_PDEATHSIG = 1
@@ -158,6 +161,22 @@ def die_with_parent(parent: int) -> None:
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
     if os.getppid() != parent and not is_running(parent):
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def end_with_output() -> None:
+    """Make this process end with SIGTERM when nobody reads its standard error.
+
+    For a process on another machine: SSH closes its end when the caller has ended. A
+    standard error that is a file changes nothing.
+    """
+
+    def wait() -> None:
+        errors = select.poll()
+        errors.register(2, 0)  # a closed end is always reported
+        errors.poll()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def is_running(pid: int) -> bool:

@@ -20,7 +20,13 @@ from types import CodeType, ModuleType
 from typing import Any, NoReturn
 
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.io.processes import PARENT_VARIABLE, die_with_parent
+from espnet_cif_hkd.io.missing import how_to_install, missing_named
+from espnet_cif_hkd.io.processes import (
+    OUTPUT_VARIABLE,
+    PARENT_VARIABLE,
+    die_with_parent,
+    end_with_output,
+)
 from espnet_cif_hkd.plugin.preflight import TRAINING_MODULE, check_command
 from espnet_cif_hkd.plugin.registration import register_on_import
 from espnet_cif_hkd.plugin.user_modules import add_user_modules
@@ -102,16 +108,19 @@ def main(argv: Sequence[str]) -> int:
         )
     if parent := os.environ.get(PARENT_VARIABLE):
         die_with_parent(int(parent))
+    if os.environ.get(OUTPUT_VARIABLE):
+        end_with_output()
     register_on_import()
     try:
-        if first == "-m":
-            _run_module(rest[0], rest[1:])
-        elif first == "-c":
-            _run_string(rest[0], rest[1:])
-        elif _is_command(first):
-            _run_module(_COMMANDS, list(argv))
-        else:
-            _run_script(first, rest)
+        with missing_named():
+            if first == "-m":
+                _run_module(rest[0], rest[1:])
+            elif first == "-c":
+                _run_string(rest[0], rest[1:])
+            elif _is_command(first):
+                _run_module(_COMMANDS, list(argv))
+            else:
+                _run_script(first, rest)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -161,6 +170,8 @@ def _find_module(name: str) -> importlib.machinery.ModuleSpec:
             name = f"{name}.__main__"
             spec = importlib.util.find_spec(name)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
+        if isinstance(error, ModuleNotFoundError) and how_to_install(name):
+            raise
         _stop(
             f"Error while finding module specification for {name!r} "
             f"({type(error).__name__}: {error})"

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.missing import missing_named
 from espnet_cif_hkd.plugin.user_modules import import_user_modules
 
 TASK_MODULE = "espnet2.tasks.asr"
@@ -55,9 +56,10 @@ def register() -> None:
 
     Raises:
         UserError: If another class already has one of the names (then no table is
-            changed), or if a user module cannot be imported.
+            changed), if a user module cannot be imported, or without ESPnet.
     """
-    task = importlib.import_module(TASK_MODULE)
+    with missing_named():
+        task = importlib.import_module(TASK_MODULE)
     wanted = [
         (getattr(task, table), name, getattr(importlib.import_module(module), cls))
         for table, names in REGISTERED.items()
@@ -66,7 +68,8 @@ def register() -> None:
     for choices, name, cls in wanted:
         check_choice(choices, name, cls)
     for choices, name, cls in wanted:
-        choices.classes[name] = cls
+        if _known(choices, name) is None:
+            choices.classes[name] = cls
     _set_trainer(task.ASRTask)
     _register_lm()
     import_user_modules()
@@ -94,8 +97,8 @@ def check_choice(choices: Any, name: str, cls: type) -> None:
         UserError: If ``name`` is already another class, or if the table is for classes
             of another kind.
     """
-    taken = choices.classes.get(name, cls)
-    if taken is not cls:
+    taken = _known(choices, name)
+    if taken is not None and taken is not cls:
         raise UserError(
             f"the {choices.name} {name!r} is already "
             f"{taken.__module__}.{taken.__qualname__}, so that "
@@ -107,6 +110,14 @@ def check_choice(choices: Any, name: str, cls: type) -> None:
             f"{cls.__module__}.{cls.__qualname__} is no {choices.base_type.__name__}: "
             f"this release of ESPnet cannot use it as a {choices.name}"
         )
+
+
+def _known(choices: Any, name: str) -> Any:
+    """Return the class that a table has for a name, or None.
+
+    It is there after a registration, or by an entry point: see docs/upstream.md.
+    """
+    return choices.get_class(name) if name in choices.choices() else None
 
 
 def register_on_import() -> None:

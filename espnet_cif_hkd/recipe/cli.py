@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.missing import missing_named
 from espnet_cif_hkd.io.processes import Stopped, signals_stop
 from espnet_cif_hkd.plugin.user_modules import add_user_modules
 from espnet_cif_hkd.recipe import options, paths
@@ -32,7 +33,7 @@ def main(cmd: Sequence[str] | None = None) -> int:
 
             init(arguments[1:])
             return 0
-        with signals_stop():
+        with signals_stop(), missing_named():
             run_recipe(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)

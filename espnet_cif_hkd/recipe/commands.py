@@ -17,6 +17,13 @@ from pathlib import Path
 from espnet_cif_hkd.errors import UserError, one_line
 from espnet_cif_hkd.io import processes
 from espnet_cif_hkd.io.log import log
+from espnet_cif_hkd.io.missing import how_to_install
+from espnet_cif_hkd.recipe.machines import (
+    INIT_PREFIX,
+    ONE_MACHINE,
+    Machines,
+    training_command,
+)
 from espnet_cif_hkd.recipe.progress import EVERY, Echo, Follower, Progress
 
 _LOG_FORMAT = "%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s"
@@ -78,7 +85,7 @@ def import_espnet() -> None:
             importlib.import_module("espnet2.tasks.asr")
     except ImportError as error:
         raise UserError(
-            f"ESPnet cannot be imported ({error}): install it, see README.md"
+            f"ESPnet cannot be imported ({error}); run: {how_to_install('espnet2')}"
         ) from error
 
 
@@ -152,17 +159,23 @@ def run_jobs(
     Each process runs through the launcher of this package, which registers our classes,
     and uses one thread. All of them end when this process ends.
     """
+    ours = [sys.executable, "-m", "espnet_cif_hkd", "-m", module]
+    _run_commands([([*ours, *words], log_file) for words, log_file in jobs], what)
+
+
+def _run_commands(
+    commands: Sequence[tuple[Sequence[str], Path]], what: str, tied: bool = True
+) -> None:
     running: dict[subprocess.Popen[bytes], Follower] = {}
     progress, threads = Progress(what), {"OMP_NUM_THREADS": "1"}
     try:
-        for arguments, log_file in jobs:
+        for command, log_file in commands:
             log_file.parent.mkdir(parents=True, exist_ok=True)
-            command = [sys.executable, "-m", "espnet_cif_hkd", "-m", module, *arguments]
             with log_file.open("wb") as stream:
                 stream.write(f"# {shlex.join(command)}\n".encode())
                 stream.flush()
                 with processes.signals_held():
-                    job = processes.start(command, stream, threads, tied=True)
+                    job = processes.start(command, stream, threads, tied)
                     running[job] = Follower(log_file, progress)
         _wait(running, progress)
     finally:
@@ -195,10 +208,25 @@ def _ending(code: int) -> str:
 
 
 def train_model(
-    module: str, arguments: Sequence[str], log_file: Path, what: str, ngpu: int
+    module: str,
+    arguments: Sequence[str],
+    log_file: Path,
+    what: str,
+    ngpu: int,
+    machines: Machines = ONE_MACHINE,
 ) -> None:
     """Train in this process, or with several GPUs in one process per GPU."""
-    if ngpu <= 1:
+    folder = log_file.parent
+    if machines != ONE_MACHINE:
+        command = training_command(machines, module, arguments, ngpu, folder)
+        # On another machine srun's processes would not find this one.
+        tied = bool(machines.hosts)
+        try:
+            _run_commands([(command, log_file)], what, tied)
+        finally:
+            for left in folder.glob(f"{INIT_PREFIX}*"):
+                left.unlink(missing_ok=True)
+    elif ngpu <= 1:
         call(module, arguments, log_file, what)
     else:
         command = [*arguments, "--multiprocessing_distributed", "true"]

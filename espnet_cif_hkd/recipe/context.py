@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from espnet_cif_hkd.recipe.machines import Machines, machines
 from espnet_cif_hkd.recipe.options import Options
 from espnet_cif_hkd.recipe.paths import Paths, sampling_rate
 
@@ -29,6 +30,11 @@ class Run:
     def rate(self) -> int:
         """Sampling rate of the dump in Hz."""
         return sampling_rate(self.options.fs)
+
+    @property
+    def machines(self) -> Machines:
+        """The machines of stages 7 and 11."""
+        return machines(self.options.num_nodes, self.options.hosts)
 
     def eval_sets(self) -> list[str]:
         """Sets to decode, relative to the folder of features."""

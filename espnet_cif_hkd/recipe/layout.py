@@ -37,7 +37,11 @@ def _files(recipe: Path) -> Iterator[Path]:
         for name in sorted(set(names) - made):
             path = Path(folder, name)
             # Recipes link to TEMPLATE. asr.sh adds links into an ESPnet checkout.
-            if not name.startswith(".") and shelf in path.resolve().parents:
+            # Nor our results: those of a user come into exp/.
+            if (
+                not name.startswith((".", "RESULTS"))
+                and shelf in path.resolve().parents
+            ):
                 yield path.relative_to(recipe)
 
 

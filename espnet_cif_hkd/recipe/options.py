@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.recipe.machines import machines
 
 LAST_STAGE = 15
 STOCK_ENGINE = "set ESPNET_ROOT to an ESPnet checkout to run it with ESPnet's asr.sh"
@@ -30,6 +31,7 @@ class Options:
     skip_upload_hf: bool = True
     eval_valid_set: bool = False
     ngpu: int = 1
+    num_nodes: int = 1
     nj: int = 32
     inference_nj: int = 32
     gpu_inference: bool = False
@@ -108,17 +110,20 @@ class Options:
     channel: str = ""
     hf_private: bool = False
     user_module: str = ""
+    hosts: str = ""
 
 
 ENGINE_ONLY = (
     *("reuse", "drop_too_long", "drop_empty_text", "channel", "hf_private"),
-    "user_module",
+    *("user_module", "hosts"),
 )
 
 # Descriptions in --help.
 NOTES = {
     "stop_stage": "the last stage",
     "ngpu": "GPUs for training; several are one process each",
+    "num_nodes": "machines for training, in a job of Slurm",
+    "hosts": "machines for training by SSH, with commas between them",
     "nj": "largest number of processes or threads",
     "gpu_inference": "stage 12 in one process on one GPU",
     "asr_args": "options of espnet2.bin.asr_train, after those of --asr_config",
@@ -129,7 +134,6 @@ NOTES = {
 
 # Options of asr.sh that the engine does not support, with the only accepted value.
 LEFT_TO_STOCK = {
-    "num_nodes": "1",
     "python": "python3",
     "use_lightning": "false",
     "auxiliary_data_tags": "",
@@ -259,6 +263,7 @@ def check(options: Options) -> None:
     for name in ("nj", "inference_nj", "batch_size", "nbpe"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name} must be 1 or more")
+    machines(options.num_nodes, options.hosts)
     _check_hugging_face(options)
     _check_sets(options)
 

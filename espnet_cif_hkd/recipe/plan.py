@@ -14,6 +14,7 @@ from espnet_cif_hkd.recipe.checks import config as config_check
 from espnet_cif_hkd.recipe.checks import preflight, stamps
 from espnet_cif_hkd.recipe.checks.criteria import check_criteria, check_frontend
 from espnet_cif_hkd.recipe.context import Run
+from espnet_cif_hkd.recipe.machines import require_machines
 from espnet_cif_hkd.recipe.options import LAST_STAGE, Options
 from espnet_cif_hkd.recipe.share import pack, upload
 from espnet_cif_hkd.recipe.stages import (
@@ -195,6 +196,8 @@ def run_stages(run: Run) -> None:
     if 15 in run.stages:
         # Before a training of days, not after it.
         upload.check(run)
+    if {7, 11} & set(run.stages):
+        require_machines(run.machines)
     checks = Checks(run)
     stages = [stage for stage in STAGES if stage.number in run.stages]
     if any(

@@ -13,6 +13,7 @@ from pathlib import Path
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io import processes
 from espnet_cif_hkd.io.log import log
+from espnet_cif_hkd.io.missing import missing_named
 from espnet_cif_hkd.plugin.user_modules import add_user_modules
 from espnet_cif_hkd.recipe import dropped, options, paths
 from espnet_cif_hkd.recipe.context import Run
@@ -99,6 +100,11 @@ def run_stock(asr_sh: Path, python: str, arguments: Sequence[str]) -> None:
             "--channel needs this package's engine: convert the recordings, or run "
             "stage 3 without ESPNET_ROOT"
         )
+    if taken.get("hosts"):
+        raise UserError(
+            "--hosts needs this package's engine: with ESPNET_ROOT set cmd_backend in "
+            "cmd.sh and give --num_nodes, or unset ESPNET_ROOT"
+        )
     if taken.get("hf_private") == "true" and (run is None or 15 in run.stages):
         raise UserError(
             "--hf_private needs this package's engine, since asr.sh would create a "
@@ -143,7 +149,7 @@ def main(cmd: Sequence[str] | None = None) -> int:
     parser.add_argument("arguments", nargs="*")
     args = parser.parse_args(cmd)
     try:
-        with processes.signals_stop():
+        with processes.signals_stop(), missing_named():
             run_stock(args.asr_sh, args.python, args.arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)

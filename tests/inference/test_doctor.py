@@ -97,7 +97,7 @@ def test_a_sound_set_up_has_no_fault(tmp_path: Path) -> None:
         ((3, 11), "202412", FAIL, "ESPnet: 202412 is neither of 202511 and 202611: in"),
         ((3, 12), "202511", WARN, "ESPnet: 202511 is not tested with Python 3.12: ins"),
         ((3, 10), "202611", WARN, "ESPnet: 202611 is not tested with Python 3.10: ins"),
-        ((3, 10), None, FAIL, "ESPnet: is not installed: run tools/install.sh"),
+        ((3, 10), None, FAIL, "ESPnet: is not installed: python3 -m pip install"),
     ],
 )
 def test_versions(monkeypatch, python, release, level, message) -> None:

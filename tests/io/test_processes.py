@@ -162,3 +162,31 @@ def test_only_tied_children_know_their_parent(
     assert processes.run(show) == 0
     assert processes.start(show, tied=True).wait() == 0
     assert capfd.readouterr().out == f"-\n-{os.getpid()}\n"
+
+
+def test_a_process_ends_when_nobody_reads_its_output() -> None:
+    code = (
+        "import time; from espnet_cif_hkd.io.processes import end_with_output; "
+        "end_with_output(); print('ready', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        assert child.poll() is None
+        child.stdout.close()
+        assert child.wait(timeout=30) == -signal.SIGTERM
+
+
+def test_a_log_file_ends_no_process(tmp_path: Path) -> None:
+    code = (
+        "import time; from espnet_cif_hkd.io.processes import end_with_output; "
+        "end_with_output(); time.sleep(0.5); print('done')"
+    )
+    with (tmp_path / "log").open("wb") as log:
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdout=log, stderr=log, check=False
+        )
+    assert done.returncode == 0
+    assert (tmp_path / "log").read_text() == "done\n"

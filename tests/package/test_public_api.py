@@ -5,8 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 import espnet_cif_hkd
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_public_names():
@@ -45,8 +48,30 @@ def test_user_error_is_a_value_error():
     assert issubclass(espnet_cif_hkd.UserError, ValueError)
 
 
+def test_the_names_of_the_page_exist():
+    page = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    rows = re.findall(r"`(espnet_cif_hkd[\w.]*)`: ([^;|\n]+)", page)
+    assert len(rows) >= 8
+    for module, names in rows:
+        loaded = importlib.import_module(module)
+        for name in re.findall(r"`(\w+)`", names):
+            assert hasattr(loaded, name), (module, name)
+    public = dict(rows)["espnet_cif_hkd"]
+    assert set(re.findall(r"`(\w+)`", public)) == set(espnet_cif_hkd.__all__)
+
+
+def test_the_citation_is_complete_and_of_this_version():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited["version"] == espnet_cif_hkd.__version__
+    for work in (cited["preferred-citation"], *cited["references"]):
+        assert work["title"] and work["authors"] and work["year"]
+        assert work["url"].startswith("https://")
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'license = "{cited["license"]}"' in project
+
+
 def test_changelog_begins_with_this_version():
-    changelog = Path(__file__).parents[2] / "CHANGELOG.md"
+    changelog = ROOT / "CHANGELOG.md"
     first = re.search(r"^## (\S+)", changelog.read_text(), re.MULTILINE)
     assert first is not None
     assert first[1] == espnet_cif_hkd.__version__

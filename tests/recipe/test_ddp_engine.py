@@ -6,7 +6,6 @@ import pytest
 from espnet2.tasks.asr import ASRTask
 from espnet2.train.distributed_utils import resolve_distributed_mode
 
-from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.recipe import options, paths
 from espnet_cif_hkd.recipe.commands import train_model
 from espnet_cif_hkd.recipe.context import Run
@@ -44,8 +43,3 @@ def test_four_gpus_are_four_processes_for_espnet(started):
     assert (args.ngpu, args.accum_grad) == (4, 2)
     resolve_distributed_mode(args)
     assert args.distributed and args.multiprocessing_distributed
-
-
-def test_several_machines_are_left_to_asr_sh():
-    with pytest.raises(UserError, match=r"--num_nodes 2 .* ESPNET_ROOT"):
-        options.parse([*SETS, "--num_nodes", "2"])

@@ -37,6 +37,7 @@ INFLUENCE: dict[str, tuple[str | None, str]] = {
     "skip_upload_hf": ("false", ""),
     "eval_valid_set": ("true", "12"),
     "ngpu": ("2", "7 8 11"),
+    "num_nodes": ("2", "7 8 11"),
     "nj": ("3", ""),
     "inference_nj": ("3", ""),
     "gpu_inference": ("true", ""),
@@ -108,6 +109,7 @@ INFLUENCE: dict[str, tuple[str | None, str]] = {
     "drop_empty_text": ("true", "3"),
     "channel": ("0", "3"),
     "hf_private": ("true", ""),
+    "hosts": ("a,b", "7 8 11"),
     "user_module": ("tiny_recipe", "10 11 12"),
 }
 

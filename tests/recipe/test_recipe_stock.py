@@ -117,6 +117,19 @@ def test_a_folder_that_is_no_checkout(
     assert "no such folder" in asr_sh(tmp_path / "none").stderr
 
 
+def test_asr_sh_does_not_know_hosts(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    script = checkout / "egs2/TEMPLATE/asr1/asr.sh"
+    words = tiny_recipe.options(nbpe="40", hosts="a,b")
+    with pytest.raises(
+        UserError, match=r"--hosts needs this package's engine.*cmd\.sh"
+    ):
+        stock.run_stock(script, "py", words)
+    assert not Path("called").exists()
+
+
 def test_asr_sh_never_uploads_what_must_be_private(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -203,6 +203,20 @@ def test_the_facts_are_metadata_and_text(empty: Path) -> None:
     assert model_card.read_facts()["notes"] == "a note"
 
 
+def test_facts_are_published_without_paths_and_secrets(empty: Path) -> None:
+    link = "https://host.example/resources.php?id=33#files"
+    model_card.FACTS.write_text(
+        "corpus: 'Mine, /data/me/speech, from "
+        f"{link}'\n"
+        "notes: 'https://me:pw@host.example/x?token=abcdef hf_abcdefghijkl'\n"
+        "datasets: ['/data/me/set']\n"
+    )
+    facts = model_card.read_facts()
+    assert facts["corpus"] == f"Mine, LOCAL_PATH/speech, from {link}"
+    assert facts["notes"] == "https://host.example/x?token=HIDDEN HIDDEN"
+    assert facts["datasets"] == ["LOCAL_PATH/set"]
+
+
 def test_facts_reach_the_card(
     packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,6 +239,9 @@ def test_facts_reach_the_card(
         ("package_url: 3\n", "package_url must be text"),
         ("package_url: espnet-cif-hkd\n", "is no address for pip"),
         ("package_url: 'https://x/$(id)'\n", "is no address for pip"),
+        ("package_url: git+https://me:pw@x/y\n", "has a password or a token"),
+        ("package_url: git+https://ghp_abcdefgh12@x/y\n", "has a password or a token"),
+        ("package_url: 'https://x/y.whl?token=ab'\n", "has a password or a token"),
     ],
 )
 def test_malformed_facts(empty: Path, text: str, message: str) -> None:

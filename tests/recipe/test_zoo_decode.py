@@ -20,6 +20,7 @@ __all__ = ["finished", "packed"]
 pytest.importorskip("espnet_model_zoo", reason="what unpacks shared models")
 pytest.importorskip("huggingface_hub", reason="what downloads shared models")
 
+ROOT = Path(__file__).parents[2]
 REPO = "user/tones"
 UTTERANCE = "spk1-test1"
 # One process for everything: importing ESPnet takes ten to twenty seconds.
@@ -28,7 +29,7 @@ import importlib.metadata, importlib.util, json, sys
 import soundfile
 from espnet_model_zoo.downloader import ModelDownloader
 
-hidden, archive, repo, decoding, card_code = json.loads(sys.stdin.read())
+hidden, archive, repo, decoding, card_code, page_code = json.loads(sys.stdin.read())
 found = {"installed": [name for name in hidden if importlib.util.find_spec(name)]}
 samples = soundfile.read("speech.wav")[0]
 files = ModelDownloader("zoo").download_and_unpack(archive)
@@ -58,6 +59,9 @@ names = {}
 exec(card_code, names)
 found["card"] = names["text"]
 found["card_class"] = type(names["speech2text"]).__module__
+names = {}
+exec(page_code.replace("USER/NAME", repo), names)
+found["page"] = [names["text"], type(names["speech2text"]).__module__]
 found["imported"] = sorted(set(sys.modules) & set(hidden))
 print(json.dumps(found))
 """
@@ -81,7 +85,9 @@ def found(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
         card = hub.repositories[REPO].files["README.md"].content.decode()
         code = re.search(r"```python\n(.*?)```", card, re.DOTALL)
         assert code is not None
-        given = [LANGUAGE_MODELS, "archive.zip", REPO, DECODING, code[1]]
+        page = (ROOT / "docs/sharing.md").read_text(encoding="utf-8")
+        (lines,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+        given = [LANGUAGE_MODELS, "archive.zip", REPO, DECODING, code[1], lines]
         found = run_json(packages, CODE, home, hub.environment(home, None), given)
     expected = read_table(packed / EXP / decoded_folder(packed) / "test/text")
     return {"card_text": card, "expected": expected[UTTERANCE], **found}
@@ -114,6 +120,11 @@ def test_the_card_uses_our_class(found: dict[str, Any]) -> None:
     assert found["made_by"] == __version__
 
 
+def test_the_three_lines_of_the_page_open_an_upload(found: dict[str, Any]) -> None:
+    text, module = found["page"]
+    assert isinstance(text, str) and module == "espnet_cif_hkd.inference.speech2text"
+
+
 def test_without_registration_espnet_says_must_be_one_of(found: dict[str, Any]) -> None:
     message = found["unregistered"]
     assert "must be one of" in message
@@ -121,5 +132,5 @@ def test_without_registration_espnet_says_must_be_one_of(found: dict[str, Any]) 
     assert "`must be one of`" in found["card_text"]
     cure = "import espnet_cif_hkd; espnet_cif_hkd.register()"
     assert cure in found["card_text"]
-    sharing = Path(__file__).parents[2] / "docs" / "sharing.md"
+    sharing = ROOT / "docs" / "sharing.md"
     assert "must be one of" in sharing.read_text(encoding="utf-8")

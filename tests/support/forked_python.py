@@ -9,6 +9,7 @@ is that server.
 """
 
 import contextlib
+import ctypes
 import gc
 import json
 import os
@@ -38,7 +39,9 @@ import socket
 with socket.socket(socket.AF_UNIX) as server:
     server.connect({address!r})
     order = json.dumps([os.getcwd(), words[1:], dict(os.environ)]).encode()
-    socket.send_fds(server, [len(order).to_bytes(8, "little")], [0, 1, 2])
+    network = os.open("/proc/self/ns/net", os.O_RDONLY)
+    descriptors = [0, 1, 2, network]
+    socket.send_fds(server, [len(order).to_bytes(8, "little")], descriptors)
     server.sendall(order)
     answers = server.makefile()
     child = int(answers.readline())
@@ -124,7 +127,7 @@ def _runs(process: int) -> bool:
 
 def _answer(client: socket.socket) -> int:
     client.setblocking(True)
-    size, descriptors, *_ = socket.recv_fds(client, 8, 3)
+    size, descriptors, *_ = socket.recv_fds(client, 8, 4)
     with client.makefile("rb") as stream:
         cwd, words, variables = json.loads(stream.read(int.from_bytes(size, "little")))
     client.sendall(f"{os.getpid()}\n".encode())
@@ -137,8 +140,10 @@ def _run(
     cwd: str, words: list[str], variables: dict[str, str], descriptors: list[int]
 ) -> int:
     """Become ``python3 -m WORDS``; return its exit status."""
-    for number, descriptor in enumerate(descriptors):
+    *standard, network = descriptors
+    for number, descriptor in enumerate(standard):
         os.dup2(descriptor, number)
+    _enter(network)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(variables)
@@ -158,6 +163,13 @@ def _run(
         sys.stdout.flush()
         sys.stderr.flush()
     return 0
+
+
+def _enter(network: int) -> None:
+    """Move this process to the caller's network, if that is another one."""
+    if not os.path.sameopenfile(network, os.open("/proc/self/ns/net", os.O_RDONLY)):
+        assert ctypes.CDLL(None).setns(network, 0) == 0, "needs root"
+    os.close(network)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,11 @@ from espnet_cif_hkd.recipe.hooks import trained_by
 from espnet_cif_hkd.recipe.paths import sampling_rate
 from espnet_cif_hkd.recipe.share import speech_model
 from espnet_cif_hkd.recipe.share.packed import Packed
-from espnet_cif_hkd.recipe.share.published import publishable
+from espnet_cif_hkd.recipe.share.published import (
+    has_credentials,
+    publishable,
+    publishable_config,
+)
 
 # The file of the recipe with facts that only the maker of the model knows.
 FACTS = Path("conf/model_card.yaml")
@@ -61,7 +65,15 @@ def read_facts() -> dict[str, Any]:
             f"{FACTS}: package_url {url!r} is no address for pip, such as "
             "git+https://HOST/espnet-cif-hkd@REVISION"
         )
-    return facts
+    if url is not None and has_credentials(url):
+        raise UserError(
+            f"{FACTS}: package_url has a password or a token, and the card is "
+            "published: write an address without it"
+        )
+    return {
+        key: value if key == "package_url" else publishable_config(value, queries=True)
+        for key, value in facts.items()
+    }
 
 
 def training_command(folder: Path) -> str | None:

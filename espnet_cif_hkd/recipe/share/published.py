@@ -27,16 +27,21 @@ _NAMED = re.compile(
 )
 
 
-def publishable(text: str) -> str:
+def publishable(text: str, queries: bool = False) -> str:
     """Remove absolute paths, credentials and queries of addresses from a text.
 
     A path becomes ``LOCAL_PATH/NAME`` with its last part; a home folder, or a folder
     directly in the root, becomes ``LOCAL_PATH``.
+
+    Args:
+        text: To publish.
+        queries: Keep queries and fragments of addresses, but for secrets in them: for
+            a text that was written to be published.
     """
     addresses: list[str] = []
 
     def keep(match: re.Match[str]) -> str:
-        addresses.append(_address(match[0]))
+        addresses.append(_address(match[0], queries))
         return f"\0{len(addresses) - 1}\0"
 
     text = _URL.sub(keep, text)
@@ -46,12 +51,20 @@ def publishable(text: str) -> str:
     return re.sub(r"\0(\d+)\0", lambda match: addresses[int(match[1])], text)
 
 
-def _address(url: str) -> str:
+def has_credentials(url: str) -> bool:
+    """Whether an address has a password, a token or another secret."""
+    user = url.partition("://")[2].partition("/")[0].rpartition("@")[0]
+    return ":" in user or bool(_TOKEN.search(url) or _NAMED.search(url))
+
+
+def _address(url: str, queries: bool) -> str:
     scheme, _, rest = url.partition("://")
     if scheme.lower() == "file":
         return _named_path("/" + rest.lstrip("/"))
-    rest = re.split(r"[?#]", rest, maxsplit=1)[0]
+    if not queries:
+        rest = re.split(r"[?#]", rest, maxsplit=1)[0]
     host, slash, path = rest.partition("/")
+    path = _NAMED.sub(lambda match: match["name"] + _SECRET, path) if queries else path
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{_TOKEN.sub(_SECRET, path)}"
 
 
@@ -63,18 +76,18 @@ def _named_path(path: str) -> str:
     return HIDDEN if len(parts) < 3 or home else f"{HIDDEN}/{parts[-1]}"
 
 
-def publishable_config(value: Any) -> Any:
+def publishable_config(value: Any, queries: bool = False) -> Any:
     """Apply :func:`publishable` to all texts of a configuration.
 
     ``token_list`` is not changed: its entries are units, such as "/".
     """
     if isinstance(value, str):
-        return publishable(value)
+        return publishable(value, queries)
     if isinstance(value, dict):
         return {
-            key: item if key == "token_list" else publishable_config(item)
+            key: item if key == "token_list" else publishable_config(item, queries)
             for key, item in value.items()
         }
     if isinstance(value, list | tuple):
-        return [publishable_config(item) for item in value]
+        return [publishable_config(item, queries) for item in value]
     return value

@@ -136,6 +136,7 @@ def train(run: Run) -> None:
         log_file,
         "stage 7",
         options.ngpu,
+        run.machines,
     )
     stamps.finish(paths.lm_exp, 7, mark, data)
 
@@ -175,6 +176,7 @@ def fingerprint(run: Run) -> str:
     """Return the fingerprint of the inputs of stage 7."""
     options = run.options
     mark = stamps.Fingerprint().words(stats_fingerprint(run), options.ngpu)
+    mark.words(*run.machines.mark)
     return mark.words(options.lm_fold_length, options.num_splits_lm).hexdigest()
 
 

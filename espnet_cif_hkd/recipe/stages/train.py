@@ -185,7 +185,7 @@ def train(run: Run) -> None:
     log(f"stage 11: training, the log is {log_file}")
     _split(run)
     arguments = training_arguments(run)
-    train_model(MODULE, arguments, log_file, "stage 11", options.ngpu)
+    train_model(MODULE, arguments, log_file, "stage 11", options.ngpu, run.machines)
     stamps.finish(paths.asr_exp, 11, mark, data)
 
 
@@ -225,6 +225,7 @@ def fingerprint(run: Run) -> str:
         *(options.ignore_init_mismatch, options.num_splits_asr),
         *(options.asr_speech_fold_length, options.asr_text_fold_length),
     )
+    mark.words(*run.machines.mark)
     # Initial parameters: --pretrained_model, or --init_param in --asr_args.
     words = re.split(r"[\s:=,]+", f"{options.asr_args} {options.pretrained_model}")
     mark.files(*(word for word in words if Path(word).is_file()))

@@ -1,0 +1,185 @@
+"""The stages of a recipe of ESPnet 3, with our checks, teachers and tokens."""
+
+import argparse
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from espnet3.systems.esp2_asr.system import ASRSystem as ESPnetASRSystem
+from espnet3.systems.launch import launch
+from espnet3.utils.task_utils import get_task_class
+from omegaconf import DictConfig, OmegaConf
+
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.atomic import replacing, write_text
+from espnet_cif_hkd.io.tables import read_text, write_table
+from espnet_cif_hkd.recipe.checks.criteria import (
+    check_criteria,
+    check_frontend,
+    check_training,
+)
+from espnet_cif_hkd.recipe.hooks import fill_teachers
+from espnet_cif_hkd.recipe.options import Options
+from espnet_cif_hkd.recipe.stages.tokens import read_token_list, write_vocabulary
+
+PARTS = "espnet_cif_hkd.plugin.espnet3"
+# The units that ESPnet's command counts; sentencepiece makes all others.
+_COUNTED = ("char", "word")
+
+
+def run(argv: Sequence[str] | None = None) -> None:
+    """Run the stages that the command line names.
+
+    Raises:
+        UserError: An option, a file or a teacher is wrong.
+    """
+    launch(ASRSystem, conf_package="egs3.TEMPLATE.esp2_asr", argv=argv)
+
+
+class ASRSystem(ESPnetASRSystem):
+    """ESPnet 3's stages for our models.
+
+    Added to ESPnet's: options of criteria and teachers are checked before the first
+    stage that needs them; stores of teachers are filled before the training; character
+    and word lists as in ``egs2``; the names of utterances and the weights of batches as
+    with ESPnet 2; the token list is part of ``config.yaml``.
+    """
+
+    def __init__(self, training_config: DictConfig | None = None, **configs: Any):
+        if training_config is not None:
+            training_config = with_our_parts(training_config)
+        super().__init__(training_config=training_config, **configs)
+
+    def create_dataset(self, *args: Any, **kwargs: Any) -> None:
+        """Check the configuration, then run ``local/data.sh``."""
+        self._check(None)
+        super().create_dataset(*args, **kwargs)
+
+    def train_tokenizer(self, *args: Any, **kwargs: Any) -> None:
+        """Write ``tokens.txt``: as stage 5 for ``char`` and ``word``, else ESPnet's."""
+        tokenizer = self.training_config.tokenizer
+        if tokenizer.model_type not in _COUNTED:
+            super().train_tokenizer(*args, **kwargs)
+            return
+        self._reject_stage_args("train_tokenizer", args, kwargs)
+        if self._has_tokenizer():
+            return
+        target = Path(tokenizer.save_path) / "tokens.txt"
+        texts: dict[str, str] = {}
+        for folder in self._folders("train"):
+            texts.update(read_text(folder / "text"))
+        text = target.with_name("text")
+        write_table(text, texts)
+        with replacing(target) as part:
+            write_vocabulary(text, part, Options(token_type=tokenizer.model_type))
+            read_token_list(part)
+
+    def _has_tokenizer(self) -> bool:
+        tokenizer = self.training_config.tokenizer
+        if tokenizer.model_type in _COUNTED:
+            return (Path(tokenizer.save_path) / "tokens.txt").is_file()
+        return bool(super()._has_tokenizer())
+
+    def collect_stats(self, *args: Any, **kwargs: Any) -> None:
+        """Compute statistics; the configuration stays as it was for later stages."""
+        self._check(self._tokens())
+        kept = copy.deepcopy(self.training_config)
+        try:
+            super().collect_stats(*args, **kwargs)
+        finally:
+            # ESPnet removes the normalisation, which the training needs.
+            self.training_config = kept
+
+    def train(self, *args: Any, **kwargs: Any) -> None:
+        """Fill the stores of teachers, then train."""
+        if not self._has_tokenizer():
+            self.train_tokenizer()
+        tokens = self._tokens()
+        self._check(tokens)
+        config = self.training_config
+        options = OmegaConf.to_container(config.model, resolve=True)
+        preprocessor = OmegaConf.to_container(config.dataset, resolve=True).get(
+            "preprocessor"
+        )
+        fill_teachers(
+            options,
+            f"{config.exp_tag}.yaml",
+            {
+                "token_list": tokens,
+                "token_type": self._token_type(),
+                "bpemodel": (preprocessor or {}).get("bpemodel"),
+            },
+            [*self._folders("train"), *self._folders("valid")],
+            Path(config.exp_dir),
+        )
+        # So that config.yaml needs no other file.
+        config.model.token_list = tokens
+        if preprocessor is not None and "token_list" in preprocessor:
+            config.dataset.preprocessor.token_list = tokens
+        super().train(*args, **kwargs)
+
+    def _tokens(self) -> list[str]:
+        return read_token_list(
+            Path(self.training_config.tokenizer.save_path) / "tokens.txt"
+        )
+
+    def _token_type(self) -> str:
+        kind = self.training_config.tokenizer.model_type
+        return str(kind) if kind in _COUNTED else "bpe"
+
+    def _folders(self, part: str) -> list[Path]:
+        """Return the Kaldi folders of a part of the data."""
+        found = []
+        for entry in self.training_config.dataset.get(part) or []:
+            folder = (entry.get("data_src_args") or {}).get("folder")
+            if folder is None:
+                raise UserError(
+                    f"dataset.{part} has an entry without data_src_args.folder: name "
+                    "the Kaldi folder with its transcripts"
+                )
+            found.append(Path(self.training_config.recipe_dir, folder))
+        return found
+
+    def _check(self, tokens: list[str] | None) -> None:
+        """Check criteria, teachers and the frontend.
+
+        Raises:
+            UserError: One of them is wrong.
+        """
+        config = self.training_config
+        task = get_task_class(config.task)
+        options = OmegaConf.to_container(config.model, resolve=True)
+        args = argparse.Namespace(
+            **{**vars(task.get_parser().parse_args([])), **options}
+        )
+        source = f"{config.exp_tag}.yaml"
+        check_frontend(args)
+        check_training(args)
+        check_criteria(args, tokens, self._token_type(), source)
+
+
+def with_our_parts(config: DictConfig) -> DictConfig:
+    """Return a training configuration with our batches and our callback.
+
+    They replace ESPnet's collate function, not one of the user's.
+    """
+    config = copy.deepcopy(config)
+    OmegaConf.set_struct(config, False)
+    loader = config.get("dataloader")
+    if loader is None:
+        return config
+    common = "espnet2.train.collate_fn.CommonCollateFn"
+    ours = {"_target_": f"{PARTS}.CollateFn", "_convert_": "all"}
+    if (loader.get("collate_fn") or {}).get("_target_", common) == common:
+        # ESPnet's statistics take tensors only.
+        loader.collate_fn = {**ours, "names": False}
+        for part in ("train", "valid"):
+            if (loader.get(part) or {}).get("iter_factory"):
+                loader[part].iter_factory.collate_fn = {**ours, "names": True}
+    callbacks = list(config.trainer.get("callbacks") or [])
+    config.trainer.callbacks = [
+        *callbacks,
+        {"_target_": f"{PARTS}.TrainingCallback", "_convert_": "all"},
+    ]
+    return config

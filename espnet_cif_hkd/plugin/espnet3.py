@@ -1,8 +1,8 @@
 """The parts of a training with ESPnet 3: the task, the batches and a callback.
 
-ESPnet 3 takes a task by its dotted path and trains with Lightning. Its trainer does two
-things less than that of ESPnet 2: it does not pass the names of utterances to the model,
-and with several processes it does not weight their losses by their target tokens.
+ESPnet 3 takes a task by its dotted path and trains with Lightning. Unlike ESPnet 2's
+trainer, its own does not pass the names of utterances to the model, and with several
+processes it does not weight their losses by their target tokens.
 :class:`CollateFn` and :class:`TrainingCallback` add both. Needs ESPnet 202611.
 """
 
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from espnet2.tasks.asr import ASRTask as ESPnet2ASRTask
 from espnet2.train.collate_fn import CommonCollateFn
+from espnet3.components.callbacks.default_callbacks import AverageCheckpointsCallback
 from lightning.pytorch.callbacks import Callback
 
 from espnet_cif_hkd.plugin.registration import register
@@ -22,7 +23,7 @@ NAME = "utt_id"
 
 
 class ASRTask(ESPnet2ASRTask):
-    """ESPnet's ASR task with our classes: ``task: espnet_cif_hkd.plugin.espnet3.ASRTask``.
+    """ESPnet's ASR task with our classes, for the key ``task`` of a training.
 
     It is the task of ESPnet 2, because the inference of ESPnet 3 builds its models with
     that one, too: both use one table of classes. The task of ESPnet 3 is a copy with
@@ -61,7 +62,7 @@ class CollateFn(CommonCollateFn):
 
 
 class TrainingCallback(Callback):
-    """Prepares our models for Lightning, and weights batches as ESPnet 2 does."""
+    """Prepares our models, weights batches as ESPnet 2, and averages epochs."""
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Called after the optimizers and a checkpoint have been loaded."""
@@ -70,6 +71,12 @@ class TrainingCallback(Callback):
             begin(trainer.optimizers)
         if trainer.world_size > 1:
             pl_module.model.register_forward_hook(weighted_by_batch)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Average the best epochs again: ESPnet does so before the last is saved."""
+        for callback in trainer.callbacks:
+            if isinstance(callback, AverageCheckpointsCallback):
+                callback.on_validation_end(trainer, pl_module)
 
 
 def weighted_by_batch(model: Any, _: Any, output: Any) -> Any:

@@ -10,7 +10,16 @@ import yaml
 from tiny_bert import HIDDEN
 
 RECIPES = Path(__file__).resolve().parents[2] / "egs3"
-ALL = ("create_dataset", "train_tokenizer", "collect_stats", "train", "infer")
+STAGES = (
+    *("create_dataset", "train_tokenizer", "collect_stats", "train"),
+    *("infer", "measure", "pack_model"),
+)
+ROLES = {
+    "training": "tiny",
+    "inference": "decode",
+    "metrics": "metrics",
+    "publication": "publication",
+}
 MODEL = {
     "encoder_conf": {
         "output_size": 16,
@@ -23,9 +32,10 @@ MODEL = {
 }
 TRAINER = {
     "max_epochs": 2,
-    "enable_progress_bar": False,
     "enable_model_summary": False,
-    "logger": False,
+    "logger": [
+        {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": "${exp_dir}"}
+    ],
 }
 
 
@@ -52,18 +62,25 @@ def write_conf(folder: Path, name: str, base: str, **more: object) -> Path:
     return path
 
 
-def teacher(folder: Path) -> dict[str, object]:
-    """Options of HKD with the tiny teacher of the recipe in ``egs2``."""
-    return {
+def small_model(folder: Path, taught: bool = False) -> dict[str, object]:
+    """Options of a small model; with the tiny teacher of the recipe in ``egs2``."""
+    if not taught:
+        return MODEL
+    teacher = {
         "teacher": str(folder / "egs2" / "teacher"),
         "teacher_dim": HIDDEN,
         "layer": 1,
         "teacher_store": "data/teacher_store",
     }
+    return {**MODEL, "model_conf": {"criterion_conf": teacher}}
 
 
 def run(
-    folder: Path, *stages: str, fails: bool = False, **confs: str
+    folder: Path,
+    *stages: str,
+    python: str = sys.executable,
+    fails: bool = False,
+    **confs: str,
 ) -> "subprocess.CompletedProcess[str]":
     """Run stages of ``folder/run.py``; keywords name the configuration of a role."""
     words = [
@@ -72,7 +89,7 @@ def run(
         for word in (f"--{role}_config", f"conf/{name}.yaml")
     ]
     done = subprocess.run(
-        [sys.executable, "run.py", "--stages", *stages, *words],
+        [python, "-m", "espnet_cif_hkd", "run.py", "--stages", *stages, *words],
         cwd=folder,
         capture_output=True,
         text=True,

@@ -2,10 +2,12 @@
 
 import argparse
 import copy
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from espnet3.systems.esp2_asr.system import ASRSystem as ESPnetASRSystem
 from espnet3.systems.launch import launch
 from espnet3.utils.task_utils import get_task_class
@@ -21,6 +23,7 @@ from espnet_cif_hkd.recipe.checks.criteria import (
 )
 from espnet_cif_hkd.recipe.hooks import fill_teachers
 from espnet_cif_hkd.recipe.options import Options
+from espnet_cif_hkd.recipe.share.published import publishable, publishable_config
 from espnet_cif_hkd.recipe.stages.tokens import read_token_list, write_vocabulary
 
 PARTS = "espnet_cif_hkd.plugin.espnet3"
@@ -69,9 +72,9 @@ class ASRSystem(ESPnetASRSystem):
         texts: dict[str, str] = {}
         for folder in self._folders("train"):
             texts.update(read_text(folder / "text"))
-        text = target.with_name("text")
-        write_table(text, texts)
-        with replacing(target) as part:
+        with tempfile.TemporaryDirectory() as folder, replacing(target) as part:
+            text = Path(folder) / "text"
+            write_table(text, texts)
             write_vocabulary(text, part, Options(token_type=tokenizer.model_type))
             read_token_list(part)
 
@@ -118,6 +121,32 @@ class ASRSystem(ESPnetASRSystem):
         if preprocessor is not None and "token_list" in preprocessor:
             config.dataset.preprocessor.token_list = tokens
         super().train(*args, **kwargs)
+
+    def infer(self, *args: Any, **kwargs: Any) -> None:
+        """Check that the model is there, then decode."""
+        model = self.inference_config.model
+        for key in ("asr_train_config", "asr_model_file"):
+            path = Path(self.inference_config.recipe_dir, model.get(key) or ".")
+            if not path.exists():
+                there = sorted(one.name for one in path.parent.glob("*.pth"))
+                raise UserError(
+                    f"model.{key}: {path} does not exist: run the stage train, or name "
+                    f"another file; in this folder: {', '.join(there) or 'no model'}"
+                )
+        super().infer(*args, **kwargs)
+
+    def pack_model(self, *args: Any, **kwargs: Any) -> Path:
+        """Pack the model; local paths and secrets are removed from card and options."""
+        folder = Path(super().pack_model(*args, **kwargs))
+        for path in folder.rglob("*.yaml"):
+            conf = yaml.safe_load(path.read_text(encoding="utf-8"))
+            text = yaml.safe_dump(
+                publishable_config(conf), allow_unicode=True, sort_keys=False
+            )
+            write_text(path, text)
+        for path in folder.rglob("*.md"):
+            write_text(path, publishable(path.read_text(encoding="utf-8")))
+        return folder
 
     def _tokens(self) -> list[str]:
         return read_token_list(

@@ -5,7 +5,7 @@
 Both train ``cif`` on the same utterances for the same number of epochs and decode the
 same 20 utterances, in one process, on the CPU. The second row is the training alone
 with more epochs, to separate an epoch from the start-up. CPU seconds depend less on
-other jobs than seconds of the clock. Needs ESPnet 202611. Also counts our lines of both.
+other jobs than seconds of the clock. Needs ESPnet 202611. Also counts our lines.
 """
 
 import argparse

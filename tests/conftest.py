@@ -30,8 +30,8 @@ import pytest  # noqa: E402
 from forked_python import start  # noqa: E402
 from made_once import made_once  # noqa: E402
 
-# Tests that are left out unless a variable is set, or that ESPnet 202511 cannot run; the
-# last lines of a run name them.
+# Tests that are left out unless a variable is set, or that ESPnet 202511 cannot run;
+# the last lines of a run name them.
 ASKED_FOR = ("ESPNET_ROOT", "ESPNET_CIF_HKD_GPU_CHECK", "ESPnet 3 is part of")
 # These take longest, so they start first; else one process works alone at the end.
 LONGEST = (

@@ -44,6 +44,7 @@ def made(folder: Path, corpus: str, base: str, run_in: Run, **model: object) -> 
         base,
         model=case.small_model(folder, **model),
         trainer=case.TRAINER,
+        dataloader=case.LOADER,
         best_model_criterion=[["valid/acc", 2, "max"]],
     )
     case.write_conf(recipe, "decode", "inference", **DECODE)
@@ -131,8 +132,9 @@ def test_scores_of_a_checkpoint_are_those_of_egs2(
     run_in(fotaq, "infer", "measure", **{**case.ROLES, "inference": "of_egs2"})
     folder = fotaq / EXP / "of_egs2"
     scores = json.loads((folder / "metrics.json").read_text())
-    for name in ("dev", "test"):
-        old = exp / "decoded" / name
+    # asr.sh decodes the validation set without the limits on lengths.
+    for name, place in (("dev", "org/dev"), ("test", "test")):
+        old = exp / "decoded" / place
         texts = [line.rstrip() for line in (old / "text").read_text().splitlines()]
         new = (folder / name / "text.scp").read_text().splitlines()
         assert [line.rstrip() for line in new] == texts
@@ -152,7 +154,13 @@ def errors_of(folder: Path) -> tuple[int, int]:
     return substituted + deleted + inserted, correct + substituted + deleted
 
 
-def test_two_dask_workers_decode_as_one_process(fotaq: Path, run_in: Run) -> None:
+def test_two_dask_workers_decode_as_one_process(
+    fotaq: Path, run_in: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Workers that import ESPnet do not answer; the machine may be busy, too.
+    for name in ("COMM__TIMEOUTS__TCP", "COMM__TIMEOUTS__CONNECT"):
+        monkeypatch.setenv(f"DASK_DISTRIBUTED__{name}", "600s")
+    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL", "3600s")
     workers = {"n_workers": 2, "options": {"processes": True, "threads_per_worker": 1}}
     case.write_conf(fotaq, "parallel", "decode", parallel=workers)
     run_in(fotaq, "infer", **{**case.ROLES, "inference": "parallel"})

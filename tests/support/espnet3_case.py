@@ -30,6 +30,7 @@ MODEL = {
     },
     "decoder_conf": {"attention_heads": 2, "linear_units": 16, "num_blocks": 1},
 }
+LOADER = {part: {"iter_factory": {"num_workers": 0}} for part in ("train", "valid")}
 TRAINER = {
     "max_epochs": 2,
     "enable_model_summary": False,

@@ -36,6 +36,7 @@ ASKED_FOR = ("ESPNET_ROOT", "ESPNET_CIF_HKD_GPU_CHECK", "ESPnet 3 is part of")
 # These take longest, so they start first; else one process works alone at the end.
 LONGEST = (
     "recipes/test_soft_recipes",
+    "egs3/test_recipes",
     *("recipes/test_librispeech_recipe", "benchmarks/test_ablation_report"),
     *("recipes/test_librispeech_pretrain", "recipes/test_aishell_recipe"),
     *("recipe/test_zoo_decode", "recipe/test_ddp_command", "plugin/test_launcher"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,25 @@ def test_batches_have_names_where_the_model_reads_them(names: bool) -> None:
     assert batch["speech_lengths"].tolist() == [2, 3]
     assert batch.get("utt_id") == (["u1", "u2"] if names else None)
     assert names or all(map(torch.is_tensor, batch.values()))
+
+
+@needs_espnet3
+@pytest.mark.slow
+def test_models_are_prepared_with_the_optimizers_of_lightning() -> None:
+    from espnet_cif_hkd.models.encoder_start import EncoderStart
+    from espnet_cif_hkd.plugin.espnet3 import TrainingCallback
+
+    encoder = torch.nn.Linear(1, 1)
+    start = EncoderStart(encoder, lr_factor=1.0, freeze_updates=1)
+    with pytest.raises(UserError, match=r"espnet_cif_hkd\.recipe\.espnet3\.main"):
+        _ = start.frozen
+    model = SimpleNamespace(begin_training=start.attach)
+    optimizer = torch.optim.SGD(encoder.parameters(), lr=1.0)
+    trainer = SimpleNamespace(optimizers=[optimizer], world_size=1)
+    TrainingCallback().on_train_start(trainer, SimpleNamespace(model=model))
+    assert start.frozen
+    optimizer.step()
+    assert not start.frozen
 
 
 class Squares(torch.nn.Module):

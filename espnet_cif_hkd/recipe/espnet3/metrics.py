@@ -94,6 +94,3 @@ class WER(CER):
 
     unit, name = "word", "WER"
     outputs = (Field("WER", "number"),)
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)

@@ -6,7 +6,6 @@ where all edits cost the same; sclite's costs differ, and so may the sums.
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from espnet2.text.build_tokenizer import build_tokenizer
 from espnet3.components.metrics.base_metric import BaseMetric

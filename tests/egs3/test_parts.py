@@ -175,6 +175,22 @@ def test_our_batches_replace_espnets_but_not_the_users() -> None:
     assert users.dataloader == conf("user.Collate").dataloader
 
 
+@needs_espnet3
+@pytest.mark.slow
+@pytest.mark.parametrize("given", [15000, 7])
+def test_defaults_of_espnets_scheduler_are_not_those_of_another(given: int) -> None:
+    from omegaconf import OmegaConf
+
+    from espnet_cif_hkd.recipe.espnet3.system import drop_defaults
+
+    ours, theirs = "torch.optim.lr_scheduler.StepLR", "espnet2.schedulers.warmup_lr.X"
+    defaults = OmegaConf.create({"_target_": theirs, "warmup_steps": 15000, "gamma": 1})
+    conf = OmegaConf.create({"_target_": ours, "warmup_steps": given, "gamma": 1})
+    drop_defaults(conf, defaults)
+    kept = {"warmup_steps": given} if given == 7 else {}  # an error of the user
+    assert conf == {"_target_": ours, "gamma": 1, **kept}
+
+
 PAIRS = [("a b c", "a x"), ("A  b", ""), ("aba c", "ABA c")]
 
 

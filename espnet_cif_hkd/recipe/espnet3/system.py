@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import inspect
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 import yaml
 from espnet3.systems.esp2_asr.system import ASRSystem as ESPnetASRSystem
 from espnet3.systems.launch import launch
+from espnet3.utils.config_utils import load_default_config
 from espnet3.utils.task_utils import get_task_class
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from espnet_cif_hkd.errors import UserError
@@ -27,6 +30,7 @@ from espnet_cif_hkd.recipe.share.published import publishable, publishable_confi
 from espnet_cif_hkd.recipe.stages.tokens import read_token_list, write_vocabulary
 
 PARTS = "espnet_cif_hkd.plugin.espnet3"
+TEMPLATE = "egs3.TEMPLATE.esp2_asr"  # ESPnet's default configurations
 # The units that ESPnet's command counts; sentencepiece makes all others.
 _COUNTED = ("char", "word")
 
@@ -37,7 +41,7 @@ def run(argv: Sequence[str] | None = None) -> None:
     Raises:
         UserError: An option, a file or a teacher is wrong.
     """
-    launch(ASRSystem, conf_package="egs3.TEMPLATE.esp2_asr", argv=argv)
+    launch(ASRSystem, conf_package=TEMPLATE, argv=argv)
 
 
 class ASRSystem(ESPnetASRSystem):
@@ -188,6 +192,23 @@ class ASRSystem(ESPnetASRSystem):
         check_criteria(args, tokens, self._token_type(), source)
 
 
+def drop_defaults(conf: DictConfig, defaults: DictConfig) -> None:
+    """Remove ESPnet's defaults for another class, such as warm-up steps.
+
+    ESPnet merges its options of a scheduler with those of any other scheduler.
+
+    Args:
+        conf: A class in ``_target_`` and its options.
+        defaults: ESPnet's class and options.
+    """
+    if conf.get("_target_") == defaults.get("_target_"):
+        return
+    known = inspect.signature(get_class(conf["_target_"])).parameters
+    for key, value in defaults.items():
+        if key not in known and key != "_target_" and conf.get(key) == value:
+            del conf[key]
+
+
 def with_our_parts(config: DictConfig) -> DictConfig:
     """Return a training configuration with our batches and our callback.
 
@@ -195,6 +216,10 @@ def with_our_parts(config: DictConfig) -> DictConfig:
     """
     config = copy.deepcopy(config)
     OmegaConf.set_struct(config, False)
+    template = load_default_config("training.yaml", TEMPLATE)
+    for part in ("optimizer", "scheduler"):
+        if config.get(part):
+            drop_defaults(config[part], template[part])
     loader = config.get("dataloader")
     if loader is None:
         return config

@@ -36,7 +36,7 @@ def test_slurm_gets_a_job_for_each_worker() -> None:
     for words in ("-p cpu", "-A MY_ACCOUNT", "--mem=8G", "--chdir=", "OMP_NUM_THREADS"):
         assert words in script
     assert "/shared/venv/bin/python -m distributed.cli.dask_worker" in script
-    assert "--nworkers 1" in script
+    assert "--nthreads 1" in script and "--nworkers" not in script
 
 
 def test_ssh_starts_a_worker_on_each_host_but_the_first() -> None:

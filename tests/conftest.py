@@ -30,14 +30,16 @@ import pytest  # noqa: E402
 from forked_python import start  # noqa: E402
 from made_once import made_once  # noqa: E402
 
-# Tests that are left out unless a variable is set; the last lines of a run name them.
+# Tests that are left out unless a variable is set, or that ESPnet 202511 cannot run;
+# the last lines of a run name them.
 ASKED_FOR = (
-    *("ESPNET_ROOT", "ESPNET_CIF_HKD_GPU_CHECK"),
-    "ESPNET_CIF_HKD_FRESH_INSTALL",
+    *("ESPNET_ROOT", "ESPNET_CIF_HKD_GPU_CHECK", "ESPNET_CIF_HKD_FRESH_INSTALL"),
+    "ESPnet 3 is part of",
 )
 # These take longest, so they start first; else one process works alone at the end.
 LONGEST = (
     "recipes/test_soft_recipes",
+    "egs3/test_recipes",
     *("recipes/test_librispeech_recipe", "benchmarks/test_ablation_report"),
     *("recipes/test_librispeech_pretrain", "recipes/test_aishell_recipe"),
     *("recipe/test_zoo_decode", "recipe/test_ddp_command", "plugin/test_launcher"),
@@ -147,7 +149,7 @@ def minilm() -> str:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter,
 ) -> Generator[None, None, None]:
-    """Name, after all other summaries, what only runs when a variable asks for it."""
+    """Name, after all other summaries, the tests of ASKED_FOR that did not run."""
     yield
     left_out: dict[str, str] = {}
     for report in terminalreporter.stats.get("skipped", []):

@@ -290,7 +290,7 @@ def count_parameters(conf: dict[str, Any], recipe: Path) -> dict[str, int]:
         finally:
             os.chdir(before)
     sizes = {name: tensor.numel() for name, tensor in model.named_parameters()}
-    heads = ("criterion.", "criteria.")  # of the one of ``criterion_conf``, of ``criteria``
+    heads = ("criterion.", "criteria.")
     needed = {name: n for name, n in sizes.items() if not name.startswith(heads)}
     return {"inference": sum(needed.values()), "training": sum(sizes.values())}
 

@@ -86,7 +86,8 @@ class EncoderStart:
             raise UserError(
                 "model_conf: encoder_lr_factor and freeze_encoder_updates need the "
                 "trainer of this package: start the training with python3 -m "
-                "espnet_cif_hkd, without DeepSpeed, and without freeze_param: [encoder]"
+                "espnet_cif_hkd (ESPnet 3: with espnet_cif_hkd.recipe.espnet3.main), "
+                "without DeepSpeed, and without freeze_param: [encoder]"
             )
         count: int = self._optimizer.param_groups[0].get(_COUNT, 0)
         return count < self.freeze_updates

@@ -6,8 +6,10 @@ models, criteria and teachers.
 
 import argparse
 import os
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.log import log
@@ -34,17 +36,56 @@ def dump_teacher(run: Run, args: argparse.Namespace) -> None:
     Raises:
         UserError: A teacher or a store does not fit.
     """
-    from espnet_cif_hkd.distill.filling import fill_stores, stores
-
-    _dump_speech_teachers(run, args)
-    folders = [folder for _, folder in stores(args.model_conf or {})]
-    if not folders:
-        return
     options, paths = run.options, run.paths
-    log(f"storing the teacher's targets in {', '.join(folders)}")
-    texts = [paths.train_dir / "text", paths.data_feats / options.valid_set / "text"]
-    with logged_to(paths.asr_exp / "dump_teacher.log", "teacher's targets"):
-        fill_stores(vars(args), options.asr_config, tokenizer_options(run), texts)
+    fill_teachers(
+        vars(args),
+        options.asr_config,
+        tokenizer_options(run),
+        [paths.train_dir, paths.data_feats / options.valid_set],
+        paths.asr_exp,
+        workers=1 if options.ngpu else options.nj,
+    )
+
+
+def fill_teachers(
+    config: Mapping[str, Any],
+    source: str,
+    tokens: Mapping[str, Any],
+    folders: Sequence[Path],
+    logs: Path,
+    workers: int = 1,
+) -> None:
+    """Store the targets of a training for the teachers that use a store.
+
+    Args:
+        config: The training configuration.
+        source: Its file, for messages.
+        tokens: Options of the tokenizer by ESPnet's names.
+        folders: Data folders of training and validation.
+        logs: Folder of the logs.
+        workers: Processes for the features of speech teachers, at most the CPUs.
+
+    Raises:
+        UserError: A teacher or a store does not fit.
+    """
+    from espnet_cif_hkd.distill.filling import fill_stores, stores
+    from espnet_cif_hkd.distill.speech_filling import fill_speech_stores, speech_stores
+
+    speech = [store for store in speech_stores(config) if store.folder]
+    if speech:
+        places = ", ".join(str(store.folder) for store in speech)
+        log(f"storing the speech teacher's features in {places}")
+        cpus = len(os.sched_getaffinity(0))
+        with logged_to(logs / "dump_speech_teacher.log", "speech teacher"):
+            fill_speech_stores(
+                speech, folders, num_workers=max(1, min(workers, cpus, _MOST_WORKERS))
+            )
+    places = ", ".join(folder for _, folder in stores(config.get("model_conf") or {}))
+    if places:
+        log(f"storing the teacher's targets in {places}")
+        texts = [folder / "text" for folder in folders]
+        with logged_to(logs / "dump_teacher.log", "teacher's targets"):
+            fill_stores(config, source, tokens, texts)
 
 
 def tokenizer_options(run: Run) -> dict[str, str]:
@@ -58,26 +99,6 @@ def tokenizer_options(run: Run) -> dict[str, str]:
         "g2p": options.g2p,
         "non_linguistic_symbols": options.nlsyms_txt,
     }
-
-
-def _dump_speech_teachers(run: Run, args: argparse.Namespace) -> None:
-    """Store the features of all training and validation audio."""
-    from espnet_cif_hkd.distill.speech_filling import fill_speech_stores, speech_stores
-
-    stores = [store for store in speech_stores(vars(args)) if store.folder]
-    if not stores:
-        return
-    options, paths = run.options, run.paths
-    folders = ", ".join(str(store.folder) for store in stores)
-    log(f"storing the speech teacher's features in {folders}")
-    cpus = len(os.sched_getaffinity(0))
-    workers = 1 if options.ngpu else max(1, min(options.nj, cpus, _MOST_WORKERS))
-    with logged_to(paths.asr_exp / "dump_speech_teacher.log", "speech teacher"):
-        fill_speech_stores(
-            stores,
-            [paths.train_dir, paths.data_feats / options.valid_set],
-            num_workers=workers,
-        )
 
 
 def teacher_inputs(run: Run, args: argparse.Namespace) -> list[Path]:

@@ -168,7 +168,8 @@ class Checks:
             self.args = config_check.check_config(self.run)
             if self.args is not None:
                 check_frontend(self.args)
-                check_criteria(self.run, self.args, None)
+                options = self.run.options
+                check_criteria(self.args, None, options.token_type, options.asr_config)
 
     def data(self) -> None:
         if self.args is not None and not self.data_checked:

@@ -1,5 +1,6 @@
 """The last lines of a test run name what was not run and how it can be."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -28,5 +29,28 @@ def test_a_run_without_a_checkout_says_so_at_its_end() -> None:
     assert line == (
         "tests/recipe/test_stock_asr_sh.py: "
         "ESPNET_ROOT is not set: not compared with ESPnet's own scripts"
+    )
+    assert "skipped" in last and "passed" not in last
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    importlib.util.find_spec("espnet3") is not None, reason="ESPnet 3 is installed"
+)
+def test_a_run_without_espnet3_says_so_at_its_end() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, str(TESTS / "egs3" / "test_clusters.py")],
+        capture_output=True,
+        text=True,
+        cwd=TESTS.parent,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    *_, stars, line, last = done.stdout.splitlines()
+    assert stars.startswith("***") and " NOT RUN " in stars
+    assert line == (
+        "tests/egs3/test_clusters.py: "
+        "ESPnet 3 is part of ESPnet 202611 (Python 3.12): its recipes are not tested"
     )
     assert "skipped" in last and "passed" not in last

@@ -20,6 +20,7 @@ from espnet_cif_hkd.recipe.share.published import publishable, publishable_confi
         ("/root", "LOCAL_PATH"),
         ("~/data/x", "LOCAL_PATH/x"),
         ("['/data/a','/data/b/c']", "['LOCAL_PATH/a','LOCAL_PATH/c']"),
+        ("of `/home/me/x/egs3`, `~/y/z`", "of `LOCAL_PATH/egs3`, `LOCAL_PATH/z`"),
         ("C:\\Users\\me\\x.bin", "LOCAL_PATH/x.bin"),
         ("file:///home/me/x/y.z", "LOCAL_PATH/y.z"),
         ("https://u:p@host/x?sig=1#z a/b", "https://host/x a/b"),

@@ -4,7 +4,6 @@ import argparse
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.log import log
-from espnet_cif_hkd.recipe.context import Run
 
 
 def check_frontend(args: argparse.Namespace) -> None:
@@ -46,15 +45,19 @@ def check_frontend(args: argparse.Namespace) -> None:
 
 
 def check_criteria(
-    run: Run, args: argparse.Namespace, token_list: list[str] | None
+    args: argparse.Namespace,
+    token_list: list[str] | None,
+    token_type: str,
+    source: str,
 ) -> None:
     """Let each configured criterion check its own options.
 
     Args:
-        run: The run.
         args: Arguments of the training.
         token_list: Tokens of the recogniser; None before stage 5: then only options
             that do not depend on tokens are checked.
+        token_type: Token type of the recogniser.
+        source: The configuration file, for messages.
 
     Raises:
         UserError: An option of a criterion, or its teacher, is wrong.
@@ -72,15 +75,26 @@ def check_criteria(
             f"'model: espnet' cannot have a {items[0].label}: set 'model: hybrid', or "
             "'model: cif' with 'decoder: cif'"
         )
-    context = CheckContext(
-        model,
-        token_list,
-        run.options.token_type,
-        run.options.asr_config,
-        vars(args),
-    )
+    context = CheckContext(model, token_list, token_type, source, vars(args))
     for item in items:
         with item.naming():
             remarks = item.cls.check(item.conf, context)
         for remark in remarks:
             log(f"preflight: {remark}")
+
+
+def check_training(args: argparse.Namespace) -> None:
+    """Check that criteria and decoder fit the other options of the training.
+
+    The launcher does the same before ESPnet's training command.
+
+    Raises:
+        UserError: An option does not fit.
+    """
+    from espnet_cif_hkd.distill.choices import configured
+    from espnet_cif_hkd.plugin.preflight import check_joint_network
+
+    check_joint_network(args)
+    for item in configured(args.model_conf or {}):
+        with item.naming():
+            item.cls.check_training(item.conf, vars(args))

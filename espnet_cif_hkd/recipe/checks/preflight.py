@@ -144,7 +144,8 @@ def check_data(run: Run, args: argparse.Namespace) -> None:
     Raises:
         UserError: a check failed.
     """
-    check_criteria(run, args, check_token_list(run))
+    options = run.options
+    check_criteria(args, check_token_list(run), options.token_type, options.asr_config)
     check_restored(run)
     folders = [dropped.data_folder(run, part) for part in dropped.PARTS]
     for folder in folders:

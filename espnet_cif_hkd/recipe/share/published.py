@@ -8,11 +8,11 @@ HIDDEN = "LOCAL_PATH"
 _SECRET = "HIDDEN"
 # scheme://user:password@host/path?query#fragment
 _URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"<>]+", re.IGNORECASE)
-# Absolute paths, at the beginning of a word or after = : , ( [ { or a quote. A single
-# "/" is text.
+# Absolute paths, at the beginning of a word or after = : , ( [ { or a quote, also that
+# of Markdown, `. A single "/" is text.
 _PATH = re.compile(
-    r"(?<![^\s=:,;(\[{'\"])(?:~[\w.-]*(?=/)|(?=/[^\s/]))"
-    r"(?:/(?:\\ |[^\s'\"=:,;()\[\]{}])*)*|\b[A-Za-z]:\\[^\s'\",;]+"
+    r"(?<![^\s=:,;(\[{'\"`])(?:~[\w.-]*(?=/)|(?=/[^\s/]))"
+    r"(?:/(?:\\ |[^\s'\"`=:,;()\[\]{}])*)*|\b[A-Za-z]:\\[^\s'\"`,;]+"
 )
 # Tokens of the hub and of common services, and words after names of secrets.
 _TOKEN = re.compile(

@@ -10,6 +10,7 @@ from espnet_cif_hkd.io.tables import read_lines, read_table, single_spaced
 from espnet_cif_hkd.recipe.checks import stamps
 from espnet_cif_hkd.recipe.commands import call, failed, logged_to
 from espnet_cif_hkd.recipe.context import Run
+from espnet_cif_hkd.recipe.options import Options
 
 
 def read_token_list(path: str | Path) -> list[str]:
@@ -33,13 +34,26 @@ def read_token_list(path: str | Path) -> list[str]:
 
 
 def _word_or_char(run: Run, part: Path) -> None:
-    options, source = run.options, run.paths.data_feats / "lm_train.txt"
     stamps.require(run.paths.data_feats, 4, ["lm_train.txt"])
+    write_vocabulary(run.paths.data_feats / "lm_train.txt", part, run.options)
+
+
+def write_vocabulary(text: Path, target: Path, options: Options) -> None:
+    """Write the characters or words of a Kaldi text file, most frequent first.
+
+    Args:
+        text: The text file; names come first in each line.
+        target: The token list. ``tokenize_text.log`` is written beside it.
+        options: Token type, special tokens and the cleaning of the text.
+
+    Raises:
+        UserError: ESPnet's command failed.
+    """
     call(
         "espnet2.bin.tokenize_text",
         [
             *("--token_type", options.token_type),
-            *("--input", str(source), "--output", str(part)),
+            *("--input", str(text), "--output", str(target)),
             *("--non_linguistic_symbols", options.nlsyms_txt),
             *("--field", "2-", "--cleaner", options.cleaner, "--g2p", options.g2p),
             *("--write_vocabulary", "true"),
@@ -47,7 +61,7 @@ def _word_or_char(run: Run, part: Path) -> None:
             *("--add_symbol", f"{options.oov}:1"),
             *("--add_symbol", f"{options.sos_eos}:-1"),
         ],
-        part.with_name("tokenize_text.log"),
+        target.with_name("tokenize_text.log"),
         "stage 5",
     )
 

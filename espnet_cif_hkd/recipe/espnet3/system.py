@@ -53,6 +53,8 @@ class ASRSystem(ESPnetASRSystem):
     with ESPnet 2; the token list is part of ``config.yaml``.
     """
 
+    training_config: Any  # a DictConfig
+
     def __init__(self, training_config: DictConfig | None = None, **configs: Any):
         if training_config is not None:
             training_config = with_our_parts(training_config)
@@ -76,8 +78,8 @@ class ASRSystem(ESPnetASRSystem):
         texts: dict[str, str] = {}
         for folder in self._folders("train"):
             texts.update(read_text(folder / "text"))
-        with tempfile.TemporaryDirectory() as folder, replacing(target) as part:
-            text = Path(folder) / "text"
+        with tempfile.TemporaryDirectory() as scratch, replacing(target) as part:
+            text = Path(scratch) / "text"
             write_table(text, texts)
             write_vocabulary(text, part, Options(token_type=tokenizer.model_type))
             read_token_list(part)

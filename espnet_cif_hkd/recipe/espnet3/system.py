@@ -3,6 +3,7 @@
 import argparse
 import copy
 import inspect
+import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,7 +42,16 @@ def run(argv: Sequence[str] | None = None) -> None:
     Raises:
         UserError: An option, a file or a teacher is wrong.
     """
+    # ESPnet logs the traceback of every error of a stage.
+    logging.getLogger("espnet3").addFilter(_without_traceback)
     launch(ASRSystem, conf_package=TEMPLATE, argv=argv)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Remove the traceback of a user's error, whose line run.py prints."""
+    if record.exc_info and isinstance(record.exc_info[1], UserError):
+        record.exc_info = None
+    return True
 
 
 class ASRSystem(ESPnetASRSystem):

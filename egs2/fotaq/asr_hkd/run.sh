@@ -72,8 +72,17 @@ esac
 
 # Speech models that a system needs, converted to downloads/.
 speech_models=()
+normalization=(--feats_normalize utterance_mvn)
 case "${system}" in
-    whisper*) speech_models+=(whisper-base) ;;
+    whisper*)
+        speech_models+=(whisper-base)
+        # The mean of a short utterance is too uncertain for features of Whisper. Their
+        # statistics are not those of the other systems' features.
+        normalization=(
+            --feats_normalize global_mvn
+            --asr_stats_dir "${expdir}/asr_stats_whisper"
+        )
+        ;;
 esac
 if "${pretrain}"; then
     speech_models+=(whisper-base whisper-tiny.en)
@@ -93,7 +102,7 @@ run_asr() {
         --audio_format flac \
         --token_type char \
         --feats_type raw \
-        --feats_normalize utterance_mvn \
+        "${normalization[@]}" \
         --max_wav_duration 20 \
         --use_lm false \
         --dumpdir "${dumpdir}" \

@@ -94,6 +94,11 @@ def test_one_training_without_pretraining(
     done = recipe.run("--system", system)
     assert done.returncode == 0, done.stderr
     (only,) = recipe.trainings()
+    statistics = {True: "global_mvn", False: "utterance_mvn"}[bool(models)]
+    assert only.feats_normalize == statistics
+    # Those of Whisper's features must not be those of the other systems.
+    folder = "exp/asr_stats_whisper" if models else ""
+    assert (only.asr_stats_dir or "") == folder
     assert converted(recipe) == models
     assert only.asr_config == f"conf/train_asr_cif_{system}.yaml"
     assert (recipe.folder / only.asr_config).is_file()

@@ -17,6 +17,8 @@ _PACKAGE = {
     "yaml": "PyYAML",
 }
 _ESPNET = ("espnet", "espnet2", "espnet3", "espnet_model_zoo")
+# ESPnet 202611 requires them; the extra names some of them for 202511.
+_OF_ESPNET = ("humanfriendly", "hydra", "omegaconf", "scipy", "sentencepiece")
 # The release without its requirements, which the extra installs.
 _ESPNET_202511 = f"{_PIP} --no-deps espnet==202511 espnet_model_zoo"
 
@@ -35,11 +37,11 @@ def how_to_install(module: str) -> str | None:
         "python3 -m pip install 'espnet-cif-hkd[teacher]'"
     """
     root = module.partition(".")[0]
-    if root in _ESPNET:
-        extra = f"{_PIP} '{_PROJECT}[espnet]'"
-        return extra if sys.version_info >= (3, 12) else f"{extra} && {_ESPNET_202511}"
     package = _PACKAGE.get(root, root.replace("_", "-"))
     name = _extras().get(package.lower())
+    if root in _ESPNET or (name is None and root in _OF_ESPNET):
+        extra = f"{_PIP} '{_PROJECT}[espnet]'"
+        return extra if sys.version_info >= (3, 12) else f"{extra} && {_ESPNET_202511}"
     if name is None:
         return None
     return f"{_PIP} '{_PROJECT}[{name}]'" if name else f"{_PIP} {package}"

@@ -17,8 +17,8 @@ from espnet_cif_hkd.io.missing import how_to_install, missing_named
 PACKAGE = Path(espnet_cif_hkd.__file__).parent
 # Not needed, but used where they are installed.
 OPTIONAL = {"deepspeed", "torchaudio"}
-# What brings them: fastapi, huggingface_hub and espnet.
-BROUGHT = {"hydra", "omegaconf", "pydantic", "starlette", "tqdm"}
+# What brings them: fastapi, and huggingface_hub.
+BROUGHT = {"pydantic", "starlette", "tqdm"}
 BASE = ("torch", "numpy", "filelock", "PyYAML", "soundfile")
 LAUNCHER, RECIPE, CLI = "plugin.launcher", "recipe.cli", "cli.espnet_cif"
 ESPNET = ("espnet2", "[espnet]")

@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import gc
 import json
+import logging
 import os
 import runpy
 import shutil
@@ -112,6 +113,10 @@ def _import_espnet() -> None:
         import espnet3.publication.inference_model
         import espnet3.systems.esp2_asr.system
         import espnet3.systems.launch  # noqa: F401
+    # It configures logging when it is imported; a program without it must not see that.
+    logging.getLogger().handlers.clear()
+    logging.getLogger().setLevel(logging.WARNING)
+    logging.captureWarnings(False)
 
     assert not [name for name in sys.modules if name.startswith("espnet_cif_hkd")]
 

@@ -1,6 +1,7 @@
 """Options of a speech teacher, and its ``config.json``."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ from espnet_cif_hkd.teachers.payload import CODINGS, Payload
 from espnet_cif_hkd.teachers.source import local_folder, resolve_teacher
 
 DTYPES = ("float32", "bfloat16")
-PADS = ("exact", "full", "seconds of silence such as 0.5")
+PADS = ("exact", "full")
 # Options that ``build_speech_teacher`` reads.
 OPTIONS = (
     *("teacher", "teacher_revision", "teacher_type", "teacher_dim", "teacher_conf"),
@@ -103,14 +104,17 @@ def _layers(value: object) -> tuple[int, ...]:
 
 
 def _pad(conf: Mapping[str, Any]) -> str:
-    value = conf.get("pad")
-    try:
-        seconds = None if isinstance(value, bool) else float(str(value))
-    except ValueError:
-        seconds = None
-    if seconds is None or not 0 < seconds < 30:  # nan, too
-        return _choice(conf, "pad", PADS)
-    return f"{seconds:g}"
+    value = conf.get("pad") or PADS[0]
+    if value in PADS:
+        return str(value)
+    with suppress(ValueError):
+        seconds = float("nan" if isinstance(value, bool) else str(value))
+        if 0 < seconds < 30:
+            return f"{seconds:g}"
+    raise UserError(
+        f"pad: {value!r} is unknown; use {' or '.join(PADS)} or seconds of silence "
+        "such as 0.5"
+    )
 
 
 def _choice(conf: Mapping[str, Any], name: str, choices: tuple[str, ...]) -> str:

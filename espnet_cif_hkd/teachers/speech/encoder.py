@@ -121,10 +121,8 @@ class WhisperSpeechEncoder(SpeechEncoder):
         self._hop = 2 * int(extractor.hop_length)  # samples of a frame
         config: Any = model.config
         self._positions = int(config.max_source_positions)
-        size = self._positions * self._hop
-        seconds = {"exact": 0.0, "full": size / self.rate}
-        silence = seconds[pad] if pad in seconds else float(pad)
-        self.silence = round(silence * self.rate)  # samples
+        known = {"exact": 0, "full": self._positions * self._hop}
+        self.silence = known[pad] if pad in known else round(float(pad) * self.rate)
 
     @staticmethod
     def frame_times(config: Any, extractor: Any) -> FrameTimes:

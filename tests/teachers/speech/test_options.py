@@ -67,7 +67,7 @@ def _one_line(caught: pytest.ExceptionInfo[UserError]) -> str:
         ({"rate": 11025.5}, "rate is 11025.5"),
         *(
             ({"pad": pad}, f"pad: {pad!r} is unknown; use exact or full or seconds")
-            for pad in ("some", -1, 30, "0", "nan", "inf", True)
+            for pad in ("some", -1, 30, "0", "nan", "inf", True, "seconds of silence")
         ),
         ({"pad": 0.5}, "pad: 0.5 is only for Whisper"),
         ({"pad": "full"}, "pad: full is only for Whisper"),

@@ -48,9 +48,9 @@ def __getattr__(name: str) -> Any:
     try:
         value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
     except ModuleNotFoundError as error:
-        from espnet_cif_hkd.io.missing import how_to_install
+        from espnet_cif_hkd.io.missing import command_for
 
-        command = how_to_install(error.name or "")
+        command = command_for(error)
         if command is None:
             raise
         raise ModuleNotFoundError(

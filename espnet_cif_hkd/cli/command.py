@@ -1,4 +1,4 @@
-"""The main function of commands that log their progress."""
+"""What the main functions of commands share."""
 
 import argparse
 import logging
@@ -7,6 +7,16 @@ from collections.abc import Callable, Sequence
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.missing import missing_named
+
+
+def exit_status(run: Callable[[], int | None]) -> int:
+    """Run a command; a ``UserError`` or a missing package becomes one line and 1."""
+    try:
+        with missing_named():
+            return run() or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
 
 
 def run_logged(
@@ -25,9 +35,5 @@ def run_logged(
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s"
     )
-    try:
-        with missing_named():
-            run(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+    if status := exit_status(lambda: run(args)):
+        sys.exit(status)

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import espnet_cif_hkd
-from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.io.missing import missing_named
+from espnet_cif_hkd.cli.command import exit_status
 
 # What users of a trained model need comes first.
 _FIRST = ("transcribe", "align", "check", "calibrate", "export", "serve")
@@ -81,15 +80,8 @@ def main(cmd: Sequence[str] | None = None) -> int:
         hint = f"did you mean {close[0]}?" if close else f"see {_THIS} --help"
         print(f"error: no command {arguments[0]!r}: {hint}", file=sys.stderr)
         return 2
-    try:
-        with missing_named():
-            module = importlib.import_module(
-                f"espnet_cif_hkd.cli.{name.replace('-', '_')}"
-            )
-            return module.main(rest) or 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    module = f"espnet_cif_hkd.cli.{name.replace('-', '_')}"
+    return exit_status(lambda: importlib.import_module(module).main(rest))
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from typing import Any
 
 import yaml
 
+from espnet_cif_hkd.cli.command import exit_status
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.io.missing import missing_named
 from espnet_cif_hkd.recipe.training_log import Training, group_logs, read_training
 
 Point = dict[str, float]
@@ -284,13 +284,7 @@ def compare(args: argparse.Namespace) -> None:
 def main(cmd: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     args = get_parser().parse_args(cmd)
-    try:
-        with missing_named():
-            compare(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_status(lambda: compare(args))
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from espnet_cif_hkd.cli.command import exit_status
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.inference.figure import Alignment, FloatArray, draw
 from espnet_cif_hkd.io.audio import read_utterance, resample, select_channel
-from espnet_cif_hkd.io.missing import missing_named
 from espnet_cif_hkd.io.tables import read_table, single_spaced
 
 
@@ -182,14 +182,12 @@ def plot(args: argparse.Namespace) -> Alignment:
 def main(cmd: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     args = get_parser().parse_args(cmd)
-    try:
-        with missing_named():
-            plot(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(args.out)
-    return 0
+
+    def run() -> None:
+        plot(args)
+        print(args.out)
+
+    return exit_status(run)
 
 
 if __name__ == "__main__":

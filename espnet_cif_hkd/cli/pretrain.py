@@ -7,8 +7,7 @@ complete commands.
 import sys
 from collections.abc import Sequence
 
-from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.io.missing import missing_named
+from espnet_cif_hkd.cli.command import exit_status
 
 
 def main(cmd: Sequence[str] | None = None) -> int:
@@ -20,15 +19,13 @@ def main(cmd: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 1 if the input was bad.
     """
-    try:
-        with missing_named():
-            from espnet_cif_hkd.models.pretrain_task import PretrainTask
 
-            PretrainTask.main(cmd=cmd)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    def run() -> None:
+        from espnet_cif_hkd.models.pretrain_task import PretrainTask
+
+        PretrainTask.main(cmd=cmd)
+
+    return exit_status(run)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from espnet_cif_hkd.cli.command import exit_status
 from espnet_cif_hkd.errors import UserError, one_line
-from espnet_cif_hkd.io.missing import missing_named
 
 if TYPE_CHECKING:
     from espnet_cif_hkd.inference.batch import Progress
@@ -223,11 +223,7 @@ def guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) 
     other programs in front of ``head``.
     """
     try:
-        with missing_named():
-            return run(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return exit_status(lambda: run(args))
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130

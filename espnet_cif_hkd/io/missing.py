@@ -68,6 +68,12 @@ def _extras() -> dict[str, str]:
     return found
 
 
+def command_for(error: ModuleNotFoundError) -> str | None:
+    """Return :func:`how_to_install`; None if a package lacks one of its modules."""
+    root = (error.name or "").partition(".")[0]
+    return None if root in sys.modules else how_to_install(root)
+
+
 @contextmanager
 def missing_named() -> Iterator[None]:
     """Turn the error of a package that is not installed into a ``UserError``.
@@ -79,8 +85,8 @@ def missing_named() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        root = (error.name or "").partition(".")[0]
-        command = None if root in sys.modules else how_to_install(root)
+        command = command_for(error)
         if command is None:
             raise
+        root = (error.name or "").partition(".")[0]
         raise UserError(f"{root} is not installed; run: {command}") from error

@@ -44,16 +44,25 @@ def check_arguments(args: argparse.Namespace) -> None:
         UserError: A criterion does not fit them, an encoder has other options than the
             one that it starts from, or a transducer has no joint network.
     """
-    from espnet_cif_hkd.distill.choices import configured
-
     if args.config and Path(args.config).is_file():
         text = Path(args.config).read_text(encoding="utf-8", errors="replace")
         check_repeated_keys("config", args.config, text)
+    check_training(args)
+    check_init_param(args)
+
+
+def check_training(args: argparse.Namespace) -> None:
+    """Check that criteria and decoder fit the other options of the training.
+
+    Raises:
+        UserError: An option does not fit.
+    """
+    from espnet_cif_hkd.distill.choices import configured
+
     check_joint_network(args)
     for item in configured(args.model_conf or {}):
         with item.naming():
             item.cls.check_training(item.conf, vars(args))
-    check_init_param(args)
 
 
 def check_repeated_keys(option: str, name: str, text: str) -> None:

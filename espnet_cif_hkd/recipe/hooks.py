@@ -6,7 +6,7 @@ models, criteria and teachers.
 
 import argparse
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,32 @@ def tokenizer_options(run: Run) -> dict[str, str]:
     }
 
 
+def teacher_options(
+    model_conf: Mapping[str, Any],
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the options of all criteria, then of their teachers and levels.
+
+    Args:
+        model_conf: Options of the model; what is malformed is left out.
+
+    Yields:
+        The place, such as ``criteria.lm: soft_labels, levels.phone``, and the options.
+    """
+    single = f"criterion: {model_conf.get('criterion')}"
+    criteria = [(single, model_conf.get("criterion_conf"))]
+    for name, options in (model_conf.get("criteria") or {}).items():
+        kind = options.get("type") if isinstance(options, dict) else None
+        criteria.append((f"criteria.{name}: {kind}", options))
+    known = [(label, one) for label, one in criteria if isinstance(one, dict)]
+    yield from known
+    for label, options in known:
+        for key in ("teachers", "levels"):
+            several = options.get(key)
+            for name, one in several.items() if isinstance(several, dict) else ():
+                if isinstance(one, dict):
+                    yield f"{label}, {key}.{name}", one
+
+
 def teacher_inputs(run: Run, args: argparse.Namespace) -> list[Path]:
     """Return the files of teachers and stores of a training, for its fingerprint.
 
@@ -123,18 +149,10 @@ def teacher_inputs(run: Run, args: argparse.Namespace) -> list[Path]:
             files = item.cls.teacher_files(item.conf)
             found += files
             watched |= {str(item.conf["teacher"])} if files else set()
-    criteria = [
-        args.frontend_conf if args.frontend == "speech_teacher" else None,
-        conf.get("criterion_conf"),
-        *(conf.get("criteria") or {}).values(),
-    ]
-    for criterion in list(criteria):  # some have several teachers
-        for key in ("teachers", "levels") if isinstance(criterion, dict) else ():
-            several = criterion.get(key)
-            criteria += several.values() if isinstance(several, dict) else []
+    criteria = [options for _, options in teacher_options(conf)]
+    if args.frontend == "speech_teacher" and isinstance(args.frontend_conf, dict):
+        criteria.insert(0, args.frontend_conf)
     for criterion in criteria:
-        if not isinstance(criterion, dict):
-            continue
         found += [Path(str(criterion[key])) for key in _FILES if criterion.get(key)]
         labels = criterion.get("label_store")
         name = criterion.get("teacher") or (None if labels else criterion.get("lm"))

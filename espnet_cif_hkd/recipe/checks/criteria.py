@@ -81,20 +81,3 @@ def check_criteria(
             remarks = item.cls.check(item.conf, context)
         for remark in remarks:
             log(f"preflight: {remark}")
-
-
-def check_training(args: argparse.Namespace) -> None:
-    """Check that criteria and decoder fit the other options of the training.
-
-    The launcher does the same before ESPnet's training command.
-
-    Raises:
-        UserError: An option does not fit.
-    """
-    from espnet_cif_hkd.distill.choices import configured
-    from espnet_cif_hkd.plugin.preflight import check_joint_network
-
-    check_joint_network(args)
-    for item in configured(args.model_conf or {}):
-        with item.naming():
-            item.cls.check_training(item.conf, vars(args))

@@ -20,11 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.atomic import replacing, write_text
 from espnet_cif_hkd.io.tables import read_text, write_table
-from espnet_cif_hkd.recipe.checks.criteria import (
-    check_criteria,
-    check_frontend,
-    check_training,
-)
+from espnet_cif_hkd.plugin.preflight import check_training
+from espnet_cif_hkd.recipe.checks.criteria import check_criteria, check_frontend
 from espnet_cif_hkd.recipe.hooks import fill_teachers
 from espnet_cif_hkd.recipe.options import Options
 from espnet_cif_hkd.recipe.share.published import publishable, publishable_config

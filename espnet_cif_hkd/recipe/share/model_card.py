@@ -11,7 +11,7 @@ from espnet_cif_hkd import __version__
 from espnet_cif_hkd.errors import UserError, one_line
 from espnet_cif_hkd.io.log import log
 from espnet_cif_hkd.plugin.registration import REGISTERED
-from espnet_cif_hkd.recipe.hooks import trained_by
+from espnet_cif_hkd.recipe.hooks import teacher_options, trained_by
 from espnet_cif_hkd.recipe.paths import sampling_rate
 from espnet_cif_hkd.recipe.share import speech_model
 from espnet_cif_hkd.recipe.share.packed import Packed
@@ -113,25 +113,16 @@ def _call(function: str, first: str, named: Mapping[str, Any]) -> str:
 
 def _teachers(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return criterion, name and revision of each teacher in the configuration."""
-    conf = config.get("model_conf") or {}
-    criteria: list[tuple[str, Any]] = []
-    single = conf.get("criterion")
-    if single not in (None, "none", "null", "nil"):
-        criteria.append((f"criterion: {single}", conf.get("criterion_conf")))
-    for name, options in (conf.get("criteria") or {}).items():
-        criteria.append((f"criteria.{name}: {options.get('type')}", options))
+    conf = dict(config.get("model_conf") or {})
+    if conf.get("criterion") in (None, "none", "null", "nil"):
+        conf.pop("criterion_conf", None)
     found = []
-    for label, options in criteria:
-        several = [(label, options or {})]
-        for key in ("teachers", "levels"):
-            for name, one in ((options or {}).get(key) or {}).items():
-                several.append((f"{label}, {key}.{name}", one or {}))
-        for place, one in several:
-            teacher = one.get("teacher") or one.get("lm")
-            if teacher:
-                revision = one.get("teacher_revision") or one.get("lm_revision")
-                named = {"name": publishable(str(teacher)), "revision": revision}
-                found.append({"criterion": place, **named})
+    for place, options in teacher_options(conf):
+        teacher = options.get("teacher") or options.get("lm")
+        if teacher:
+            revision = options.get("teacher_revision") or options.get("lm_revision")
+            named = {"name": publishable(str(teacher)), "revision": revision}
+            found.append({"criterion": place, **named})
     return found
 
 

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from our_metadata import metadata_in
+from our_metadata import recorded
 from without_packages import packages_with, run_json
 
 import espnet_cif_hkd
 from espnet_cif_hkd import UserError
 from espnet_cif_hkd.io.missing import how_to_install, missing_named
+
+__all__ = ["recorded"]
 
 PACKAGE = Path(espnet_cif_hkd.__file__).parent
 # Not needed, but used where they are installed.
@@ -66,15 +68,6 @@ def plain(what):
 plains = [plain(lambda: espnet_cif_hkd.Speech2Text), plain(espnet_cif_hkd.register)]
 print(json.dumps([helps, plains, [call(*one) for one in json.load(sys.stdin)]]))
 """
-
-
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the record of this package, to precede the installed one."""
-    scratch = tmp_path_factory.mktemp("record")
-    (scratch / "site").mkdir()
-    metadata_in(scratch / "site", scratch / "source")
-    return scratch / "site"
 
 
 def third_party() -> dict[str, str]:

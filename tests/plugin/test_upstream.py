@@ -14,10 +14,12 @@ from types import ModuleType
 import espnet2
 import pytest
 import torch
-from our_metadata import metadata_in
+from our_metadata import recorded
 
 from espnet_cif_hkd import UserError
 from espnet_cif_hkd.plugin import registration
+
+__all__ = ["recorded"]
 
 ROOT = Path(__file__).parents[2]
 FILE = "espnet2/train/class_choices.py"
@@ -67,15 +69,6 @@ def patched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert copy.read_text(encoding="utf-8") != installed.read_text(encoding="utf-8")
     return copy
-
-
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what pip records of this package."""
-    scratch = tmp_path_factory.mktemp("record")
-    (scratch / "site").mkdir()
-    metadata_in(scratch / "site", scratch / "source")
-    return scratch / "site"
 
 
 @pytest.mark.slow

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 _BUILD = """
 import setuptools.build_meta as b, sys
@@ -42,3 +44,12 @@ def metadata_in(folder: Path, scratch: Path) -> Path:
     for source in folder.glob("*.egg-info"):  # setuptools leaves it beside
         shutil.rmtree(source)
     return folder / built.stdout.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what pip records of this package, to precede the installed one."""
+    scratch = tmp_path_factory.mktemp("record")
+    (scratch / "site").mkdir()
+    metadata_in(scratch / "site", scratch / "source")
+    return scratch / "site"

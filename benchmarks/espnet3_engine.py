@@ -77,10 +77,13 @@ def prepare(top: Path, archive: Path, utterances: int) -> tuple[Path, Path]:
 def engine(folder: Path, utterances: int, epochs: int, *stages: int) -> list[str]:
     """The command of our engine."""
     first, last = stages
+    # ESPnet 3 draws neither curves nor attention.
+    training = f"--max_epoch {epochs} --num_workers 0 --keep_nbest_models 2"
+    training += " --num_att_plot 0 --use_matplotlib false --use_tensorboard false"
     return [
         *("bash", "run.sh", "--system", "cif", "--subset", str(utterances)),
         *("--nj", "1", "--inference_nj", "1", "--asr_tag", f"epochs{epochs}"),
-        *("--asr_args", f"--max_epoch {epochs} --num_workers 0 --keep_nbest_models 2"),
+        *("--asr_args", training),
         *("--stage", str(first), "--stop_stage", str(last)),
         *("--test_sets", f"test_{utterances}"),
     ]

@@ -37,8 +37,14 @@ unset PYTHONPATH
 # shellcheck disable=SC1091
 . .venv/bin/activate
 if [ -z "${wheel}" ]; then
-    # Setuptools builds in the source; a copy keeps the repository clean.
-    cp -r "${root}" source
+    # Setuptools builds in the source; a copy keeps the repository clean. It has the files
+    # that git knows, not environments and experiments.
+    mkdir source
+    if [ -e "${root}/.git" ]; then
+        git -C "${root}" ls-files -z | tar -C "${root}" --null -cf - -T - | tar -C source -xf -
+    else
+        cp -r "${root}/." source
+    fi
     (cd source && python3 -m pip wheel --quiet --no-deps -w .. .)
     rm -rf source
     wheel=$(realpath ./espnet_cif_hkd-*.whl)

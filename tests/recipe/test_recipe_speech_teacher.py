@@ -52,8 +52,10 @@ def words(**changed):
 
 @pytest.mark.slow
 def test_the_engine_fills_the_store_trains_and_decodes(recipe, capfd):
-    """A second training adds nothing; decoding does not need the store."""
-    assert main(words(stop_stage="11", feats_normalize="utterance_mvn")) == 0
+    """Shards share a store; a second training adds nothing; decoding needs none."""
+    first = words(stop_stage="11", feats_normalize="utterance_mvn", num_splits_asr="2")
+    assert main(first) == 0
+    assert list(Path("exp").rglob("splits2/.done"))
     # The recordings for validation have the same samples as some for training.
     assert len(StoreReader(STORE, Payload("frames", WIDTH))) == 8
     exp = Path("exp/asr_speech_raw_en_char")

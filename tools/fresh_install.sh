@@ -56,7 +56,10 @@ case $(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])') in
     *)
         python3 -m pip install --quiet torch==2.13.0
         python3 -m pip install --quiet "${wheel}[espnet,teacher,recipe]"
-        python3 -m pip install --quiet --no-deps espnet==202511 espnet_model_zoo
+        python3 -m pip install --quiet --no-deps espnet==202511 espnet_model_zoo \
+            torchaudio
+        # PyPI's torchaudio does not load beside a torch for the CPU: see docs/install.md.
+        python3 -c 'import torchaudio' 2>/dev/null || rm .venv/lib/python3.*/site-packages/torchaudio/lib/*.so
         ;;
 esac
 python3 -c 'import espnet_cif_hkd as e; print("installed:", e.__version__, e.__file__)'

@@ -16,7 +16,7 @@ from typing import Any
 from espnet_cif_hkd.errors import UserError, one_line
 from espnet_cif_hkd.inference.findings import FAIL, OK, WARN, Finding, caught
 from espnet_cif_hkd.inference.model_check import check_files
-from espnet_cif_hkd.io.missing import how_to_install
+from espnet_cif_hkd.io.missing import how_to_install, missing_named
 
 # Release of ESPnet -> versions of Python with which it is tested.
 PAIRS = {"202511": ((3, 10), (3, 11)), "202611": ((3, 12),)}
@@ -157,6 +157,18 @@ def _torch(device: str) -> Iterator[Finding]:
         yield Finding(FAIL, "torch", f"{device}: {reason}: {fix}")
         return
     yield Finding(OK, "torch", f"computes on {device}")
+    if importlib.util.find_spec("espnet2") is not None:
+        yield _torchaudio()
+
+
+def _torchaudio() -> Finding:
+    """ESPnet imports it, and builds of it fit one kind of torch."""
+    try:
+        with missing_named():
+            loaded = importlib.import_module("torchaudio")
+    except Exception as error:
+        return caught("torchaudio", error)
+    return Finding(OK, "torchaudio", str(loaded.__version__))
 
 
 def _recognition(

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.errors import UserError, one_line
 
 _PROJECT = "espnet-cif-hkd"
 _PIP = "python3 -m pip install"
@@ -16,11 +16,15 @@ _PACKAGE = {
     "g2p_en": "espnet-g2p-en",
     "yaml": "PyYAML",
 }
-_ESPNET = ("espnet", "espnet2", "espnet3", "espnet_model_zoo")
+_ESPNET = ("espnet", "espnet2", "espnet3", "espnet_model_zoo", "torchaudio")
 # ESPnet 202611 requires them; the extra names some of them for 202511.
 _OF_ESPNET = ("humanfriendly", "hydra", "omegaconf", "scipy", "sentencepiece")
 # The release without its requirements, which the extra installs.
-_ESPNET_202511 = f"{_PIP} --no-deps espnet==202511 espnet_model_zoo"
+_ESPNET_202511 = f"{_PIP} --no-deps espnet==202511 espnet_model_zoo torchaudio"
+_UNFIT = (
+    "torchaudio does not load beside this torch: install both from one package index, or "
+    "remove torchaudio's libraries (docs/install.md, CUDA)"
+)
 
 
 def how_to_install(module: str) -> str | None:
@@ -80,10 +84,15 @@ def missing_named() -> Iterator[None]:
 
     Raises:
         UserError: A package that an extra of this package installs cannot be found; the
-            message has the command of pip. Errors of other modules pass through.
+            message has the command of pip. Or torchaudio was built for another torch.
+            Errors of other modules pass through.
     """
     try:
         yield
+    except OSError as error:
+        if type(error) is not OSError or "_torchaudio" not in str(error):
+            raise
+        raise UserError(f"{_UNFIT}: {one_line(error, 200)}") from error
     except ModuleNotFoundError as error:
         command = command_for(error)
         if command is None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from espnet_cif_hkd.errors import UserError, one_line
 from espnet_cif_hkd.io import processes
 from espnet_cif_hkd.io.log import log
-from espnet_cif_hkd.io.missing import how_to_install
+from espnet_cif_hkd.io.missing import how_to_install, missing_named
 from espnet_cif_hkd.recipe.machines import (
     INIT_PREFIX,
     ONE_MACHINE,
@@ -74,6 +74,7 @@ def import_espnet() -> None:
     noise = io.StringIO()
     try:
         with (
+            missing_named(),
             warnings.catch_warnings(),
             contextlib.redirect_stderr(noise),
             contextlib.redirect_stdout(noise),

@@ -22,8 +22,8 @@ _OF_ESPNET = ("humanfriendly", "hydra", "omegaconf", "scipy", "sentencepiece")
 # The release without its requirements, which the extra installs.
 _ESPNET_202511 = f"{_PIP} --no-deps espnet==202511 espnet_model_zoo torchaudio"
 _UNFIT = (
-    "torchaudio does not load beside this torch: install both from one package index, or "
-    "remove torchaudio's libraries (docs/install.md, CUDA)"
+    "torchaudio does not load beside this torch: install both from one package "
+    "index, or remove torchaudio's libraries (docs/install.md, CUDA)"
 )
 
 

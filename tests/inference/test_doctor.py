@@ -136,6 +136,19 @@ def test_a_torch_that_does_not_compute(monkeypatch) -> None:
     assert fault == "torch: cpu: libgomp.so: no such file: install torch again"
 
 
+def test_a_torchaudio_that_does_not_load(tmp_path: Path, monkeypatch) -> None:
+    package = tmp_path / "torchaudio"
+    package.mkdir()
+    package.joinpath("__init__.py").write_text(
+        "raise OSError('Could not load this library: lib/_torchaudio.abi3.so')"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in [name for name in sys.modules if name.startswith("torchaudio")]:
+        monkeypatch.delitem(sys.modules, name)
+    (fault,) = faults(findings(None))
+    assert fault.startswith("torchaudio: torchaudio does not load beside this torch")
+
+
 def test_a_package_that_is_broken(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "humanfriendly", None)
     (fault,) = faults(findings(setup(tmp_path / "asr")))

@@ -126,6 +126,9 @@ def test_espnet_202511_takes_a_second_command(
     command = how_to_install("espnet2.bin.asr_train")
     assert command and "'espnet-cif-hkd[espnet]'" in command
     assert ("--no-deps espnet==202511" in command) is more
+    # ESPnet imports it, and without its requirements pip does not install it.
+    assert command.endswith("torchaudio") is more
+    assert how_to_install("torchaudio") == command
 
 
 @pytest.mark.parametrize("name", ["espnet_cif_hkd.no_such", "own_module", "yaml.no"])
@@ -144,6 +147,19 @@ def test_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         missing_named(),
     ):
         raise error
+
+
+def test_a_torchaudio_of_another_torch_is_one_line() -> None:
+    path = "/x/torchaudio/lib/_torchaudio.abi3.so"
+    with (
+        pytest.raises(UserError, match=r"^torchaudio does not load .*abi3\.so$"),
+        missing_named(),
+    ):
+        raise OSError(f"Could not load this library: {path}")
+    for other in (FileNotFoundError(2, "No such file", path), OSError("disk full")):
+        with pytest.raises(OSError) as caught, missing_named():
+            raise other
+        assert caught.value is other
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,15 @@ from espnet_cif_hkd.io.log import log
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 # Files and folders that a run of a recipe makes.
-_MADE = frozenset({"data", "dump", "exp", "downloads", "local_cache", "path.sh"})
+_MADE = frozenset(
+    {"data", "dump", "exp", "downloads", "local_cache", "logs", "path.sh"}
+)
 
 
 def recipes_folder() -> Path:
-    """Return the folder of all recipes: in the installed package, or in a checkout.
+    """Return the folder ``egs2``: in the installed package, or in a checkout.
+
+    ``egs3``, the recipes for ESPnet 3, is beside it.
 
     Raises:
         UserError: the installation has no recipes.
@@ -26,23 +30,22 @@ def recipes_folder() -> Path:
 
 def _files(recipe: Path) -> Iterator[Path]:
     """Yield the files of a recipe, relative to it, without results of a run."""
-    shelf = recipe.parent.parent.resolve()
-    for folder, folders, names in os.walk(recipe):
-        made = _MADE if Path(folder) == recipe else frozenset()
-        folders[:] = sorted(
-            name
-            for name in set(folders) - made
-            if not name.startswith((".", "__pycache__"))
+    home = recipe.parent.parent.parent.resolve()
+
+    def ours(path: Path) -> bool:
+        # Recipes link to TEMPLATE, and those of egs3 to egs2. asr.sh adds links into an
+        # ESPnet checkout. Nor our results: those of a user come into exp/.
+        there = path.resolve()
+        return not path.name.startswith((".", "RESULTS", "__pycache__")) and any(
+            there.is_relative_to(home / shelf) for shelf in ("egs2", "egs3")
         )
+
+    for folder, folders, names in os.walk(recipe, followlinks=True):
+        made = _MADE if Path(folder) == recipe else frozenset()
+        folders[:] = sorted(n for n in set(folders) - made if ours(Path(folder, n)))
         for name in sorted(set(names) - made):
-            path = Path(folder, name)
-            # Recipes link to TEMPLATE. asr.sh adds links into an ESPnet checkout.
-            # Nor our results: those of a user come into exp/.
-            if (
-                not name.startswith((".", "RESULTS"))
-                and shelf in path.resolve().parents
-            ):
-                yield path.relative_to(recipe)
+            if ours(Path(folder, name)):
+                yield Path(folder, name).relative_to(recipe)
 
 
 def _write(source: Path, target: Path) -> None:
@@ -57,7 +60,7 @@ def _write(source: Path, target: Path) -> None:
 
 def _copy(name: str, recipe: Path, target: Path) -> None:
     # If this file exists, an earlier init was interrupted.
-    marker = target / f".init-{name}"
+    marker = target / f".init-{name.replace('/', '-')}"
     if target.exists() and not target.is_dir():
         raise UserError(f"{target} is a file: name another folder")
     if target.exists() and not marker.exists() and any(target.iterdir()):
@@ -82,6 +85,8 @@ def _copy(name: str, recipe: Path, target: Path) -> None:
 def init(arguments: Sequence[str]) -> None:
     """Copy the recipe ``arguments[0]`` into the folder ``arguments[1]``.
 
+    Recipes for ESPnet 3 are named ``egs3/NAME``.
+
     Files get the modes of the user's umask, not those of the installation. The same
     command completes an interrupted copy.
 
@@ -94,6 +99,10 @@ def init(arguments: Sequence[str]) -> None:
         for path in sorted(recipes_folder().glob("*/asr_hkd/run.sh"))
     }
     names = ", ".join(sorted(recipes))
+    for path in sorted(recipes_folder().parent.glob("egs3/*/esp2_asr/run.py")):
+        name = f"egs3/{path.parents[1].name}"
+        recipes[name] = path.parent
+        names += f", {name}"
     if len(arguments) != 2:
         raise UserError(f"usage: recipe init NAME DIR, with NAME of: {names}")
     name, target = arguments[0], Path(arguments[1])
@@ -106,5 +115,10 @@ def init(arguments: Sequence[str]) -> None:
             f"{error.filename or target}: {error.strerror}: recipe init needs a folder "
             "that you can write to; the same command completes an interrupted copy"
         ) from error
-    next_step = "fill in local/data.sh, then" if name == "template" else "then"
-    log(f"recipe {name} is in {target}: cd {target}, {next_step} ./run.sh")
+    if name == "template":
+        following = "fill in local/data.sh, then ./run.sh"
+    elif name.startswith("egs3/"):
+        following = "then the commands of README.md (ESPnet 202611)"
+    else:
+        following = "then ./run.sh"
+    log(f"recipe {name} is in {target}: cd {target}, {following}")

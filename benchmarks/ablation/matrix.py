@@ -23,6 +23,7 @@ string that is split like in the shell::
     variants:                    # side experiments on a system
       neg100: {label: 100 negatives, system: hkd, options: []}
       small: {label: 500 utterances, system: cif, epochs: 90, subset: 500}
+      full: {label: all utterances, system: cif, subset: 0}
       small-hkd:
         {label: 500 utterances, system: hkd, epochs: 90, subset: 500, against: small}
     decodes:
@@ -187,10 +188,10 @@ class _Reader:
             raise self.fail(key, "give a text")
         return value.strip()
 
-    def count(self, key: str) -> int:
+    def count(self, key: str, least: int = 1) -> int:
         value = self.data.get(key)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise self.fail(key, "give a whole number from 1")
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise self.fail(key, f"give a whole number from {least}")
         return value
 
     def flag(self, key: str, default: bool) -> bool:
@@ -261,7 +262,7 @@ def read_matrix(path: Path) -> Matrix:
             system=one.text("system"),
             options=one.words("options"),
             epochs=one.count("epochs") if "epochs" in one.data else epochs,
-            subset=one.count("subset") if "subset" in one.data else subset,
+            subset=one.count("subset", 0) if "subset" in one.data else subset,
             against=one.text("against" if "against" in one.data else "system"),
         )
         for name, one in top.group(

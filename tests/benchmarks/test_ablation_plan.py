@@ -115,6 +115,17 @@ def test_a_variant_may_be_trained_on_less(matrix: Matrix) -> None:
         assert "--train_set" not in words
 
 
+def test_a_variant_may_take_the_complete_set(tmp_path: Path) -> None:
+    path = tmp_path / "more.yaml"
+    path.write_text(
+        TEXT.replace("epochs: 3", "epochs: 3\nsubset: 5").replace(": 7}", ": 0}")
+    )
+    matrix = read_matrix(path)
+    assert matrix.subset_of("small") == 0
+    train, *_ = commands(matrix, Cell("hkd", 1, "small"))
+    assert "--train_set" not in train
+
+
 def test_all_systems_may_be_trained_on_less(matrix: Matrix, tmp_path: Path) -> None:
     path = tmp_path / "less.yaml"
     path.write_text(TEXT.replace("epochs: 3", "epochs: 3\nsubset: 5"))

@@ -72,6 +72,18 @@ def test_it_has_the_files_of_the_repository(unpacked: Path) -> None:
     assert {name for name in found if not name.startswith(METADATA)} == set(in_git())
 
 
+def test_no_link_leads_to_a_folder() -> None:
+    """Setuptools leaves such links out."""
+    parents = {folder for name in in_git() for folder in Path(name).parents}
+    assert parents and not [path for path in parents if (ROOT / path).is_symlink()]
+    command = ["git", "ls-files", "-z", "egs2", "egs3"]
+    listed = subprocess.run(
+        command, cwd=ROOT, capture_output=True, check=True, text=True
+    )
+    names = [name for name in listed.stdout.split("\0") if name]
+    assert not [name for name in names if (ROOT / name).is_dir()]
+
+
 def test_scripts_can_be_run_and_links_lead_nowhere_else(unpacked: Path) -> None:
     for name in in_git():
         ours, theirs = ROOT / name, unpacked / name

@@ -1,0 +1,1 @@
+../../../../egs2/aishell/asr_hkd/local/data.sh

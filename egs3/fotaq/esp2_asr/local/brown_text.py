@@ -1,0 +1,1 @@
+../../../../egs2/fotaq/asr_hkd/local/brown_text.py

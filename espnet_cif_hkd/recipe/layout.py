@@ -94,15 +94,17 @@ def init(arguments: Sequence[str]) -> None:
         UserError: wrong arguments, an unknown recipe, or a folder that is not empty or
             not writable.
     """
+    egs2 = recipes_folder()
     recipes = {
         path.parents[1].name.lower(): path.parent
-        for path in sorted(recipes_folder().glob("*/asr_hkd/run.sh"))
+        for path in egs2.glob("*/asr_hkd/run.sh")
     }
-    names = ", ".join(sorted(recipes))
-    for path in sorted(recipes_folder().parent.glob("egs3/*/esp2_asr/run.py")):
-        name = f"egs3/{path.parents[1].name}"
-        recipes[name] = path.parent
-        names += f", {name}"
+    espnet3 = {
+        f"egs3/{path.parents[1].name}": path.parent
+        for path in egs2.parent.glob("egs3/*/esp2_asr/run.py")
+    }
+    names = ", ".join([*sorted(recipes), *sorted(espnet3)])
+    recipes |= espnet3
     if len(arguments) != 2:
         raise UserError(f"usage: recipe init NAME DIR, with NAME of: {names}")
     name, target = arguments[0], Path(arguments[1])

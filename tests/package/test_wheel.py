@@ -109,19 +109,24 @@ def recipe_files(folder):
     ]
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_installed_package_lays_a_recipe_out(wheel, tmp_path, recipe):
-    site = tmp_path / "site"
+def laid_out_by(wheel, folder, recipe):
+    """The folder of a recipe that the package of the wheel has laid out."""
+    site = folder / "site"
     zipfile.ZipFile(wheel).extractall(site)
     laid = subprocess.run(
         [sys.executable, "-m", "espnet_cif_hkd.recipe", "init", recipe, "here"],
-        cwd=tmp_path,
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": str(site)},
         capture_output=True,
         text=True,
     )
     assert laid.returncode == 0, laid.stderr
-    here = tmp_path / "here"
+    return folder / "here"
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_installed_package_lays_a_recipe_out(wheel, tmp_path, recipe):
+    here = laid_out_by(wheel, tmp_path, recipe)
     for script in ("asr.sh", "run.sh", "local/data.sh"):
         assert os.access(here / script, os.X_OK)
     laid_out = {str(p.relative_to(here)): p for p in here.rglob("*") if p.is_file()}
@@ -137,17 +142,7 @@ def test_installed_package_lays_a_recipe_out(wheel, tmp_path, recipe):
 
 @pytest.mark.parametrize("recipe", ESPNET3)
 def test_installed_package_lays_a_recipe_for_espnet3_out(wheel, tmp_path, recipe):
-    site = tmp_path / "site"
-    zipfile.ZipFile(wheel).extractall(site)
-    here = tmp_path / "here"
-    laid = subprocess.run(
-        [sys.executable, "-m", "espnet_cif_hkd.recipe", "init", recipe, str(here)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(site)},
-        capture_output=True,
-        text=True,
-    )
-    assert laid.returncode == 0, laid.stderr
+    here = laid_out_by(wheel, tmp_path, recipe)
     ours = ROOT / recipe / "esp2_asr"
     for path in [*ours.glob("*.*"), *ours.glob("conf/*"), *ours.glob("dataset/*.py")]:
         assert (here / path.relative_to(ours)).read_bytes() == path.read_bytes()

@@ -9,6 +9,7 @@ gold. ``recognised`` compares words that the model found right, ``text given`` a
 by ``Recognizer.align``. ``CIF alone`` and ``default`` do without CTC and without
 calibration.json.
 
+``--flite VOICE`` has Debian's flite speak the text instead: its words have exact times.
 ``--peer`` names a model of faster-whisper, whose words are compared in the same way
 (see ``peer_whisper.py``).
 
@@ -26,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from boundaries import HEAD, Boundaries, Span, matched
+from flite_words import sentences
 from measure import describe, table
 from peer_whisper import FasterWhisper
 
@@ -44,7 +46,7 @@ from espnet_cif_hkd.teachers.lm.pronounce import cmudict  # noqa: E402
 
 @dataclass(frozen=True)
 class Utterance:
-    """Samples at the model's rate, and words with silver times."""
+    """Samples at the model's rate, and words with silver or exact times."""
 
     samples: np.ndarray
     text: str
@@ -68,12 +70,25 @@ def silver(aligner: Aligner, text: str, samples: np.ndarray, rate: int) -> list[
     return found
 
 
+def chosen(names: list[str], limit: int) -> list[str]:
+    """At most ``limit`` of them, evenly."""
+    places = np.linspace(0, len(names) - 1, min(limit, len(names)))
+    return [names[int(place)] for place in places]
+
+
+def synthetic(voice: str, data: Path, rate: int, limit: int) -> Iterator[Utterance]:
+    """Sentences of the data that flite speaks."""
+    texts = list(read_text(data / "text").values())
+    for samples, own_rate, words, spans in sentences(voice, chosen(texts, limit)):
+        heard = resample(samples, own_rate, rate).astype(np.float32)
+        yield Utterance(heard, " ".join(words), words, spans)
+
+
 def utterances(data: Path, rate: int, limit: int) -> Iterator[Utterance]:
     """Evenly chosen utterances that pocketsphinx can align."""
     recordings, texts = read_table(data / "wav.scp"), read_text(data / "text")
     aligner = Aligner(Lexicon(cmudict()))
-    places = np.linspace(0, len(recordings) - 1, min(limit, len(recordings)))
-    for key in (list(recordings)[int(place)] for place in places):
+    for key in chosen(list(recordings), limit):
         sound = read_utterance(key, recordings[key])
         samples = resample(sound.samples, sound.rate, rate).astype(np.float32)
         try:
@@ -113,6 +128,7 @@ def main() -> None:
     parser.add_argument("--beam_size", type=int, help="default: greedy")
     parser.add_argument("--repeats", type=int, default=3, help="of the cost")
     parser.add_argument("--cost_only", action="store_true")
+    parser.add_argument("--flite", metavar="VOICE", help="slt, rms, awb or kal16")
     parser.add_argument("--peer", type=Path, help="a model of faster-whisper")
     args = parser.parse_args()
 
@@ -121,7 +137,8 @@ def main() -> None:
         args.model, greedy=args.beam_size is None, beam_size=args.beam_size or 5
     )
     results, calibration = recognizer.results, recognizer.results.calibration
-    chosen = list(utterances(args.data, recognizer.sampling_rate, args.utterances))
+    where = (args.data, recognizer.sampling_rate, args.utterances)
+    known = list(synthetic(args.flite, *where) if args.flite else utterances(*where))
     rows = {
         name: Boundaries()
         for name in (
@@ -129,7 +146,7 @@ def main() -> None:
             "text given, CIF alone",
         )
     }
-    for one in [] if args.cost_only else chosen:
+    for one in [] if args.cost_only else known:
         frames = recognizer.frames(one.samples)
         if frames is None:
             continue
@@ -145,7 +162,7 @@ def main() -> None:
     results.calibration = calibration
     if args.peer is not None:
         peer, rows["faster-whisper"] = FasterWhisper(args.peer, "en"), Boundaries()
-        for one in chosen:
+        for one in known:
             words = peer.words(one.samples, recognizer.sampling_rate)
             for here, there in matched([word.text for word in words], one.words):
                 span = words[here].start, words[here].end
@@ -153,7 +170,7 @@ def main() -> None:
     print(table(["words", *HEAD], [[name, *one.row()] for name, one in rows.items()]))
 
     taken = {"decoding": 0.0, "times": 0.0}
-    for one in chosen[:20] * args.repeats:
+    for one in known[:20] * args.repeats:
         wave = torch.from_numpy(one.samples)
         start = time.process_time()
         [hidden] = recognizer.speech2text.encode([wave])
@@ -167,7 +184,7 @@ def main() -> None:
         taken["decoding"] += middle - start
         taken["times"] += time.process_time() - middle
     share = 100 * taken["times"] / taken["decoding"]
-    n_runs = len(chosen[:20]) * args.repeats
+    n_runs = len(known[:20]) * args.repeats
     each = ", ".join(f"{name} {1e3 * s / n_runs:.1f} ms" for name, s in taken.items())
     print(
         f"\ntimes and confidences cost {share:.2f} % of decoding ({each} an utterance)"

@@ -79,11 +79,12 @@ def report(paths: Sequence[Path], root: Path) -> list[Path]:
     Raises:
         UserError: a matrix, a cell or the list of tuning runs cannot be used.
     """
+    made = {path.resolve(): summarise(read_matrix(path)) for path in paths}
     written = []
-    for path in paths:
-        written += write_results(summarise(read_matrix(path)), root)
-    beside = {path for one in paths for path in one.parent.glob("*.yaml")}
-    known = [summarise(read_matrix(path)) for path in sorted(beside)]
+    for summary in made.values():
+        written += write_results(summary, root)
+    beside = {path for one in made for path in one.parent.glob("*.yaml")}
+    known = [made.get(one) or summarise(read_matrix(one)) for one in sorted(beside)]
     return written + write_reader_page([one for one in known if one.cells], root)
 
 

@@ -67,7 +67,13 @@ def test_the_last_commit_travels_on_request(repository, tmp_path):
     assert len(bundle.commit(repository, head=True)) == 40
 
 
-def test_a_bundle_that_is_too_large_is_refused_and_leaves_nothing(tmp_path):
+def test_a_bundle_that_is_too_large_is_refused_and_leaves_nothing(
+    tmp_path, monkeypatch
+):
+    def make_miniature(root, top, archive):
+        (top / "miniature").mkdir()
+
+    monkeypatch.setattr(bundle, "make_miniature", make_miniature)
     target = tmp_path / "b.tar.gz"
     words = [target, "--without_wheels", "--without_fotaq", "--max_mib", "0.5"]
     with pytest.raises(BundleError, match=r"over 0\.5 \(miniature .*, repo .*\)"):

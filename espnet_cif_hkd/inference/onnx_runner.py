@@ -28,6 +28,7 @@ from espnet_cif_hkd.inference.onnx_search import Decoded, OnnxSearch
 from espnet_cif_hkd.inference.onnx_stream import OnnxStream
 from espnet_cif_hkd.inference.recognition import Recognition
 from espnet_cif_hkd.inference.spans import Timing, token_spans
+from espnet_cif_hkd.io.audio import resample
 from espnet_cif_hkd.io.features import FeatureSpec
 
 # The graphs of each decoder.
@@ -190,7 +191,8 @@ class OnnxRecognizer:
         Returns:
             Its outputs by name.
         """
-        given = list(waves)
+        rate = int(self.metadata.get("graph_rate", self.sampling_rate))
+        given = [resample(wave, self.sampling_rate, rate) for wave in waves]
         if self._features is not None:
             given = [self._features(wave) for wave in given]
         lengths = np.array([len(one) for one in given])

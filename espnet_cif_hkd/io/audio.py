@@ -64,10 +64,10 @@ class Header:
 
 def resample(samples: "np.ndarray", rate: float, wanted: float) -> "np.ndarray":
     """Resample along the first axis, band-limited, by the soxr library."""
-    import soxr
-
     if len(samples) == 0 or rate == wanted:
         return samples
+    import soxr
+
     return np.asarray(soxr.resample(samples, rate, wanted, quality="HQ"))
 
 

@@ -13,6 +13,7 @@ from espnet_cif_hkd.inference.calibration import Calibration
 from espnet_cif_hkd.inference.export.check import compare
 from espnet_cif_hkd.inference.export.exporter import Source, export_model
 from espnet_cif_hkd.inference.onnx_runner import OnnxRecognizer
+from espnet_cif_hkd.io.audio import resample
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
@@ -42,34 +43,36 @@ def whisper_model(folder, **conf):
         {"layer": [1, -1], "weights": "value", "teacher_dim": WIDTH},
         {"pad": 0.2},
         {"pad": "full"},
+        {"fs": 11025, "pad": 0.2},
     ],
-    ids=["reference", "value", "silence", "full"],
+    ids=["reference", "value", "silence", "full", "other rate"],
 )
 def test_the_same_result_as_the_model(tmp_path, conf):
+    rate = conf.get("fs", RATE)
     model = whisper_model(tmp_path / "whisper", **conf)
     source = Source(model, "char", Calibration())
     metadata = export_model(source, tmp_path / "out", int8=True)
-    waves = [speech(seconds, n) for n, seconds in enumerate((0.31, 1.0, 2.017, 3.0))]
+    seconds = (0.31, 1.0, 2.017, 3.0)
+    waves = [resample(speech(s, n), RATE, rate) for n, s in enumerate(seconds)]
     # The window of this Whisper is three seconds.
+    assert metadata["sampling_rate"] == rate
     assert metadata["longest_samples"] == len(waves[-1])
     fewest = metadata["fewest_samples"]
-    result = compare(model, tmp_path / "out", [*waves, speech(1.0)[:fewest]])
+    result = compare(model, tmp_path / "out", [*waves, waves[1][:fewest]])
     result.require()
     assert result.n_recordings == 5 and result.n_tokens > 10
     assert {"alpha", "CTC", "the decoder"} == set(result.deviation)
     runner = OnnxRecognizer(tmp_path / "out", threads=1)
     with pytest.raises(UserError, match=r"3\.1 s is longer than the 3 s"):
-        runner.recognise(speech(3.1))
+        runner.recognise(resample(speech(3.1), RATE, rate))
     both = runner.recognise(waves[:2])
     assert both == [runner.recognise(wave) for wave in waves[:2]] and both[1].text
-    assert runner.recognise(speech(1.0)[: fewest - 1]).text == ""
+    assert both[1].duration == 1.0
+    assert runner.recognise(waves[1][: fewest - 1]).text == ""
 
 
 def test_what_a_graph_cannot_do(tmp_path):
-    source = Source(whisper_model(tmp_path / "w", fs=8000), "char", Calibration())
-    with pytest.raises(UserError, match="with fs: 8000: a graph does not resample"):
-        export_model(source, tmp_path / "out")
-    source = Source(whisper_model(tmp_path / "w2"), "char", Calibration())
+    source = Source(whisper_model(tmp_path / "w"), "char", Calibration())
     with pytest.raises(UserError, match="has no --no-frontend"):
         export_model(source, tmp_path / "out", with_frontend=False)
     with pytest.raises(UserError, match=r"a stream needs|cannot be streamed"):

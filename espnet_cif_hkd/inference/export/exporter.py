@@ -1,6 +1,7 @@
 """Export a trained model: graphs, tokens and metadata in one folder."""
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -103,7 +104,8 @@ def export_model(
         if not with_frontend:
             raise UserError("frontend: speech_teacher has no --no-frontend")
     spec = feature_spec(model.frontend) if whisper is None else whisper.spec
-    times = known_frame_times(model, spec.rate)
+    rate = spec.rate if whisper is None else whisper.sampling_rate
+    times = known_frame_times(model, rate)
     windows = encoder_windows(model.encoder)
     if times is None or windows is None:
         raise UserError(
@@ -116,11 +118,11 @@ def export_model(
     metadata: dict[str, Any] = {
         "format": onnx_folder.FORMAT,
         "package": f"espnet-cif-hkd {__version__}",
-        "sampling_rate": spec.rate,
+        "sampling_rate": rate,
         "input": "samples" if with_frontend else "features",
         "fewest_samples": _fewest_samples(spec, fewest)
         if whisper is None
-        else whisper.fewest_samples(fewest),
+        else math.ceil(whisper.fewest_samples(fewest) * rate / spec.rate),
         "offset": times.offset,
         "stride": times.stride,
         "batches": isinstance(model.encoder, CIFConformerEncoder) and whisper is None,
@@ -130,7 +132,8 @@ def export_model(
     }
     features = GraphFeatures(spec) if whisper is None else whisper
     if whisper is not None:
-        metadata["longest_samples"] = whisper.longest
+        metadata["longest_samples"] = whisper.longest * rate // spec.rate
+        metadata["graph_rate"] = spec.rate
     if streaming:
         graphs = streaming_graphs(traced, spec)
         timing = source.calibration.timing if model.ctc is None else Timing()

@@ -25,17 +25,19 @@ class GraphWhisper(torch.nn.Module):
         UserError: A graph cannot have this speech model.
 
     Attributes:
-        spec: Of Whisper's log-mel features.
-        longest: Most samples of an utterance.
+        spec: Of Whisper's log-mel features; its rate is that of the graph's samples.
+        sampling_rate: Of the audio before it is converted to Whisper's rate, in Hz.
+        longest: Most samples of an utterance at Whisper's rate.
     """
 
     def __init__(self, frontend: SpeechTeacherFrontend) -> None:
         super().__init__()
         encoder = frontend.speech_model or frontend.teacher.open()
-        _check(encoder, frontend.rate)
+        _check(encoder)
         assert isinstance(encoder, WhisperSpeechEncoder)
         self.encoder = copy.deepcopy(encoder).cpu().eval()
         self.pool = frontend.pool
+        self.sampling_rate = frontend.rate
         extractor = encoder.extractor
         n_fft, hop = int(extractor.n_fft), int(extractor.hop_length)
         self.spec = FeatureSpec(
@@ -77,15 +79,10 @@ class GraphWhisper(torch.nn.Module):
         return frames, torch.ones_like(frames[..., 0]).long().sum(dim=1)
 
 
-def _check(encoder: SpeechEncoder | torch.nn.Module, rate: int) -> None:
+def _check(encoder: SpeechEncoder | torch.nn.Module) -> None:
     name = "frontend: speech_teacher cannot be exported"
     if not isinstance(encoder, WhisperSpeechEncoder):
         raise UserError(f"{name} with {type(encoder).__name__}, with Whisper only")
-    if encoder.rate != rate:
-        raise UserError(
-            f"{name} with fs: {rate}: a graph does not resample; the model reads "
-            f"{encoder.rate} Hz"
-        )
     dtype = next(encoder.parameters()).dtype
     if dtype != torch.float32:
         raise UserError(f"{name} with teacher_dtype {dtype}, with float32 only")

@@ -55,6 +55,10 @@ CASES = {
         },
         "normalize": "global_mvn",
     },
+    "Kaldi": {
+        "frontend": "kaldi_fbank",
+        "frontend_conf": {"fs": RATE, "n_mels": 8, "window": "povey"},
+    },
 }
 
 
@@ -256,7 +260,7 @@ def test_the_command_and_a_runner_without_torch(tmp_path, caplog):
             "'decoder: cif', this model has CIFNAR",
         ),
         ({"transducer": True}, "'decoder: cif', this model has TransducerDecoder"),
-        ({"frontend": "kaldi_fbank", "frontend_conf": {"fs": RATE}}, "be streamed"),
+        ({"frontend": "kaldi_fbank", "frontend_conf": {"stack": 3}}, "joins no"),
     ],
     ids=["context", "mvn", "nar", "transducer", "frontend"],
 )

@@ -10,17 +10,20 @@ from tiny_speech import RATE, noise
 from tiny_stream import offline_frames, open_stream, spell, streaming_model
 
 from espnet_cif_hkd import UserError
+from espnet_cif_hkd.encoder.kaldi_fbank import KaldiFbankFrontend
 from espnet_cif_hkd.inference.features import FeatureStream
 from espnet_cif_hkd.inference.growing_stream import stream_options
 from espnet_cif_hkd.inference.recognition import Recognition
 from espnet_cif_hkd.search.greedy import greedy_search
 from espnet_cif_hkd.search.transducer_greedy import transducer_greedy_search
 
+KALDI = {"fs": RATE, "n_mels": 8}
 KINDS = {
     "waits": {},
     "causal": {"causal": True},
     "frame_window": {"frame_window": 2},
     "transducer": {"transducer": True},
+    "Kaldi": {"frontend": "kaldi_fbank", "frontend_conf": {**KALDI, "stack": 3}},
 }
 SMALL = {"output_size": 8, "attention_heads": 2, "linear_units": 8, "num_blocks": 1}
 MANY = {"tokens": 999, "limit": 999}  # one passage
@@ -215,6 +218,38 @@ def test_features_in_pieces(n_fft, hop, window, center):
                 continue
             expected, _ = frontend(samples[None], torch.tensor([length]))
             torch.testing.assert_close(found, expected[0], rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("stack", "skip"), [(1, 1), (2, 1), (3, 2), (7, 6), (1, 3), (4, 5)]
+)
+def test_features_of_kaldi_in_pieces(stack, skip):
+    frontend = KaldiFbankFrontend(**KALDI, stack=stack, skip=skip)
+    reach, hop = frontend.spec.reach, frontend.spec.hop
+    generator = np.random.default_rng(0)
+    for length in (0, 40, reach - 1, reach, reach + hop, reach + 6 * hop + 1, 4321):
+        samples = torch.as_tensor(noise(1.0)[:length])
+        expected, _ = frontend(samples[None], torch.tensor([length]))
+        for cuts in ([], *(random_cuts(generator, length) for _ in range(6))):
+            one = FeatureStream(frontend)
+            pieces = split(samples, cuts)
+            frames = [
+                one.push(piece, n == len(pieces) - 1) for n, piece in enumerate(pieces)
+            ]
+            n_frames = frontend.spec.n_frames(length)
+            found = torch.cat(frames)
+            assert len(found) == n_frames
+            torch.testing.assert_close(found, expected[0, :n_frames])
+
+
+def test_kept_samples_of_kaldi_are_few():
+    frontend = KaldiFbankFrontend(**KALDI, stack=7, skip=6)
+    one = FeatureStream(frontend)
+    sizes = []
+    for n in range(30):
+        one.push(torch.as_tensor(noise(0.1, seed=n)), False)
+        sizes.append(one.state_bytes)
+    assert max(sizes) <= 4 * (frontend.spec.reach + 20 * frontend.spec.hop)
 
 
 def test_too_little_audio_gives_nothing():

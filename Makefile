@@ -3,11 +3,9 @@
 PYTHON ?=
 VENV ?= .venv
 PYTEST_ARGS ?=
-# A file of tests stays in one process, whose tests share what they have trained. One
-# process more than cores: tests of signals and servers wait for others.
+# A file of tests stays in one process, whose tests share what they have trained.
 # The many processes of the tests read compiled files; one of them writes each.
-WORKERS = $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 4 ? cores + 1 : 4)))
-PYTEST = env -u PYTHONDONTWRITEBYTECODE "$(VENV)/bin/python" -m pytest -n $(WORKERS) --dist loadfile
+PYTEST = env -u PYTHONDONTWRITEBYTECODE "$(VENV)/bin/python" -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 INSTALL = tools/install.sh $(if $(PYTHON),--python "$(PYTHON)")
 SHELL_FILES = $(shell git ls-files -- '*.sh' .ci/run)

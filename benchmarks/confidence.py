@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from measure import describe, table
 from peer_whisper import FasterWhisper
+from quality import evenly
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
@@ -84,11 +85,10 @@ def main() -> None:
     calibrations = {"decoder": Calibration(), "calibrated": results.calibration}
     tokenizer = recognizer.speech2text.tokenizer
     recordings, texts = read_table(args.data / "wav.scp"), read_text(args.data / "text")
-    places = np.linspace(0, len(recordings) - 1, min(args.utterances, len(recordings)))
     rated: dict[str, list[Rated]] = {}
     alarms: list[Alarm] = []
     peer = None if args.peer is None else FasterWhisper(args.peer, "en")
-    for key in (list(recordings)[int(place)] for place in places):
+    for key in evenly(list(recordings), args.utterances):
         sound = read_utterance(key, recordings[key])
         samples = resample(sound.samples, sound.rate, recognizer.sampling_rate)
         frames = recognizer.frames(samples.astype(np.float32))

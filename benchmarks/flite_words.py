@@ -14,8 +14,8 @@ from espnet_cif_hkd.errors import UserError
 _PAUSE = "pau"
 
 
-def spoken(voice: str, text: str, file: Path | str = "none") -> list[tuple[str, Span]]:
-    """Phones without pauses and their times in seconds; writes the samples to ``file``.
+def phone_times(voice: str, text: str, file: Path | str = "none") -> list[Span]:
+    """Times of phones in seconds, without pauses; writes the samples to ``file``.
 
     Raises:
         UserError: flite is not installed.
@@ -29,14 +29,14 @@ def spoken(voice: str, text: str, file: Path | str = "none") -> list[tuple[str, 
     for part in done.stdout.split():
         phone, _, end = part.rpartition(":")
         if phone != _PAUSE:
-            found.append((phone, (start, float(end))))
+            found.append((start, float(end)))
         start = float(end)
     return found
 
 
 @cache
 def _phones(voice: str, word: str) -> int:
-    return len(spoken(voice, word))
+    return len(phone_times(voice, word))
 
 
 def word_times(voice: str, words: Sequence[str], file: Path) -> list[Span] | None:
@@ -44,14 +44,14 @@ def word_times(voice: str, words: Sequence[str], file: Path) -> list[Span] | Non
 
     In a sentence a vowel may be reduced, but hardly ever does a phone vanish.
     """
-    phones = spoken(voice, " ".join(words), file)
+    phones = phone_times(voice, " ".join(words), file)
     counts = [_phones(voice, word) for word in words]
     if sum(counts) != len(phones) or 0 in counts:
         return None
     found, place = [], 0
     for count in counts:
         own = phones[place : place + count]
-        found.append((own[0][1][0], own[-1][1][1]))
+        found.append((own[0][0], own[-1][1]))
         place += count
     return found
 

@@ -36,6 +36,12 @@ def load(folder: Path, rate: int, count: int | None = None) -> list[Spoken]:
     return found
 
 
+def evenly(items: Sequence[str], limit: int) -> list[str]:
+    """At most ``limit`` of them, at even distances."""
+    places = np.linspace(0, len(items) - 1, min(limit, len(items)))
+    return [items[int(place)] for place in places]
+
+
 class Errors:
     """Errors of each utterance, of characters without spaces.
 

@@ -30,6 +30,7 @@ from boundaries import HEAD, Boundaries, Span, matched
 from flite_words import sentences
 from measure import describe, table
 from peer_whisper import FasterWhisper
+from quality import evenly
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
@@ -70,16 +71,10 @@ def silver(aligner: Aligner, text: str, samples: np.ndarray, rate: int) -> list[
     return found
 
 
-def chosen(names: list[str], limit: int) -> list[str]:
-    """At most ``limit`` of them, evenly."""
-    places = np.linspace(0, len(names) - 1, min(limit, len(names)))
-    return [names[int(place)] for place in places]
-
-
 def synthetic(voice: str, data: Path, rate: int, limit: int) -> Iterator[Utterance]:
     """Sentences of the data that flite speaks."""
     texts = list(read_text(data / "text").values())
-    for samples, own_rate, words, spans in sentences(voice, chosen(texts, limit)):
+    for samples, own_rate, words, spans in sentences(voice, evenly(texts, limit)):
         heard = resample(samples, own_rate, rate).astype(np.float32)
         yield Utterance(heard, " ".join(words), words, spans)
 
@@ -88,7 +83,7 @@ def utterances(data: Path, rate: int, limit: int) -> Iterator[Utterance]:
     """Evenly chosen utterances that pocketsphinx can align."""
     recordings, texts = read_table(data / "wav.scp"), read_text(data / "text")
     aligner = Aligner(Lexicon(cmudict()))
-    for key in chosen(list(recordings), limit):
+    for key in evenly(list(recordings), limit):
         sound = read_utterance(key, recordings[key])
         samples = resample(sound.samples, sound.rate, rate).astype(np.float32)
         try:

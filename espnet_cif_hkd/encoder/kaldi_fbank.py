@@ -86,11 +86,6 @@ class KaldiFbankFrontend(AbsFrontend):  # type: ignore[misc]
         """Return the size of a feature frame."""
         return self.spec.width
 
-    @property
-    def joins(self) -> bool:
-        """Whether feature frames are joined, or left out."""
-        return self.spec.stack > 1 or self.spec.skip > 1
-
     def forward(self, input: Tensor, input_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the features of a batch.
 
@@ -130,7 +125,7 @@ class KaldiFbankFrontend(AbsFrontend):  # type: ignore[misc]
 
     def _joined(self, feats: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         spec = self.spec
-        if not self.joins:
+        if not spec.joins:
             return feats, counts
         first = torch.arange(0, feats.size(1), spec.skip, device=feats.device)
         place = first[:, None] + torch.arange(spec.stack, device=feats.device)

@@ -56,6 +56,11 @@ class FeatureSpec:
         """Size of a feature frame."""
         return int(self.mel.shape[1]) * self.stack
 
+    @property
+    def joins(self) -> bool:
+        """Whether frames are joined, or left out."""
+        return self.stack > 1 or self.skip > 1
+
     def n_frames(self, n_samples: int) -> int:
         """Number of feature frames of a recording, at least 0."""
         frames = (n_samples + 2 * self.pad - self.reach) // self.hop + 1
@@ -108,7 +113,7 @@ class FeatureSpec:
         return self._joined(np.concatenate(blocks)).astype(np.float32)
 
     def _joined(self, frames: Floats) -> Floats:
-        if self.stack == self.skip == 1:
+        if not self.joins:
             return frames
         return frames[self.places(len(frames))].reshape(-1, self.width)
 

@@ -198,6 +198,13 @@ def test_state_and_results_are_bounded():
     assert [token.id for token in result.tokens] == [token.id for token in complete]
 
 
+def features_in_pieces(frontend, samples, cuts):
+    one = FeatureStream(frontend)
+    pieces = split(samples, cuts)
+    last = len(pieces) - 1
+    return torch.cat([one.push(piece, n == last) for n, piece in enumerate(pieces)])
+
+
 @pytest.mark.parametrize("center", [True, False])
 @pytest.mark.parametrize(("n_fft", "hop", "window"), [(256, 80, None), (128, 100, 90)])
 def test_features_in_pieces(n_fft, hop, window, center):
@@ -207,12 +214,7 @@ def test_features_in_pieces(n_fft, hop, window, center):
     for length in (0, 40, 128, 129, 300, 1234):
         samples = torch.as_tensor(noise(1.0)[:length])
         for cuts in ([], *(random_cuts(generator, length) for _ in range(4))):
-            one = FeatureStream(frontend)
-            pieces = split(samples, cuts)
-            frames = [
-                one.push(piece, n == len(pieces) - 1) for n, piece in enumerate(pieces)
-            ]
-            found = torch.cat(frames)
+            found = features_in_pieces(frontend, samples, cuts)
             if length <= n_fft // 2 or (not center and length < n_fft):
                 assert len(found) == 0
                 continue
@@ -231,13 +233,8 @@ def test_features_of_kaldi_in_pieces(stack, skip):
         samples = torch.as_tensor(noise(1.0)[:length])
         expected, _ = frontend(samples[None], torch.tensor([length]))
         for cuts in ([], *(random_cuts(generator, length) for _ in range(6))):
-            one = FeatureStream(frontend)
-            pieces = split(samples, cuts)
-            frames = [
-                one.push(piece, n == len(pieces) - 1) for n, piece in enumerate(pieces)
-            ]
+            found = features_in_pieces(frontend, samples, cuts)
             n_frames = frontend.spec.n_frames(length)
-            found = torch.cat(frames)
             assert len(found) == n_frames
             torch.testing.assert_close(found, expected[0, :n_frames])
 

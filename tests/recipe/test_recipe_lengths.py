@@ -77,8 +77,7 @@ def test_frames_of_the_real_encoder(encoder: str, conf: dict[str, Any]) -> None:
     width = 40
     size = SIZE | (GATE if encoder == "e_branchformer" else {}) | conf
     model = ENCODERS[encoder](width, **size).eval()
-    # All remainders of the largest stride, 32, and where an encoder is too short.
-    for frames in (*range(1, 34), 59, 101, 202):
+    for frames in (*range(1, 60), 101, 202):
         samples = (frames - 1) * 20
         assert counter.features(samples) == frames
         expected = 0

@@ -192,7 +192,7 @@ _SMALL_LEVEL_LM = (
 
 
 def with_levels(
-    case: Callable[[Path], list[str]], folder: Path, *more: str
+    case: Callable[[Path], list[str]], folder: Path, *more: str, curves: bool = False
 ) -> list[str]:
     """A recipe's system with soft labels, both levels on layers of the small encoder.
 
@@ -200,6 +200,7 @@ def with_levels(
         case: lays out the recipe.
         folder: where to put it.
         more: further options of ``model_conf``.
+        curves: whether the training draws them.
     """
     options = case(folder)
     asr_args = options.index("--asr_args") + 1
@@ -208,15 +209,17 @@ def with_levels(
     kept = [pair for pair in pairs if pair[0] != "--model_conf"]
     levels = (f"{_LEVELS}.phone.tap=layer:1", *more)
     kept += [["--model_conf", word] for word in levels]
-    options[asr_args] = " ".join([*(" ".join(pair) for pair in kept), _NO_CURVES])
+    if not curves:
+        kept.append([_NO_CURVES])
+    options[asr_args] = " ".join(" ".join(pair) for pair in kept)
     return ["--system", "soft", *options, "--level_lm_args", _SMALL_LEVEL_LM]
 
 
 def soft(folder: Path) -> list[str]:
     """FOTAQ with soft labels of two language models, and label interpolation."""
-    options = with_levels(fotaq, folder, f"{_LEVELS}.output.interpolation=0.2")
     # ESPnet's stage 14 packs the curves, and fails without them.
-    return [word.replace(_NO_CURVES, "") for word in options]
+    more = f"{_LEVELS}.output.interpolation=0.2"
+    return with_levels(fotaq, folder, more, curves=True)
 
 
 CASES: dict[str, Callable[[Path], list[str]]] = {

@@ -16,7 +16,6 @@ from espnet_cif_hkd.decoder.cif_nar import CIFNARDecoder
 from espnet_cif_hkd.encoder.cif_conformer import CIFConformerEncoder
 from espnet_cif_hkd.encoder.frames import fewest_frames
 from espnet_cif_hkd.encoder.geometry import encoder_windows, known_frame_times
-from espnet_cif_hkd.encoder.kaldi_fbank import KaldiFbankFrontend
 from espnet_cif_hkd.encoder.speech_teacher import SpeechTeacherFrontend
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.inference import onnx_folder
@@ -105,6 +104,11 @@ def export_model(
         if not with_frontend:
             raise UserError("frontend: speech_teacher has no --no-frontend")
     spec = feature_spec(model.frontend) if whisper is None else whisper.spec
+    if streaming and spec.joins:
+        raise UserError(
+            "--streaming: a graph of chunks joins no feature frames; train a model "
+            "with frontend_conf: {stack: 1, skip: 1}"
+        )
     rate = spec.rate if whisper is None else whisper.sampling_rate
     times = known_frame_times(model, rate)
     windows = encoder_windows(model.encoder)
@@ -219,11 +223,6 @@ def _check_streaming(model: Any) -> None:
         )
     check_streaming(model)
     FeatureStream(model.frontend)
-    if isinstance(model.frontend, KaldiFbankFrontend) and model.frontend.joins:
-        raise UserError(
-            "--streaming: a graph of chunks joins no feature frames; train a model "
-            "with frontend_conf: {stack: 1, skip: 1}"
-        )
 
 
 def _is_transducer(model: Any) -> bool:

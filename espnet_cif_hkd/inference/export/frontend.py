@@ -117,7 +117,7 @@ class GraphFeatures(torch.nn.Module):
 
     def _joined(self, feats: Tensor, n_frames: Tensor) -> tuple[Tensor, Tensor]:
         spec = self.spec
-        if spec.stack == spec.skip == 1:
+        if not spec.joins:
             return feats, n_frames
         count = torch.div(n_frames + spec.skip - 1, spec.skip, rounding_mode="floor")
         first = count_up(count.max()) * spec.skip - (spec.stack - 1) // 2

@@ -31,7 +31,8 @@ def get_parser() -> argparse.ArgumentParser:
         "counts, which is made if it does not exist",
     )
     parser.add_argument(
-        "--lm_type", help="espnet (default), hf_causal, hf_masked, uniform or unigram"
+        "--lm_type",
+        help="espnet (default), hf_causal, hf_characters, hf_masked, uniform or unigram",
     )
     parser.add_argument("--lm_revision", help="commit or tag of a hub name")
     parser.add_argument(

@@ -20,7 +20,7 @@ from espnet_cif_hkd.teachers.lm.batches import (
     pieces,
     run_units,
 )
-from espnet_cif_hkd.teachers.lm.hf_tokens import LMTokens
+from espnet_cif_hkd.teachers.lm.hf_tokens import LMTokens, UnitTokens
 from espnet_cif_hkd.teachers.lm.labels import (
     LMTeacher,
     flat_ids,
@@ -67,7 +67,7 @@ class HuggingFaceLM(LMTeacher):
         self.token_type, self.case = token_type, case
         self._config = plm.TeacherConfig(name, 1, conf.get("lm_revision"))
         self._opened: Any = None
-        self._tokens: tuple[Any, LMTokens] | None = None
+        self._tokens: tuple[Any, UnitTokens] | None = None
 
     @classmethod
     def from_conf(
@@ -86,7 +86,7 @@ class HuggingFaceLM(LMTeacher):
         """Open the tokenizer and compare the units. See :class:`LMTeacher`."""
         self.tokens()
 
-    def tokens(self) -> tuple[Any, LMTokens]:
+    def tokens(self) -> tuple[Any, UnitTokens]:
         """Return the tokenizer and the LM's tokens of the units.
 
         Raises:
@@ -96,13 +96,20 @@ class HuggingFaceLM(LMTeacher):
             with our_names():
                 plm.fixed_place(self._config)
                 tokenizer = plm.open_tokenizer(self._config)
-                unknown = self._special(tokenizer, *self.unknowns)
-                found = LMTokens(
-                    *(self.name, tokenizer, self.token_list),
-                    *(self.token_type, self.case, unknown),
-                )
-            self._tokens = tokenizer, found
+                self._tokens = tokenizer, self.unit_tokens(tokenizer)
         return self._tokens
+
+    def unit_tokens(self, tokenizer: Any) -> UnitTokens:
+        """Compare the tokens of the unit with those of the LM.
+
+        Raises:
+            UserError: They do not fit.
+        """
+        unknown = self._special(tokenizer, *self.unknowns)
+        return LMTokens(
+            *(self.name, tokenizer, self.token_list),
+            *(self.token_type, self.case, unknown),
+        )
 
     def open(self) -> Any:
         """Load the LM, unless it is loaded; return the Hugging Face model.
@@ -173,7 +180,7 @@ class HuggingFaceLM(LMTeacher):
             "its tokenizer_config.json, or choose another LM"
         )
 
-    def _logits_of(self, model: Any, ids: np.ndarray, valid: np.ndarray) -> Tensor:
+    def run(self, model: Any, ids: np.ndarray, valid: np.ndarray) -> Tensor:
         """Run the LM on padded tokens (B, W); return its logits (B, W, vocabulary)."""
         device = model.device
         mask = on_device(valid.astype(np.int64), device)
@@ -209,7 +216,7 @@ class CausalLM(HuggingFaceLM):
         for batch in batches(items, run_units(device), limit, lead):
             inputs = np.roll(tokens.ids[batch.ids], 1, axis=1)
             inputs[:, 0] = first
-            output = self._logits_of(model, inputs, batch.valid)  # (B, W, vocabulary)
+            output = self.run(model, inputs, batch.valid)  # (B, W, vocabulary)
             yield batch.rows, batch.take(output).index_select(1, columns)
 
     def _probe(self, model: Any) -> None:
@@ -218,7 +225,7 @@ class CausalLM(HuggingFaceLM):
         ids = np.repeat(some[:1], 4)[None].repeat(2, 0)  # (2, 4)
         ids[1, 3] = some[-1]
         with torch.inference_mode():
-            one, other = self._logits_of(model, ids, ids >= 0)[:, :3]
+            one, other = self.run(model, ids, ids >= 0)[:, :3]
         if float((one - other).abs().max()) > _TOLERANCE * float(one.abs().max()):
             raise UserError(
                 f"lm {self.name} ({type(model).__name__}): reads the units after the "
@@ -264,8 +271,8 @@ class MaskedLM(HuggingFaceLM):
             ids[row, lengths + 1] = last
             ids[row, at] = mask
             valid = places < lengths[:, None] + 2
-            with _only_at(model, on_device(at, device)):
-                output = self._logits_of(model, ids, valid)
+            with only_at(model, on_device(at, device)):
+                output = self.run(model, ids, valid)
             if output.size(1) > 1:  # the head has computed all positions
                 index = on_device(row * len(places) + at, device)
                 output = output.flatten(0, 1).index_select(0, index)[:, None]
@@ -284,7 +291,7 @@ def _masked(found: Sequence[Piece], budget: int) -> Iterator[list[tuple[int, int
 
 
 @contextmanager
-def _only_at(model: Any, places: Tensor) -> Iterator[None]:
+def only_at(model: Any, places: Tensor) -> Iterator[None]:
     """Let the output layer compute one position of each sequence, ``places`` (B,).
 
     The output layer has the size of the vocabulary, and only the logits of the masked

@@ -9,7 +9,7 @@ partner is looked up by its name, as phones need it.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -22,6 +22,23 @@ from espnet_cif_hkd.teachers.text.spelling import TokenSpeller
 _BROKEN = "\ufffd"  # the text of bytes that are no UTF-8
 # Largest share of units that the tokenizer may split in another way.
 _OTHER_LIMIT = 0.05
+
+
+class UnitTokens(Protocol):
+    """What a language model has for the tokens of a unit.
+
+    Attributes:
+        ids: Ids of the LM's tokens that are needed.
+    """
+
+    ids: np.ndarray
+
+    def examine(self, items: Sequence[Tokens]) -> list[str]:
+        """Return remarks on sentences.
+
+        Raises:
+            UserError: The LM cannot read them.
+        """
 
 
 class LMTokens:
@@ -154,20 +171,42 @@ def _left(text: str) -> int:
     return len(text) - len(text.lstrip()) if text.strip() else 0
 
 
-def _spelled(tokenizer: Any) -> tuple[dict[str, int], bool]:
-    """Return ids by text, with the space before a word; whether words have no mark."""
+def token_texts(tokenizer: Any) -> dict[int, str] | None:
+    """Return the text of each token by its id, with the space before a word.
+
+    Tokens without text, or whose bytes are no UTF-8, are left out. None if the
+    tokenizer does not mark spaces: WordPiece and words.
+    """
+    if _is_plain(tokenizer):
+        return None
     vocabulary: Mapping[str, int] = tokenizer.get_vocab()
     names = sorted(vocabulary, key=vocabulary.__getitem__)
+    speller = TokenSpeller(names, "hugging_face", case="keep")
+    texts = {vocabulary[name]: speller.joined(n) for n, name in enumerate(names)}
+    return {n: text for n, text in texts.items() if text and _BROKEN not in text}
+
+
+def _is_plain(tokenizer: Any) -> bool:
     kind = type(tokenizer.backend_tokenizer.model).__name__
-    plain = kind in ("WordPiece", "WordLevel")
-    if plain:
+    return kind in ("WordPiece", "WordLevel")
+
+
+def _spelled(tokenizer: Any) -> tuple[dict[str, int], bool]:
+    """Return ids by text, with the space before a word; whether words have no mark."""
+    texts = token_texts(tokenizer)
+    plain = texts is None
+    if texts is None:
+        vocabulary: Mapping[str, int] = tokenizer.get_vocab()
+        names = sorted(vocabulary, key=vocabulary.__getitem__)
         # The beginning of a word has no mark; the rest of it has ## in WordPiece.
-        texts = [n[2:] if n.startswith("##") and len(n) > 2 else f" {n}" for n in names]
-    else:
-        speller = TokenSpeller(names, "hugging_face", case="keep")
-        texts = [speller.joined(n) for n in range(len(names))]
+        texts = {
+            vocabulary[name]: name[2:]
+            if name.startswith("##") and len(name) > 2
+            else f" {name}"
+            for name in names
+        }
     found: dict[str, int] = {}
-    for name, text in zip(names, texts, strict=True):
+    for n, text in texts.items():
         if text and _BROKEN not in text:
-            found.setdefault(text, vocabulary[name])
+            found.setdefault(text, n)
     return found, plain

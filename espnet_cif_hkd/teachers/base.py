@@ -43,9 +43,12 @@ class AbsTeacher(ABC, Generic[Item]):
 
     Attributes:
         payload: kind and width of the targets.
+        run_rows: about the number of targets in one call when a store is filled, for a
+            slow teacher; None: many.
     """
 
     payload: Payload
+    run_rows: int | None = None
 
     @abstractmethod
     def open(self) -> Any:

@@ -245,6 +245,7 @@ class MaskedLM(HuggingFaceLM):
     openings = ("cls", "bos")
     unknowns = ("unk", "mask")
     sample_units = 1000
+    run_rows = 1 << 12
 
     def logits(
         self, items: Sequence[Tokens], device: torch.device
@@ -271,13 +272,12 @@ class MaskedLM(HuggingFaceLM):
             ids[row, lengths + 1] = last
             ids[row, at] = mask
             valid = places < lengths[:, None] + 2
-            with only_at(model, on_device(at, device)):
+            masked = on_device(row, device), on_device(at, device)
+            with only_at(model, *masked):
                 output = self.run(model, ids, valid)
-            if output.size(1) > 1:  # the head has computed all positions
-                index = on_device(row * len(places) + at, device)
-                output = output.flatten(0, 1).index_select(0, index)[:, None]
+            output = selected(output, *masked)
             rows = np.array([found[n][1] + i - found[n][2] for n, i in some])
-            yield rows, output[:, 0].index_select(1, columns)
+            yield rows, output.index_select(1, columns)
 
 
 def _masked(found: Sequence[Piece], budget: int) -> Iterator[list[tuple[int, int]]]:
@@ -291,16 +291,15 @@ def _masked(found: Sequence[Piece], budget: int) -> Iterator[list[tuple[int, int
 
 
 @contextmanager
-def only_at(model: Any, places: Tensor) -> Iterator[None]:
-    """Let the output layer compute one position of each sequence, ``places`` (B,).
+def only_at(model: Any, rows: Tensor, places: Tensor) -> Iterator[None]:
+    """Let the output layer compute N positions, ``places`` (N,) of ``rows`` (N,).
 
-    The output layer has the size of the vocabulary, and only the logits of the masked
-    position are needed.
+    The output layer has the size of the vocabulary, and only the logits of these
+    positions are needed. :func:`selected` reads the result.
     """
 
     def reduced(module: Any, inputs: Any, output: Any) -> Any:
         hidden = output[0]  # (B, W, C)
-        rows = torch.arange(len(hidden), device=hidden.device)
         output.last_hidden_state = hidden[rows, places][:, None]
         return output
 
@@ -312,3 +311,10 @@ def only_at(model: Any, places: Tensor) -> Iterator[None]:
     finally:
         if handle is not None:
             handle.remove()
+
+
+def selected(logits: Tensor, rows: Tensor, places: Tensor) -> Tensor:
+    """Return the logits (N, V) of a model that ran inside of :func:`only_at`."""
+    if logits.size(1) > 1:  # the output layer has computed all positions
+        return logits[rows, places]
+    return logits[:, 0]

@@ -1,6 +1,6 @@
 """Causal language models of Hugging Face whose tokens are longer than characters."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,16 @@ from espnet_cif_hkd.io.tables import first_few
 from espnet_cif_hkd.teachers.base import Tokens
 from espnet_cif_hkd.teachers.lm.batches import grouped, run_units
 from espnet_cif_hkd.teachers.lm.characters import NextCharacter, TokenTexts, codes_of
-from espnet_cif_hkd.teachers.lm.hf import CausalLM, only_at
+from espnet_cif_hkd.teachers.lm.hf import CausalLM, only_at, selected
 from espnet_cif_hkd.teachers.lm.hf_tokens import token_texts
-from espnet_cif_hkd.teachers.lm.labels import label_ids
+from espnet_cif_hkd.teachers.lm.labels import flat_ids, label_ids
 from espnet_cif_hkd.teachers.text.probe import max_length
 from espnet_cif_hkd.teachers.text.spelling import TokenSpeller
 
 # Share of the uniform distribution in all labels: no character is impossible.
 _UNIFORM = 1e-4
+# Logits in memory on a CPU: 256 MiB.
+_LOGITS = 1 << 26
 
 
 class Characters:
@@ -124,6 +126,7 @@ class CharacterLM(CausalLM):
 
     kind = "hf_characters"
     sample_units = 2000
+    run_rows = 1 << 12
 
     def unit_tokens(self, tokenizer: Any) -> Characters:
         """See :class:`HuggingFaceLM`."""
@@ -140,10 +143,11 @@ class CharacterLM(CausalLM):
         assert isinstance(characters, Characters)
         first = self._special(tokenizer, *self.openings)
         limit = max_length(tokenizer, model)
-        run = _Runs(self, model, first, limit, on_device(characters.ids, device))
+        columns = on_device(characters.ids, device)
         begins = np.cumsum([0, *map(len, items)])
         for group in grouped([len(item) for item in items], run_units(device)):
             some = [items[n] for n in group]
+            run = _Runs(self, model, first, limit, columns)
             places, found = _masses(some, characters, run)
             rows = np.array([begins[group[b]] + at for b, at in places], np.int64)
             yield rows, self._log_shares(found, characters.codes, device)
@@ -160,7 +164,15 @@ class CharacterLM(CausalLM):
 
 
 class _Runs:
-    """Runs of the LM on texts: the probabilities of the tokens that may follow."""
+    """Runs of the LM on texts: the probabilities of the tokens that may follow.
+
+    Args:
+        teacher, model: The LM.
+        first: Token before a text.
+        limit: Largest number of tokens that the LM reads; the last ones of a longer
+            text are read.
+        columns: (T,) ids of the tokens that may follow.
+    """
 
     def __init__(
         self,
@@ -172,33 +184,65 @@ class _Runs:
     ):
         self._teacher, self._model, self._first = teacher, model, first
         self._limit, self._columns = limit, columns
+        self._found: dict[tuple[int, ...], np.ndarray] = {}
+
+    def share(self, contexts: Sequence[Sequence[Sequence[int]]]) -> None:
+        """Run once for all contexts of a text that begin its last one.
+
+        Args:
+            contexts: Of each text, those of its characters.
+        """
+        paths: dict[tuple[int, ...], list[int]] = {}
+        for some in contexts:
+            path = tuple(some[-1]) if some else ()
+            if self._limit is None or len(path) < self._limit:
+                sizes = {len(c) for c in some if tuple(c) == path[: len(c)]}
+                paths[path] = sorted(sizes)
+        for path, rows in zip(paths, self._run(paths), strict=True):
+            for size, row in zip(paths[path], rows, strict=True):
+                self._found[path[:size]] = row
 
     def __call__(self, contexts: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """Return (T,) float32 for each context; equal ones are computed once."""
-        distinct = list(dict.fromkeys(map(tuple, contexts)))
-        found: dict[tuple[int, ...], np.ndarray] = {}
+        missing = [
+            c for c in dict.fromkeys(map(tuple, contexts)) if c not in self._found
+        ]
+        keep = None if self._limit is None else self._limit - 1
+        read = {c: c[len(c) - keep :] if keep and len(c) > keep else c for c in missing}
+        rows = self._run({c: [len(c)] for c in dict.fromkeys(read.values())})
+        known = dict(zip(dict.fromkeys(read.values()), rows, strict=True))
+        self._found.update({c: known[read[c]][0] for c in missing})
+        return [self._found[tuple(c)] for c in contexts]
+
+    def _run(self, texts: Mapping[tuple[int, ...], Sequence[int]]) -> list[np.ndarray]:
+        """Return (n, T) float32 for each text: after these numbers of its tokens."""
         device = self._columns.device
-        if self._limit is not None:
-            kept = {c: c[max(0, len(c) - self._limit + 1) :] for c in distinct}
-        else:
-            kept = {c: c for c in distinct}
-        widths = [len(kept[c]) + 1 for c in distinct]
-        for group in grouped(widths, run_units(device)):
+        own = list(texts)
+        found: list[np.ndarray] = [np.zeros(0)] * len(own)
+        widths = [len(text) + 1 for text in own]
+        # The logits of all places are in memory together.
+        budget = min(run_units(device), max(1, _LOGITS // self._vocabulary()))
+        for group in grouped(widths, budget):
             lengths = np.array([widths[n] for n in group])
             ids = np.full((len(group), lengths.max()), self._first)
             for row, n in zip(ids, group, strict=True):
-                row[1 : widths[n]] = kept[distinct[n]]
+                row[1 : widths[n]] = own[n]
             valid = np.arange(ids.shape[1]) < lengths[:, None]
-            last = on_device(lengths - 1, device)
-            with only_at(self._model, last):
+            sizes = [len(texts[own[n]]) for n in group]
+            rows = on_device(np.repeat(np.arange(len(group)), sizes), device)
+            places = on_device(flat_ids([texts[own[n]] for n in group]), device)
+            with only_at(self._model, rows, places):
                 logits = self._teacher.run(self._model, ids, valid)
-            if logits.size(1) > 1:  # the head has computed all positions
-                places = torch.arange(len(logits), device=device)
-                logits = logits[places, last][:, None]
-            shares = logits[:, 0].float().softmax(1).index_select(1, self._columns)
-            for n, row in zip(group, shares.cpu().numpy(), strict=True):
-                found[distinct[n]] = row
-        return [found[tuple(c)] for c in contexts]
+            shares = selected(logits, rows, places).float().softmax(1)
+            kept = shares.index_select(1, self._columns).cpu().numpy()
+            for n, some in zip(
+                group, np.split(kept, np.cumsum(sizes)[:-1]), strict=True
+            ):
+                found[n] = some
+        return found
+
+    def _vocabulary(self) -> int:
+        return int(self._model.get_input_embeddings().weight.shape[0])
 
 
 def _masses(
@@ -210,6 +254,7 @@ def _masses(
         The sentence and the position of each row, and masses (n, codes).
     """
     contexts = [characters.contexts(item) for item in items]
+    run.share(contexts)
     states = [NextCharacter(characters.texts) for _ in items]
     if characters.leads:
         (start,) = run([[]])

@@ -48,6 +48,8 @@ _WINDOW_ROWS = 1 << 21
 # process computes some calls of a shard.
 _RUN_ROWS = {"tokens": 1 << 16, "labels": 1 << 16, "frames": 1 << 12}
 _REPORT_SECONDS = 10.0
+# After this time a slow teacher's rows are written, although the shard is small.
+_SAVE_SECONDS = 300.0
 _UNITS = {"frames": "recording"}  # of the progress
 
 Items = Callable[[], Iterable[Any]]
@@ -185,14 +187,15 @@ def dump_targets(
         # Items of similar length together: the teacher computes less padding.
         keys = sorted(pending, key=lambda k: (teacher.n_rows(pending[k]), k))
         for some in _cut(keys, [teacher.n_rows(pending[k]) for k in keys], row_limit):
-            rows = _compute({k: pending[k] for k in some}, teacher, runner, progress)
-            path = _next_shard(reader, folder)
-            with _disk_errors_reported(folder):
-                Shard.write(path, rows)
-            reader.add([path])
-            report.n_items += len(rows)
-            report.n_rows += sum(len(next(iter(r.values()))) for r in rows.values())
-            del rows  # only one shard is in memory
+            chosen = {k: pending[k] for k in some}
+            for rows in _computed(chosen, teacher, runner, progress):
+                path = _next_shard(reader, folder)
+                with _disk_errors_reported(folder):
+                    Shard.write(path, rows)
+                reader.add([path])
+                report.n_items += len(rows)
+                report.n_rows += sum(len(next(iter(r.values()))) for r in rows.values())
+                rows.clear()  # only one shard is in memory
         just_written.update(pending)
         pending.clear()
 
@@ -258,23 +261,29 @@ def _cut(keys: list[bytes], sizes: list[int], limit: int) -> list[list[bytes]]:
     return [keys[i:j] for i, j in pairwise([0, *cuts.tolist(), len(keys)])]
 
 
-def _compute(
+def _computed(
     items: dict[bytes, Any],
     teacher: AbsTeacher[Any],
     runner: Runner,
     progress: "_Progress",
-) -> dict[bytes, Arrays]:
-    """Compute the targets of items; return the stored arrays of each."""
+) -> Iterator[dict[bytes, Arrays]]:
+    """Yield the stored arrays of items: all, or what a slow teacher has so far."""
     sizes = {key: teacher.n_rows(item) for key, item in items.items()}
     rows: dict[bytes, Arrays] = {}
-    groups = _cut(list(sizes), list(sizes.values()), _RUN_ROWS[teacher.payload.kind])
+    limit = teacher.run_rows or _RUN_ROWS[teacher.payload.kind]
+    groups = _cut(list(sizes), list(sizes.values()), limit)
+    begun = time.monotonic()
     found = runner([[items[key] for key in some] for some in groups])
     for some, (counts, arrays) in zip(groups, found, strict=True):
         ends = np.cumsum(counts)
         for key, begin, end in zip(some, ends - counts, ends, strict=True):
             rows[key] = {name: array[begin:end] for name, array in arrays.items()}
         progress.add(len(some))
-    return rows
+        if time.monotonic() - begun > _SAVE_SECONDS:
+            yield rows
+            rows, begun = {}, time.monotonic()
+    if rows:
+        yield rows
 
 
 def coded(

@@ -380,3 +380,24 @@ def test_a_dump_looks_each_sentence_up_once(tmp_path, online, monkeypatch, windo
     assert fill(tmp_path, online, SEQUENCES * 3).n_items == 5
     assert len(contents(tmp_path)) == 5
     assert n_keys == 2 * 3 * len(SEQUENCES)  # for the estimate, and for the dump
+
+
+def test_a_slow_teacher_loses_little(tmp_path, online, monkeypatch):
+    """What it has computed is in the store before its shard is full."""
+    monkeypatch.setattr(dump, "_SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(online, "run_rows", 10, raising=False)
+    targets, calls = online.targets, []
+
+    def third_fails(items, device):
+        calls.append(len(items))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return targets(items, device)
+
+    monkeypatch.setattr(online, "targets", third_fails)
+    with pytest.raises(KeyboardInterrupt):
+        fill(tmp_path, online, shard_bytes=1 << 20)
+    kept = len(contents(tmp_path))
+    assert 0 < kept == sum(calls[:2])
+    assert fill(tmp_path, online, shard_bytes=1 << 20).n_items == 5 - kept
+    assert len(contents(tmp_path)) == 5

@@ -43,7 +43,7 @@ class TokenTexts:
             row[: len(found)] = found
         order = np.lexsort(table.T[::-1])
         self.ids = np.array([n for n, _ in kept], np.int64)[order]
-        self.codes = table[order]
+        self.codes = np.asfortranarray(table[order])  # columns are read
 
 
 def _spelled(text: str, codes: Mapping[str, int]) -> list[int]:

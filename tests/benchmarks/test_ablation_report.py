@@ -376,7 +376,7 @@ def measured():
 
 @pytest.mark.slow
 def test_the_committed_pages_are_what_the_command_makes(tmp_path, monkeypatch):
-    """All pages; of the pictures, which take long, those of one matrix and all names."""
+    """All pages; of the pictures, which take long, those of one matrix, and names."""
     again = (
         "out of date: python3 benchmarks/ablation/report.py benchmarks/ablation/*.yaml"
     )

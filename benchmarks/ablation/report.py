@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / name) for name in ("benchmarks", "tools", "")]
 
-from ablation import figures, pages, reader_page  # noqa: E402
+from ablation import figures, pages, reader_page, record  # noqa: E402
 from ablation.cells import read_tuning  # noqa: E402
 from ablation.matrix import read_matrix  # noqa: E402
 from ablation.summary import Summary, summarise  # noqa: E402
@@ -80,12 +80,18 @@ def report(paths: Sequence[Path], root: Path) -> list[Path]:
         UserError: a matrix, a cell or the list of tuning runs cannot be used.
     """
     made = {path.resolve(): summarise(read_matrix(path)) for path in paths}
-    written = []
-    for summary in made.values():
-        written += write_results(summary, root)
+    parts = {
+        one.matrix.corpus: (record.inputs(one.matrix), write_results(one, root))
+        for one in made.values()
+    }
     beside = {path for one in made for path in one.parent.glob("*.yaml")}
     known = [made.get(one) or summarise(read_matrix(one)) for one in sorted(beside)]
-    return written + write_reader_page([one for one in known if one.cells], root)
+    known = [one for one in known if one.cells]
+    digest = record.all_inputs([one.matrix for one in known])
+    parts[record.ALL] = digest, write_reader_page(known, root)
+    if root == ROOT:
+        record.write(ROOT / "benchmarks/ablation", root, parts)
+    return [path for _, written in parts.values() for path in written]
 
 
 def main(cmd: Sequence[str] | None = None) -> int:

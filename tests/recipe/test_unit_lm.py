@@ -25,6 +25,8 @@ CONFIG = {
     "max_epoch": 2,
     "num_workers": 0,
     "num_att_plot": 0,
+    "use_matplotlib": False,
+    "use_tensorboard": False,
     "best_model_criterion": [["valid", "loss", "min"]],
     "keep_nbest_models": 2,
 }

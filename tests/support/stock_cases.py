@@ -112,18 +112,25 @@ def fotaq(folder: Path) -> list[str]:
     return _options(folder, "--model_conf criterion_conf.layer=1", test_sets="test")
 
 
-def pretrain(folder: Path) -> list[str]:
-    """FOTAQ's transducer; two speech teachers teach its encoder first."""
+_NO_CURVES = "--use_matplotlib false --use_tensorboard false"  # slow to draw
+
+
+def pretrain(folder: Path, curves: bool = True) -> list[str]:
+    """FOTAQ's transducer; two speech teachers teach its encoder first.
+
+    ESPnet's stage 14 packs the curves, and fails without them.
+    """
     options = fotaq(folder)
     for seed, name in enumerate(("whisper_base", "whisper_tiny_en")):
         build_tiny_whisper(folder / "downloads" / name, seed)
+    encoder = _SMALLER_ENCODER if curves else f"{_SMALLER_ENCODER} {_NO_CURVES}"
     asr_args = (
-        f"{_SMALLER_ENCODER} --decoder_conf hidden_size=16 "
+        f"{encoder} --decoder_conf hidden_size=16 "
         "--joint_net_conf joint_space_size=16 --num_att_plot 0"
     )
     return [
         *("--pretrain", "true", "--system", "transducer"),
-        *(*options, "--asr_args", asr_args, "--pretrain_args", _SMALLER_ENCODER),
+        *(*options, "--asr_args", asr_args, "--pretrain_args", encoder),
     ]
 
 
@@ -182,7 +189,6 @@ def wordpiece(folder: Path) -> list[str]:
 
 
 _LEVELS = "criteria.lm.levels"
-_NO_CURVES = "--use_matplotlib false --use_tensorboard false"  # slow to draw
 _SMALL_LEVEL_LM = (
     "--lm_conf layer=1 --lm_conf att_unit=8 --lm_conf unit=8 --lm_conf embed_unit=8 "
     "--lm_conf head=2 --lm_conf dropout_rate=0 --batch_bins 20 --max_epoch 5 "
@@ -215,11 +221,13 @@ def with_levels(
     return ["--system", "soft", *options, "--level_lm_args", _SMALL_LEVEL_LM]
 
 
-def soft(folder: Path) -> list[str]:
-    """FOTAQ with soft labels of two language models, and label interpolation."""
-    # ESPnet's stage 14 packs the curves, and fails without them.
+def soft(folder: Path, curves: bool = True) -> list[str]:
+    """FOTAQ with soft labels of two language models, and label interpolation.
+
+    ESPnet's stage 14 packs the curves, and fails without them.
+    """
     more = f"{_LEVELS}.output.interpolation=0.2"
-    return with_levels(fotaq, folder, more, curves=True)
+    return with_levels(fotaq, folder, more, curves=curves)
 
 
 CASES: dict[str, Callable[[Path], list[str]]] = {

@@ -19,6 +19,14 @@ from espnet_cif_hkd.teachers.lm.batches import (
     pieces,
     run_units,
 )
+from espnet_cif_hkd.teachers.lm.hf_model import (
+    OPENINGS,
+    load,
+    logits_at,
+    require_causal,
+    run,
+    special_token,
+)
 from espnet_cif_hkd.teachers.lm.hf_tokens import LMTokens, UnitTokens
 from espnet_cif_hkd.teachers.lm.labels import (
     LMTeacher,
@@ -29,10 +37,8 @@ from espnet_cif_hkd.teachers.lm.labels import (
 )
 from espnet_cif_hkd.teachers.source import local_folder
 from espnet_cif_hkd.teachers.text import plm
-from espnet_cif_hkd.teachers.text.files import content_files, incomplete
+from espnet_cif_hkd.teachers.text.files import content_files
 from espnet_cif_hkd.teachers.text.probe import max_length
-
-_TOLERANCE = 1e-3  # of logits; rounding of float32 causes about 1e-5
 
 
 class HuggingFaceLM(LMTeacher):
@@ -119,7 +125,7 @@ class HuggingFaceLM(LMTeacher):
         if self._opened is None:
             self.tokens()
             with our_names():
-                self._opened = self._load()
+                self._opened = load(self._config, self.auto_class)
             self._probe(self._opened)
         return self._opened
 
@@ -138,46 +144,11 @@ class HuggingFaceLM(LMTeacher):
         files = None if folder is None else content_files(folder)
         return None if files is None else content_hash(files, cache)
 
-    def _load(self) -> Any:
-        import transformers
-
-        place = plm.fixed_place(self._config)
-        folder = Path(place)
-        safe = any(folder.glob("*.safetensors")) if folder.is_dir() else None
-        try:
-            model, report = getattr(transformers, self.auto_class).from_pretrained(
-                place,
-                revision=self._config.revision,
-                trust_remote_code=False,
-                use_safetensors=safe,
-                output_loading_info=True,
-                dtype=torch.float32,
-            )
-        # Readers of damaged files raise errors of many types.
-        except Exception as e:
-            raise plm.cannot_open(self._config, "weights", e) from e
-        missing = sorted(key for key in report["missing_keys"] if "pooler." not in key)
-        if missing:
-            raise incomplete(self._config, missing)
-        return model.requires_grad_(False).eval()
-
     def _probe(self, model: Any) -> None:
         """Check that the loaded model is of the right kind."""
 
     def _special(self, tokenizer: Any, *kinds: str) -> int:
-        """Return the id of the first special token that the tokenizer has.
-
-        Raises:
-            UserError: It has none of them.
-        """
-        for kind in kinds:
-            found = getattr(tokenizer, f"{kind}_token_id", None)
-            if found is not None:
-                return int(found)
-        raise UserError(
-            f"lm {self.name}: its tokenizer has no {' or '.join(kinds)} token; correct "
-            "its tokenizer_config.json, or choose another LM"
-        )
+        return special_token(self.name, tokenizer, *kinds)
 
     def _columns(self, device: torch.device) -> Tensor:
         """Return the LM's token of each token of the unit, (V,)."""
@@ -194,7 +165,7 @@ class CausalLM(HuggingFaceLM):
 
     kind = "hf_causal"
     auto_class = "AutoModelForCausalLM"
-    openings = ("bos", "eos", "cls", "sep")
+    openings = OPENINGS
     unknowns = ("unk", "bos", "eos")
 
     def logits(
@@ -209,21 +180,14 @@ class CausalLM(HuggingFaceLM):
         for batch in batches(items, run_units(device), limit, lead):
             inputs = np.roll(tokens.ids[batch.ids], 1, axis=1)
             inputs[:, 0] = first
-            output = _run(model, inputs, batch.valid)  # (B, W, vocabulary)
+            output = run(model, inputs, batch.valid)  # (B, W, vocabulary)
             yield batch.rows, batch.take(output).index_select(1, columns)
 
     def _probe(self, model: Any) -> None:
-        """Check that a token has no influence on the logits before it."""
-        some = np.unique(self.tokens()[1].ids)[:3]
-        ids = np.repeat(some[:1], 4)[None].repeat(2, 0)  # (2, 4)
-        ids[1, 3] = some[-1]
-        with torch.inference_mode():
-            one, other = _run(model, ids, ids >= 0)[:, :3]
-        if float((one - other).abs().max()) > _TOLERANCE * float(one.abs().max()):
-            raise UserError(
-                f"lm {self.name} ({type(model).__name__}): reads the units after the "
-                "one that it predicts, so it is no causal LM; set lm_type: hf_masked"
-            )
+        try:
+            require_causal(self.name, model, self.tokens()[1].ids)
+        except UserError as error:
+            raise UserError(f"{error}; set lm_type: hf_masked") from error
 
 
 class MaskedLM(HuggingFaceLM):
@@ -278,43 +242,3 @@ def _masked(found: Sequence[Piece], budget: int) -> Iterator[list[tuple[int, int
     ]
     for group in grouped([widths[n] for n, _ in copies], budget):
         yield [copies[n] for n in group]
-
-
-def _run(model: Any, ids: np.ndarray, valid: np.ndarray) -> Tensor:
-    """Run an LM on padded tokens (B, W); return its logits (B, W, vocabulary)."""
-    device = model.device
-    mask = on_device(valid.astype(np.int64), device)
-    return model(input_ids=on_device(ids, device), attention_mask=mask).logits
-
-
-def logits_at(
-    model: Any, ids: np.ndarray, valid: np.ndarray, rows: np.ndarray, at: np.ndarray
-) -> Tensor:
-    """Run an LM on padded tokens; its output layer computes some positions only.
-
-    The output layer has the size of the vocabulary.
-
-    Args:
-        model: The LM.
-        ids, valid: (B, W) tokens, and which places hold some.
-        rows, at: (N,) the positions, ``at`` of ``rows``.
-
-    Returns:
-        Logits (N, vocabulary).
-    """
-    places = on_device(rows, model.device), on_device(at, model.device)
-
-    def reduced(module: Any, inputs: Any, output: Any) -> Any:
-        output.last_hidden_state = output[0][places][:, None]  # of (B, W, C)
-        return output
-
-    base = model.base_model
-    handle = None if base is model else base.register_forward_hook(reduced)
-    try:
-        logits = _run(model, ids, valid)
-    finally:
-        if handle is not None:
-            handle.remove()
-    if logits.size(1) > 1:  # the output layer has computed all positions
-        return logits[places]
-    return logits[:, 0]

@@ -13,7 +13,8 @@ from espnet_cif_hkd.io.tables import first_few
 from espnet_cif_hkd.teachers.base import Tokens
 from espnet_cif_hkd.teachers.lm.batches import grouped, run_units
 from espnet_cif_hkd.teachers.lm.characters import NextCharacter, TokenTexts, codes_of
-from espnet_cif_hkd.teachers.lm.hf import CausalLM, logits_at
+from espnet_cif_hkd.teachers.lm.hf import CausalLM
+from espnet_cif_hkd.teachers.lm.hf_model import logits_at
 from espnet_cif_hkd.teachers.lm.hf_tokens import token_texts
 from espnet_cif_hkd.teachers.lm.labels import flat_ids, label_ids
 from espnet_cif_hkd.teachers.text.probe import max_length

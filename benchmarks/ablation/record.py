@@ -1,0 +1,87 @@
+"""What the committed pages were made from: digests of inputs and of results.
+
+Drawing all pictures takes a minute. A test compares these digests instead: if neither
+the inputs nor the pages have changed since they were made, they fit together.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from ablation.matrix import Matrix
+from espnet_cif_hkd.io.tables import write_text
+
+HERE = Path(__file__).parent
+_NAME = "results/pages.json"
+# The page of all matrices.
+ALL = "all"
+
+
+def inputs(matrix: Matrix) -> str:
+    """Return a digest of a matrix, its notes, its results, and the code."""
+    folder, corpus = matrix.path.parent, matrix.corpus
+    results = sorted((folder / "results" / corpus).rglob("*"))
+    code = [*sorted(HERE.glob("*.py")), HERE.parents[1] / "tools/compact_svg.py"]
+    files = [matrix.path, folder / f"{corpus}_notes.md", *results, *code]
+    return _digest(path for path in files if path.is_file())
+
+
+def all_inputs(matrices: Iterable[Matrix]) -> str:
+    """Return a digest of what the page of all matrices is made from."""
+    return hashlib.sha256("".join(map(inputs, matrices)).encode()).hexdigest()
+
+
+def _digest(files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest.update(f"{path.name} {found}\n".encode())
+    return digest.hexdigest()
+
+
+def write(
+    folder: Path, root: Path, made: Mapping[str, tuple[str, Sequence[Path]]]
+) -> Path:
+    """Record pages that were made; returns the file.
+
+    Args:
+        folder: Of the matrices.
+        root: Of the repository that the pages are in.
+        made: By corpus: the digest of the inputs, and the files.
+    """
+    path = folder / _NAME
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    for corpus, (digest, files) in made.items():
+        pages = {
+            file.relative_to(root).as_posix(): _digest([file]) for file in sorted(files)
+        }
+        known[corpus] = {"inputs": digest, "files": pages}
+    write_text(path, json.dumps(dict(sorted(known.items())), indent=1) + "\n")
+    return path
+
+
+def faults(folder: Path, root: Path, matrices: Sequence[Matrix]) -> list[str]:
+    """Return what does not fit: inputs or pages that have changed since.
+
+    Args:
+        folder: Of the matrices.
+        root: Of the repository that the pages are in.
+        matrices: Those with results, sorted by their files.
+    """
+    path = folder / _NAME
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    expected = {matrix.corpus: inputs(matrix) for matrix in matrices}
+    expected[ALL] = all_inputs(matrices)
+    found = [f"{name}: no such matrix" for name in known if name not in expected]
+    for corpus, digest in expected.items():
+        entry = known.get(corpus, {"inputs": "", "files": {}})
+        if entry["inputs"] != digest:
+            found.append(
+                f"{corpus}: its matrix, notes, results or the code have changed"
+            )
+        for name, content in entry["files"].items():
+            file = root / name
+            if not file.is_file() or _digest([file]) != content:
+                found.append(f"{name}: missing, or not what the command has written")
+    return found

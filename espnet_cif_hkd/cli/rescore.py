@@ -1,0 +1,215 @@
+"""Choose among the best hypotheses with a language model of Hugging Face.
+
+``asr_inference --nbest N`` leaves the N best hypotheses of each utterance. This command
+adds to the score of the search the log-probability of a causal language model, times a
+weight, and a bonus for each token, and writes the hypotheses that are best then. The
+folder it writes is like that of stage 12: stage 13 scores it.
+
+Weight and bonus are given, or fitted to a set with transcripts, such as ``dev``::
+
+    espnet-cif rescore exp/asr/decode_nbest/test --lm LM -o exp/asr/decode_rescored/test
+        --fit exp/asr/decode_nbest/dev --fit_text dump/raw/dev/text
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from espnet_cif_hkd.cli.command import run_logged
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.inference.nbest import FILES, NBest, choose, fit, read_nbest
+from espnet_cif_hkd.io.atomic import write_text
+from espnet_cif_hkd.io.disk import require_writable
+from espnet_cif_hkd.io.log import log, progress
+from espnet_cif_hkd.io.tables import byte_order, first_few, read_text
+from espnet_cif_hkd.recipe.stages.sclite import align
+
+_SCORES = "lm_scores.json"
+_SAVE_EVERY = 60.0  # seconds
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "folder", type=Path, help="of a set that is decoded with --nbest"
+    )
+    parser.add_argument(
+        "--lm", required=True, help="folder, hub name or pkg://DISTRIBUTION/FOLDER"
+    )
+    parser.add_argument("--lm_revision", help="commit or tag of a hub name")
+    parser.add_argument(
+        "--case",
+        default="auto",
+        choices=("auto", "keep", "lower"),
+        help="case of the text for the LM; auto: lower if the text is in capitals",
+    )
+    parser.add_argument("-o", "--output_dir", type=Path, required=True)
+    parser.add_argument("--weight", type=float, help="of the LM")
+    parser.add_argument("--bonus", type=float, help="of each token (default: 0)")
+    parser.add_argument(
+        "--fit", type=Path, help="fit both to this decoded set, instead of --weight"
+    )
+    parser.add_argument("--fit_text", type=Path, help="transcripts of --fit")
+    parser.add_argument(
+        "--text", type=Path, help="transcripts of the set: error rates are reported"
+    )
+    parser.add_argument(
+        "--unit",
+        choices=("word", "char"),
+        help="whose errors count (default: word; char for transcripts without spaces)",
+    )
+    parser.add_argument("--device", default="cpu")
+    return parser
+
+
+def _check(args: argparse.Namespace) -> None:
+    if (args.weight is None) == (args.fit is None):
+        raise UserError("give either --weight, or --fit and --fit_text")
+    if (args.fit is None) != (args.fit_text is None):
+        raise UserError("--fit and --fit_text belong together: give both")
+    if args.fit is not None and args.bonus is not None:
+        raise UserError("--bonus is fitted: leave it out, or give --weight, too")
+    if args.output_dir.resolve() == args.folder.resolve():
+        raise UserError(f"-o {args.output_dir}: choose another folder than the input's")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Score, fit, choose, write.
+
+    Raises:
+        UserError: A folder or the LM is missing or does not fit.
+    """
+    _check(args)
+    nbest = read_nbest(args.folder)
+    sets = [nbest]
+    counted = None
+    if args.fit is not None:
+        sets.append(read_nbest(args.fit))
+        counted = _Errors(args.fit_text, sets[1], args.unit)
+    errors = None if args.text is None else _Errors(args.text, nbest, args.unit)
+    require_writable(args.output_dir)
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    others = _lm_scores(args, sets)
+    weight, bonus = args.weight, args.bonus or 0.0
+    if counted is not None:
+        found = fit(sets[1], others, counted)
+        weight, bonus = found.weight, found.bonus
+        log(f"rescore: {args.fit}: weight {weight}, bonus {bonus} for each token")
+        counted.report(args.fit, found.first, found.errors, found.least)
+    chosen = choose(nbest, others, weight, bonus)
+    for name in FILES:
+        lines = (
+            f"{key} {total if name == 'score' else getattr(one, name)}\n"
+            for key, (one, total) in sorted(
+                chosen.items(), key=lambda item: byte_order(item[0])
+            )
+        )
+        write_text(args.output_dir / name, "".join(lines))
+    facts = {"lm": Path(args.lm).name, "weight": weight, "bonus": bonus}
+    write_text(args.output_dir / "rescore.json", json.dumps(facts) + "\n")
+    changed = sum(one is not nbest[key][0] for key, (one, _) in chosen.items())
+    log(f"rescore: {args.output_dir}: {changed} of {len(chosen)} utterances changed")
+    if errors is not None:
+        before = sum(errors(key, some[0].text) for key, some in nbest.items())
+        after = sum(errors(key, one.text) for key, (one, _) in chosen.items())
+        least = sum(
+            min(errors(key, one.text) for one in some) for key, some in nbest.items()
+        )
+        errors.report(args.folder, before, after, least)
+
+
+class _Errors:
+    """Counts the errors of texts, as stage 13 does.
+
+    Args:
+        path: Transcripts.
+        nbest: Utterances.
+        unit: ``word`` or ``char``; None chooses.
+
+    Raises:
+        UserError: An utterance has no transcript.
+    """
+
+    def __init__(self, path: Path, nbest: NBest, unit: str | None):
+        texts = read_text(path)
+        if missing := sorted(set(nbest) - set(texts), key=byte_order):
+            raise UserError(
+                f"{path} lacks {len(missing)} of {len(nbest)} utterances "
+                f"({first_few(missing)}): give the transcripts of this set"
+            )
+        self._texts = {key: texts[key] for key in nbest}
+        spaces = any(" " in text for text in self._texts.values())
+        self._unit = unit or ("word" if spaces else "char")
+        self._length = sum(len(self._split(text)) for text in self._texts.values())
+
+    def __call__(self, key: str, text: str) -> int:
+        return align(self._split(self._texts[key]), self._split(text)).errors
+
+    def report(self, folder: Path, before: int, after: int, least: int) -> None:
+        """Log error rates: before, after, and of the best hypothesis of each list."""
+        rates = [100 * n / max(1, self._length) for n in (before, after, least)]
+        log(
+            f"rescore: {folder}: {self._unit} errors {rates[0]:.2f} -> "
+            f"{rates[1]:.2f} % (the best of each list: {rates[2]:.2f} %)"
+        )
+
+    def _split(self, text: str) -> list[str]:
+        return text.split() if self._unit == "word" else list(text.replace(" ", "▁"))
+
+
+def _lm_scores(args: argparse.Namespace, sets: Sequence[NBest]) -> dict[str, float]:
+    """Score all texts; those that an earlier run has scored are read."""
+    from espnet_cif_hkd.teachers.lm.sentences import SentenceScorer
+
+    log(f"rescore: opening {args.lm}")
+    scorer = SentenceScorer(args.lm, args.lm_revision, args.case, args.device)
+    lists = [[one.text for one in some] for nbest in sets for some in nbest.values()]
+    scorer.settle_case([text for some in lists for text in some])
+    return score_lists(scorer, scorer.identity(), lists, args.output_dir / _SCORES)
+
+
+def score_lists(
+    scorer: Callable[[Sequence[str]], Sequence[float]],
+    identity: str,
+    lists: Sequence[Sequence[str]],
+    path: Path,
+) -> dict[str, float]:
+    """Return the score of each text in some lists.
+
+    Args:
+        scorer: Scores texts.
+        identity: Of the scorer; scores of another are not used.
+        lists: Texts of each utterance.
+        path: File that keeps the scores; it is written while the command runs.
+    """
+    known: dict[str, float] = {}
+    if path.is_file():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["scorer"] == identity:
+            known = kept["scores"]
+    saved = time.monotonic()
+    for texts in progress(lists, len(lists), "rescore"):
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        known.update(zip(new, scorer(new), strict=True))
+        if time.monotonic() - saved > _SAVE_EVERY:
+            _save(path, identity, known)
+            saved = time.monotonic()
+    _save(path, identity, known)
+    return known
+
+
+def _save(path: Path, identity: str, scores: dict[str, float]) -> None:
+    content = {"scorer": identity, "scores": scores}
+    write_text(path, json.dumps(content, ensure_ascii=False))
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    run_logged(get_parser(), run, cmd)
+
+
+if __name__ == "__main__":
+    main()

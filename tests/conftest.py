@@ -49,6 +49,11 @@ LONGEST = (
     *("search/test_transducer_beam", "plugin/test_espnet_commands"),
     *("cif/test_compile_cif", "cli/test_dump_speech_teacher"),
 )
+# Their slow tests hardly depend on ESPnet's release.
+ANY_RELEASE = (
+    *("benchmarks/", "cif/", "cli/", "io/", "losses/", "server/", "teachers/", "tools/"),
+    "inference/test_export_",
+)
 SCLITE = shutil.which("sclite", path=f"{os.environ['PATH']}:/usr/lib/sctk/bin")
 
 
@@ -80,9 +85,13 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+def _name(item: pytest.Item) -> str:
+    return item.path.relative_to(Path(__file__).parent).with_suffix("").as_posix()
+
+
 def _when(item: pytest.Item) -> int:
     """The place of a file among the others: the longest first, then unmentioned."""
-    name = item.path.relative_to(Path(__file__).parent).with_suffix("").as_posix()
+    name = _name(item)
     return LONGEST.index(name) if name in LONGEST else len(LONGEST)
 
 
@@ -95,6 +104,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {"finished", "packed"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+        slow = item.get_closest_marker("slow")
+        if slow and _name(item).startswith(ANY_RELEASE):
+            item.add_marker(pytest.mark.any_release)
         if item.get_closest_marker("espnet_checkout") and not os.getenv("ESPNET_ROOT"):
             reason = "ESPNET_ROOT is not set: not compared with ESPnet's own scripts"
             item.add_marker(pytest.mark.skip(reason))

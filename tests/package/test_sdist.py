@@ -89,13 +89,17 @@ def test_scripts_can_be_run_and_links_lead_nowhere_else(unpacked: Path) -> None:
         assert os.access(theirs, os.X_OK) == os.access(ours, os.X_OK), name
 
 
-def test_its_tests_run(unpacked: Path) -> None:
+def test_its_tests_run(unpacked: Path, tmp_path: Path) -> None:
     names = ("ddp_cmd_sh", "recipe_scripts", "ablation_plan", "wheel")
     tests = [str(next(unpacked.rglob(f"test_{name}.py"))) for name in names]
     # The wheel is made and one of its recipes laid out; for all, see test_wheel.py.
     tests += ["-k", "not lays_a_recipe_out or hsk"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
+        # In a folder of its own, else pytest deletes those of earlier runs first.
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+            *("--basetemp", str(tmp_path / "inner"), *tests),
+        ],
         cwd=unpacked,
         env={**os.environ, "PYTHONPATH": str(unpacked)},
         capture_output=True,

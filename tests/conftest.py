@@ -51,7 +51,16 @@ LONGEST = (
 )
 # Their slow tests hardly depend on ESPnet's release.
 ANY_RELEASE = (
-    *("benchmarks/", "cif/", "cli/", "io/", "losses/", "server/", "teachers/", "tools/"),
+    *(
+        "benchmarks/",
+        "cif/",
+        "cli/",
+        "io/",
+        "losses/",
+        "server/",
+        "teachers/",
+        "tools/",
+    ),
     "inference/test_export_",
 )
 SCLITE = shutil.which("sclite", path=f"{os.environ['PATH']}:/usr/lib/sctk/bin")

@@ -15,7 +15,7 @@ import espnet_cif_hkd
 from espnet_cif_hkd.cli.command import exit_status
 
 # What users of a trained model need comes first.
-_FIRST = ("transcribe", "align", "check", "calibrate", "export", "serve")
+_FIRST = ("transcribe", "align", "check", "calibrate", "rescore", "export", "serve")
 _THIS = "espnet-cif"
 
 

@@ -59,6 +59,14 @@ def get_parser() -> argparse.ArgumentParser:
         "--ctc_weight", type=float, help="of CTC in the beam search (default: 0.3)"
     )
     parser.add_argument(
+        "--rescore_lm",
+        metavar="FOLDER",
+        help="causal LM of Hugging Face that chooses among the hypotheses of --beam",
+    )
+    parser.add_argument(
+        "--rescore_weight", type=float, help="of its log-probabilities (default: 0.5)"
+    )
+    parser.add_argument(
         "--batch_size", type=int, default=16, help="files processed together (16)"
     )
     parser.add_argument(
@@ -93,13 +101,18 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"--{name} {value}: write {least} or more")
     if args.ctc_weight is not None and args.beam is None:
         raise UserError("--ctc_weight needs a beam search: add --beam 5")
+    if args.rescore_lm is not None and args.beam is None:
+        raise UserError("--rescore_lm needs a beam search: add --beam 10")
+    if args.rescore_weight is not None and args.rescore_lm is None:
+        raise UserError("--rescore_weight needs --rescore_lm")
     outputs = outputs_of(args)
     chosen = recordings(args.audio)
     progress = Progress(quiet=args.quiet)
     sink: Printer | ResultsFolder = Printer(outputs[0])
     if args.output_dir is not None:
-        names = ("beam", "ctc_weight", "stream")
-        made_by = {name: getattr(args, name) for name in names}
+        made_by = {n: getattr(args, n) for n in ("beam", "ctc_weight", "stream")}
+        if args.rescore_lm is not None:
+            made_by["rescore"] = [args.rescore_lm, args.rescore_weight]
         sink = folder_of(args, outputs, made_by)
         chosen = remaining(sink, chosen, progress)
     done = Summary()
@@ -134,6 +147,10 @@ def _recognizer(args: argparse.Namespace) -> Any:
     from espnet_cif_hkd.inference.recognizer import Recognizer
 
     beam = {} if args.beam is None else {"beam_size": args.beam}
+    if args.rescore_lm is not None:
+        beam["rescore_lm"] = args.rescore_lm
+    if args.rescore_weight is not None:
+        beam["rescore_weight"] = args.rescore_weight
     return Recognizer(
         args.model,
         greedy=args.beam is None,

@@ -15,6 +15,7 @@ from espnet_cif_hkd.inference.growing_stream import stream_options
 from espnet_cif_hkd.inference.long_audio import LongAudio, long_options
 from espnet_cif_hkd.inference.model_files import model_files, recipe_folder
 from espnet_cif_hkd.inference.recognition import Recognition
+from espnet_cif_hkd.inference.rescoring import WEIGHT, rescoring_of
 from espnet_cif_hkd.inference.results import Found, Frames, ResultMaker
 from espnet_cif_hkd.inference.speech import Samples
 from espnet_cif_hkd.inference.speech2text import Speech2Text
@@ -40,6 +41,10 @@ class Recognizer:
         ctc_weight: Of the beam search; None: 0.3, or 0 for a model without CTC.
         device: ``cpu``, ``cuda`` …
         batch_size: Largest number of utterances that are processed together.
+        rescore_lm: A causal language model of Hugging Face that chooses among the
+            ``beam_size`` hypotheses of the beam search: a folder,
+            ``pkg://DISTRIBUTION/FOLDER``, or ``NAME@REVISION`` of the hub.
+        rescore_weight: Of its log-probabilities. ``espnet-cif rescore`` fits it.
         options: Further arguments of :class:`Speech2Text`, such as ``lm_weight``,
             ``nbest``. A language model in the package is used by the beam search.
 
@@ -67,6 +72,8 @@ class Recognizer:
         ctc_weight: float | None = None,
         device: str = "cpu",
         batch_size: int = 16,
+        rescore_lm: str | None = None,
+        rescore_weight: float = WEIGHT,
         **options: Any,
     ) -> None:
         if batch_size < 1:
@@ -84,6 +91,16 @@ class Recognizer:
                 has_ctc = (config.get("model_conf") or {}).get("ctc_weight", 0.5) > 0
                 ctc_weight = _CTC_WEIGHT if has_ctc else 0.0
             options |= {"beam_size": beam_size, "ctc_weight": ctc_weight}
+        rescoring = None
+        if rescore_lm is not None:
+            if greedy or beam_size < 2:
+                raise UserError(
+                    "rescore_lm chooses among the hypotheses of a beam search: set "
+                    "greedy=False and a beam_size of 2 or more, such as 10"
+                )
+            keep = int(options.get("nbest", 1))
+            options["nbest"] = max(beam_size, keep)
+            rescoring = rescoring_of(rescore_lm, rescore_weight, keep, device)
         with recipe_folder(files["asr_train_config"]):
             self.speech2text = Speech2Text(
                 **{**files, **options}, greedy=greedy, return_times=True, device=device
@@ -99,6 +116,9 @@ class Recognizer:
         self.batch_size = batch_size
         self.sampling_rate = self.results.rate
         self.tokens = tuple(self.speech2text.asr_model.token_list)
+        if rescoring is not None:
+            rescoring.scorer.settle_case(self.tokens)
+            self.speech2text.rescoring = rescoring
 
     @overload
     def recognise(self, samples: Samples) -> Recognition: ...

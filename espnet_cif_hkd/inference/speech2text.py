@@ -13,6 +13,7 @@ from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.inference.calibration import Calibration, read_calibration
 from espnet_cif_hkd.inference.model_files import downloaded
 from espnet_cif_hkd.inference.recognition import Recognition
+from espnet_cif_hkd.inference.rescoring import Rescoring
 from espnet_cif_hkd.inference.results import (
     Found,
     Frames,
@@ -73,6 +74,8 @@ class Speech2Text(ESPnetSpeech2Text):
 
     Attributes:
         results: With ``return_times``, makes the results.
+        rescoring: With ``return_times``, sorts the hypotheses of the search; None:
+            nothing does.
 
     Raises:
         UserError: If an option contradicts ``greedy``, or the decoder is neither
@@ -89,6 +92,7 @@ class Speech2Text(ESPnetSpeech2Text):
     one_pass = False
     fallback_below = 0.0
     results: ResultMaker | None = None
+    rescoring: Rescoring | None = None
 
     def __init__(
         self,
@@ -322,6 +326,8 @@ class Speech2Text(ESPnetSpeech2Text):
                 )
                 for _, tokens, ids, hypothesis in nbest
             ]
+            if self.rescoring is not None:
+                found = self.rescoring(found)
             results.append(self.results.recognition(one, found))
         return results
 

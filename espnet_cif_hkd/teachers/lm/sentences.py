@@ -87,10 +87,11 @@ class SentenceScorer:
         """Replace ``auto`` by ``lower`` if the texts are in capitals, else by ``keep``.
 
         Args:
-            texts: All texts, or many.
+            texts: Many texts, or the tokens that they consist of. Symbols such as
+                ``<blank>`` do not count.
         """
         if self.case == "auto":
-            joined = "".join(texts)
+            joined = "".join(text for text in texts if not text.startswith("<"))
             capitals = joined == joined.upper() and joined != joined.lower()
             self.case = "lower" if capitals else "keep"
 

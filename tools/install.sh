@@ -92,6 +92,15 @@ mkdir -p "${venv}"
 venv=$(cd "${venv}" && pwd)
 log=${venv}/install.log
 
+# One installation into an environment at a time, where flock exists.
+if command -v flock >/dev/null; then
+    exec 9>"${venv}/install.lock"
+    if ! flock -n 9; then
+        say "Waiting for another installation into ${venv}"
+        flock 9
+    fi
+fi
+
 # pip counts modules on PYTHONPATH or in the user's folder as installed.
 unset PYTHONPATH
 export PYTHONNOUSERSITE=1 PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1

@@ -12,7 +12,14 @@ from pathlib import Path
 from ablation.matrix import Matrix
 from espnet_cif_hkd.io.tables import write_text
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+# What the pages use beside the code here.
+_ALSO = (
+    "tools/compact_svg.py",
+    "espnet_cif_hkd/cli/learning_curve.py",
+    "espnet_cif_hkd/cli/published_curve.yaml",
+)
 _NAME = "results/pages.json"
 # The page of all matrices.
 ALL = "all"
@@ -22,9 +29,10 @@ def inputs(matrix: Matrix) -> str:
     """Return a digest of a matrix, its notes, its results, and the code."""
     folder, corpus = matrix.path.parent, matrix.corpus
     results = sorted((folder / "results" / corpus).rglob("*"))
-    code = [*sorted(HERE.glob("*.py")), HERE.parents[1] / "tools/compact_svg.py"]
-    files = [matrix.path, folder / f"{corpus}_notes.md", *results, *code]
-    return _digest(path for path in files if path.is_file())
+    files = [matrix.path, folder / f"{corpus}_notes.md", *results]
+    own = _digest((path for path in files if path.is_file()), folder)
+    code = [*sorted(HERE.glob("*.py")), *(ROOT / name for name in _ALSO)]
+    return own + _digest(code, ROOT)
 
 
 def all_inputs(matrices: Iterable[Matrix]) -> str:
@@ -32,16 +40,19 @@ def all_inputs(matrices: Iterable[Matrix]) -> str:
     return hashlib.sha256("".join(map(inputs, matrices)).encode()).hexdigest()
 
 
-def _digest(files: Iterable[Path]) -> str:
+def _digest(files: Iterable[Path], root: Path) -> str:
     digest = hashlib.sha256()
     for path in files:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
-        digest.update(f"{path.name} {found}\n".encode())
+        digest.update(f"{path.relative_to(root).as_posix()} {found}\n".encode())
     return digest.hexdigest()
 
 
 def write(
-    folder: Path, root: Path, made: Mapping[str, tuple[str, Sequence[Path]]]
+    folder: Path,
+    root: Path,
+    made: Mapping[str, tuple[str, Sequence[Path]]],
+    matrices: Iterable[Matrix],
 ) -> Path:
     """Record pages that were made; returns the file.
 
@@ -49,15 +60,20 @@ def write(
         folder: Of the matrices.
         root: Of the repository that the pages are in.
         made: By corpus: the digest of the inputs, and the files.
+        matrices: Those with results; others have no entry.
     """
     path = folder / _NAME
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     for corpus, (digest, files) in made.items():
         pages = {
-            file.relative_to(root).as_posix(): _digest([file]) for file in sorted(files)
+            file.relative_to(root).as_posix(): _digest([file], root)
+            for file in sorted(files)
         }
         known[corpus] = {"inputs": digest, "files": pages}
-    write_text(path, json.dumps(dict(sorted(known.items())), indent=1) + "\n")
+    wanted = sorted({ALL, *(matrix.corpus for matrix in matrices)} & known.keys())
+    write_text(
+        path, json.dumps({name: known[name] for name in wanted}, indent=1) + "\n"
+    )
     return path
 
 
@@ -82,6 +98,6 @@ def faults(folder: Path, root: Path, matrices: Sequence[Matrix]) -> list[str]:
             )
         for name, content in entry["files"].items():
             file = root / name
-            if not file.is_file() or _digest([file]) != content:
+            if not file.is_file() or _digest([file], root) != content:
                 found.append(f"{name}: missing, or not what the command has written")
     return found

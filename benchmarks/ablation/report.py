@@ -87,10 +87,10 @@ def report(paths: Sequence[Path], root: Path) -> list[Path]:
     beside = {path for one in made for path in one.parent.glob("*.yaml")}
     known = [made.get(one) or summarise(read_matrix(one)) for one in sorted(beside)]
     known = [one for one in known if one.cells]
-    digest = record.all_inputs([one.matrix for one in known])
-    parts[record.ALL] = digest, write_reader_page(known, root)
+    matrices = [one.matrix for one in known]
+    parts[record.ALL] = record.all_inputs(matrices), write_reader_page(known, root)
     if root == ROOT:
-        record.write(ROOT / "benchmarks/ablation", root, parts)
+        record.write(ROOT / "benchmarks/ablation", root, parts, matrices)
     return [path for _, written in parts.values() for path in written]
 
 

@@ -18,13 +18,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from espnet_cif_hkd.cli.command import run_logged
+from espnet_cif_hkd.cli.result_options import device_of
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.inference.nbest import FILES, NBest, choose, fit, read_nbest
+from espnet_cif_hkd.inference.nbest import (
+    FILES,
+    NBest,
+    choose,
+    fit,
+    read_nbest,
+    require_finite,
+)
+from espnet_cif_hkd.inference.rescoring import open_scorer
 from espnet_cif_hkd.io.atomic import write_text
 from espnet_cif_hkd.io.disk import require_writable
 from espnet_cif_hkd.io.log import log, progress
 from espnet_cif_hkd.io.tables import byte_order, first_few, read_text
+from espnet_cif_hkd.recipe.checks import stamps
 from espnet_cif_hkd.recipe.stages.sclite import align
+from espnet_cif_hkd.teachers.text.spelling import CASES
 
 _SCORES = "lm_scores.json"
 _SAVE_EVERY = 60.0  # seconds
@@ -37,13 +48,14 @@ def get_parser() -> argparse.ArgumentParser:
         "folder", type=Path, help="of a set that is decoded with --nbest"
     )
     parser.add_argument(
-        "--lm", required=True, help="folder, hub name or pkg://DISTRIBUTION/FOLDER"
+        "--lm",
+        required=True,
+        help="folder, pkg://DISTRIBUTION/FOLDER, or NAME@REVISION of the hub",
     )
-    parser.add_argument("--lm_revision", help="commit or tag of a hub name")
     parser.add_argument(
         "--case",
         default="auto",
-        choices=("auto", "keep", "lower"),
+        choices=CASES,
         help="case of the text for the LM; auto: lower if the text is in capitals",
     )
     parser.add_argument("-o", "--output_dir", type=Path, required=True)
@@ -61,7 +73,7 @@ def get_parser() -> argparse.ArgumentParser:
         choices=("word", "char"),
         help="whose errors count (default: word; char for transcripts without spaces)",
     )
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", help="auto, cpu or cuda[:N]")
     return parser
 
 
@@ -72,8 +84,14 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("--fit and --fit_text belong together: give both")
     if args.fit is not None and args.bonus is not None:
         raise UserError("--bonus is fitted: leave it out, or give --weight, too")
-    if args.output_dir.resolve() == args.folder.resolve():
-        raise UserError(f"-o {args.output_dir}: choose another folder than the input's")
+    if args.weight is not None:
+        require_finite(weight=args.weight, bonus=args.bonus or 0.0)
+    if (args.output_dir / "logdir").exists():
+        raise UserError(
+            f"-o {args.output_dir}: holds the result of a decoding; choose a new folder"
+        )
+    for folder in filter(None, (args.folder, args.fit)):
+        stamps.require(folder, 12, ["text"])
 
 
 def run(args: argparse.Namespace) -> None:
@@ -122,7 +140,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 class _Errors:
-    """Counts the errors of texts, as stage 13 does.
+    """Counts the errors of texts with the alignment of stage 13, without its cleaners.
 
     Args:
         path: Transcripts.
@@ -162,10 +180,9 @@ class _Errors:
 
 def _lm_scores(args: argparse.Namespace, sets: Sequence[NBest]) -> dict[str, float]:
     """Score all texts; those that an earlier run has scored are read."""
-    from espnet_cif_hkd.teachers.lm.sentences import SentenceScorer
-
+    device = device_of(args.device)
     log(f"rescore: opening {args.lm}")
-    scorer = SentenceScorer(args.lm, args.lm_revision, args.case, args.device)
+    scorer = open_scorer(args.lm, device, args.case)
     lists = [[one.text for one in some] for nbest in sets for some in nbest.values()]
     scorer.settle_case([text for some in lists for text in some])
     return score_lists(scorer, scorer.identity(), lists, args.output_dir / _SCORES)
@@ -184,12 +201,11 @@ def score_lists(
         identity: Of the scorer; scores of another are not used.
         lists: Texts of each utterance.
         path: File that keeps the scores; it is written while the command runs.
+
+    Returns:
+        Scores of these texts and of those that the file had.
     """
-    known: dict[str, float] = {}
-    if path.is_file():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["scorer"] == identity:
-            known = kept["scores"]
+    known = _read(path, identity)
     saved = time.monotonic()
     for texts in progress(lists, len(lists), "rescore"):
         new = [text for text in dict.fromkeys(texts) if text not in known]
@@ -199,6 +215,20 @@ def score_lists(
             saved = time.monotonic()
     _save(path, identity, known)
     return known
+
+
+def _read(path: Path, identity: str) -> dict[str, float]:
+    """Return the scores in a file; none if it is damaged or of another scorer."""
+    if not path.is_file():
+        return {}
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["scorer"] != identity:
+            return {}
+        return {str(text): float(score) for text, score in kept["scores"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        log(f"rescore: {path} is damaged, all texts are scored again")
+        return {}
 
 
 def _save(path: Path, identity: str, scores: dict[str, float]) -> None:

@@ -10,6 +10,7 @@ and the exit code is 1.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -60,11 +61,15 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--rescore_lm",
-        metavar="FOLDER",
-        help="causal LM of Hugging Face that chooses among the hypotheses of --beam",
+        metavar="LM",
+        help="causal LM of Hugging Face that chooses among the hypotheses of --beam: "
+        "a folder, pkg://DISTRIBUTION/FOLDER, or NAME@REVISION of the hub",
     )
     parser.add_argument(
         "--rescore_weight", type=float, help="of its log-probabilities (default: 0.5)"
+    )
+    parser.add_argument(
+        "--rescore_bonus", type=float, help="what each token adds (default: 0)"
     )
     parser.add_argument(
         "--batch_size", type=int, default=16, help="files processed together (16)"
@@ -103,16 +108,16 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--ctc_weight needs a beam search: add --beam 5")
     if args.rescore_lm is not None and args.beam is None:
         raise UserError("--rescore_lm needs a beam search: add --beam 10")
-    if args.rescore_weight is not None and args.rescore_lm is None:
-        raise UserError("--rescore_weight needs --rescore_lm")
+    for name in ("rescore_weight", "rescore_bonus"):
+        if getattr(args, name) is not None and args.rescore_lm is None:
+            raise UserError(f"--{name} needs --rescore_lm")
     outputs = outputs_of(args)
     chosen = recordings(args.audio)
     progress = Progress(quiet=args.quiet)
     sink: Printer | ResultsFolder = Printer(outputs[0])
     if args.output_dir is not None:
         made_by = {n: getattr(args, n) for n in ("beam", "ctc_weight", "stream")}
-        if args.rescore_lm is not None:
-            made_by["rescore"] = [args.rescore_lm, args.rescore_weight]
+        made_by |= _rescoring(args)
         sink = folder_of(args, outputs, made_by)
         chosen = remaining(sink, chosen, progress)
     done = Summary()
@@ -143,14 +148,24 @@ def run(args: argparse.Namespace) -> int:
     return int(done.failed > 0)
 
 
+def _rescoring(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of rescoring, if there is any; a folder has its full path."""
+    if args.rescore_lm is None:
+        return {}
+    from espnet_cif_hkd.inference.nbest import WEIGHT
+
+    lm, weight, bonus = args.rescore_lm, args.rescore_weight, args.rescore_bonus
+    return {
+        "rescore_lm": os.path.abspath(lm) if os.path.isdir(lm) else lm,
+        "rescore_weight": WEIGHT if weight is None else weight,
+        "rescore_bonus": bonus or 0.0,
+    }
+
+
 def _recognizer(args: argparse.Namespace) -> Any:
     from espnet_cif_hkd.inference.recognizer import Recognizer
 
-    beam = {} if args.beam is None else {"beam_size": args.beam}
-    if args.rescore_lm is not None:
-        beam["rescore_lm"] = args.rescore_lm
-    if args.rescore_weight is not None:
-        beam["rescore_weight"] = args.rescore_weight
+    beam = {} if args.beam is None else {"beam_size": args.beam, **_rescoring(args)}
     return Recognizer(
         args.model,
         greedy=args.beam is None,

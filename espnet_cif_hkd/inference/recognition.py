@@ -102,8 +102,9 @@ class Recognition:
         words: In order of time.
         segments: In order of time.
         duration: Length of the audio in seconds.
-        score: Log-probability of the hypothesis in the search; None: unknown.
-        nbest: All hypotheses of the search, best first, if several were asked for;
+        score: Log-probability of the hypothesis in the search, without that of
+            ``rescore_lm``; None: unknown.
+        nbest: The hypotheses of the search, best first, if several were asked for;
             theirs is empty.
         flags: Warnings.
 

@@ -14,8 +14,9 @@ from espnet_cif_hkd.inference.curve import Curve, curve_of
 from espnet_cif_hkd.inference.growing_stream import stream_options
 from espnet_cif_hkd.inference.long_audio import LongAudio, long_options
 from espnet_cif_hkd.inference.model_files import model_files, recipe_folder
+from espnet_cif_hkd.inference.nbest import WEIGHT
 from espnet_cif_hkd.inference.recognition import Recognition
-from espnet_cif_hkd.inference.rescoring import WEIGHT, rescoring_of
+from espnet_cif_hkd.inference.rescoring import Rescoring, open_scorer
 from espnet_cif_hkd.inference.results import Found, Frames, ResultMaker
 from espnet_cif_hkd.inference.speech import Samples
 from espnet_cif_hkd.inference.speech2text import Speech2Text
@@ -44,7 +45,9 @@ class Recognizer:
         rescore_lm: A causal language model of Hugging Face that chooses among the
             ``beam_size`` hypotheses of the beam search: a folder,
             ``pkg://DISTRIBUTION/FOLDER``, or ``NAME@REVISION`` of the hub.
-        rescore_weight: Of its log-probabilities. ``espnet-cif rescore`` fits it.
+        rescore_weight: Of its log-probabilities; ``espnet-cif rescore`` fits weight and
+            bonus.
+        rescore_bonus: What each token adds.
         options: Further arguments of :class:`Speech2Text`, such as ``lm_weight``,
             ``nbest``. A language model in the package is used by the beam search.
 
@@ -74,6 +77,7 @@ class Recognizer:
         batch_size: int = 16,
         rescore_lm: str | None = None,
         rescore_weight: float = WEIGHT,
+        rescore_bonus: float = 0.0,
         **options: Any,
     ) -> None:
         if batch_size < 1:
@@ -100,7 +104,9 @@ class Recognizer:
                 )
             keep = int(options.get("nbest", 1))
             options["nbest"] = max(beam_size, keep)
-            rescoring = rescoring_of(rescore_lm, rescore_weight, keep, device)
+            rescoring = Rescoring(
+                open_scorer(rescore_lm, device), rescore_weight, rescore_bonus, keep
+            )
         with recipe_folder(files["asr_train_config"]):
             self.speech2text = Speech2Text(
                 **{**files, **options}, greedy=greedy, return_times=True, device=device

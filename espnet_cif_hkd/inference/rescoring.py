@@ -1,17 +1,17 @@
 """A language model of Hugging Face that chooses among the hypotheses of a search."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.inference.nbest import WEIGHT, require_finite, totals
 
 if TYPE_CHECKING:
     from espnet_cif_hkd.inference.results import Found
     from espnet_cif_hkd.teachers.lm.sentences import SentenceScorer
-
-# What WEIGHTS of nbest.fit found for Gemma 3 270M on FOTAQ.
-WEIGHT = 0.5
 
 
 class Rescoring:
@@ -19,51 +19,59 @@ class Rescoring:
 
     Args:
         scorer: The language model.
-        weight: Of these log-probabilities.
+        weight: Of its log-probabilities.
+        bonus: What each token adds.
         keep: Number of hypotheses to return.
 
     Raises:
-        UserError: The weight is negative.
+        UserError: The weight is negative, or a number is not finite.
     """
 
     def __init__(
         self,
         scorer: "SentenceScorer",
         weight: float = WEIGHT,
+        bonus: float = 0.0,
         keep: int = 1,
     ):
+        require_finite(rescore_weight=weight, rescore_bonus=bonus)
         if weight < 0:
             raise UserError(f"rescore_weight is {weight}; it must be at least 0")
-        self.scorer, self.weight, self.keep = scorer, weight, keep
+        self.scorer, self.weight, self.bonus, self.keep = scorer, weight, bonus, keep
 
     def __call__(self, found: Sequence["Found"]) -> list["Found"]:
-        """Return the best hypotheses with their sums as scores, the best first.
+        """Return the hypotheses with the best sums, the best first.
 
         Of equal sums, the one that the search preferred comes first.
+
+        Args:
+            found: Hypotheses of one utterance, the best first.
         """
-        others = self.scorer([one.text for one in found])
-        summed = [
-            replace(one, score=(one.score or 0.0) + self.weight * other)
-            for one, other in zip(found, others, strict=True)
-        ]
-        return sorted(summed, key=lambda one: -(one.score or 0.0))[: self.keep]
+        sums = totals(
+            [one.score or 0.0 for one in found],
+            self.scorer([one.text for one in found]),
+            [len(one.ids) for one in found],
+            self.weight,
+            self.bonus,
+        )
+        best = np.argsort(-sums, kind="stable")[: self.keep]
+        return [found[n] for n in best]
 
 
-def rescoring_of(lm: str, weight: float, keep: int, device: str) -> Rescoring:
-    """Open a language model for a recogniser.
+def open_scorer(lm: str, device: str, case: str = "auto") -> "SentenceScorer":
+    """Open a language model.
 
     Args:
         lm: A folder, ``pkg://DISTRIBUTION/FOLDER``, or ``NAME@REVISION`` of the hub.
-        weight: Of the LM.
-        keep: Number of hypotheses to return.
         device: For example ``cpu``.
+        case: See :class:`SentenceScorer`.
 
     Raises:
         UserError: The LM is missing or damaged, or no causal one.
     """
     from espnet_cif_hkd.teachers.lm.sentences import SentenceScorer
 
-    name, _, revision = lm.partition("@")
-    return Rescoring(
-        SentenceScorer(name, revision or None, device=device), weight, keep
-    )
+    name, _, revision = lm.rpartition("@")
+    if Path(lm).expanduser().is_dir() or not name:
+        name, revision = lm, ""
+    return SentenceScorer(name, revision or None, case, device)

@@ -375,26 +375,47 @@ def test_the_committed_pages_are_what_the_command_makes():
     assert not found, f"out of date, run: {again}"
 
 
+@pytest.fixture
+def recorded(tmp_path, monkeypatch):
+    """A repository with one matrix, its page, and one matrix without results."""
+    folder = tmp_path / "benchmarks/ablation"
+    folder.mkdir(parents=True)
+    path = ablation_cells.write_matrix(folder)
+    ablation_cells.write_cell(path, ablation_cells.cell("cif", 1, decodes=(), epochs=2))
+    (folder / "fotaq_notes.md").write_text("Notes.")
+    text = path.read_text().replace("corpus: fotaq", "corpus: later")
+    (folder / "later.yaml").write_text(text)
+    page = tmp_path / "page.md"
+
+    def write_page(summaries, root):
+        page.write_text("A page.")
+        return [page]
+
+    monkeypatch.setattr(command, "ROOT", tmp_path)
+    monkeypatch.setattr(command, "write_results", write_page)
+    monkeypatch.setattr(command, "write_reader_page", lambda *_: [])
+    command.report(sorted(folder.glob("*.yaml")), tmp_path)
+    return folder, [read_matrix(path)]
+
+
 @pytest.mark.parametrize(
     "changed",
     ["fotaq.yaml", "fotaq_notes.md", "results/fotaq/cells/cif_seed1.json", "page"],
 )
-def test_a_change_without_the_command_is_found(tmp_path, changed):
-    path = ablation_cells.write_matrix(tmp_path)
-    ablation_cells.write_cell(path, ablation_cells.cell("cif", 1, decodes=(), epochs=2))
-    matrix = read_matrix(path)
-    page, notes = tmp_path / "root/page.md", path.with_name("fotaq_notes.md")
-    page.parent.mkdir()
-    page.write_text("A page.")
-    notes.write_text("Notes.")
-    parts = {
-        "fotaq": (record.inputs(matrix), [page]),
-        record.ALL: (record.all_inputs([matrix]), []),
-    }
-    (path.parent / "results").mkdir(exist_ok=True)
-    record.write(path.parent, page.parent, parts)
-    assert record.faults(path.parent, page.parent, [matrix]) == []
-    file = page if changed == "page" else path.parent / changed
+def test_a_change_without_the_command_is_found(recorded, tmp_path, changed):
+    folder, matrices = recorded
+    assert record.faults(folder, tmp_path, matrices) == []
+    file = tmp_path / "page.md" if changed == "page" else folder / changed
     file.write_text(file.read_text() + " ")
-    found = record.faults(path.parent, page.parent, [matrix])
+    found = record.faults(folder, tmp_path, matrices)
     assert len(found) == (1 if changed == "page" else 2), found
+
+
+def test_a_matrix_that_is_gone_leaves_the_record(recorded, tmp_path):
+    folder, _ = recorded
+    known = json.loads((folder / "results/pages.json").read_text())
+    assert known.keys() == {"fotaq", record.ALL}
+    assert "no such matrix" in record.faults(folder, tmp_path, [])[0]
+    record.write(folder, tmp_path, {}, [])
+    known = json.loads((folder / "results/pages.json").read_text())
+    assert known.keys() == {record.ALL}

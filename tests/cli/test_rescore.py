@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from error_line import error_line
-from nbest_files import write_rank
+from nbest_files import write_rank, write_texts
 from tiny_hf_lm import build_causal
 
 from espnet_cif_hkd.cli.rescore import get_parser, main, run
@@ -35,6 +35,7 @@ def data(tmp_path):
                 (key, *found[rank]) for key, found in LISTS.items() if rank < len(found)
             ]
             write_rank(tmp_path / name, 1, rank + 1, rows)
+        write_texts(tmp_path / name)
     lines = (f"{key} {text}\n" for key, text in REFERENCES.items())
     (tmp_path / "text").write_text("".join(lines))
     return tmp_path
@@ -104,6 +105,24 @@ def test_a_rerun_scores_nothing_again(data, lm, monkeypatch, tmp_path):
     )
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"scorer": 1}'])
+def test_damaged_scores_are_made_again(data, lm, content):
+    path = data / "out/test/lm_scores.json"
+    run(get_parser().parse_args(words(data, lm, "--weight", 0.5)))
+    kept = path.read_text()
+    path.write_text(content.replace("1", json.dumps(json.loads(kept)["scorer"])))
+    run(get_parser().parse_args(words(data, lm, "--weight", 0.5)))
+    assert path.read_text() == kept
+
+
+def test_an_interrupted_decoding_is_refused(data, lm, capsys):
+    (data / "dev/.incomplete-12").touch()
+    fit = ("--fit", data / "dev", "--fit_text", data / "text")
+    assert "stage 12 was interrupted" in error_line(
+        main, capsys, *words(data, lm, *fit)
+    )
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -112,7 +131,9 @@ def test_a_rerun_scores_nothing_again(data, lm, monkeypatch, tmp_path):
         (("--fit", "dev"), "--fit and --fit_text belong together"),
         (("--fit_text", "text", "--weight", "1"), "--fit and --fit_text belong"),
         (("--fit", "dev", "--fit_text", "text", "--bonus", "1"), "--bonus is fitted"),
-        (("--weight", "1", "-o", "test"), "choose another folder"),
+        (("--weight", "1", "-o", "test"), "test: holds the result of a decoding"),
+        (("--weight", "1", "-o", "dev"), "dev: holds the result of a decoding"),
+        (("--weight", "nan"), "weight is nan; it must be a finite number"),
         (("--weight", "1", "--text", "few"), r"few lacks 2 of 3 utterances (b, c)"),
         (("--weight", "1", "-o", "text/out"), "text is not a folder"),
     ],

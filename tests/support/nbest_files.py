@@ -21,3 +21,9 @@ def write_rank(
     for name, lines in columns.items():
         (place / name).write_text("".join(f"{line}\n" for line in lines))
     return place
+
+
+def write_texts(folder: Path) -> None:
+    """Write the first hypotheses of all jobs into ``text``, as stage 12 does."""
+    parts = sorted(folder.glob("logdir/output.*/1best_recog/text"))
+    (folder / "text").write_text("".join(part.read_text() for part in parts))

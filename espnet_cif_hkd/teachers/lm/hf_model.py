@@ -75,7 +75,7 @@ def require_causal(name: str, model: Any, tokens: np.ndarray) -> None:
         tokens: Ids of some of its tokens, at least two different ones.
 
     Raises:
-        UserError: It has.
+        UserError: A token has an influence, so the LM is not causal.
     """
     some = np.unique(tokens)[:3]
     ids = np.repeat(some[:1], 4)[None].repeat(2, 0)  # (2, 4)

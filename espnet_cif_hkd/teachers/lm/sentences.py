@@ -21,10 +21,11 @@ from espnet_cif_hkd.teachers.source import local_folder
 from espnet_cif_hkd.teachers.text.files import content_files
 from espnet_cif_hkd.teachers.text.plm import TeacherConfig, fixed_place, open_tokenizer
 from espnet_cif_hkd.teachers.text.probe import max_length
-from espnet_cif_hkd.teachers.text.spelling import CASES
+from espnet_cif_hkd.teachers.text.spelling import CASES, in_capitals
 
-# Logits in memory: 256 MiB.
+# Logits in memory: 256 MiB, unless the shortest window has more.
 _LOGITS = 1 << 26
+_SHORTEST_WINDOW = 128  # tokens
 
 
 class SentenceScorer:
@@ -32,8 +33,9 @@ class SentenceScorer:
 
     A score is the sum of the log-probabilities of the text's tokens, each given the
     tokens before it, in nats. The end of the text is not scored: an LM expects a full
-    stop there, and transcripts have none. A text longer than the LM's input is read in
-    windows, in which each token has at least half of a window before it.
+    stop there, and transcripts have none. A long text is read in windows, in which
+    each token has at least half of a window before it. A window is the LM's longest
+    input, or 128 tokens or more whose logits take 256 MiB.
 
     Args:
         name: A folder, a hub name, or ``pkg://DISTRIBUTION/FOLDER``.
@@ -71,7 +73,10 @@ class SentenceScorer:
         except UserError as error:
             raise UserError(f"{error}; choose another LM") from error
         self._model.to(device)
-        self._limit = max_length(self._tokenizer, self._model)
+        # The logits of a text are in memory together.
+        vocabulary = self._model.get_input_embeddings().weight.shape[0]
+        self._places = max(_SHORTEST_WINDOW, _LOGITS // vocabulary)
+        self._limit = min(max_length(self._tokenizer, self._model), self._places)
 
     def identity(self) -> str:
         """Return a text that is equal for equal scores: of the LM's files and the case.
@@ -87,13 +92,10 @@ class SentenceScorer:
         """Replace ``auto`` by ``lower`` if the texts are in capitals, else by ``keep``.
 
         Args:
-            texts: Many texts, or the tokens that they consist of. Symbols such as
-                ``<blank>`` do not count.
+            texts: Many texts, or the tokens that they consist of.
         """
         if self.case == "auto":
-            joined = "".join(text for text in texts if not text.startswith("<"))
-            capitals = joined == joined.upper() and joined != joined.lower()
-            self.case = "lower" if capitals else "keep"
+            self.case = "lower" if in_capitals(texts) else "keep"
 
     @torch.inference_mode()
     def __call__(self, texts: Sequence[str]) -> list[float]:
@@ -107,8 +109,7 @@ class SentenceScorer:
         found = pieces(ids, self._limit, max(1, self._limit // 2))
         owner = np.repeat(np.arange(len(ids)), [len(one) for one in ids])
         result = np.zeros(len(ids))
-        vocabulary = self._model.get_input_embeddings().weight.shape[0]
-        budget = min(run_units(self._model.device), max(1, _LOGITS // vocabulary))
+        budget = min(run_units(self._model.device), self._places)
         for group in grouped([len(piece[0]) for piece in found], budget):
             some = [found[n] for n in group]
             scored = self._tokens_scored([piece[0] for piece in some])
@@ -117,7 +118,7 @@ class SentenceScorer:
         return [float(value) for value in result]
 
     def _tokens_scored(self, texts: Sequence[Sequence[int]]) -> list[np.ndarray]:
-        """Return the log-probability of each token: (L,) for each text."""
+        """Return the log-probability of each token in nats: (L,) for each text."""
         lengths = np.array([len(text) for text in texts])
         ids = np.full((len(texts), lengths.max()), self._first)
         valid = np.arange(ids.shape[1]) < lengths[:, None]

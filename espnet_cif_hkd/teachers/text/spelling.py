@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from espnet_cif_hkd.errors import UserError
@@ -72,7 +72,7 @@ class TokenSpeller:
         self.style = self.token_type
         if self.style == "hugging_face":
             self.style = _hugging_face_style(token_list)
-        self.lower = case == "lower" or (case == "auto" and _is_capitals(token_list))
+        self.lower = case == "lower" or (case == "auto" and in_capitals(token_list))
         self._pieces = [_piece(t, self.style, unknown_text) for t in token_list]
         self._unknown = {i for i, t in enumerate(token_list) if t in _UNKNOWN}
 
@@ -142,8 +142,12 @@ def _without_marks(token: str) -> str:
     return "".join(c for c in token if not unicodedata.combining(c))
 
 
-def _is_capitals(token_list: Sequence[str]) -> bool:
-    letters = [c for t in token_list if not _SYMBOL.fullmatch(t) for c in t]
+def in_capitals(texts: Iterable[str]) -> bool:
+    """Whether tokens or texts have capitals and no small letters.
+
+    Symbols such as ``<blank>`` do not count.
+    """
+    letters = [c for text in texts for c in _SYMBOL.sub("", text)]
     return any(map(str.isupper, letters)) and not any(map(str.islower, letters))
 
 

@@ -66,6 +66,7 @@ def test_a_long_text_is_read_in_windows(folders):
     [
         ("auto", ["THE CAT", "1", ""], True),
         ("auto", ["THE CAT", "a"], False),
+        ("auto", ["THE <unk>AT"], True),
         ("auto", ["水 1"], False),
         ("lower", ["The cat"], True),
         ("keep", ["THE CAT"], False),

@@ -124,7 +124,8 @@ class ResultsFolder:
             known = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             known = {}
-        for name, value in self.made_by.items():
+        # An option of the results that is not given any more is None.
+        for name, value in {**dict.fromkeys(known), **self.made_by}.items():
             before = known.get(name, "unknown")
             if before != value:
                 raise UserError(

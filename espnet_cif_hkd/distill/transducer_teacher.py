@@ -144,9 +144,11 @@ class TransducerTeacher:
         model_conf = self.config.get("model_conf") or {}
         kept = {name: model_conf[name] for name in ("sym_blank",) if name in model_conf}
         quiet = {"ctc_weight": 0.0, "report_cer": False, "report_wer": False}
+        # ASRTask.get_default_config() would read the command line of this process.
+        defaults = vars(ASRTask.get_parser().parse_args([]))
         args = argparse.Namespace(
             **{
-                **ASRTask.get_default_config(),
+                **defaults,
                 **self.config,
                 **dict.fromkeys(("specaug", "init")),
                 "model": "transducer",

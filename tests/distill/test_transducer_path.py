@@ -1,9 +1,12 @@
 """The criterion ``transducer_path`` against a loop over utterances and nodes."""
 
 import copy
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from tiny_model import TOKENS, gradients
 from tone_teacher import host_model, speech_batch, texts_of
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -241,6 +244,24 @@ def test_opening_the_teacher_draws_no_random_numbers(tmp_path):
     torch.manual_seed(5)
     student(**batch)  # opened before
     assert torch.equal(torch.rand(3), drawn)
+
+
+@pytest.mark.parametrize(
+    "options", [["--normalize", "none"], ["--ignore=x"]], ids=["known", "bad"]
+)
+def test_the_students_command_line_says_nothing_about_the_teacher(
+    tmp_path, monkeypatch, options
+):
+    """An old teacher's configuration lacks options that the student's command has."""
+    folder, _ = save_teacher(tmp_path)
+    path = Path(folder) / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config.pop("normalize", None)
+    path.write_text(yaml.safe_dump(config))
+    batch = batch_of()
+    expected = student_of(folder)(**batch)[0]
+    monkeypatch.setattr(sys, "argv", ["asr_train", *options])
+    assert torch.equal(student_of(folder)(**batch)[0], expected)
 
 
 def test_decoding_needs_no_teacher(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 from espnet2.tasks.asr import ASRTask
-from tiny_model import TOKENS, tiny_batch, tiny_config, tiny_model
+from tiny_model import TOKENS, espnet_defaults, tiny_batch, tiny_config, tiny_model
 
 import espnet_cif_hkd
 from espnet_cif_hkd.plugin.compat import ESPNET_RELEASE
@@ -58,7 +58,7 @@ def count(module):
 def papers_model(n_units, model_conf):
     espnet_cif_hkd.register()
     units = [f"unit{n}" for n in range(n_units - 2)]
-    config = ASRTask.get_default_config() | PAPER
+    config = espnet_defaults() | PAPER
     config.update(
         token_list=["<blank>", *units, "<sos/eos>"], model_conf=model_conf, ctc_conf={}
     )

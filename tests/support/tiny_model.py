@@ -3,6 +3,8 @@
 import argparse
 import copy
 import functools
+import sys
+from unittest import mock
 
 import torch
 from espnet2.tasks.asr import ASRTask
@@ -27,15 +29,19 @@ CIF_CONFORMER = {
 
 
 @functools.cache
-def _defaults():
-    """ESPnet's defaults; its parser of hundreds of options takes a while to build."""
-    return ASRTask.get_default_config()
+def espnet_defaults():
+    """ESPnet's defaults; its parser of hundreds of options takes a while to build.
+
+    It reads the command line, which is that of pytest.
+    """
+    with mock.patch.object(sys, "argv", sys.argv[:1]):
+        return ASRTask.get_default_config()
 
 
 def tiny_config(**changes):
     """A complete ESPnet configuration; ``model_conf`` is merged, the rest replaced."""
     espnet_cif_hkd.register()
-    config = copy.deepcopy(_defaults())
+    config = copy.deepcopy(espnet_defaults())
     config.update(
         token_list=TOKENS,
         input_size=FEATURES,

@@ -22,6 +22,7 @@ from espnet_cif_hkd.cli.result_options import device_of
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.inference.nbest import (
     FILES,
+    Fitted,
     NBest,
     choose,
     fit,
@@ -116,14 +117,13 @@ def run(args: argparse.Namespace) -> None:
         found = fit(sets[1], others, counted)
         weight, bonus = found.weight, found.bonus
         log(f"rescore: {args.fit}: weight {weight}, bonus {bonus} for each token")
-        counted.report(args.fit, found.first, found.errors, found.least)
+        counted.report(args.fit, found)
     chosen = choose(nbest, others, weight, bonus)
+    rows = sorted(chosen.items(), key=lambda item: byte_order(item[0]))
     for name in FILES:
         lines = (
             f"{key} {total if name == 'score' else getattr(one, name)}\n"
-            for key, (one, total) in sorted(
-                chosen.items(), key=lambda item: byte_order(item[0])
-            )
+            for key, (one, total) in rows
         )
         write_text(args.output_dir / name, "".join(lines))
     facts = {"lm": Path(args.lm).name, "weight": weight, "bonus": bonus}
@@ -131,12 +131,7 @@ def run(args: argparse.Namespace) -> None:
     changed = sum(one is not nbest[key][0] for key, (one, _) in chosen.items())
     log(f"rescore: {args.output_dir}: {changed} of {len(chosen)} utterances changed")
     if errors is not None:
-        before = sum(errors(key, some[0].text) for key, some in nbest.items())
-        after = sum(errors(key, one.text) for key, (one, _) in chosen.items())
-        least = sum(
-            min(errors(key, one.text) for one in some) for key, some in nbest.items()
-        )
-        errors.report(args.folder, before, after, least)
+        errors.report(args.folder, fit(nbest, others, errors, [weight], [bonus]))
 
 
 class _Errors:
@@ -166,9 +161,10 @@ class _Errors:
     def __call__(self, key: str, text: str) -> int:
         return align(self._split(self._texts[key]), self._split(text)).errors
 
-    def report(self, folder: Path, before: int, after: int, least: int) -> None:
+    def report(self, folder: Path, found: Fitted) -> None:
         """Log error rates: before, after, and of the best hypothesis of each list."""
-        rates = [100 * n / max(1, self._length) for n in (before, after, least)]
+        counts = found.first, found.errors, found.least
+        rates = [100 * n / max(1, self._length) for n in counts]
         log(
             f"rescore: {folder}: {self._unit} errors {rates[0]:.2f} -> "
             f"{rates[1]:.2f} % (the best of each list: {rates[2]:.2f} %)"

@@ -11,7 +11,6 @@ from torch import Tensor
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.device import on_device
 from espnet_cif_hkd.teachers.base import Tokens
-from espnet_cif_hkd.teachers.content import content_hash
 from espnet_cif_hkd.teachers.lm.batches import (
     Piece,
     batches,
@@ -35,9 +34,7 @@ from espnet_cif_hkd.teachers.lm.labels import (
     our_names,
     own_options,
 )
-from espnet_cif_hkd.teachers.source import local_folder
-from espnet_cif_hkd.teachers.text import plm
-from espnet_cif_hkd.teachers.text.files import content_files
+from espnet_cif_hkd.teachers.text import files, plm
 from espnet_cif_hkd.teachers.text.probe import max_length
 
 
@@ -140,9 +137,7 @@ class HuggingFaceLM(LMTeacher):
 
     def fingerprint(self, cache: Path | None = None) -> str | None:
         """See :class:`AbsTeacher`."""
-        folder = local_folder(self._config.name, self._config.revision)
-        files = None if folder is None else content_files(folder)
-        return None if files is None else content_hash(files, cache)
+        return files.fingerprint(self._config.name, self._config.revision, cache)
 
     def _probe(self, model: Any) -> None:
         """Check that the loaded model is of the right kind."""

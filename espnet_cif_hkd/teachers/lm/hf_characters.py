@@ -14,7 +14,7 @@ from espnet_cif_hkd.teachers.base import Tokens
 from espnet_cif_hkd.teachers.lm.batches import grouped, run_units
 from espnet_cif_hkd.teachers.lm.characters import NextCharacter, TokenTexts, codes_of
 from espnet_cif_hkd.teachers.lm.hf import CausalLM
-from espnet_cif_hkd.teachers.lm.hf_model import logits_at
+from espnet_cif_hkd.teachers.lm.hf_model import logits_at, places_in_memory
 from espnet_cif_hkd.teachers.lm.hf_tokens import token_texts
 from espnet_cif_hkd.teachers.lm.labels import flat_ids, label_ids
 from espnet_cif_hkd.teachers.text.probe import max_length
@@ -22,8 +22,6 @@ from espnet_cif_hkd.teachers.text.spelling import TokenSpeller
 
 # Share of the uniform distribution in all labels: no character is impossible.
 _UNIFORM = 1e-4
-# Logits in memory on a CPU: 256 MiB.
-_LOGITS = 1 << 26
 
 
 class Characters:
@@ -206,8 +204,7 @@ class _Runs:
         own = list(texts)
         widths = [len(text) + 1 for text in own]
         # The logits of all places are in memory together.
-        vocabulary = self._model.get_input_embeddings().weight.shape[0]
-        budget = min(run_units(device), max(1, _LOGITS // vocabulary))
+        budget = min(run_units(device), places_in_memory(self._model))
         for group in grouped(widths, budget):
             lengths = np.array([widths[n] for n in group])
             ids = np.full((len(group), lengths.max()), self._first)

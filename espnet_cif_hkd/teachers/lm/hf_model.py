@@ -14,6 +14,7 @@ from espnet_cif_hkd.teachers.text.files import incomplete
 
 # Special tokens before a text, for causal LMs, the best first.
 OPENINGS = ("bos", "eos", "cls", "sep")
+_LOGITS = 1 << 26  # in memory together: 256 MiB
 _TOLERANCE = 1e-3  # of logits; rounding of float32 causes about 1e-5
 
 
@@ -94,6 +95,11 @@ def run(model: Any, ids: np.ndarray, valid: np.ndarray) -> Tensor:
     device = model.device
     mask = on_device(valid.astype(np.int64), device)
     return model(input_ids=on_device(ids, device), attention_mask=mask).logits
+
+
+def places_in_memory(model: Any) -> int:
+    """Return of how many positions the logits take 256 MiB at most; at least 1."""
+    return int(max(1, _LOGITS // model.get_input_embeddings().weight.shape[0]))
 
 
 def logits_at(

@@ -7,24 +7,21 @@ import torch
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.device import on_device
-from espnet_cif_hkd.teachers.content import content_hash
 from espnet_cif_hkd.teachers.lm.batches import grouped, pieces, run_units
 from espnet_cif_hkd.teachers.lm.hf_model import (
     OPENINGS,
     load,
     logits_at,
+    places_in_memory,
     require_causal,
     special_token,
 )
 from espnet_cif_hkd.teachers.lm.labels import our_names
-from espnet_cif_hkd.teachers.source import local_folder
-from espnet_cif_hkd.teachers.text.files import content_files
+from espnet_cif_hkd.teachers.text.files import fingerprint
 from espnet_cif_hkd.teachers.text.plm import TeacherConfig, fixed_place, open_tokenizer
 from espnet_cif_hkd.teachers.text.probe import max_length
 from espnet_cif_hkd.teachers.text.spelling import CASES, in_capitals
 
-# Logits in memory: 256 MiB, unless the shortest window has more.
-_LOGITS = 1 << 26
 _SHORTEST_WINDOW = 128  # tokens
 
 
@@ -74,8 +71,7 @@ class SentenceScorer:
             raise UserError(f"{error}; choose another LM") from error
         self._model.to(device)
         # The logits of a text are in memory together.
-        vocabulary = self._model.get_input_embeddings().weight.shape[0]
-        self._places = max(_SHORTEST_WINDOW, _LOGITS // vocabulary)
+        self._places = max(_SHORTEST_WINDOW, places_in_memory(self._model))
         self._limit = min(max_length(self._tokenizer, self._model), self._places)
 
     def identity(self) -> str:
@@ -83,10 +79,8 @@ class SentenceScorer:
 
         A hub name stands for its files.
         """
-        folder = local_folder(self._config.name, self._config.revision)
-        files = None if folder is None else content_files(folder)
-        name = f"{self._config.name}@{self._config.revision}"
-        return f"{name if files is None else content_hash(files)} {self.case}"
+        name, revision = self._config.name, self._config.revision
+        return f"{fingerprint(name, revision) or f'{name}@{revision}'} {self.case}"
 
     def settle_case(self, texts: Sequence[str]) -> None:
         """Replace ``auto`` by ``lower`` if the texts are in capitals, else by ``keep``.

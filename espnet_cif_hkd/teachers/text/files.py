@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_cif_hkd.errors import UserError, one_line
+from espnet_cif_hkd.teachers.content import content_hash
 from espnet_cif_hkd.teachers.source import WEIGHTS, local_folder, weight_files
 from espnet_cif_hkd.teachers.text.plm import (
     TeacherConfig,
@@ -29,6 +30,26 @@ def content_files(folder: Path) -> list[Path] | None:
     slow = () if (folder / "tokenizer.json").is_file() else _TOKENIZER_SLOW
     patterns = ("config.json", "tokenizer.json", *_TOKENIZER_ALWAYS, *slow)
     return [*weights, *(p for pattern in patterns for p in folder.glob(pattern))]
+
+
+def fingerprint(
+    name: str, revision: str | None, cache: Path | None = None
+) -> str | None:
+    """Return a hash of a PLM's files that does not depend on their folder.
+
+    Args:
+        name, revision: As in :class:`TeacherConfig`.
+        cache: See :func:`content_hash`.
+
+    Returns:
+        The hash; None if the files are not on this machine.
+
+    Raises:
+        UserError: A file cannot be read.
+    """
+    folder = local_folder(name, revision)
+    files = None if folder is None else content_files(folder)
+    return None if files is None else content_hash(files, cache)
 
 
 def weight_names(folder: Path) -> set[str]:

@@ -17,9 +17,7 @@ from torch import Tensor
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.device import on_device
 from espnet_cif_hkd.teachers.base import TextTeacher, token_list_hash
-from espnet_cif_hkd.teachers.content import content_hash
 from espnet_cif_hkd.teachers.payload import Payload
-from espnet_cif_hkd.teachers.source import local_folder
 from espnet_cif_hkd.teachers.text import plm as teacher
 from espnet_cif_hkd.teachers.text.alignment import (
     ALIGNMENT,
@@ -30,7 +28,7 @@ from espnet_cif_hkd.teachers.text.alignment import (
 )
 from espnet_cif_hkd.teachers.text.files import (
     check_weights,
-    content_files,
+    fingerprint,
 )
 from espnet_cif_hkd.teachers.text.probe import hidden_states, max_length
 from espnet_cif_hkd.teachers.text.spelling import TokenSpeller, infer_token_type
@@ -147,9 +145,7 @@ class OnlineTeacher(TextTeacher):
 
     def fingerprint(self, cache: Path | None = None) -> str | None:
         """See :class:`~espnet_cif_hkd.teachers.base.AbsTeacher`."""
-        folder = local_folder(self.config.name, self.config.revision)
-        files = None if folder is None else content_files(folder)
-        return None if files is None else content_hash(files, cache)
+        return fingerprint(self.config.name, self.config.revision, cache)
 
     def check(self) -> list[str]:
         """Check config.json, tokenizer and weight names; takes one or two seconds.

@@ -51,8 +51,16 @@ def test_companions_have_no_influence(folders, monkeypatch):
     scorer = SentenceScorer(folders["causal"])
     alone = [scorer([text])[0] for text in TEXTS]
     assert scorer(TEXTS) == pytest.approx(alone, abs=1e-5)
-    monkeypatch.setattr(sentences, "_LOGITS", 1)  # one text a run
+    monkeypatch.setattr(sentences, "run_units", lambda device: 1)  # one text a run
     assert scorer(TEXTS) == pytest.approx(alone, abs=1e-5)
+
+
+def test_a_large_vocabulary_shortens_the_windows(folders, monkeypatch):
+    monkeypatch.setattr(sentences, "places_in_memory", lambda model: 8)
+    monkeypatch.setattr(sentences, "_SHORTEST_WINDOW", 1)
+    text = "a cat sat at the sea, the cast has a hat"
+    (found,) = SentenceScorer(folders["causal"])([text])
+    assert found == pytest.approx(naive(folders["causal"], text, 8), abs=1e-4)
 
 
 def test_a_long_text_is_read_in_windows(folders):

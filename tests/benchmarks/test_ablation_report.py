@@ -375,6 +375,26 @@ def test_the_committed_pages_are_what_the_command_makes():
     assert not found, f"run: python3 benchmarks/ablation/report.py {paths}"
 
 
+@pytest.mark.slow
+def test_the_committed_texts_are_what_the_command_makes(tmp_path, monkeypatch):
+    """Drawing takes most of the time, so the pictures are named only."""
+
+    def named(summary, folder):
+        corpus = summary.matrix.corpus
+        known = (ROOT / "docs/ablation").glob(f"{corpus}_*.svg")
+        names = [path.stem.removeprefix(f"{corpus}_") for path in known]
+        return {
+            name: folder / f"{corpus}_{name}.svg" for name in names if "_" not in name
+        }
+
+    monkeypatch.setattr(figures, "draw_all", named)
+    pages_made = [p for p in command.report(measured(), tmp_path) if p.suffix == ".md"]
+    assert len(pages_made) == len(measured()) + 1
+    for page in pages_made:
+        committed = ROOT / page.relative_to(tmp_path)
+        assert page.read_text("utf-8") == committed.read_text("utf-8"), committed
+
+
 @pytest.fixture
 def recorded(tmp_path, monkeypatch):
     """A repository with one matrix, its page, and one matrix without results."""

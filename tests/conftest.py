@@ -2,6 +2,7 @@
 
 import gc
 import importlib.metadata
+import logging
 import os
 import shutil
 import subprocess
@@ -119,6 +120,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason))
         if item.get_closest_marker("sclite") and SCLITE is None:
             item.add_marker(pytest.mark.skip("sclite is not installed (Debian: sctk)"))
+
+
+@pytest.fixture(autouse=True)
+def root_logger() -> Generator[None, None, None]:
+    """Every test starts at level WARNING: ESPnet's tasks leave INFO behind."""
+    root = logging.getLogger()
+    handlers = list(root.handlers)
+    root.setLevel(logging.WARNING)
+    yield
+    root.setLevel(logging.WARNING)
+    for handler in root.handlers[:]:
+        if handler not in handlers and not type(handler).__module__.startswith("_pyt"):
+            root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ from espnet_cif_hkd.inference.nbest import (
     read_nbest,
     require_finite,
 )
-from espnet_cif_hkd.inference.rescoring import open_scorer
+from espnet_cif_hkd.inference.rescoring import scorer_of
 from espnet_cif_hkd.io.atomic import write_text
 from espnet_cif_hkd.io.disk import require_writable
 from espnet_cif_hkd.io.log import log, progress
@@ -177,8 +177,7 @@ class _Errors:
 def _lm_scores(args: argparse.Namespace, sets: Sequence[NBest]) -> dict[str, float]:
     """Score all texts; those that an earlier run has scored are read."""
     device = device_of(args.device)
-    log(f"rescore: opening {args.lm}")
-    scorer = open_scorer(args.lm, device, args.case)
+    scorer = scorer_of(args.lm, device, args.case)
     lists = [[one.text for one in some] for nbest in sets for some in nbest.values()]
     scorer.settle_case([text for some in lists for text in some])
     return score_lists(scorer, scorer.identity(), lists, args.output_dir / _SCORES)
@@ -205,6 +204,8 @@ def score_lists(
     saved = time.monotonic()
     for texts in progress(lists, len(lists), "rescore"):
         new = [text for text in dict.fromkeys(texts) if text not in known]
+        if not new:
+            continue
         known.update(zip(new, scorer(new), strict=True))
         if time.monotonic() - saved > _SAVE_EVERY:
             _save(path, identity, known)

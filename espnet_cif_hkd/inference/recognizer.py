@@ -16,7 +16,7 @@ from espnet_cif_hkd.inference.long_audio import LongAudio, long_options
 from espnet_cif_hkd.inference.model_files import model_files, recipe_folder
 from espnet_cif_hkd.inference.nbest import WEIGHT
 from espnet_cif_hkd.inference.recognition import Recognition
-from espnet_cif_hkd.inference.rescoring import Rescoring, open_scorer
+from espnet_cif_hkd.inference.rescoring import Rescoring, scorer_of
 from espnet_cif_hkd.inference.results import Found, Frames, ResultMaker
 from espnet_cif_hkd.inference.speech import Samples
 from espnet_cif_hkd.inference.speech2text import Speech2Text
@@ -104,9 +104,9 @@ class Recognizer:
                 )
             keep = int(options.get("nbest", 1))
             options["nbest"] = max(beam_size, keep)
-            rescoring = Rescoring(
-                open_scorer(rescore_lm, device), rescore_weight, rescore_bonus, keep
-            )
+            scorer = scorer_of(rescore_lm, device)
+            rescoring = Rescoring(scorer, rescore_weight, rescore_bonus, keep)
+            scorer.open()
         with recipe_folder(files["asr_train_config"]):
             self.speech2text = Speech2Text(
                 **{**files, **options}, greedy=greedy, return_times=True, device=device

@@ -58,8 +58,8 @@ class Rescoring:
         return [found[n] for n in best]
 
 
-def open_scorer(lm: str, device: str, case: str = "auto") -> "SentenceScorer":
-    """Open a language model.
+def scorer_of(lm: str, device: str, case: str = "auto") -> "SentenceScorer":
+    """Return a scorer; the first scores read the language model.
 
     Args:
         lm: A folder, ``pkg://DISTRIBUTION/FOLDER``, or ``NAME@REVISION`` of the hub.
@@ -67,7 +67,7 @@ def open_scorer(lm: str, device: str, case: str = "auto") -> "SentenceScorer":
         case: See :class:`SentenceScorer`.
 
     Raises:
-        UserError: The LM is missing or damaged, or no causal one.
+        UserError: There is no such LM.
     """
     from espnet_cif_hkd.teachers.lm.sentences import SentenceScorer
 

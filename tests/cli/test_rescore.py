@@ -95,7 +95,11 @@ def test_a_rerun_scores_nothing_again(data, lm, monkeypatch, tmp_path):
         return real(self, some)
 
     monkeypatch.setattr(SentenceScorer, "__call__", recorded)
+    monkeypatch.setattr(SentenceScorer, "open", None)
+    run(get_parser().parse_args(words(data, lm, "--weight", 0.25)))
     run(get_parser().parse_args(words(data, lm, "--weight", 0.5)))
+    monkeypatch.undo()
+    monkeypatch.setattr(SentenceScorer, "__call__", recorded)
     assert scored == [] and texts(data / "out/test") == before
     assert (data / "out/test/lm_scores.json").read_text() == kept
     other = build_causal(tmp_path / "other", positions=40)

@@ -1,6 +1,7 @@
 """Log-probabilities of sentences by a causal language model of Hugging Face."""
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +26,40 @@ from espnet_cif_hkd.teachers.text.spelling import CASES, in_capitals
 _SHORTEST_WINDOW = 128  # tokens
 
 
+class _Network(NamedTuple):
+    """What scores need of an LM.
+
+    Attributes:
+        tokenizer, model: Of Hugging Face.
+        first: Id of the token before a text.
+        places: Positions whose logits may be in memory together.
+        limit: Longest window, in tokens.
+    """
+
+    tokenizer: Any
+    model: Any
+    first: int
+    places: int
+    limit: int
+
+
+def _network(config: TeacherConfig, device: str) -> _Network:
+    name = config.name
+    with our_names():
+        tokenizer = open_tokenizer(config)
+        model = load(config, "AutoModelForCausalLM")
+    first = special_token(name, tokenizer, *OPENINGS)
+    some = tokenizer.encode("a b c", add_special_tokens=False)
+    try:
+        require_causal(name, model, np.array([first, *some]))
+    except UserError as error:
+        raise UserError(f"{error}; choose another LM") from error
+    model.to(device)
+    places = max(_SHORTEST_WINDOW, places_in_memory(model))
+    limit = min(max_length(tokenizer, model), places)
+    return _Network(tokenizer, model, first, places, limit)
+
+
 class SentenceScorer:
     """Scores texts by a causal LM.
 
@@ -42,7 +77,7 @@ class SentenceScorer:
         device: For example ``cpu``.
 
     Raises:
-        UserError: There is no such LM, it is damaged, or it is not causal.
+        UserError: There is no such LM.
 
     Attributes:
         case: ``auto``, ``keep`` or ``lower``.
@@ -59,20 +94,19 @@ class SentenceScorer:
             raise UserError(f"case: {case!r} is unknown; use one of {', '.join(CASES)}")
         self.case = case
         self._config = TeacherConfig(name, 1, revision)
+        self._device = device
+        self._network: _Network | None = None
         with our_names():
             fixed_place(self._config)
-            self._tokenizer = open_tokenizer(self._config)
-            self._model = load(self._config, "AutoModelForCausalLM")
-        self._first = special_token(name, self._tokenizer, *OPENINGS)
-        some = self._tokenizer.encode("a b c", add_special_tokens=False)
-        try:
-            require_causal(name, self._model, np.array([self._first, *some]))
-        except UserError as error:
-            raise UserError(f"{error}; choose another LM") from error
-        self._model.to(device)
-        # The logits of a text are in memory together.
-        self._places = max(_SHORTEST_WINDOW, places_in_memory(self._model))
-        self._limit = min(max_length(self._tokenizer, self._model), self._places)
+
+    def open(self) -> None:
+        """Read the LM, if it has not been read. The first scores do so, too.
+
+        Raises:
+            UserError: The LM is damaged, or it is not causal.
+        """
+        if self._network is None:
+            self._network = _network(self._config, self._device)
 
     def identity(self) -> str:
         """Return a text that is equal for equal scores: of the LM's files and the case.
@@ -98,37 +132,45 @@ class SentenceScorer:
         Texts that begin alike share the computation of the output layer, if they are of
         similar length.
         """
+        if not any(texts):
+            return [0.0] * len(texts)
+        self.open()
+        network = self._network
+        assert network is not None
         own = [text.lower() if self.case == "lower" else text for text in texts]
-        ids = self._tokenizer(own, add_special_tokens=False)["input_ids"] if own else []
-        found = pieces(ids, self._limit, max(1, self._limit // 2))
+        ids = network.tokenizer(own, add_special_tokens=False)["input_ids"]
+        found = pieces(ids, network.limit, max(1, network.limit // 2))
         owner = np.repeat(np.arange(len(ids)), [len(one) for one in ids])
         result = np.zeros(len(ids))
-        budget = min(run_units(self._model.device), self._places)
+        budget = min(run_units(network.model.device), network.places)
         for group in grouped([len(piece[0]) for piece in found], budget):
             some = [found[n] for n in group]
-            scored = self._tokens_scored([piece[0] for piece in some])
+            scored = _tokens_scored(network, [piece[0] for piece in some])
             for (_, row, begin, end), values in zip(some, scored, strict=True):
                 np.add.at(result, owner[row : row + end - begin], values[begin:end])
         return [float(value) for value in result]
 
-    def _tokens_scored(self, texts: Sequence[Sequence[int]]) -> list[np.ndarray]:
-        """Return the log-probability of each token in nats: (L,) for each text."""
-        lengths = np.array([len(text) for text in texts])
-        ids = np.full((len(texts), lengths.max()), self._first)
-        valid = np.arange(ids.shape[1]) < lengths[:, None]
-        number: dict[tuple[int, ...], int] = {}
-        places: list[tuple[int, int]] = []
-        rows: list[int] = []
-        for n, text in enumerate(texts):
-            ids[n, 1 : len(text)] = text[:-1]
-            for at in range(len(text)):
-                row = number.setdefault(tuple(text[:at]), len(places))
-                if row == len(places):
-                    places.append((n, at))
-                rows.append(row)
-        logits = logits_at(self._model, ids, valid, *np.array(places).T)
-        device = logits.device
-        labels = np.concatenate([np.asarray(text, np.int64) for text in texts])
-        pairs = (on_device(np.array(part), device) for part in (rows, labels))
-        chosen = logits.float().log_softmax(1)[tuple(pairs)]
-        return np.split(chosen.cpu().numpy(), np.cumsum(lengths)[:-1])
+
+def _tokens_scored(
+    network: _Network, texts: Sequence[Sequence[int]]
+) -> list[np.ndarray]:
+    """Return the log-probability of each token in nats: (L,) for each text."""
+    lengths = np.array([len(text) for text in texts])
+    ids = np.full((len(texts), lengths.max()), network.first)
+    valid = np.arange(ids.shape[1]) < lengths[:, None]
+    number: dict[tuple[int, ...], int] = {}
+    places: list[tuple[int, int]] = []
+    rows: list[int] = []
+    for n, text in enumerate(texts):
+        ids[n, 1 : len(text)] = text[:-1]
+        for at in range(len(text)):
+            row = number.setdefault(tuple(text[:at]), len(places))
+            if row == len(places):
+                places.append((n, at))
+            rows.append(row)
+    logits = logits_at(network.model, ids, valid, *np.array(places).T)
+    device = logits.device
+    labels = np.concatenate([np.asarray(text, np.int64) for text in texts])
+    pairs = (on_device(np.array(part), device) for part in (rows, labels))
+    chosen = logits.float().log_softmax(1)[tuple(pairs)]
+    return np.split(chosen.cpu().numpy(), np.cumsum(lengths)[:-1])

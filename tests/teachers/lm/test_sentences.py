@@ -92,7 +92,7 @@ def test_capitals(folders, case, texts, lower):
 
 def test_refused_in_one_line(folders, tmp_path):
     with pytest.raises(UserError, match=r"is no causal LM; choose another LM$"):
-        SentenceScorer(folders["masked"])
+        SentenceScorer(folders["masked"]).open()
     with pytest.raises(UserError, match="this folder does not exist"):
         SentenceScorer(str(tmp_path / "none"))
     with pytest.raises(UserError, match="case: 'upper' is unknown"):

@@ -73,22 +73,17 @@ def _class_differences(
         for system in summary.present
         if system != summary.matrix.baseline
     ]
-    if summary.matrix.control is not None:
-        pairs.append((summary.question, summary.matrix.control))
-    columns = []
+    pairs += summary.matrix.controls
+    rows = []
     for system, other in pairs:
         found, base = (summary.scores(s, decode, "test") for s in (system, other))
-        head = summary.label(system)
+        if not set(found) & set(base):
+            continue
+        label = summary.label(system)
         if other != summary.matrix.baseline:
-            head += f" minus {summary.label(other)}"
-        if set(found) & set(base):
-            columns.append((head, found, base))
-    if not columns:
-        return "Nothing to compare yet.\n"
-    rows = []
-    for name, words in classes.items():
-        row = [words]
-        for _, found, base in columns:
+            label += f" minus {summary.label(other)}"
+        row = [label]
+        for name in classes:
             difference = class_difference(base, found, kind, name)
             if difference is None:
                 row.append("–")
@@ -96,7 +91,9 @@ def _class_differences(
             interval = bracket(difference.absolute_utterances)
             row.append(f"{signed(difference.absolute)} {interval}")
         rows.append(row)
-    return markdown([title, *(head for head, _, _ in columns)], rows)
+    if not rows:
+        return "Nothing to compare yet.\n"
+    return markdown([title, *classes.values()], rows)
 
 
 def lengths(summary: Summary, decode: str) -> str:

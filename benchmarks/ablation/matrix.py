@@ -7,7 +7,7 @@ string that is split like in the shell::
     title: "FOTAQ: English, 3.9 hours"
     recipe: egs2/fotaq/asr_hkd
     baseline: cif                # all others are compared with it
-    control: random              # optional; compared with the question too
+    controls: {hkd: random}      # optional; further systems to compare a system with
     words: true                  # false: no word error rate, for Mandarin
     readings: data/{set}/pinyin  # optional; the syllable of each character
     frequencies: train_2000      # optional; where words are counted, instead of train
@@ -45,17 +45,9 @@ from espnet_cif_hkd.errors import UserError
 TRAIN_SET = "train"  # in all recipes of this repository
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _KEYS = {
-    *("corpus", "title", "recipe", "baseline", "control", "words", "readings", "seeds"),
-    *(
-        "frequencies",
-        "epochs",
-        "subset",
-        "page",
-        "options",
-        "systems",
-        "variants",
-        "decodes",
-    ),
+    *("corpus", "title", "recipe", "baseline", "controls", "words", "readings"),
+    *("frequencies", "seeds", "epochs", "subset", "page", "options"),
+    *("systems", "variants", "decodes"),
 }
 
 
@@ -119,7 +111,8 @@ class Matrix:
         corpus, title: its name in file names, and in words.
         recipe: folder of the recipe, relative to the repository.
         baseline: name of the system to compare all others with.
-        control: name of a system without the supposed cause of the gain, or None.
+        controls: pairs of a system and another one, without the supposed cause of its
+            gain.
         words: whether word error rates are reported too.
         readings: a file of the recipe, ``{set}`` in its place, or None.
         frequencies: the set in whose text the occurrences of a word are counted.
@@ -137,7 +130,7 @@ class Matrix:
     title: str
     recipe: str
     baseline: str
-    control: str | None
+    controls: tuple[tuple[str, str], ...]
     words: bool
     readings: str | None
     frequencies: str
@@ -211,6 +204,14 @@ class _Reader:
             raise self.fail(key, "give a list of texts (quote numbers), or one text")
         return tuple(value)
 
+    def pairs(self, key: str) -> tuple[tuple[str, str], ...]:
+        """A mapping of names to words, as pairs of a name and a word."""
+        data = self.data.get(key) or {}
+        if not isinstance(data, dict):
+            raise self.fail(key, "must be a mapping of names")
+        one = _Reader(self.path, key, data)
+        return tuple((str(name), word) for name in data for word in one.words(name))
+
     def group(self, key: str, known: set[str]) -> "dict[str, _Reader]":
         """The mappings under ``key``, by name."""
         data = self.data.get(key) or {}
@@ -276,9 +277,9 @@ def read_matrix(path: Path) -> Matrix:
     baseline = top.text("baseline")
     if baseline not in systems:
         raise top.fail("baseline", f"{baseline} is none of {sorted(systems)}")
-    control = top.text("control") if "control" in top.data else None
-    if control is not None and control not in systems:
-        raise top.fail("control", f"{control} is none of {sorted(systems)}")
+    controls = top.pairs("controls")
+    for system in {name for pair in controls for name in pair} - set(systems):
+        raise top.fail("controls", f"{system} is none of {sorted(systems)}")
     for name, variant in variants.items():
         if variant.system not in systems:
             known = sorted(systems)
@@ -300,7 +301,7 @@ def read_matrix(path: Path) -> Matrix:
         title=top.text("title"),
         recipe=top.text("recipe"),
         baseline=baseline,
-        control=control,
+        controls=controls,
         words=top.flag("words", True),
         readings=top.text("readings") if "readings" in top.data else None,
         frequencies=(

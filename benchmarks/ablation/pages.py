@@ -129,18 +129,16 @@ def in_short(summary: Summary) -> str:
     outside = [name for name in summary.present if matrix.systems[name].outside]
     for label, found in [*compared, *comparisons(summary, outside)]:
         text += f"\n- {sentence(label, baseline, rate, found)}"
-    control = against_control(summary, rate)
-    text += f"\n- {control}" if control else ""
+    text += "".join(f"\n- {one}" for one in against_controls(summary, rate))
     return text.rstrip("\n") + "\n"
 
 
-def against_control(summary: Summary, rate: str) -> str | None:
-    control = summary.matrix.control
-    found = summary.against_control(summary.first_decode, "test")
-    if control is None or found is None:
-        return None
-    question, other = map(summary.label, (summary.question, control))
-    return sentence(question, other, rate, found)
+def against_controls(summary: Summary, rate: str) -> list[str]:
+    """A sentence for each system and its control."""
+    return [
+        sentence(summary.label(system), summary.label(control), rate, found)
+        for system, control, found in summary.controlled(summary.first_decode, "test")
+    ]
 
 
 def sought(summary: Summary) -> int:

@@ -2,10 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 
-from ablation.pages import COMMAND, against_control, comparisons, joined, sought
+from ablation.pages import COMMAND, against_controls, comparisons, joined, sought
+from ablation.significance import Difference
 from ablation.summary import Summary, shown
 from ablation.tables import markdown
-from ablation.verdict import bracket, headline, sentence, signed
+from ablation.verdict import (
+    Finding,
+    bracket,
+    find,
+    headline,
+    listed,
+    sentence,
+    signed,
+)
 
 
 def reader(
@@ -102,12 +111,32 @@ def _reader_words(summary: Summary) -> str:
         for label, found in compared
         if label == summary.label(summary.question)
     ]
-    parts.append(against_control(summary, rate) or "")
+    controlled = against_controls(summary, rate)
+    if len(controlled) == 1:
+        parts += controlled
     parts.append(headline(baseline, compared, sought(summary)))
+    if len(controlled) > 1:
+        parts += _headlines_of_controls(summary)
     lacking = len(summary.missing())
     if lacking:
         parts.append(f"The matrix is incomplete: {lacking} results are missing.")
     return " ".join(filter(None, parts)).replace("**", "")
+
+
+def _headlines_of_controls(summary: Summary) -> list[str]:
+    """A sentence for each control."""
+    groups: dict[str, list[tuple[str, Difference]]] = {}
+    for system, control, found in summary.controlled(summary.first_decode, "test"):
+        groups.setdefault(control, []).append((summary.label(system), found))
+    texts = []
+    for name, some in groups.items():
+        control = summary.label(name)
+        if any(find(found) is Finding.SHOWN for _, found in some):
+            texts.append(headline(control, some, len(some)))
+        else:
+            systems = listed([label for label, _ in some])
+            texts.append(f"No difference from {control} was shown for {systems}.")
+    return texts
 
 
 def _reader_rows(summary: Summary) -> list[list[str]]:

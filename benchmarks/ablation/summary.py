@@ -115,15 +115,21 @@ class Summary:
             )
         return self._differences[key]
 
-    def against_control(self, decode: str, name: str) -> Difference | None:
-        """CER of the question against the control; None if one has no run."""
-        if self.matrix.control is None:
-            return None
-        return score_difference(
-            self.scores(self.matrix.control, decode, name),
-            self.scores(self.question, decode, name),
-            "char",
-        )
+    def controlled(self, decode: str, name: str) -> list[tuple[str, str, Difference]]:
+        """CER of systems against their controls, for pairs that have runs.
+
+        Returns:
+            System, control and difference, in the order of the matrix.
+        """
+        found = []
+        for system, control in self.matrix.controls:
+            base = self.scores(control, decode, name)
+            difference = score_difference(
+                base, self.scores(system, decode, name), "char"
+            )
+            if difference is not None:
+                found.append((system, control, difference))
+        return found
 
     def curve(
         self, system: str, value: "Callable[[Epoch], float | None]"

@@ -88,12 +88,12 @@ def headline(
         else:
             groups["worse"].append(label)
     parts = [
-        f"{_listed(groups[way])} {_is(groups[way])} shown to be {way} than {baseline}"
+        f"{listed(groups[way])} {_is(groups[way])} shown to be {way} than {baseline}"
         for way in ("better", "worse")
         if groups[way]
     ]
     if groups["open"]:
-        rest = f"for {_listed(groups['open'])} neither was shown"
+        rest = f"for {listed(groups['open'])} neither was shown"
         none = f"no system was shown to be better or worse than {baseline}"
         parts.append(rest if parts else none)
     text = "; ".join(parts)
@@ -103,7 +103,8 @@ def headline(
     return text
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """``A, B and C``."""
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 

@@ -49,7 +49,11 @@ def test_the_matrices_of_the_repository_are_sound():
     [
         ("baseline: cif", "baseline: no", r"baseline: give a text"),
         ("baseline: cif", "baseline: ciff", r"baseline: ciff is none of"),
-        ("words: true", "words: true\ncontrol: ctc", r"control: ctc is none of"),
+        (
+            "words: true",
+            "words: true\ncontrols: {hkd: ctc}",
+            r"controls: ctc is none of",
+        ),
         ("epochs: 12", "epochs: twelve", r"epochs: give a whole number"),
         ("epochs: 12", "epochs: 12\nepoch: 3", r"epoch: unknown; known are"),
         ("[1, 2, 3]", "[1, 1]", r"seeds: give a list of different"),

@@ -270,14 +270,16 @@ def test_sounds_are_listed_where_readings_are_known(tmp_path):
     text = section(made, "Error analysis")
     assert "| a homophone: same syllable and tone | 5,000 | 6.0 | 4.0 |" in text
     assert "| another syllable | 5,000 | 8.0 | 8.0 |" in text
-    assert "| a homophone: same syllable and tone | −2.0 [−2.0, −2.0] |" in text
+    header = "| replaced by | a homophone: same syllable and tone |"
+    assert f"{header} same syllable, another tone | another syllable |" in text
+    assert "| CIF + HKD | −2.0 [−2.0, −2.0] |" in text
 
 
 @pytest.mark.slow
 def test_the_question_is_compared_with_a_control_too(tmp_path):
     systems = ("cif", "lrd", "hkd")
     cells = [ablation_cells.cell(s, seed) for s in systems for seed in (1, 2, 3)]
-    text, reader = build(tmp_path, cells, more="control: lrd\n")
+    text, reader = build(tmp_path, cells, more="controls: {hkd: lrd}\n")
     lines = section(text, "In short").splitlines()
     (line,) = (line for line in lines if "against" in line and "CIF + LRD." in line)
     assert "**CIF + HKD is better than CIF + LRD.**" in line
@@ -285,7 +287,11 @@ def test_the_question_is_compared_with_a_control_too(tmp_path):
     controlled = reader.index("CIF + HKD is better than CIF + LRD.")
     assert answer < controlled < reader.index("shown to be better than CIF")
     where = section(text, "Error analysis")
-    assert "| CIF + HKD | CIF + HKD minus CIF + LRD |" in where
+    assert "| CIF + HKD minus CIF + LRD | " in where
+    _, reader = build(tmp_path, cells, more="controls: {hkd: [lrd, cif], lrd: cif}\n")
+    assert "shown to be better than CIF + LRD." in reader
+    _, reader = build(tmp_path, cells, more="controls: {hkd: hkd, lrd: lrd}\n")
+    assert "No difference from CIF + HKD was shown for CIF + HKD." in reader
 
 
 def test_tables_have_one_order_of_systems_for_any_order_of_runs(tmp_path):

@@ -21,6 +21,8 @@ from espnet_cif_hkd.inference.results import (
     sampling_rate,
 )
 from espnet_cif_hkd.inference.speech import Samples, checked_samples
+from espnet_cif_hkd.models.distilling import DistillingMixin
+from espnet_cif_hkd.models.own_features import batches_change_nothing
 from espnet_cif_hkd.models.short_audio import refuse_short_audio
 from espnet_cif_hkd.plugin import register
 from espnet_cif_hkd.plugin.compat import Hypothesis, TooShortUttError
@@ -230,7 +232,7 @@ class Speech2Text(ESPnetSpeech2Text):
 
     @torch.no_grad()
     def encode(self, waves: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Encode utterances, as one batch if padding changes nothing.
+        """Encode utterances, as one batch if companions change nothing.
 
         Args:
             waves: Samples, ``(S,)`` each.
@@ -242,7 +244,11 @@ class Speech2Text(ESPnetSpeech2Text):
             TooShortUttError: An utterance is too short for the encoder.
         """
         # Frames of ESPnet's encoders depend on padding, strongly in 202511.
-        together = isinstance(self.asr_model.encoder, CIFConformerEncoder)
+        together = (
+            isinstance(self.asr_model, DistillingMixin)
+            and isinstance(self.asr_model.encoder, CIFConformerEncoder)
+            and batches_change_nothing(self.asr_model)
+        )
         batches = [waves] if together else [[wave] for wave in waves]
         frames: list[torch.Tensor] = []
         for batch in batches:

@@ -29,6 +29,7 @@ from espnet_cif_hkd.models.layer_taps import (
     layer_count,
     tapped_layers,
 )
+from espnet_cif_hkd.models.own_features import mirrored, mirrored_reach
 
 # Names that models log after their criteria.
 _LATER = frozenset({"loss", "cer", "wer", "cer_free", "length_error"})
@@ -152,6 +153,17 @@ class DistillingMixin:
         elif frozen:
             frames = self._encoder_start.connected(frames)
         return frames, lengths
+
+    def _extract_feats(
+        self, speech: Tensor, speech_lengths: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Features as ESPnet's; in evaluation, companions in a batch change nothing."""
+        reach = 0 if self.training else mirrored_reach(self.frontend)
+        if reach and speech.dim() == 2 and speech.size(0) > 1:
+            longer = mirrored(speech, speech_lengths, reach)
+            feats, lengths = self.frontend(longer, speech_lengths)
+            return feats[:, : lengths.max()], lengths
+        return super()._extract_feats(speech, speech_lengths)  # type: ignore[misc,no-any-return]
 
     def _named_criteria(self) -> list[tuple[str, AbsDistillCriterion]]:
         """Return all criteria with the prefixes of their log names."""

@@ -7,6 +7,7 @@ Results are written as by transcribe.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -58,15 +59,16 @@ def texts_of(given: str, recordings: "Sequence[Recording]") -> Mapping[str, str]
     """
     from espnet_cif_hkd.io.tables import read_lines, read_text, single_spaced
 
-    path = Path(given)
     one = recordings[0].name if len(recordings) == 1 else None
-    if not path.is_file():
+    # A sentence may be too long for Path.is_file().
+    if not os.path.isfile(given):
         if one is None:
             raise UserError(
                 f"--text {given}: no such file; several recordings need a table of "
                 "names and texts"
             )
         return {one: single_spaced(given)}
+    path = Path(given)
     lines = [line for line in read_lines(path) if line.strip()]
     if one is not None and not any(line.split()[0] == one for line in lines):
         return {one: single_spaced(" ".join(lines))}
@@ -99,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     progress = Progress(quiet=args.quiet)
     sink: Printer | ResultsFolder = Printer(outputs[0])
     if args.output_dir is not None:
-        sink = folder_of(args, outputs, {"text": args.text})
+        sink = folder_of(args, outputs, {}, lambda one: texts[one.name])
         chosen = remaining(sink, chosen, progress)
     failed = 0
     if chosen:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from espnet_cif_hkd.cli.command import run_logged
+from espnet_cif_hkd.cli.result_options import device_of
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.inference import fitting, gaps
 from espnet_cif_hkd.inference.assemble import silent_tokens, text_pieces
@@ -104,10 +105,12 @@ def run(args: argparse.Namespace) -> None:
     from espnet_cif_hkd.inference.recognizer import Recognizer
 
     recognizer = Recognizer(
-        args.model, greedy=args.beam_size is None, device=args.device, **search
+        args.model,
+        greedy=args.beam_size is None,
+        device=device_of(args.device),
+        calibrated=False,  # what was fitted before must not be used
+        **search,
     )
-    # What was fitted before must not be used.
-    recognizer.results.calibration = Calibration()
     places = np.linspace(0, len(recordings) - 1, min(args.utterances, len(recordings)))
     chosen = [list(recordings)[int(place)] for place in places]
     decoded = [

@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> None:
     from espnet_cif_hkd.inference.export.exporter import export_model
     from espnet_cif_hkd.inference.export.onnx_files import require_onnx
     from espnet_cif_hkd.inference.onnx_folder import METADATA
+    from espnet_cif_hkd.io.audio import read_utterance, resample, select_channel
 
     require_onnx()
     if args.format == "sherpa" and (args.no_frontend or args.check or args.streaming):
@@ -75,15 +76,20 @@ def run(args: argparse.Namespace) -> None:
         gap = export_sherpa(source, args.out, args.int8)
         logging.info("%s: self-check passed, max |Δ log p| %.1e", args.out, gap)
         return
+    sounds = [
+        select_channel(read_utterance(name, name), "0", name) for name in args.check
+    ]
     metadata = export_model(
         source, args.out, args.int8, not args.no_frontend, args.streaming
     )
-    recordings = [_read(name, metadata["sampling_rate"]) for name in args.check]
-    result = compare(source.model, args.out, recordings or None)
+    rate = metadata["sampling_rate"]
+    recordings = [resample(sound.samples, sound.rate, rate) for sound in sounds]
     try:
+        result = compare(source.model, args.out, recordings or None)
         result.require()
-    except UserError:
-        (args.out / METADATA).unlink()  # the runner refuses the folder
+    except BaseException:
+        # The runner refuses a folder that was not checked.
+        (args.out / METADATA).unlink()
         raise
     logging.info(
         "%s: exported in %s s; self-check passed: %d recordings, %d tokens equal, max "
@@ -120,13 +126,6 @@ def load_source(name: str) -> Any:
         str(loaded.asr_train_args.token_type),
         read_calibration(checkpoint),
     )
-
-
-def _read(name: str, rate: int) -> Any:
-    from espnet_cif_hkd.io.audio import read_utterance, resample, select_channel
-
-    sound = select_channel(read_utterance(name, name), "0", name)
-    return resample(sound.samples, sound.rate, rate)
 
 
 def main(cmd: Sequence[str] | None = None) -> None:

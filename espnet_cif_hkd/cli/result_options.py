@@ -131,7 +131,10 @@ class Printer:
 
 
 def folder_of(
-    args: argparse.Namespace, outputs: "Sequence[Output]", made_by: Mapping[str, Any]
+    args: argparse.Namespace,
+    outputs: "Sequence[Output]",
+    made_by: Mapping[str, Any],
+    details: "Callable[[Recording], Any] | None" = None,
 ) -> "ResultsFolder":
     """Return the folder of ``--output_dir``.
 
@@ -139,17 +142,41 @@ def folder_of(
         args: The options of :func:`add_options`.
         outputs: The files of a recording.
         made_by: Further options that change results.
+        details: See :class:`ResultsFolder`.
+
+    Raises:
+        UserError: ``--model`` is no model.
     """
     from espnet_cif_hkd.inference.results_folder import ResultsFolder
 
     model = Path(args.model)
     known = {
         "model": str(model.resolve()) if model.exists() else args.model,
+        **(_contents(model) if model.exists() else {}),
         "channel": args.channel,
         **made_by,
         **{name: getattr(args, name) for name in _LIMITS},
     }
-    return ResultsFolder(args.output_dir, outputs, known, args.overwrite)
+    return ResultsFolder(args.output_dir, outputs, known, args.overwrite, details)
+
+
+def _contents(model: Path) -> dict[str, str]:
+    """Digests of the files of a model that change results.
+
+    A training that goes on, or a calibration, keeps their names.
+    """
+    from espnet_cif_hkd.inference.calibration import calibration_file
+    from espnet_cif_hkd.inference.model_files import model_files
+    from espnet_cif_hkd.io.digest import sha256
+
+    if model.is_file() and model.suffix != ".pth":  # packed
+        return {"model_file": sha256(model)[:12]}
+    file = Path(model_files(model)["asr_model_file"])
+    beside = calibration_file(file.resolve())
+    found = {"model_file": sha256(file)[:12]}
+    if beside.is_file():
+        found["calibration"] = sha256(beside)[:12]
+    return found
 
 
 def remaining(

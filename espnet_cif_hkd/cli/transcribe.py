@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 # Seconds of audio that a stream takes at once.
 _PIECE = 0.32
+# Options that change results.
+_SEARCH = ("beam", "ctc_weight", "stream", "long_above")
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -116,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
     progress = Progress(quiet=args.quiet)
     sink: Printer | ResultsFolder = Printer(outputs[0])
     if args.output_dir is not None:
-        made_by = {n: getattr(args, n) for n in ("beam", "ctc_weight", "stream")}
+        made_by = {n: getattr(args, n) for n in _SEARCH}
         made_by |= _rescoring(args)
         sink = folder_of(args, outputs, made_by)
         chosen = remaining(sink, chosen, progress)
@@ -204,7 +206,7 @@ def _work(
 
         def passages(state: Any = None) -> "Iterator[Recognition]":
             for passage in recognizer.long(read, audio.duration, state=state):
-                if isinstance(sink, Printer):
+                if isinstance(sink, Printer) and passage.tokens:
                     progress.clear()
                     sink.passage(recording, passage)
                 yield passage

@@ -181,9 +181,12 @@ class Batch:
         assert self.long_work is not None
         try:
             found = self.long_work(one, audio)
+        except BrokenPipeError:  # nobody reads the standard output any more
+            raise
         except Exception as error:
             self._failed(one, error)
             return
+        audio.note_doubts()
         self._note(one, audio.notes)
         self._finished(one, found)
 

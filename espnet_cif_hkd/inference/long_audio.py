@@ -149,7 +149,8 @@ class LongAudio:
             key: What distinguishes this audio and model from others, for the state.
 
         Yields:
-            Results that are not empty, in order of time.
+            Results in order of time; an empty one after a window without a passage, so
+            that whoever asks for them can do something else in between.
 
         Raises:
             UserError: The state is damaged or of another audio, model or options.
@@ -157,13 +158,15 @@ class LongAudio:
         now = self._start(duration, key, state)
         yield from now.found
         for passage in self._passages(read, duration, now):
+            if passage is None:
+                yield Recognition(duration=duration)
+                continue
             result = self._search(passage, duration)
             if result.tokens:
                 now.found.append(result)
             if state is not None:
                 _save(Path(state), now)
-            if result.tokens:
-                yield result
+            yield result
         if state is not None:
             Path(state).unlink(missing_ok=True)
 
@@ -192,7 +195,10 @@ class LongAudio:
             _load(Path(state), now)
         return now
 
-    def _passages(self, read: Read, duration: float, now: _State) -> Iterator[Passage]:
+    def _passages(
+        self, read: Read, duration: float, now: _State
+    ) -> Iterator[Passage | None]:
+        """Yield passages, and None after a window that completes none."""
         divider = now.divider
         if now.is_last:
             empty = divider.hidden[:0], divider.weights[:0]
@@ -212,8 +218,11 @@ class LongAudio:
             now.after, now.is_last = window.after, window.last
             if is_only:
                 yield Passage(0, window.hidden)
-            else:
-                yield from divider.push(window.hidden, window.weights, window.last)
+                return
+            found = divider.push(window.hidden, window.weights, window.last)
+            first = next(found, None)
+            yield first
+            yield from found
 
     @torch.no_grad()
     def _encode(self, samples: Samples) -> tuple[Tensor, Tensor]:

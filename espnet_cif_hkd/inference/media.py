@@ -5,6 +5,8 @@ model needs, one channel, in blocks, so that the length of a file does not matte
 """
 
 import math
+import os
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +28,8 @@ _MARGIN = 0.1
 _SILENCE = 10 ** (-90 / 20)
 # The mean of channels has less than this share of their level if they cancel out.
 _CANCELLED = 0.05
+# Sizes in the header of a wav file from here on mean that the size is unknown.
+_UNKNOWN_SIZE = 0x7FFF0000
 # What users try, and libsndfile does not read.
 _NEEDS_FFMPEG = frozenset(
     (
@@ -62,6 +66,7 @@ class Audio:
         self.notes: list[str] = []
         self._peak = 0.0
         self._levels = 0.0, 0.0
+        self._from_start = False
         try:
             self._channel = self._checked_channel(channel)
             if not file.frames:
@@ -129,16 +134,8 @@ class Audio:
             got += len(block)
             yield resample(block, False)
         yield resample(np.zeros(0, np.float32), True)
-        if got < file.frames - _TOLERANCE * source:
-            raise UserError(
-                f"{self.name}: ends after {got / source:.2f} s, but its header says "
-                f"{self.duration:.2f} s: the file is incomplete, or was changed while "
-                "it was read; copy it again"
-            )
-        if self._peak < _SILENCE:
-            self._note("is silent")
-        elif self._levels[0] < _CANCELLED * self._levels[1]:
-            self._note("its channels cancel each other out: choose one, --channel 0")
+        self._require_end(got, file.frames)
+        self.note_doubts()
 
     def read(self, start: float, end: float) -> Samples:
         """Return the samples from ``start`` to ``end`` in seconds; calls in any order.
@@ -161,11 +158,31 @@ class Audio:
             return np.zeros(0, np.float32)
         self._seek(begin)
         block = self._read(stop - begin, begin / source)
+        self._require_end(begin + len(block), stop)
         out = _resampler(source, rate)(block, True)
         skip = first - begin * rate // source
         return out[skip : skip + last - first]
 
+    def note_doubts(self) -> None:
+        """Note doubts about the content of audio that was read from its beginning."""
+        if not self._from_start:
+            return
+        if self._peak < _SILENCE:
+            self._note("is silent")
+        elif self._levels[0] < _CANCELLED * self._levels[1]:
+            self._note("its channels cancel each other out: choose one, --channel 0")
+
+    def _require_end(self, got: int, wanted: int) -> None:
+        rate = self._file.samplerate
+        if got < wanted - _TOLERANCE * rate:
+            raise UserError(
+                f"{self.name}: ends after {got / rate:.2f} s, but its header says "
+                f"{self.duration:.2f} s: the file is incomplete, or was changed while "
+                "it was read; copy it again"
+            )
+
     def _seek(self, frame: int) -> None:
+        self._from_start |= frame == 0
         with _naming(self.name):
             self._file.seek(frame)
 
@@ -246,7 +263,38 @@ def _opened(path: Path) -> Any:
     if path.is_dir():
         raise UserError(f"{path}: is a folder, not an audio file")
     with _naming(str(path)):
+        _refuse_cut_wav(path)
         return soundfile.SoundFile(path)
+
+
+def _refuse_cut_wav(path: Path) -> None:
+    """Compare the header with the size of the file; libsndfile reads what there is.
+
+    Raises:
+        UserError: There are fewer samples than the header says.
+    """
+    a_second = 0
+    with path.open("rb") as stream:
+        start = stream.read(12)
+        if start[:4] != b"RIFF" or start[8:] != b"WAVE":
+            return
+        while len(head := stream.read(8)) == 8:
+            name, size = struct.unpack("<4sI", head)
+            if name == b"data":
+                break
+            body = stream.read(min(size, 16))
+            if name == b"fmt " and len(body) == 16:
+                (a_second,) = struct.unpack_from("<I", body, 8)
+            stream.seek(size + size % 2 - len(body), os.SEEK_CUR)
+        else:
+            return
+        present = os.fstat(stream.fileno()).st_size - stream.tell()
+    # Programs that write into a pipe do not know the size.
+    if size < _UNKNOWN_SIZE and size - present > _TOLERANCE * a_second > 0:
+        raise UserError(
+            f"{path}: ends after {present / a_second:.2f} s, but its header says "
+            f"{size / a_second:.2f} s: the file is incomplete; copy it again"
+        )
 
 
 @contextmanager
@@ -254,6 +302,8 @@ def _naming(name: str) -> Iterator[None]:
     """Turn an error of libsndfile or of the system into one line."""
     try:
         yield
+    except UserError:
+        raise
     except (RuntimeError, OSError, TypeError, ValueError) as error:
         raise UserError(f"{name}: {_reason(name, error)}") from error
 

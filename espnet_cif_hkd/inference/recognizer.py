@@ -145,11 +145,16 @@ class Recognizer:
             A result, or a list of results in the same order.
 
         Raises:
-            UserError: The type, shape or a value is wrong.
+            UserError: The type, shape or a value of an utterance is wrong; the message
+                has its index in the list.
         """
         if not isinstance(samples, list | tuple):
             return self.speech2text(samples)  # type: ignore[no-any-return]
-        return in_batches(samples, self.batch_size, self.speech2text)
+        waves = [
+            self.speech2text._checked(one, f"samples[{index}]")
+            for index, one in enumerate(samples)
+        ]
+        return in_batches(waves, self.batch_size, self.speech2text._decode_list)
 
     def frames(self, samples: Samples) -> Frames | None:
         """Encode one utterance; None if it is too short for the encoder."""
@@ -190,14 +195,16 @@ class Recognizer:
             options: Of :class:`espnet_cif_hkd.inference.long_audio.LongOptions`.
 
         Yields:
-            The result of each passage with text, with times of the complete audio.
+            The result of each passage, with times of the complete audio; an empty one
+            after a window without a passage.
 
         Raises:
             UserError: The model knows no pauses, an option does not fit, or the state
                 is of another audio or model.
         """
         long = LongAudio(self.speech2text, long_options(options))
-        key = f"{self.model_file} {self.model_file.stat().st_size} {key}"
+        found = self.model_file.stat()
+        key = f"{self.model_file} {found.st_size} {found.st_mtime_ns} {key}"
         yield from long.recognise(read, duration, state, key)
 
     def stream(self, **options: Any) -> RecognitionStream:

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from espnet_cif_hkd.inference.recognition import Recognition
 from espnet_cif_hkd.inference.writers import Output
 from espnet_cif_hkd.io.atomic import write_text
 
-# The options that made the results; lines of tables before they are joined; states of
-# long recordings.
-_STAMP, _LINES, _STATES = ".espnet-cif.json", ".lines", ".states"
+# The options that made the results; the same of each recording, as a digest; lines of
+# tables before they are joined; states of long recordings.
+_STAMP, _MADE, _LINES, _STATES = ".espnet-cif.json", ".made", ".lines", ".states"
 
 
 class ResultsFolder:
@@ -26,6 +26,8 @@ class ResultsFolder:
         outputs: The files of a recording.
         made_by: Everything that changes a result, such as the model; JSON values.
         overwrite: Write again what exists.
+        details: Everything else that changes the result of a recording, such as its
+            text; if it is another one now, the recording is not complete.
     """
 
     def __init__(
@@ -34,9 +36,10 @@ class ResultsFolder:
         outputs: Sequence[Output],
         made_by: Mapping[str, Any],
         overwrite: bool = False,
+        details: Callable[[Recording], Any] | None = None,
     ) -> None:
         self.folder, self.outputs, self.overwrite = folder, outputs, overwrite
-        self.made_by = dict(made_by)
+        self.made_by, self._details = dict(made_by), details
 
     def remaining(self, all_of: Sequence[Recording]) -> list[Recording]:
         """Return the recordings without complete results.
@@ -48,10 +51,9 @@ class ResultsFolder:
         """
         if self.overwrite:
             return list(all_of)
-        left = [one for one in all_of if not self._is_done(one)]
-        if len(left) < len(all_of):
+        if (self.folder / _STAMP).exists():
             self._check_stamp()
-        return left
+        return [one for one in all_of if not self._is_done(one)]
 
     def __call__(self, one: Recording, found: Recognition) -> None:
         """Write the results of a recording; a file appears when it is complete.
@@ -66,6 +68,7 @@ class ResultsFolder:
                 write_text(self.folder / _STAMP, stamp)
             for output, text in zip(self.outputs, texts):
                 write_text(self._path(output, one), text)
+            write_text(self.folder / _MADE / one.name, self._made(one))
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -76,8 +79,7 @@ class ResultsFolder:
         """
         found = one.path.stat()
         made = [one.name, str(one.path.resolve()), found.st_size, found.st_mtime_ns]
-        digest = hashlib.sha256(json.dumps([made, self.made_by]).encode())
-        path = self.folder / _STATES / f"{digest.hexdigest()[:32]}.npz"
+        path = self.folder / _STATES / f"{_digest([made, self._made(one)])}.npz"
         if self.overwrite:
             path.unlink(missing_ok=True)
         return path
@@ -85,18 +87,21 @@ class ResultsFolder:
     def join(self) -> None:
         """Write the files that all recordings share, sorted by line; tidy up.
 
+        Lines of another model or of other options are left out.
+
         Raises:
             UserError: A file cannot be written.
         """
         with contextlib.suppress(OSError):  # absent, or a recording failed
             (self.folder / _STATES).rmdir()
         for output in (output for output in self.outputs if output.joined):
-            parts = self.folder.joinpath(_LINES, output.path).rglob("*")
+            top = self.folder / _LINES / output.path
             try:
                 lines = [
                     line
-                    for part in parts
-                    if part.is_file() and not part.name.startswith(".")
+                    for part in top.rglob("*.line")
+                    if not part.name.startswith(".")
+                    and self._is_ours(str(part.relative_to(top))[: -len(".line")])
                     for line in part.read_text(encoding="utf-8").splitlines(True)
                 ]
                 if lines:
@@ -114,9 +119,33 @@ class ResultsFolder:
         try:
             made = one.path.stat().st_mtime_ns
             paths = (self._path(output, one) for output in self.outputs)
-            return all(path.stat().st_mtime_ns >= made for path in paths)
+            if any(path.stat().st_mtime_ns < made for path in paths):
+                return False
         except OSError:
             return False
+        if not self._is_ours(one.name):
+            raise UserError(
+                f"{self.folder} has results of {one.name} of another model or of other "
+                "options: give another -o, or --overwrite"
+            )
+        known = self._known(one.name)
+        # Version 0.3 kept no record of a recording.
+        return known == self._made(one) or (known == "" and self._details is None)
+
+    def _made(self, one: Recording) -> str:
+        """The record of a recording: digests of all options and of its details."""
+        own = None if self._details is None else self._details(one)
+        return f"{_digest(self.made_by)} {_digest(own)}\n"
+
+    def _known(self, name: str) -> str:
+        try:
+            return (self.folder / _MADE / name).read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            return ""
+
+    def _is_ours(self, name: str) -> bool:
+        known = self._known(name)
+        return not known or known.split(" ")[0] == _digest(self.made_by)
 
     def _check_stamp(self) -> None:
         path = self.folder / _STAMP
@@ -139,6 +168,10 @@ class ResultsFolder:
             f"{place}: cannot be written ({error.strerror}): free space or name "
             "another folder by -o, and run the same command again: it continues"
         )
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:32]
 
 
 def _has(path: Path, content: str) -> bool:

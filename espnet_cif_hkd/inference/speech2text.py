@@ -70,8 +70,8 @@ class Speech2Text(ESPnetSpeech2Text):
         fallback_below: With ``one_pass``, utterances whose least probable token has a
             probability below this are decoded by ``decoder: cif``; 0: none.
         return_times: Return a :class:`Recognition` for each utterance, with the times
-            and confidences of its tokens, words and segments. The ``calibration.json``
-            beside the model is used.
+            and confidences of its tokens, words and segments.
+        calibrated: With ``return_times``, use ``calibration.json`` beside the model.
         kwargs: ESPnet's arguments.
 
     Attributes:
@@ -103,6 +103,7 @@ class Speech2Text(ESPnetSpeech2Text):
         one_pass: bool = False,
         fallback_below: float = 0.0,
         return_times: bool = False,
+        calibrated: bool = True,
         **kwargs: Any,
     ) -> None:
         if greedy:
@@ -112,15 +113,15 @@ class Speech2Text(ESPnetSpeech2Text):
         self._set_greedy(greedy)
         self._set_one_pass(one_pass, fallback_below)
         if return_times:
-            self._set_times(given.arguments)
+            self._set_times(given.arguments, calibrated)
 
-    def _set_times(self, given: Mapping[str, Any]) -> None:
+    def _set_times(self, given: Mapping[str, Any], calibrated: bool) -> None:
         for name in ("enh_s2t_task", "multi_asr", "hugging_face_decoder", "streaming"):
             if given.get(name):
                 raise UserError(
                     f"return_times does not work with {name}: leave out one"
                 )
-        file = given.get("asr_model_file")
+        file = given.get("asr_model_file") if calibrated else None
         self.results = ResultMaker(
             self.asr_model,
             self.tokenizer,

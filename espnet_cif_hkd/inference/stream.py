@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
+from espnet_cif_hkd.decoder.cif_nar import CIFNARDecoder
 from espnet_cif_hkd.encoder.chunks import FULL
 from espnet_cif_hkd.encoder.cif_conformer import CIFConformerEncoder
 from espnet_cif_hkd.encoder.geometry import known_frame_times
@@ -192,7 +193,10 @@ def check_model(model: Any) -> None:
             advice = "; use normalize: global_mvn" if name == "normalize" else ""
             raise UserError(f"{name} {kind} cannot be streamed{advice}")
     decoder = type(model.decoder).__name__
-    if not isinstance(model.decoder, CIFDecoder) and decoder != "TransducerDecoder":
+    is_cif = isinstance(model.decoder, CIFDecoder)
+    # A one-pass decoder reads all tokens at once.
+    is_cif &= not isinstance(model.decoder, CIFNARDecoder)
+    if not is_cif and decoder != "TransducerDecoder":
         raise UserError(
             f"a stream needs 'decoder: cif' or 'decoder: transducer', not {decoder}"
         )

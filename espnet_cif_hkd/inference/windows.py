@@ -75,6 +75,9 @@ def encode_windows(
         window: Seconds of a window, context included.
         context: Seconds on each side of a window whose frames are dropped.
         first: Number of the first frame to keep, as ``after`` of the window before.
+
+    Raises:
+        UserError: A window keeps no frame, or the audio is shorter than ``duration``.
     """
     check_windows(window, context, times)
     n_context = round(context / times.stride)
@@ -89,6 +92,11 @@ def encode_windows(
         except TooShortUttError:  # possible for the only window
             return
         keep = slice(first - begin, len(hidden) if last else len(hidden) - n_context)
+        if not last and keep.stop <= keep.start:
+            raise UserError(
+                f"the audio ends before {start + window:.2f} s, but its duration is "
+                f"given as {duration:.2f} s"
+            )
         first = begin + max(keep.stop, keep.start)
         # Copies, so that the window is freed.
         yield Window(hidden[keep].clone(), weights[keep].clone(), first, last)

@@ -43,6 +43,22 @@ def test_a_table_of_texts(tmp_path, files, capsys) -> None:
     assert len(list((tmp_path / "out").glob("*.TextGrid"))) == 2
 
 
+def test_a_long_sentence(files, capsys) -> None:
+    assert run(files[0], "--text", "words " * 100) == 0
+    assert capsys.readouterr().out.split() == ["words"] * 100
+
+
+def test_a_corrected_text_is_aligned_again(tmp_path, files, capsys) -> None:
+    table, out = tmp_path / "text", tmp_path / "out"
+    table.write_text("a one\nb two\n")
+    options = ("--text", table, "-f", "text", "-o", out)
+    assert run(*files, *options) == 0
+    table.write_text("b three\na one\n")
+    assert run(*files, *options) == 0
+    assert "1 of 2 files have complete results" in capsys.readouterr().err
+    assert (out / "text").read_text() == "a one\nb three\n"
+
+
 def test_a_text_file_of_one_recording(tmp_path, files, capsys) -> None:
     text = tmp_path / "a.txt"
     text.write_text("what is\nsaid\n")

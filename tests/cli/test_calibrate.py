@@ -94,6 +94,16 @@ def test_the_command_writes_a_file_that_the_recogniser_reads(recipe: Path) -> No
     # Again, from the same start: what was fitted before is not used.
     calibrate.main(["--model", "exp", "--data", "dev", "--utterances", "11"])
     assert read_calibration(recipe / "exp/1epoch.pth") == found
+    # The calibration of a model that was trained on, or a damaged one, is replaced.
+    (recipe / "exp/calibration.json").write_text("{")
+    calibrate.main(["--model", "exp", "--data", "dev", "--utterances", "11"])
+    assert read_calibration(recipe / "exp/1epoch.pth") == found
+    model = recipe / "exp/1epoch.pth"
+    model.write_bytes(model.read_bytes() + b" ")
+    with pytest.raises(UserError, match="of another model"):
+        read_calibration(model)
+    calibrate.main(["--model", "exp", "--data", "dev", "--utterances", "11"])
+    assert read_calibration(model).weights == found.weights
 
 
 @pytest.mark.parametrize(

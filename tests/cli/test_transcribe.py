@@ -16,6 +16,7 @@ import soundfile
 from espnet_cif_hkd.cli import transcribe
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.inference import results_folder
+from espnet_cif_hkd.inference.recognition import Recognition
 from espnet_cif_hkd.inference.writers.verbose_json import recognition_of
 
 RATE = fake_recognizer.RATE
@@ -137,6 +138,43 @@ def test_results_of_another_model_are_not_mixed_in(tmp_path, fake, capsys) -> No
     assert fake.made[-1]["greedy"] is False and fake.made[-1]["beam_size"] == 5
 
 
+def test_a_table_has_the_results_of_one_model(tmp_path, fake, capsys) -> None:
+    a, b = wave(tmp_path, "a.wav", 10), wave(tmp_path, "b.wav", 20)
+    options = ("-f", "text", "-o", tmp_path / "out")
+    assert run(a, *options) == 0
+    assert run(b, *options, "--beam", "5") == 1, "another recording, the same table"
+    assert run(b, *options, "--beam", "5", "--overwrite") == 0
+    assert (tmp_path / "out/text").read_text() == "b w20\n"
+    capsys.readouterr()
+    assert run(a, b, *options, "--beam", "5") == 1
+    assert "has results of a of another model" in capsys.readouterr().err
+    assert run(a, b, *options, "--beam", "5", "--overwrite") == 0
+    assert (tmp_path / "out/text").read_text() == "a w10\nb w20\n"
+    assert run(a, b, *options, "--beam", "5", "--long_above", "9") == 1
+    assert "results with long_above 30.0, now it is 9.0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("changed", ["9epoch.pth", "calibration.json", "10epoch.pth"])
+def test_a_model_that_was_trained_on_is_another_one(
+    tmp_path, fake, capsys, changed
+) -> None:
+    model = tmp_path / "exp"
+    model.mkdir()
+    for name in ("config.yaml", "9epoch.pth"):
+        (model / name).write_text("before")
+    words = [str(wave(tmp_path, "a.wav", 10)), "-o", str(tmp_path / "out"), "-m"]
+    words += [str(model), "--device", "cpu"]
+    assert transcribe.main(words) == 0
+    (model / "1epoch.pth").write_text("not used")
+    assert transcribe.main(words) == 0
+    assert "1 of 1 files have complete results" in capsys.readouterr().err
+    (model / changed).write_text("after")
+    assert transcribe.main(words) == 1
+    err = capsys.readouterr().err
+    name = "calibration" if changed == "calibration.json" else "model_file"
+    assert f"out has results with {name} " in err and "--overwrite" in err
+
+
 @pytest.mark.slow
 def test_a_killed_batch_continues(tmp_path) -> None:
     files = [wave(tmp_path, f"{level}.wav", level) for level in range(10, 30, 2)]
@@ -255,6 +293,41 @@ def test_long_files_are_read_in_passages(tmp_path, fake, capsys) -> None:
     assert run(*files, "--long_above", "2") == 0
     assert fake.long_reads == [(0, 1), (1, 2), (2, 3)]
     assert capsys.readouterr().out.splitlines() == ["w10", *["w20 w20"] * 3, "w30"]
+
+
+def test_a_long_file_without_readers_ends_the_command(
+    tmp_path, fake, capsys, monkeypatch
+) -> None:
+    files = [wave(tmp_path, f"{name}.wav", 10, 3.0) for name in "ab"]
+
+    def closed(*_: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(transcribe.Printer, "passage", closed)
+    monkeypatch.setattr(transcribe, "guarded", lambda run, args: run(args))
+    with pytest.raises(BrokenPipeError):
+        run(*files, "--long_above", "2")
+    assert fake.long_reads == [(0, 1)] and capsys.readouterr().err == ""
+
+
+def test_windows_without_text_print_nothing(tmp_path, fake, capsys, monkeypatch):
+    file = wave(tmp_path, "a.wav", 10, 3.0)
+    spoken = fake.long
+
+    def with_pauses(self, *args, **kwargs):
+        for passage in spoken(self, *args, **kwargs):
+            yield Recognition(duration=3.0)
+            yield passage
+
+    monkeypatch.setattr(fake, "long", with_pauses)
+    assert run(file, "--long_above", "2") == 0
+    assert capsys.readouterr().out == "w10 w10\n" * 3
+
+
+def test_doubts_about_long_files_are_said(tmp_path, fake, capsys) -> None:
+    file = wave(tmp_path, "a.wav", 0, 3.0)
+    assert run(file, "--long_above", "2") == 0
+    assert f"{file}: is silent; said once" in capsys.readouterr().err
 
 
 def test_text_of_a_long_file_appears_by_and_by(tmp_path, fake, capsys) -> None:

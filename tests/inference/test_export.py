@@ -1,5 +1,6 @@
 """An exported model finds what the model finds, in numpy and onnxruntime alone."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -14,9 +15,11 @@ from tiny_model import CIF_CONFORMER, tiny_model
 from tiny_speech import CHANGES, RATE, model_files, noise
 
 from espnet_cif_hkd import Speech2Text, UserError
+from espnet_cif_hkd.cli import export
 from espnet_cif_hkd.cli.export import load_source, main
 from espnet_cif_hkd.inference.calibration import Calibration
-from espnet_cif_hkd.inference.export.check import compare
+from espnet_cif_hkd.inference.export import check, exporter
+from espnet_cif_hkd.inference.export.check import Comparison, compare
 from espnet_cif_hkd.inference.export.exporter import Source, export_model
 from espnet_cif_hkd.inference.onnx_folder import METADATA
 from espnet_cif_hkd.inference.onnx_runner import OnnxRecognizer
@@ -233,6 +236,49 @@ def test_wrong_folders_and_options(exported, tmp_path):
     wave = (noise(1.0) * 20000).astype(np.int16)
     assert runner.recognise(wave) == runner.recognise((wave / 32768).astype(np.float32))
     assert runner.recognise(np.zeros(0, np.float32)).text == ""
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("compared", "names", "error"),
+    [
+        (interrupted, [], KeyboardInterrupt),
+        (lambda *_: Comparison(), [], "all recordings are too short"),
+        (lambda *_: Comparison({"CTC": 1.0}, 1), [], "CTC of the exported model"),
+        (lambda *_: Comparison({}, 1), ["none.wav"], "none.wav"),
+    ],
+    ids=["interrupted", "nothing compared", "differs", "no such recording"],
+)
+def test_a_folder_that_was_not_checked_is_no_exported_model(
+    tmp_path, monkeypatch, compared, names, error
+):
+    def exported(source, folder, *_):
+        folder.mkdir()
+        (folder / METADATA).write_text("{}")
+        return {"sampling_rate": RATE, "seconds": 0}
+
+    monkeypatch.setattr(export, "load_source", lambda name: changed())
+    monkeypatch.setattr(exporter, "export_model", exported)
+    monkeypatch.setattr(check, "compare", compared)
+    words = ["--model", "m", "--out", str(tmp_path / "out")]
+    args = export.get_parser().parse_args(words + ["--check", *names] * bool(names))
+    one_line = isinstance(error, str)
+    with pytest.raises(UserError if one_line else error) as caught:
+        export.run(args)
+    assert not one_line or error in str(caught.value)
+    assert not (tmp_path / "out" / METADATA).exists()
+
+
+@pytest.mark.parametrize("piece", ["Ġthe", "▁the"])
+def test_text_that_needs_a_tokenizer_is_refused(tmp_path, piece):
+    source = changed()
+    source.model.token_list = [*source.model.token_list[:-1], piece]
+    source = dataclasses.replace(source, token_type="hugging_face")
+    with pytest.raises(UserError, match="export needs WordPieces"):
+        export_model(source, tmp_path)
 
 
 def changed(**parts):

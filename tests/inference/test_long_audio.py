@@ -45,6 +45,17 @@ def test_windows_give_each_frame_once(n_samples):
         assert torch.equal(rest, audio[::4][half:])
 
 
+@pytest.mark.parametrize("n_samples", [0, 50, 250, 700])
+def test_audio_that_is_shorter_than_its_duration(n_samples):
+    audio = torch.arange(n_samples).float()
+
+    def read(start, end):
+        return audio[round(start * 100) : round(end * 100)]
+
+    with pytest.raises(UserError, match=r"ends before .* is given as 20\.00 s"):
+        list(encode_windows(identity, read, 20.0, GRID, 4.0, 1.0))
+
+
 def divide(weights, cuts, pause=4, longest=30):
     hidden = torch.arange(len(weights)).float()[:, None]
     divider = Divider(pause, longest, hidden[:0], weights[:0])

@@ -140,6 +140,9 @@ def damaged(folder: Path, kind: str) -> Path:
         path = store(folder, tone(4.0), "a.flac")
         content = path.read_bytes()
         path.write_bytes(content[: len(content) // 3])
+    elif kind == "cut wav":
+        store(folder, tone(4.0))
+        path.write_bytes(path.read_bytes()[:64044])
     return path
 
 
@@ -161,6 +164,10 @@ def damaged(folder: Path, kind: str) -> Path:
         ),
         ("raw", r"a\.raw: is no audio that libsndfile reads"),
         ("cut", r"a\.flac: "),
+        (
+            "cut wav",
+            r"a\.wav: ends after 2\.00 s, but its header says 4\.00 s: the",
+        ),
     ],
 )
 def test_each_fault_is_one_line(tmp_path: Path, kind: str, message: str) -> None:
@@ -184,6 +191,45 @@ def test_a_file_that_vanishes_or_shrinks_while_it_is_read(tmp_path: Path) -> Non
     path.unlink()
     with pytest.raises(UserError, match="no such file"):
         open_audio(path, RATE)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_a_file_that_is_cut_has_no_windows_behind_its_end(
+    tmp_path: Path, share: float
+) -> None:
+    path = store(tmp_path, tone(40.0), "a.mp3", subtype="MPEG_LAYER_III")
+    content = path.read_bytes()
+    path.write_bytes(content[: round(share * len(content))])
+    with open_audio(path, RATE) as audio:
+        if audio.duration < 39:
+            pytest.skip("this libsndfile does not believe the header")
+        assert len(audio.read(0, 10)) == 10 * RATE
+        for end in (38, audio.duration):
+            with pytest.raises(UserError, match=r"a\.mp3: ends after .* 40\.\d\d s"):
+                audio.read(20, end)
+
+
+@pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFF000, 32000])
+def test_a_wav_file_whose_header_does_not_know_the_size(
+    tmp_path: Path, size: int
+) -> None:
+    path = store(tmp_path, tone(1.0))
+    content = bytearray(path.read_bytes())
+    content[40:44] = size.to_bytes(4, "little")
+    path.write_bytes(content)
+    assert len(read_audio(path, RATE)[0]) == RATE
+
+
+def test_doubts_about_audio_that_is_read_in_windows(tmp_path: Path) -> None:
+    path = store(tmp_path, np.stack([tone(3.0), -tone(3.0)], axis=1))
+    with open_audio(path, RATE) as audio:
+        audio.read(1, 2)
+        audio.note_doubts()
+        assert len(audio.notes) == 1, "the beginning is unknown"
+        audio.read(0, 1)
+        audio.note_doubts()
+        audio.note_doubts()
+        assert "cancel each other out" in audio.notes[1] and len(audio.notes) == 2
 
 
 def test_a_conversion_without_soxr_is_refused(tmp_path: Path, monkeypatch) -> None:

@@ -119,6 +119,9 @@ def test_many_utterances_come_back_in_order(folders: dict[str, Path]) -> None:
     ]
     found = recognizer.recognise(waves)
     assert [one.duration for one in found] == [len(wave) / RATE for wave in waves]
+    waves[2] = np.full(3, np.nan)
+    with pytest.raises(UserError, match=r"samples\[2\]: 3 of 3 values are NaN"):
+        recognizer.recognise(waves)
 
 
 def test_times_come_from_the_frames_not_from_the_duration(

@@ -10,6 +10,7 @@ from tiny_speech import RATE, noise
 from tiny_stream import offline_frames, open_stream, spell, streaming_model
 
 from espnet_cif_hkd import UserError
+from espnet_cif_hkd.decoder.cif_nar import CIFNARDecoder
 from espnet_cif_hkd.encoder.kaldi_fbank import KaldiFbankFrontend
 from espnet_cif_hkd.inference.features import FeatureStream
 from espnet_cif_hkd.inference.growing_stream import stream_options
@@ -280,6 +281,14 @@ def test_another_decoder_is_refused_by_name():
     model = streaming_model()
     model.decoder = torch.nn.Linear(1, 1)
     with pytest.raises(UserError, match="or 'decoder: transducer', not Linear"):
+        open_stream(model)
+
+
+def test_a_one_pass_decoder_reads_all_tokens_at_once():
+    model = streaming_model()
+    size = model.encoder.output_size()
+    model.decoder = CIFNARDecoder(len(TOKENS), size, attention_heads=2, num_blocks=1)
+    with pytest.raises(UserError, match="or 'decoder: transducer', not CIFNARDecoder"):
         open_stream(model)
 
 

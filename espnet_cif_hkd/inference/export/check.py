@@ -64,8 +64,13 @@ class Comparison:
         """Check the differences.
 
         Raises:
-            UserError: One is too large, or tokens differ.
+            UserError: One is too large, tokens differ, or nothing was compared.
         """
+        if not self.n_recordings:
+            raise UserError(
+                "self-check: all recordings are too short for the model: give others "
+                "with --check, or leave it out"
+            )
         for part, gap in self.deviation.items():
             if not gap <= limit:
                 raise UserError(

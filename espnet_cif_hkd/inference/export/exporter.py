@@ -98,6 +98,13 @@ def export_model(
     if streaming:
         _check_streaming(model)
     check_model(model)
+    if source.token_type == "hugging_face" and any(
+        token.startswith(("Ġ", "▁")) for token in model.token_list
+    ):
+        raise UserError(
+            "export needs WordPieces for token_type hugging_face: the text of this "
+            "token list, whose words begin with Ġ or ▁, needs the tokenizer"
+        )
     whisper = None
     if isinstance(model.frontend, SpeechTeacherFrontend):
         whisper = GraphWhisper(model.frontend)

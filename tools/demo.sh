@@ -49,7 +49,7 @@ system=${system/#cif_hkd/hkd} # the name of run.sh
 tag=demo_${system}
 echo "$(date '+%H:%M:%S') ${label} on ${subset} utterances of real speech, ${epochs}" \
     "passes: about 15 minutes on two cores"
-"${PYTHON}" ../../../tools/demo_progress.py downloads/demo.log ./run.sh \
+"${PYTHON}" ../../../tools/demo_progress.py exp/demo.log ./run.sh \
     --system "${system}" \
     --subset "${subset}" \
     --stage 1 \

@@ -3,7 +3,8 @@
     demo_progress.py LOG COMMAND…
 
 On a terminal the line is rewritten; elsewhere a line is printed for each stage and each
-pass. After an error the end of the output is printed. The exit status is the command's.
+pass. After an error the end of the output is printed. The exit status is the command's,
+130 after Ctrl-C, which the command gets, too.
 """
 
 import re
@@ -51,6 +52,7 @@ def main() -> int:
     log, command = Path(sys.argv[1]), sys.argv[2:]
     begun = time.monotonic()
     last: list[str] = []
+    log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(
             command,
@@ -62,14 +64,19 @@ def main() -> int:
             errors="replace",
         )
         assert process.stdout is not None
-        for line in process.stdout:
-            file.write(line)
-            file.flush()
-            last = [*last[1 - _END :], line]
-            shown = shorten(line.rstrip())
-            if shown is not None:
-                show(*shown)
-        status = process.wait()
+        try:
+            for line in process.stdout:
+                file.write(line)
+                file.flush()
+                last = [*last[1 - _END :], line]
+                shown = shorten(line.rstrip())
+                if shown is not None:
+                    show(*shown)
+            status = process.wait()
+        except KeyboardInterrupt:
+            file.write(process.communicate()[0])
+            print("\ninterrupted: make demo goes on where it stopped")
+            return 130
     minutes = (time.monotonic() - begun) / 60
     if sys.stdout.isatty():
         print("\r\033[K", end="")

@@ -9,6 +9,7 @@ fails. tools/fresh_install.sh calls this where only a wheel is installed.
 
 import argparse
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -79,7 +80,7 @@ def script_of(page: str) -> str:
                 "assert found == 1\nopen(path, 'w').write(new)\nEND_OF_PYTHON\n"
             )
         shown = block.strip().splitlines()[0]
-        parts += [f"echo {'=== ' + shown!r}", part]
+        parts += [f"echo {shlex.quote(f'=== {shown}')}", part]
     return "\n".join(parts)
 
 

@@ -125,7 +125,7 @@ def in_short(summary: Summary) -> str:
     matrix, baseline = summary.matrix, summary.label(summary.matrix.baseline)
     rate = f"test CER {matrix.decodes[summary.first_decode].label}"
     compared = comparisons(summary, summary.contenders)
-    text = f"By {rate}: {_lower(headline(baseline, compared, sought(summary)))}\n"
+    text = f"Compared by {rate}. {headline(baseline, compared, sought(summary))}\n"
     outside = [name for name in summary.present if matrix.systems[name].outside]
     for label, found in [*compared, *comparisons(summary, outside)]:
         text += f"\n- {sentence(label, baseline, rate, found)}"
@@ -259,11 +259,6 @@ def _by_sound(summary: Summary, decode: str) -> list[str]:
 
 def _capital(text: str) -> str:
     return text[0].upper() + text[1:]
-
-
-def _lower(text: str) -> str:
-    """For the middle of a sentence; names of systems keep their capitals."""
-    return text[0].lower() + text[1:] if text.startswith(("No ", "Nothing")) else text
 
 
 def joined(parts: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from ablation.verdict import (
     bracket,
     find,
     headline,
+    italic,
     listed,
     sentence,
     signed,
@@ -124,7 +125,7 @@ def _reader_words(summary: Summary) -> str:
 
 
 def _headlines_of_controls(summary: Summary) -> list[str]:
-    """A sentence for each control."""
+    """A sentence or a list for each control."""
     groups: dict[str, list[tuple[str, Difference]]] = {}
     for system, control, found in summary.controlled(summary.first_decode, "test"):
         groups.setdefault(control, []).append((summary.label(system), found))
@@ -135,7 +136,7 @@ def _headlines_of_controls(summary: Summary) -> list[str]:
             texts.append(headline(control, some, len(some)))
         else:
             systems = listed([label for label, _ in some])
-            texts.append(f"No difference from {control} was shown for {systems}.")
+            texts.append(f"No difference from {italic(control)} was shown: {systems}.")
     return texts
 
 

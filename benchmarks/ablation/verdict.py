@@ -70,7 +70,7 @@ def in_a_word(difference: Difference) -> str:
 def headline(
     baseline: str, compared: Sequence[tuple[str, Difference]], sought: int
 ) -> str:
-    """The result of all comparisons in one or two sentences.
+    """The result of all comparisons: a list of systems for each verdict.
 
     Args:
         baseline: its label.
@@ -88,28 +88,28 @@ def headline(
         else:
             groups["worse"].append(label)
     parts = [
-        f"{listed(groups[way])} {_is(groups[way])} shown to be {way} than {baseline}"
+        f"{way.capitalize()} than {italic(baseline)}: {listed(groups[way])}."
         for way in ("better", "worse")
         if groups[way]
     ]
-    if groups["open"]:
-        rest = f"for {listed(groups['open'])} neither was shown"
-        none = f"no system was shown to be better or worse than {baseline}"
-        parts.append(rest if parts else none)
-    text = "; ".join(parts)
-    text = f"{text[0].upper()}{text[1:]}."
+    if not parts:
+        parts = [f"No system was shown to be better or worse than {italic(baseline)}."]
+    elif groups["open"]:
+        parts.append(f"Not decided: {listed(groups['open'])}.")
+    text = " ".join(parts)
     if len(compared) < sought:
         text += f" Only {len(compared)} of {sought} systems have been run."
     return text
 
 
+def italic(name: str) -> str:
+    """The label of a system, which may contain commas and "and", in a sentence."""
+    return f"*{name}*"
+
+
 def listed(names: Sequence[str]) -> str:
-    """``A, B and C``."""
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-
-
-def _is(names: Sequence[str]) -> str:
-    return "was" if len(names) == 1 else "were"
+    """``*A*; *B, C and D*``."""
+    return "; ".join(map(italic, names))
 
 
 def sentence(system: str, baseline: str, rate: str, difference: Difference) -> str:
@@ -123,6 +123,7 @@ def sentence(system: str, baseline: str, rate: str, difference: Difference) -> s
     finding, side = find(difference), difference.absolute_utterances.side
     better = "better" if side < 0 else "worse"
     runs = len(difference.seeds)
+    system, baseline = italic(system), italic(baseline)
     head = {
         Finding.SHOWN: f"{system} is {better} than {baseline}",
         Finding.SEEDS_OPEN: f"{system} was {better} than {baseline} in these runs, "

@@ -6,13 +6,18 @@ import sys
 from collections.abc import Callable, Sequence
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.file_errors import file_errors_named
 from espnet_cif_hkd.io.missing import missing_named
 
 
 def exit_status(run: Callable[[], int | None]) -> int:
-    """Run a command; a ``UserError`` or a missing package becomes one line and 1."""
+    """Run a command; return its exit status.
+
+    A ``UserError``, a missing package, or an error of the file system that the user
+    can fix is one line and 1.
+    """
     try:
-        with missing_named():
+        with missing_named(), file_errors_named():
             return run() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -24,7 +29,7 @@ def run_logged(
     run: Callable[[argparse.Namespace], None],
     cmd: Sequence[str] | None,
 ) -> None:
-    """Run a command; a ``UserError`` becomes one line and exit status 1.
+    """Run a command with a log; its errors are those of :func:`exit_status`.
 
     Args:
         parser: Of the command line.

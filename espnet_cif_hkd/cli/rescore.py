@@ -8,7 +8,9 @@ folder it writes is like that of stage 12: stage 13 scores it.
 Weight and bonus are given, or fitted to a set with transcripts, such as ``dev``::
 
     espnet-cif rescore exp/asr/decode_nbest/test --lm LM -o exp/asr/decode_rescored/test
-        --fit exp/asr/decode_nbest/dev --fit_text dump/raw/dev/text
+        --fit exp/asr/decode_nbest/org/dev --fit_text dump/raw/org/dev/text
+
+The set of --valid_set, here ``dev``, is decoded into ``org/``.
 """
 
 import argparse

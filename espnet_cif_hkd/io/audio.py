@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import re
 import shlex
 import shutil
@@ -101,7 +102,7 @@ def read_entry(entry: str) -> Sound:
         factor = float(match["factor"])
         faster = resample(inner.samples, inner.rate * factor, inner.rate)
         return Sound(faster, inner.rate)
-    if not Path(entry).is_file():
+    if not os.path.isfile(entry):
         raise FileNotFoundError("there is no such file")
     with soundfile.SoundFile(entry) as sound:
         samples = sound.read()
@@ -122,7 +123,7 @@ def read_header(utterance: str, entry: str) -> Header | None:
         return None
     file = entry if match is None else shlex.split(match["file"])[0]
     with _named(utterance, entry):
-        if not Path(file).is_file():
+        if not os.path.isfile(file):
             raise FileNotFoundError("there is no such file")
         found = soundfile.info(file)
     speed = 1.0 if match is None else float(match["factor"])

@@ -1,20 +1,16 @@
 """The command line of the engine."""
 
-import errno
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.file_errors import file_errors_named
 from espnet_cif_hkd.io.missing import missing_named
 from espnet_cif_hkd.io.processes import Stopped, signals_stop
 from espnet_cif_hkd.plugin.user_modules import add_user_modules
 from espnet_cif_hkd.recipe import options, paths
 from espnet_cif_hkd.recipe.context import Run
-
-# Errors of the file system that the user can fix.
-_FIXABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
-_FIXABLE |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 
 
 def main(cmd: Sequence[str] | None = None) -> int:
@@ -31,22 +27,13 @@ def main(cmd: Sequence[str] | None = None) -> int:
         if arguments[:1] == ["init"]:
             from espnet_cif_hkd.recipe.layout import init
 
-            init(arguments[1:])
+            with file_errors_named():
+                init(arguments[1:])
             return 0
-        with signals_stop(), missing_named():
+        with signals_stop(), missing_named(), file_errors_named():
             run_recipe(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
-        return 1
-    except OSError as error:
-        if error.filename is None or error.errno not in _FIXABLE:
-            raise
-        print(
-            f"error: {error.filename}: {error.strerror}: correct this and run the same "
-            "stages again",
-            file=sys.stderr,
-            flush=True,
-        )
         return 1
     except Stopped as signal:
         print(

@@ -213,6 +213,11 @@ def parse(arguments: Sequence[str]) -> Options:
         if "=" in word:
             raise UserError(f"write {word.replace('=', ' ', 1)} without '='")
         name = word[2:].replace("-", "_")
+        if name == "config":
+            raise UserError(
+                "--config, Kaldi's file of options, is not in the pip-only engine: "
+                f"give its options on the command line, or {STOCK_ENGINE}"
+            )
         if name not in kinds and name not in LEFT_TO_STOCK:
             raise _unknown(name)
         if not rest:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io import processes
+from espnet_cif_hkd.io.file_errors import file_errors_named
 from espnet_cif_hkd.io.log import log
 from espnet_cif_hkd.io.missing import missing_named
 from espnet_cif_hkd.plugin.user_modules import add_user_modules
@@ -149,7 +150,7 @@ def main(cmd: Sequence[str] | None = None) -> int:
     parser.add_argument("arguments", nargs="*")
     args = parser.parse_args(cmd)
     try:
-        with processes.signals_stop(), missing_named():
+        with processes.signals_stop(), missing_named(), file_errors_named():
             run_stock(args.asr_sh, args.python, args.arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)

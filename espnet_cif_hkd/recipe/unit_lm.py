@@ -14,7 +14,7 @@ from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io import lock
 from espnet_cif_hkd.io.atomic import write_text, writer
 from espnet_cif_hkd.io.log import log
-from espnet_cif_hkd.recipe.checks import stamps
+from espnet_cif_hkd.recipe.checks import named_files, stamps
 from espnet_cif_hkd.recipe.checks.config import check_yaml, lm_training_args
 from espnet_cif_hkd.recipe.checks.trained import check_same_model, check_tokens
 from espnet_cif_hkd.recipe.commands import rotate, train_model
@@ -73,7 +73,8 @@ def train_unit_lm(
     _check_labels(lm)
     check_yaml("lm_config", lm.config)
     config = [lm.config] if lm.config else []
-    mark = inputs.words(*lm.token_list, lm.more).files(*config).hexdigest()
+    named = [*named_files.in_options(lm.more), *named_files.in_config(lm.config)]
+    mark = inputs.words(*lm.token_list, lm.more).files(*config, *named).hexdigest()
     with lock.alone(folder / ".train.lock", log):
         if stamps.is_done(folder, STAGE, mark, ["config.yaml", MODEL]):
             log(f"{folder}: the language model is up to date")

@@ -151,7 +151,7 @@ def test_missing_cells_are_named_and_not_filled(tmp_path):
     rates = section(text, "Error rates")
     assert rows(rates, "CIF + ACD")[0][1:6] == ["0", *["missing"] * 4]
     # One seed in common: a difference of one run, never one of unequal seeds.
-    assert "**One run of CIF + HKD is " in text
+    assert "**One run of *CIF + HKD* is " in text
     assert "Only 1 of 3 systems have been run." in text
     assert "results are missing" in reader and "each with 1 to 2 seeds" in reader
 
@@ -170,7 +170,7 @@ def test_one_seed_has_no_deviation_and_no_interval_of_seeds(tmp_path):
 def test_without_any_cell(tmp_path):
     command.report([ablation_cells.write_matrix(tmp_path)], tmp_path / "root")
     text = page(tmp_path / "root")
-    assert "By test CER without LM: nothing can be compared yet." in text
+    assert "Compared by test CER without LM. Nothing can be compared yet." in text
     assert "0 of 15 planned runs" in text
     reader = (tmp_path / "root/docs/results.md").read_text(encoding="utf-8")
     assert "Nothing has been measured yet." in reader
@@ -281,17 +281,17 @@ def test_the_question_is_compared_with_a_control_too(tmp_path):
     cells = [ablation_cells.cell(s, seed) for s in systems for seed in (1, 2, 3)]
     text, reader = build(tmp_path, cells, more="controls: {hkd: lrd}\n")
     lines = section(text, "In short").splitlines()
-    (line,) = (line for line in lines if "against" in line and "CIF + LRD." in line)
-    assert "**CIF + HKD is better than CIF + LRD.**" in line
-    answer = reader.index("CIF + HKD is better than CIF.")
-    controlled = reader.index("CIF + HKD is better than CIF + LRD.")
-    assert answer < controlled < reader.index("shown to be better than CIF")
+    (line,) = (line for line in lines if "against" in line and "CIF + LRD*." in line)
+    assert "***CIF + HKD* is better than *CIF + LRD*.**" in line
+    answer = reader.index("*CIF + HKD* is better than *CIF*.")
+    controlled = reader.index("*CIF + HKD* is better than *CIF + LRD*.")
+    assert answer < controlled < reader.index("Better than *CIF*: *CIF")
     where = section(text, "Error analysis")
     assert "| CIF + HKD minus CIF + LRD | " in where
     _, reader = build(tmp_path, cells, more="controls: {hkd: [lrd, cif], lrd: cif}\n")
-    assert "shown to be better than CIF + LRD." in reader
+    assert "Better than *CIF + LRD*: *CIF + HKD*." in reader
     _, reader = build(tmp_path, cells, more="controls: {hkd: hkd, lrd: lrd}\n")
-    assert "No difference from CIF + HKD was shown for CIF + HKD." in reader
+    assert "No difference from *CIF + HKD* was shown: *CIF + HKD*." in reader
 
 
 def test_tables_have_one_order_of_systems_for_any_order_of_runs(tmp_path):

@@ -1,5 +1,6 @@
 """Stages 2 to 4: Kaldi's tables, speed, audio of any kind, filtering, markers."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from recipe_data import make_run, recipe
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.audio import read_entry
 from espnet_cif_hkd.io.tables import read_table, write_table
-from espnet_cif_hkd.recipe.checks import stamps
+from espnet_cif_hkd.recipe.checks import preflight, stamps
 from espnet_cif_hkd.recipe.stages import data, filter_data, format_audio
 
 __all__ = ["recipe"]
@@ -237,6 +238,7 @@ def test_markers(tmp_path: Path) -> None:
     (folder / "x").write_text("")
     with pytest.raises(UserError, match="x is empty: run stage 4 again"):
         stamps.require(folder, 4, ["x"])
+    assert not stamps.is_done(folder, 4, "abc", ["x"])
 
 
 def test_reuse_notices_changed_audio(
@@ -248,6 +250,50 @@ def test_reuse_notices_changed_audio(
     tiny_recipe.write_set(recipe, "test", 3, rate=16000)
     format_audio.format_audio(make_run(reuse="true"))
     assert capfd.readouterr().out.count("up to date, reused") == 2
+
+
+@pytest.mark.parametrize("damage", ["file", "folder", "table"])
+def test_reuse_notices_audio_that_is_gone(
+    recipe: Path, capfd: pytest.CaptureFixture[str], damage: str
+) -> None:
+    format_audio.format_audio(make_run())
+    folder = Path("dump/raw/org/train")
+    path = Path(read_table(folder / "wav.scp")["spk1-train3"])
+    sound = path.read_bytes()
+    if damage == "file":
+        path.unlink()
+    elif damage == "folder":
+        shutil.rmtree(folder / "data")
+    else:
+        (folder / "text").write_text("")
+    capfd.readouterr()
+    format_audio.format_audio(make_run(reuse="true"))
+    printed = capfd.readouterr().out
+    assert printed.count("up to date, reused") == 2
+    assert "8 utterances in dump/raw/org/train" in printed
+    assert path.read_bytes() == sound and (folder / "text").stat().st_size
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_advice_about_audio_can_be_followed(recipe: Path, there: bool) -> None:
+    format_audio.format_audio(make_run())
+    folder = Path("dump/raw/org/train")
+    path = Path(read_table(folder / "wav.scp")["spk1-train3"])
+    if there:
+        path.write_bytes(path.read_bytes()[:20])
+        expected = "is corrupt: run stage 3 again without --reuse true"
+    else:
+        path.unlink()
+        expected = "is missing: run stage 3 again"
+    with pytest.raises(UserError, match=f"audio of spk1-train3 .*{expected}$"):
+        preflight.check_audio(folder)
+
+
+def test_an_entry_longer_than_the_name_of_a_file(recipe: Path) -> None:
+    scp = read_table("data/train/wav.scp")
+    write_table("data/train/wav.scp", {**scp, "spk0-train2": "x" * 300})
+    with pytest.raises(UserError, match=r"spk0-train2 .*there is no such file"):
+        format_audio.format_audio(make_run(reuse="true"))
 
 
 def test_too_little_disk(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:

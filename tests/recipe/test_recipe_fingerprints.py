@@ -247,7 +247,10 @@ def other_audio() -> None:
         (append("conf/asr.yaml"), "10 11"),
         (append("start.pth"), "11"),
         (append("other_start.pth"), "11"),
+        (append("language_start.pth"), "7 8"),
+        (append("conf/symbols"), "5"),
         (append("conf/decode.yaml"), "12"),
+        (append("words.bin"), "12"),
         (append("exp/lm_lm_bpe8/config.yaml"), "12"),
         (append("exp/lm_lm_bpe8/valid.loss.ave.pth"), "8 12"),
         (append("exp/asr_x/valid.acc.ave.pth"), "12"),
@@ -267,10 +270,51 @@ def test_changed_files(
         nlsyms_txt="conf/nlsyms",
         pretrained_model="start.pth:encoder:encoder",
         asr_args="--init_param other_start.pth:a:b",
+        lm_args="--init_param language_start.pth",
+        lm_tag="lm_bpe8",
+        bpe_nlsyms="conf/symbols",
+        inference_args="--ngram_file words.bin",
     )
     before = identities(run)
     change()
     assert changed(before, identities(run)) == expected
+
+
+@pytest.mark.parametrize(
+    ("option", "lines", "expected"),
+    [
+        ("asr_config", "init_param: [named.bin:encoder:encoder]", "11"),
+        ("asr_config", "preprocessor_conf: {rir_scp: named.bin}", "11"),
+        ("lm_config", "init_param: named.bin", "7 8"),
+        ("inference_config", "ngram_file: named.bin", "12"),
+        ("inference_config", "# named.bin", ""),
+    ],
+)
+def test_files_that_a_configuration_names(
+    recipe: Path, option: str, lines: str, expected: str
+) -> None:
+    kind = {"asr_config": "asr", "lm_config": "lm", "inference_config": "decode"}
+    text = Path(f"conf/{kind[option]}.yaml").read_text()
+    Path("conf/naming.yaml").write_text(f"{text}{lines}\n")
+    run = make_run(**{option: "conf/naming.yaml"})
+    before = identities(run)
+    append("named.bin")()
+    assert changed(before, identities(run)) == expected
+    Path("named.bin").write_text("other\n")
+    assert changed(before, identities(run)) == expected
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["bpe_nlsyms", "nlsyms_txt", "asr_args", "lm_args", "inference_args"],
+)
+def test_a_value_may_be_longer_than_the_name_of_a_file(
+    recipe: Path, option: str
+) -> None:
+    tags = {"asr_tag": "x", "lm_tag": "x", "inference_tag": "x"}
+    before = identities(make_run(**tags))
+    words = ";".join(f"<{number}>" for number in range(99))
+    assert changed(before, identities(make_run(**tags, **{option: words})))
 
 
 def test_the_teacher_and_its_store(recipe: Path) -> None:

@@ -36,6 +36,10 @@ def test_the_defaults_of_asr_sh() -> None:
         (["--stage", "5", "--stop_stage", "3"], "comes before --stage 5"),
         (["--skip_stages", "3 x"], "--skip_stages 'x' does not exist"),
         (["stray"], "no positional arguments"),
+        (
+            ["--config", "f"],
+            "--config, Kaldi.s file .* or set ESPNET_ROOT",
+        ),
         (["--use_ngram", "true"], "--use_ngram true .* set ESPNET_ROOT"),
         (["--asr_task", "asr_transducer"], "--asr_task .* set ESPNET_ROOT"),
         (["--use_k2", "true"], "--use_k2 true .* set ESPNET_ROOT"),

@@ -1,6 +1,7 @@
 """Texts from other systems: marks, line ends, spaces, and tokens nobody knows."""
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,33 @@ def test_all_stages_read_the_same_words(
     for path in Path("dump").rglob("*"):
         if path.is_file() and path.suffix not in (".flac", ""):
             assert not {"\r", "\ufeff"} & set(path.read_text())
+
+
+@pytest.mark.parametrize("in_a_file", [False, True])
+def test_more_symbols_than_the_name_of_a_file_holds(
+    recipe: Path, in_a_file: bool
+) -> None:
+    symbols = [f"<symbol{number}>" for number in range(40)]
+    Path("symbols").write_text("".join(f"{symbol} more\n" for symbol in symbols))
+    made = make_run(
+        token_type="bpe",
+        nbpe="48",
+        bpe_nlsyms="symbols" if in_a_file else ",".join(symbols),
+        bpe_train_text="data/train/text",
+    )
+    tokens.make_token_list(made)
+    assert set(symbols) < set(tokens.read_token_list(made.paths.token_list))
+
+
+def test_a_long_token_list_is_read_quickly(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.txt"
+    path.write_text("".join(f"{number}\n" for number in range(40_000)))
+    begun = time.process_time()
+    assert len(tokens.read_token_list(path)) == 40_000
+    assert time.process_time() - begun < 2
+    path.write_text("a\nb\nc\nb\na\n")
+    with pytest.raises(UserError, match="has 'a' twice: run stage 5 again"):
+        tokens.read_token_list(path)
 
 
 def test_other_texts_of_the_language_model_have_the_same_words_too(

@@ -73,7 +73,21 @@ def test_an_obstacle_that_shows_only_when_it_is_reached(
     assert main(words) == 1
     printed = capfd.readouterr().err
     assert printed.startswith("error: dump/raw/org") and printed.count("\n") == 1
-    assert "correct this and run the same stages again" in printed
+    assert "correct this and run the command again" in printed
+
+
+def test_a_full_disk_names_no_file(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def full(words: list[str]) -> None:
+        with Path("/dev/full").open("w") as stream:
+            stream.write("something")
+
+    monkeypatch.setattr(cli, "run_recipe", full)
+    assert main([]) == 1
+    printed = capfd.readouterr().err
+    assert printed.startswith("error: a file: No space left on device: correct this")
+    assert printed.count("\n") == 1
 
 
 def test_an_error_of_the_program_is_not_hidden(

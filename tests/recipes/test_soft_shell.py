@@ -113,24 +113,28 @@ def paths(value: object) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "words", "folder"),
+    ("recipe", "words", "exp", "dump"),
     [
-        ("fotaq", ["--subset", "7"], "subset_7"),
-        ("hsk", ["--subset", "7"], "subset_7"),
-        ("librispeech", [], "100h"),
+        ("fotaq", ["--subset", "7"], "exp/subset_7", "dump/subset_7"),
+        ("fotaq", ["--expdir", "exp/my"], "exp/my", "dump"),
+        ("fotaq", ["--dumpdir", "dump/my"], "exp", "dump/my"),
+        ("hsk", ["--subset", "7"], "exp/subset_7", "dump/subset_7"),
+        ("hsk", ["--subset", "7", "--expdir", "exp/my"], "exp/my", "dump/subset_7"),
+        ("librispeech", [], "exp/100h", "dump/100h"),
+        ("librispeech", ["--dumpdir", "dump/my"], "exp/100h", "dump/my"),
     ],
     indirect=["recipe"],
 )
-def test_a_subset_shares_no_file_of_a_level(
-    recipe: RecordedRecipe, words: list[str], folder: str
+def test_other_folders_share_no_file_of_a_level(
+    recipe: RecordedRecipe, words: list[str], exp: str, dump: str
 ) -> None:
     more = "--model_conf criteria.lm.levels.phone.lm=exp/lm_levels/other"
     assert recipe.run("--system", "soft", *words, "--asr_args", more).returncode == 0
     asr = recipe.trainings()[-1]
-    assert asr.expdir == f"exp/{folder}" and asr.dumpdir == f"dump/{folder}"
-    assert f"phone.lm=exp/{folder}/lm_levels/other" in asr.asr_args
+    assert (asr.expdir, asr.dumpdir) == (exp, dump)
+    assert f"phone.lm={exp}/lm_levels/other" in asr.asr_args
     changed = yaml.safe_load((recipe.folder / asr.asr_config).read_text())
-    own = {"exp": f"exp/{folder}/", "dump": f"dump/{folder}/"}
+    own = {"exp": f"{exp}/", "dump": f"{dump}/"}
     found = paths(changed["model_conf"])
     assert found and all(
         path.startswith(own[path.split("/")[0]] + "lm_") for path in found

@@ -100,6 +100,31 @@ def test_the_example_in_data_sh_makes_kaldis_tables(
     assert set(read_table("data/test/text")) == {"ann-3"}
 
 
+def test_the_commands_of_the_page_take_a_path_with_a_blank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs/own_corpus.md").read_text().splitlines()
+    (names_corpus,) = (line for line in page if line.endswith("> db.sh"))
+    (reads_table,) = (line for line in page if "table.readline()" in line)
+    folder = tmp_path / "my files" / "mine"
+    layout.init(["template", str(folder)])
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("CORPUS", raising=False)
+    speech = folder.parent / "speech"
+    speech.mkdir()
+    table = "".join("\t".join(row) + "\n" for row in ROWS)
+    (speech / "transcripts.tsv").write_text(table)
+    subprocess.run(["bash", "-ec", names_corpus], check=True)
+    fill_in(example())
+    assert data_sh().returncode == 0
+    scp = read_table("data/train/wav.scp")
+    assert scp["joe-1"] == f"{speech}/a b.wav"
+    with open("data/train/wav.scp") as table_:
+        found: dict[str, str] = {}
+        exec(reads_table.strip(), {"table": table_}, found)
+    assert found["path"] == next(iter(scp.values()))
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [

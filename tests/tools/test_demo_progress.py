@@ -1,7 +1,10 @@
 """The progress of ``make demo``: one line for a terminal, milestones for a file."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import demo_progress
@@ -52,6 +55,31 @@ def test_the_output_is_kept_and_milestones_are_printed(tmp_path):
     first, second = done.stdout.splitlines()
     assert first == "10:11:12 pass 3 finished: dev CER of CTC 25 %"
     assert second.startswith("finished in 0.0 minutes")
+
+
+def test_ctrl_c_waits_for_the_command(tmp_path):
+    code = (
+        "import time\n"
+        "print('begun', flush=True)\n"
+        "try:\n    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    time.sleep(0.3)\n    print('cleaned up')\n"
+    )
+    log = tmp_path / "new/log"
+    command = [sys.executable, str(TOOL), str(log), sys.executable, "-c", code]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        while not (log.exists() and log.read_text()):
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        printed, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors == "" and "interrupted" in printed
+    assert log.read_text() == "begun\ncleaned up\n"
 
 
 def test_an_error_shows_the_end_of_the_output_and_its_status(tmp_path):

@@ -30,10 +30,13 @@ pretrain_args=
 stage=1
 stop_stage=10000
 asr_tag=
+asr_exp=
 asr_args=
+dumpdir=
+expdir=
 level_lm_args=
 take_options "system subset fotaq_archive pretrain unlabelled pretrain_tag pretrain_args \
-    stage stop_stage asr_tag asr_args level_lm_args" "$@"
+    stage stop_stage asr_tag asr_exp asr_args dumpdir expdir level_lm_args" "$@"
 choose pretrain true false
 choose system cif acd lrd hkd soft att transducer whisper whisper_hkd whisper_soft
 case "${pretrain} ${system}" in
@@ -127,7 +130,8 @@ if [ "${stage}" -le 11 ] && [ "${stop_stage}" -ge 10 ]; then
         local/speech_teacher.sh "${model}" "downloads/${name}"
     done
 fi
-tag=(${asr_tag:+--asr_tag "${asr_tag}"})
+exp=(${asr_exp:+--asr_exp "${asr_exp}"})
+tag=(${asr_tag:+--asr_tag "${asr_tag}"} ${exp[@]+"${exp[@]}"})
 if ! "${pretrain}"; then
     case "${system}" in
         *soft) prepare_levels run_asr ${tag[@]+"${tag[@]}"} ;;
@@ -172,5 +176,5 @@ case "${system}" in
 esac
 last_call=yes
 run_asr --stage "${stage}" --stop_stage "${stop_stage}" \
-    --asr_tag "${asr_tag:-${system}_${pretrain_tag}}" \
+    --asr_tag "${asr_tag:-${system}_${pretrain_tag}}" ${exp[@]+"${exp[@]}"} \
     --pretrained_model "${encoder}:encoder:encoder"

@@ -18,8 +18,10 @@ subset=0
 stage=1
 stop_stage=10000
 asr_args=
+dumpdir=
+expdir=
 level_lm_args=
-take_options "system subset stage stop_stage asr_args level_lm_args" "$@"
+take_options "system subset stage stop_stage asr_args dumpdir expdir level_lm_args" "$@"
 choose system cif acd lrd hkd soft
 find_system_config
 lang=zh

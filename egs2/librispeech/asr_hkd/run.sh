@@ -37,6 +37,9 @@ pretrain_args=
 stage=1
 stop_stage=10000
 asr_tag=
+asr_exp=
+dumpdir=
+expdir=
 ngpu=4
 feats_normalize=
 asr_stats_dir=
@@ -45,8 +48,8 @@ speed_perturb_factors=
 level_lm_args=
 take_options "system hours units asr_config asr_args use_lm incomplete data_url
     remove_archive pretrain unlabelled pretrain_tag pretrain_args stage stop_stage
-    asr_tag ngpu nbpe feats_normalize asr_stats_dir speed_perturb_factors
-    level_lm_args" "$@"
+    asr_tag asr_exp dumpdir expdir ngpu nbpe feats_normalize asr_stats_dir
+    speed_perturb_factors level_lm_args" "$@"
 choose system cif acd lrd hkd soft transducer transducer_streaming
 choose pretrain true false
 choose unlabelled true false
@@ -79,8 +82,6 @@ if "${unlabelled}" && ! "${pretrain}"; then
 fi
 
 lang=en
-dumpdir=dump
-expdir=exp
 if [ "${hours}" = 960 ]; then
     train_set=train_960
 else
@@ -88,9 +89,9 @@ else
     # statistics or a checkpoint.
     train_set=train_clean_100
     lang=en_100
-    dumpdir=dump/100h
-    expdir=exp/100h
+    : "${dumpdir:=dump/100h}" "${expdir:=exp/100h}"
 fi
+: "${dumpdir:=dump}" "${expdir:=exp}"
 if [ "${hours}" = 100 ] && ! "${transducer}"; then
     # A third of the updates: 250 passes over the data. asr.sh names the experiment
     # after these arguments.
@@ -188,13 +189,14 @@ run_asr() {
         "$@"
 }
 
+exp=(${asr_exp:+--asr_exp "${asr_exp}"})
+tag=(${asr_tag:+--asr_tag "${asr_tag}"} ${exp[@]+"${exp[@]}"})
 if ! "${pretrain}"; then
     if [ "${system}" = soft ]; then
-        prepare_levels run_asr ${asr_tag:+--asr_tag "${asr_tag}"}
+        prepare_levels run_asr ${tag[@]+"${tag[@]}"}
     fi
     last_call=yes
-    run_asr --stage "${stage}" --stop_stage "${stop_stage}" \
-        ${asr_tag:+--asr_tag "${asr_tag}"}
+    run_asr --stage "${stage}" --stop_stage "${stop_stage}" ${tag[@]+"${tag[@]}"}
 fi
 
 pretrain_config=conf/pretrain_100.yaml
@@ -259,5 +261,5 @@ if [ "${stage}" -le 11 ] && [ "${stop_stage}" -ge 10 ]; then
 fi
 last_call=yes
 run_asr --stage "${stage}" --stop_stage "${stop_stage}" \
-    --asr_tag "${asr_tag:-${system}_${pretrain_tag}}" \
+    --asr_tag "${asr_tag:-${system}_${pretrain_tag}}" ${exp[@]+"${exp[@]}"} \
     --pretrained_model "${folder}/valid.loss.ave.pth:encoder:encoder"

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,10 @@ def check_yaml(option: str, name: str) -> None:
 
     if not name:
         return
-    path = Path(name)
-    if not path.is_file():
+    if not os.path.isfile(name):
         raise UserError(f"--{option} {name}: there is no such file")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = Path(name).read_text(encoding="utf-8")
         content = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
@@ -106,8 +106,8 @@ def _check_model(args: argparse.Namespace, run: Run) -> None:
         )
     check_joint_network(args)
     if run.options.pretrained_model:
-        path = Path(run.options.pretrained_model.split(":")[0])
-        if not path.is_file():
+        path = run.options.pretrained_model.split(":")[0]
+        if not os.path.isfile(path):
             raise UserError(f"--pretrained_model {path}: there is no such file")
 
 

@@ -60,7 +60,7 @@ def _other_tokens(run: Run) -> str:
             f"the tokenizer {run.paths.bpemodel} has other symbols; local/wordpiece.py "
             "of egs2/librispeech makes one that has them of a BERT's WordPieces"
         )
-    return "run stage 5 again"
+    return f"run stage 5 {stamps.AGAIN}"
 
 
 def check_audio(folder: Path) -> None:
@@ -76,7 +76,8 @@ def check_audio(folder: Path) -> None:
         missing = [key for key in scp if key not in keys]
         if missing:
             raise UserError(
-                f"{folder / name} lacks {first_few(missing)}: run stages 3 and 4 again"
+                f"{folder / name} lacks {first_few(missing)}: run stages 3 and 4 "
+                f"{stamps.AGAIN}"
             )
     origin = folder.parent / "org" / folder.name
     read_by_stage_3 = any((place / ".done-3").is_file() for place in (folder, origin))
@@ -91,14 +92,16 @@ def check_audio(folder: Path) -> None:
                 header = soundfile.info(path)
                 length, channels = header.frames, header.channels
             except (RuntimeError, OSError) as error:
+                fault = f"corrupt: run stage 3 {stamps.AGAIN}"
+                if not os.path.exists(path):
+                    fault = "missing: run stage 3 again"
                 raise UserError(
-                    f"audio of {utterance} cannot be read: {path} is missing or "
-                    "corrupt: run stage 3 again"
+                    f"audio of {utterance} cannot be read: {path} is {fault}"
                 ) from error
         if length != int(counts[utterance]):
             raise UserError(
                 f"{path} has {length} samples, {folder}/utt2num_samples says "
-                f"{counts[utterance]}: run stage 3 again"
+                f"{counts[utterance]}: run stage 3 {stamps.AGAIN}"
             )
         return channels
 

@@ -17,6 +17,8 @@ from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.atomic import write_text
 from espnet_cif_hkd.io.torch_file import is_complete
 
+# What damages the output of a stage does not change its fingerprint.
+AGAIN = "again without --reuse true"
 # For larger files size and time are used instead of the content.
 _HASHED_SIZE = 32 * 1024 * 1024
 
@@ -35,10 +37,10 @@ class Fingerprint:
     def files(self, *paths: str | Path) -> "Fingerprint":
         """Add names and contents of files, or of all files in a folder."""
         for path in map(Path, paths):
-            if path.is_dir():
+            if os.path.isdir(path):
                 self.words(path).files(*_inside(path))
                 continue
-            status = path.stat() if path.is_file() else None
+            status = path.stat() if os.path.isfile(path) else None
             self.words(path, status and status.st_size)
             if status and status.st_size <= _HASHED_SIZE:
                 self._hash.update(path.read_bytes())
@@ -49,8 +51,8 @@ class Fingerprint:
     def states(self, *paths: str | Path) -> "Fingerprint":
         """Add names, sizes and times of files, or of all files in a folder."""
         for path in map(Path, paths):
-            for file in _inside(path) if path.is_dir() else [path]:
-                status = file.stat() if file.is_file() else None
+            for file in _inside(path) if os.path.isdir(path) else [path]:
+                status = file.stat() if os.path.isfile(file) else None
                 self.words(file, status and (status.st_size, status.st_mtime_ns))
         return self
 
@@ -98,9 +100,13 @@ def is_done(folder: Path, stage: int, fingerprint: str, needs: Iterable[str]) ->
     """Whether ``stage`` made ``folder`` from inputs with this fingerprint."""
     if _marker(folder, stage, "incomplete").exists():
         return False
-    if any(not (folder / name).exists() for name in needs):
+    if not all(_has_content(folder / name) for name in needs):
         return False
     return recorded(folder, stage, "fingerprint") == fingerprint
+
+
+def _has_content(path: Path) -> bool:
+    return path.is_dir() or (path.is_file() and path.stat().st_size > 0)
 
 
 def require_same_data(folder: Path, stage: int, data: str, tag: str) -> None:
@@ -133,7 +139,7 @@ def require(folder: Path, stage: int, needs: Iterable[str]) -> None:
         path = folder / name
         if not path.exists():
             raise UserError(f"{path} is missing: run stage {stage} first")
-        if path.is_file() and path.stat().st_size == 0:
+        if not _has_content(path):
             raise UserError(f"{path} is empty: run stage {stage} again")
 
 
@@ -149,4 +155,4 @@ def require_model(folder: Path, stage: int, name: str) -> None:
         if not path.is_file():
             raise UserError(f"{path} is missing: run stage {stage} first")
     if not is_complete(folder / name):
-        raise UserError(f"{folder / name} is half-written: run stage {stage} again")
+        raise UserError(f"{folder / name} is half-written: run stage {stage} {AGAIN}")

@@ -1,5 +1,6 @@
 """The model card: use and origin of a shared model."""
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -96,7 +97,7 @@ def decoding_options(config_file: str, arguments: str) -> dict[str, Any]:
         arguments: ``--inference_args``, which take precedence.
     """
     found: dict[str, Any] = {}
-    if config_file and Path(config_file).is_file():
+    if os.path.isfile(config_file):
         found = yaml.safe_load(Path(config_file).read_text(encoding="utf-8")) or {}
     for name, value in re.findall(r"--([\w-]+)[\s=]+(\S+)", arguments):
         found[name.replace("-", "_")] = yaml.safe_load(value)

@@ -1,6 +1,7 @@
 """The speech model of ``frontend: speech_teacher`` in a shared model."""
 
 import importlib.metadata
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def require_portable(config: Mapping[str, Any], config_file: str) -> None:
     if conf is None or _by_value(conf):
         return
     name = str(conf.get("teacher"))
-    if not name.startswith(_PACKAGE) and Path(name).expanduser().is_dir():
+    if not name.startswith(_PACKAGE) and os.path.isdir(os.path.expanduser(name)):
         raise UserError(
             f"{config_file}: frontend_conf.teacher {name} is a folder of this machine, "
             "and decoding opens it: name the model by pkg://DISTRIBUTION/FOLDER or by "

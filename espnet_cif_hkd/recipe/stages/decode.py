@@ -17,7 +17,7 @@ from espnet_cif_hkd.io.tables import (
     split_evenly,
 )
 from espnet_cif_hkd.plugin.user_modules import module_files
-from espnet_cif_hkd.recipe.checks import stamps
+from espnet_cif_hkd.recipe.checks import named_files, stamps
 from espnet_cif_hkd.recipe.commands import call, job_count, run_jobs, write_run_script
 from espnet_cif_hkd.recipe.context import Run
 from espnet_cif_hkd.recipe.stages.train import tokens_fingerprint
@@ -224,5 +224,7 @@ def fingerprint(run: Run, name: str) -> str:
     data = paths.data_feats / name
     mark.words(stamps.recorded(data, 3, "fingerprint"))
     mark.files(*module_files(options.user_module))
+    mark.files(*named_files.in_options(options.inference_args))
+    mark.files(*named_files.in_config(options.inference_config))
     config = [options.inference_config] if options.inference_config else []
     return mark.files(data / "wav.scp", data / "utt2num_samples", *config).hexdigest()

@@ -312,10 +312,23 @@ def fingerprint(run: Run, name: str) -> str:
     mark.words(run.options.drop_empty_text, run.options.channel)
     mark.files(*(folder / item for item in ("wav.scp", "segments", "text", "utt2spk")))
     for entry in read_table(folder / "wav.scp").values():
-        if not entry.endswith("|") and Path(entry).is_file():
+        if not entry.endswith("|") and os.path.isfile(entry):
             status = Path(entry).stat()
             mark.words(status.st_size, status.st_mtime_ns)
     return mark.hexdigest()
+
+
+def _has_audio(target: Path) -> bool:
+    """Whether all files of ``wav.scp`` exist; reads each folder of them once."""
+    inside: dict[str, set[str]] = {}
+    for path in read_table(target / "wav.scp").values():
+        folder, name = os.path.split(path)
+        if folder not in inside:
+            place = folder or "."
+            inside[folder] = set(os.listdir(place)) if os.path.isdir(place) else set()
+        if name not in inside[folder]:
+            return False
+    return True
 
 
 def format_audio(run: Run) -> None:
@@ -327,8 +340,10 @@ def format_audio(run: Run) -> None:
     for name in data_sets(run):
         needs = ("wav.scp", "text", "utt2spk", "utt2num_samples")
         target = target_dir(run, name)
-        if run.options.reuse and stamps.is_done(
-            target, 3, fingerprint(run, name), needs
+        if (
+            run.options.reuse
+            and stamps.is_done(target, 3, fingerprint(run, name), needs)
+            and _has_audio(target)
         ):
             log(f"stage 3: {target} is up to date, reused")
             continue

@@ -6,7 +6,7 @@ from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.atomic import write_text
 from espnet_cif_hkd.io.log import log
 from espnet_cif_hkd.io.tables import read_lines, single_spaced
-from espnet_cif_hkd.recipe.checks import stamps
+from espnet_cif_hkd.recipe.checks import named_files, stamps
 from espnet_cif_hkd.recipe.checks.trained import check_tokens
 from espnet_cif_hkd.recipe.commands import call, rotate, train_model, write_run_script
 from espnet_cif_hkd.recipe.context import Run
@@ -177,6 +177,8 @@ def fingerprint(run: Run) -> str:
     options = run.options
     mark = stamps.Fingerprint().words(stats_fingerprint(run), options.ngpu)
     mark.words(*run.machines.mark)
+    mark.files(*named_files.in_options(options.lm_args))
+    mark.files(*named_files.in_config(options.lm_config))
     return mark.words(options.lm_fold_length, options.num_splits_lm).hexdigest()
 
 

@@ -65,7 +65,7 @@ def paired_texts(reference: Path, hypothesis: Path) -> list[tuple[str, str, str]
         if missing:
             raise UserError(
                 f"{path} lacks {len(missing)} of {len(other)} utterances "
-                f"({first_few(missing)}): run stage 12 again"
+                f"({first_few(missing)}): run stage 12 {stamps.AGAIN}"
             )
     return [(utt, refs[utt], hyps[utt]) for utt in sorted(refs, key=byte_order)]
 

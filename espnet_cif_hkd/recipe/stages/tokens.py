@@ -1,6 +1,8 @@
 """Stage 5: the token list (and the sentencepiece model)."""
 
 import itertools
+import os
+from collections import Counter
 from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
@@ -26,10 +28,10 @@ def read_token_list(path: str | Path) -> list[str]:
     with path.open(encoding="utf-8") as stream:
         tokens = [line.rstrip() for line in stream]
     if len(tokens) < 4:
-        raise UserError(f"{path} has {len(tokens)} tokens: run stage 5 again")
-    twice = sorted({token for token in tokens if tokens.count(token) > 1})
+        raise UserError(f"{path} has {len(tokens)} tokens: run stage 5 {stamps.AGAIN}")
+    twice = sorted(token for token, count in Counter(tokens).items() if count > 1)
     if twice:
-        raise UserError(f"{path} has {twice[0]!r} twice: run stage 5 again")
+        raise UserError(f"{path} has {twice[0]!r} twice: run stage 5 {stamps.AGAIN}")
     return tokens
 
 
@@ -81,9 +83,8 @@ def _bpe_text(run: Run) -> str:
 
 
 def _user_symbols(value: str) -> list[str]:
-    path = Path(value)
-    if value and path.is_file():
-        return [line.split()[0] for line in read_lines(path) if line.split()]
+    if os.path.isfile(value):
+        return [line.split()[0] for line in read_lines(Path(value)) if line.split()]
     return [symbol for symbol in value.split(",") if symbol]
 
 
@@ -208,6 +209,8 @@ def fingerprint(run: Run) -> str:
         mark.words(options.nbpe, options.bpemode, options.bpe_char_cover)
         mark.words(options.bpe_input_sentence_size, options.bpe_nlsyms)
         mark.files(*run.paths.bpe_train_text.split())
+        if os.path.isfile(options.bpe_nlsyms):
+            mark.files(options.bpe_nlsyms)
     else:
         mark.files(run.paths.data_feats / "lm_train.txt")
     if options.token_type == "hugging_face":

@@ -1,7 +1,6 @@
 """Stages 10 and 11: statistics and training of the recogniser."""
 
 import argparse
-import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from espnet_cif_hkd.io.log import log
 from espnet_cif_hkd.io.tables import read_table
 from espnet_cif_hkd.plugin.user_modules import module_files
 from espnet_cif_hkd.recipe import dropped
-from espnet_cif_hkd.recipe.checks import stamps
+from espnet_cif_hkd.recipe.checks import named_files, stamps
 from espnet_cif_hkd.recipe.commands import rotate, train_model, write_run_script
 from espnet_cif_hkd.recipe.context import Run
 from espnet_cif_hkd.recipe.hooks import stale_stores, teacher_inputs
@@ -226,9 +225,10 @@ def fingerprint(run: Run) -> str:
         *(options.asr_speech_fold_length, options.asr_text_fold_length),
     )
     mark.words(*run.machines.mark)
-    # Initial parameters: --pretrained_model, or --init_param in --asr_args.
-    words = re.split(r"[\s:=,]+", f"{options.asr_args} {options.pretrained_model}")
-    mark.files(*(word for word in words if Path(word).is_file()))
+    # Such as initial parameters. teacher_inputs() has those of the two mappings.
+    mark.files(*named_files.in_options(options.asr_args, options.pretrained_model))
+    mappings = ("frontend_conf", "model_conf")
+    mark.files(*named_files.in_config(options.asr_config, mappings))
     mark.files(*dropped.listings(run))
     args = configured_args(options)
     # The header of a stale store does not show that its teacher has changed.

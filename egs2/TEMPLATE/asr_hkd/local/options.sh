@@ -61,7 +61,8 @@ find_system_config() {
 
 # The names of a training on ${subset} utterances, or on the complete corpus if it is 0.
 # A subset has its own names for everything, so that it never shares a token list,
-# statistics or a checkpoint with the complete corpus. ${lang} must be set before.
+# statistics or a checkpoint with the complete corpus. ${lang} must be set before;
+# ${dumpdir} and ${expdir} are kept unless they are empty.
 name_subset() {
     case "${subset}" in
         *[!0-9]* | "") refuse "--subset ${subset}: give a number of utterances" ;;
@@ -69,25 +70,24 @@ name_subset() {
     train_set=train
     valid_set=dev
     test_sets="dev test"
-    dumpdir=dump
-    expdir=exp
     local_data_opts=
     if [ "${subset}" -gt 0 ]; then
         train_set=train_${subset}
         valid_set=dev_${subset}
         test_sets=test_${subset}
         lang=${lang}_${subset}
-        dumpdir=dump/subset_${subset}
-        expdir=exp/subset_${subset}
+        : "${dumpdir:=dump/subset_${subset}}" "${expdir:=exp/subset_${subset}}"
         local_data_opts="--subset ${subset}"
     fi
+    : "${dumpdir:=dump}" "${expdir:=exp}"
 }
 
-# Makes the levels of soft labels of a subset use files of their own: exp/lm_* and
+# Makes the levels of soft labels in other folders use files of their own: exp/lm_* and
 # dump/lm_* of ${system_config} and ${asr_args} become those in ${expdir} and ${dumpdir}.
 subset_levels() {
     local config=${expdir}/conf/${system_config##*/} part
-    if [ "${expdir}" = exp ] || ! grep -q 'type: soft_labels' "${system_config}"; then
+    if [ "${expdir} ${dumpdir}" = "exp dump" ] ||
+        ! grep -q 'type: soft_labels' "${system_config}"; then
         return
     fi
     mkdir -p "${expdir}/conf"

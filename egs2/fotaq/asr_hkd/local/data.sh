@@ -25,5 +25,7 @@ if [ -n "${fotaq_archive}" ]; then
 fi
 log "preparing FOTAQ (about 20 s and 300 MB once the archive is downloaded)"
 "${PYTHON:-python3}" "$(dirname "$0")/fotaq_prepare.py" "${arguments[@]}"
-declare_inputs "${downloads}" ${fotaq_archive:+"${fotaq_archive}"}
+# Not the folder itself: speech models are put there later.
+declare_inputs "${downloads}/queen.1c" "${downloads}/flac" \
+    ${fotaq_archive:+"${fotaq_archive}"}
 log "data preparation finished"

@@ -43,6 +43,7 @@ log "preparing LibriSpeech, ${hours} hours, from ${corpus}"
 if [ -n "${wordpiece}" ]; then
     "${python}" "${here}/wordpiece.py" --asr_config "${wordpiece}"
 fi
+# Not the folder of the corpus itself: speech models are put into downloads later.
 # shellcheck disable=SC2016
-declare_inputs '$LIBRISPEECH' "${corpus}" ${wordpiece:+"${wordpiece}"}
+declare_inputs '$LIBRISPEECH' "${corpus}/LibriSpeech" ${wordpiece:+"${wordpiece}"}
 log "data preparation finished"

@@ -22,9 +22,9 @@ from typing import Any, cast
 import torch
 from espnet2.asr.decoder.abs_decoder import AbsDecoder
 
-from espnet_cif_hkd.cif import CIFOutput, CIFPredictor, integrate_and_fire
-from espnet_cif_hkd.decoder.ending import mask_by_fired_length
-from espnet_cif_hkd.decoder.firing_options import firing_options
+from espnet_cif_hkd.cif import CIFOutput, integrate_and_fire
+from espnet_cif_hkd.decoder.ending import checked_slack, mask_by_fired_length
+from espnet_cif_hkd.decoder.firing_options import build_firing
 from espnet_cif_hkd.decoder.frame_attention import FrameAttention, NearFrames
 from espnet_cif_hkd.decoder.layer import CausalLayer, causal_mask
 from espnet_cif_hkd.decoder.output import CIFDecoderOutput
@@ -90,17 +90,16 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         frame_window: int = 0,
     ) -> None:
         super().__init__()
-        size = encoder_output_size
-        if size % attention_heads != 0:
+        size, heads = encoder_output_size, attention_heads
+        if type(heads) is not int or heads < 1 or size % heads != 0:
             raise UserError(
-                f"decoder_conf: attention_heads {attention_heads} does not divide the "
+                f"decoder_conf: attention_heads {heads!r} does not divide the "
                 f"encoder's output size {size}; choose a divisor"
             )
-        self.tail_threshold, conf = firing_options(predictor_conf)
-        self.eos_slack = eos_slack
+        self.tail_threshold, self.predictor = build_firing(size, predictor_conf)
+        self.eos_slack = checked_slack(eos_slack)
         # ESPnet's token lists end with <sos/eos>; the model sets other indices.
         self.sos = self.eos = vocab_size - 1
-        self.predictor = CIFPredictor(size, **conf)
 
         self.embed = torch.nn.Embedding(vocab_size, size)
         self.project_in = torch.nn.Linear(2 * size, size, bias=False)

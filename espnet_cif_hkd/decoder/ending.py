@@ -2,8 +2,24 @@
 
 import torch
 
+from espnet_cif_hkd.errors import UserError
+
 # ESPnet's value for tokens that must not be chosen: finite, so that sums are finite.
 _LOG_ZERO = -1e10
+
+
+def checked_slack(eos_slack: object) -> int:
+    """Return the option ``eos_slack``.
+
+    Raises:
+        UserError: It is not an integer of at least 0.
+    """
+    if type(eos_slack) is not int or eos_slack < 0:
+        raise UserError(
+            f"decoder_conf: eos_slack is {eos_slack!r}; it must be a number of tokens, "
+            "an integer >= 0"
+        )
+    return eos_slack
 
 
 def is_too_early(

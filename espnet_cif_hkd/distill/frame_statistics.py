@@ -5,9 +5,10 @@ import logging
 import torch
 from torch import Tensor
 
+from espnet_cif_hkd.distill.teacher_statistics import TeacherStatistics
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.teachers.payload import Payload
-from espnet_cif_hkd.teachers.store.reader import StoreReader
+from espnet_cif_hkd.teachers.speech.base import SpeechTeacher
+from espnet_cif_hkd.teachers.speech.stored import StoredSpeechTeacher
 
 # Frames of the sample; the mean of a dimension is known to about 1 % of its deviation.
 _SAMPLE = 1 << 15
@@ -15,7 +16,7 @@ _SAMPLE = 1 << 15
 _SMALLEST = 1e-3
 
 
-class TargetStatistics(torch.nn.Module):
+class TargetStatistics(TeacherStatistics):
     """Mean, deviation and median of each dimension of a teacher.
 
     They are buffers, so a resumed training has those it began with, even if the store
@@ -36,32 +37,37 @@ class TargetStatistics(torch.nn.Module):
         super().__init__()
         self.normalize = normalize
         self._median = median
-        self._known: bool | None = None
+        self._known = False
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("std", torch.zeros(width))  # 0: not computed yet
         self.register_buffer("constant", torch.zeros(width))
 
-    def prepare(self, reader: object, payload: Payload, name: str) -> None:
+    def prepare(self, teacher: SpeechTeacher, name: str) -> None:
         """Compute the statistics, unless they are known.
 
         Args:
-            reader: Of the teacher's store; anything else leaves them unknown.
-            payload: Of the teacher.
+            teacher: The teacher; without a store they stay unknown.
             name: Name of the teacher, for messages.
 
         Raises:
-            UserError: The store is empty.
+            UserError: The store is empty, or does not fit the teacher.
         """
-        if self._known is not None:
+        if self._prepared:
             return
-        self._known = bool(self.std.any())  # from a checkpoint
-        if self._known or not isinstance(reader, StoreReader):
-            return
+        self._known = isinstance(teacher, StoredSpeechTeacher)
+        if isinstance(teacher, StoredSpeechTeacher):
+            teacher.open()  # compares the header with the teacher
+            if not self.keeps(self.std, teacher):
+                self._compute(teacher, name)
+        self._prepared = True
+
+    def _compute(self, teacher: StoredSpeechTeacher, name: str) -> None:
+        reader = teacher.open()
         arrays = {
             key: torch.from_numpy(array)
             for key, array in reader.sample(_SAMPLE).items()
         }
-        vectors = payload.decode(arrays)["vectors"]  # (N, C)
+        vectors = teacher.payload.decode(arrays)["vectors"]  # (N, C)
         if not len(vectors):
             raise UserError(
                 f"teacher {name}: its store is empty; fill it before the training"
@@ -73,7 +79,6 @@ class TargetStatistics(torch.nn.Module):
         self.std.copy_(std.clamp(min=_SMALLEST * largest))
         constant = vectors.median(0).values if self._median else self.mean
         self.constant.copy_(constant)
-        self._known = True
         logging.info(
             "teacher %s: deviations of its %d dimensions are %.3g to %.3g, from %d "
             "stored frames",

@@ -37,7 +37,7 @@ from espnet_cif_hkd.distill.taps import Student, Taps, require_taps
 from espnet_cif_hkd.distill.time_matching import TimeMatch
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.losses.frames import frame_losses
-from espnet_cif_hkd.teachers.source import resolve_teacher
+from espnet_cif_hkd.teachers.source import local_folder
 from espnet_cif_hkd.teachers.speech.base import Recording, SpeechTeacher
 from espnet_cif_hkd.teachers.speech.registry import build_speech_teacher
 from espnet_cif_hkd.teachers.speech.stored import StoredSpeechTeacher
@@ -209,7 +209,7 @@ class FramesCriterion(AbsDistillCriterion):
         teachers = teacher_options(conf.get("teachers"))
         check_training(teachers, training)
         for one in teachers:
-            _build(one, stored=False)
+            _build(one, stored=False, timed=not one.store)
 
     @classmethod
     def speech_teachers(cls, conf: Mapping[str, Any]) -> Mapping[str, dict[str, Any]]:
@@ -259,7 +259,7 @@ class FramesCriterion(AbsDistillCriterion):
         teacher, name = self._teachers[one.name], one.name
         statistics = self.statistics[name]
         assert isinstance(statistics, TargetStatistics)
-        statistics.prepare(teacher.open(), teacher.payload, name)
+        statistics.prepare(teacher, name)
         vectors = self._vectors(name, recordings, frames.device)
         counts = [0 if rows is None else len(rows) for rows in vectors]
         for recording, rows in zip(recordings, vectors, strict=True):
@@ -349,7 +349,7 @@ class FramesCriterion(AbsDistillCriterion):
         own = by_name[name] if self.combine == "heads" else 1.0
         output.weights[loss] = self.weight * own
         count = len(aim.frames)
-        output.frames[loss] = torch.tensor(count, device=frames.device)
+        output.frames[loss] = torch.full((), count, device=frames.device)
         with torch.no_grad(), torch.autocast(frames.device.type, enabled=False):
             targets, ours = aim.targets.float(), predicted.detach().float()
             trivial = aim.trivial.float().expand_as(targets)
@@ -371,17 +371,28 @@ def _places(aim: _Aim) -> np.ndarray:
 
 
 def _absent(one: TeacherOptions) -> UserError | None:
-    """Return the error of a teacher whose folder or package is not on this machine."""
+    """Return the error of a teacher that is not on this machine; None if it is.
+
+    A store with the times of the frames replaces the files, if the width is known.
+    """
+    name, revision = one.conf.get("teacher"), one.conf.get("teacher_revision")
+    if name is None or local_folder(str(name), revision) is not None:
+        return None
     try:
-        if one.conf.get("teacher") is not None:
-            resolve_teacher(str(one.conf["teacher"]))
+        _build(one)
     except UserError as error:
-        return UserError(f"criterion_conf.teachers.{one.name}: {error}")
+        return error
     return None
 
 
-def _build(one: TeacherOptions, stored: bool = True) -> SpeechTeacher:
+def _build(
+    one: TeacherOptions, stored: bool = True, timed: bool = True
+) -> SpeechTeacher:
+    """Build a teacher; ``timed``: one that knows the times of its frames."""
     try:
-        return build_speech_teacher(one.conf, stored=stored)
+        teacher = build_speech_teacher(one.conf, stored=stored)
+        if timed:
+            _ = teacher.times
+        return teacher
     except UserError as error:
         raise UserError(f"criterion_conf.teachers.{one.name}: {error}") from error

@@ -54,8 +54,7 @@ def check_sources(
         tokens = read_lines(tokens) if Path(tokens).is_file() else ()
     for level in levels:
         source = LevelSource(level, tokens, token_type)
-        if source.absent is not None:
-            raise source.absent
+        source.open()
         if not level.is_output and level.options.map == "alignment":
             _check_alignments(source, training)
         store = level.store if level.is_soft else None

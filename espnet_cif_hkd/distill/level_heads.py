@@ -15,6 +15,7 @@ Padding of the frames may hold any value, NaN included.
 """
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,11 +24,12 @@ import torch
 from torch import Tensor
 
 from espnet_cif_hkd.cif import integrate_and_fire
-from espnet_cif_hkd.cif.predictor import CIFPredictor
 from espnet_cif_hkd.cif.times import FrameTimes
+from espnet_cif_hkd.decoder.firing_options import build_predictor
 from espnet_cif_hkd.distill.heard import flat_rows
 from espnet_cif_hkd.distill.level_options import HARD, LevelOptions
 from espnet_cif_hkd.distill.level_sources import BatchUnits, SoftLabels
+from espnet_cif_hkd.distill.schedule import UpdateCount
 from espnet_cif_hkd.distill.taps import Taps
 from espnet_cif_hkd.encoder.frames import frames_needed
 from espnet_cif_hkd.errors import UserError
@@ -41,6 +43,11 @@ from espnet_cif_hkd.losses.soft_labels import (
     soft_cross_entropy,
     soft_label_loss,
 )
+
+# The share of utterances that are left out is checked after this number of them, and
+# refused this number of standard deviations above its limit: utterances of a batch
+# are similar, so the first ones are no fair sample.
+_ENOUGH, _DEVIATIONS = 2000, 5.0
 
 
 @dataclass
@@ -82,6 +89,32 @@ class LevelHead(torch.nn.Module):
         self.output = torch.nn.Linear(width, n_units)
         hard = options.hard or HARD[options.map][0]
         self.has_hard = hard != "none" and options.soft < 1
+        # Utterances of the training; the checkpoint contains both numbers.
+        self.seen, self.left_out = UpdateCount(), UpdateCount()
+
+    def count_left_out(self, left_out: Sequence[bool]) -> None:
+        """Count utterances of a training that are left out; check their share once.
+
+        That is in the beginning of a training, also if it was resumed since, so that no
+        finished work is lost.
+
+        Args:
+            left_out: One value for each utterance of a batch.
+
+        Raises:
+            UserError: Their share is above ``max_missing``, and not by chance.
+        """
+        if self.seen.updates >= _ENOUGH:
+            return
+        self.seen.updates += len(left_out)
+        self.left_out.updates += sum(left_out)
+        seen, limit = self.seen.updates, self.options.max_missing / 100
+        margin = _DEVIATIONS * (seen * limit * (1 - limit)) ** 0.5
+        if seen >= _ENOUGH and self.left_out.updates > seen * limit + margin:
+            raise UserError(
+                f"{self.left_out.updates} of the first {seen} utterances {self.reason},"
+                f" more than max_missing {100 * limit:g} %"
+            )
 
     @abstractmethod
     def forward(
@@ -260,10 +293,9 @@ class CIFHead(LevelHead):
 
     def __init__(self, options: LevelOptions, width: int, n_units: int):
         super().__init__(options, width, n_units)
-        try:
-            self.predictor = CIFPredictor(width, **dict(options.predictor_conf or {}))
-        except (TypeError, ValueError) as error:
-            raise UserError(f"predictor_conf: {error}") from error
+        self.predictor = build_predictor(
+            width, options.predictor_conf, "predictor_conf"
+        )
 
     def forward(
         self,

@@ -2,12 +2,14 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.teachers.lm.labels import TEMPERATURE, TOP_K
+from espnet_cif_hkd.teachers.lm.units import UNITS
 
 # Hard losses of each way to map units to frames; the first is the default.
 HARD = {
@@ -24,6 +26,8 @@ LM_OPTIONS = (
 UNIT_OPTIONS = (
     *("unit", "unit_token_list", "unit_bpemodel", "lexicon", "unknown_words"),
 )
+_UNIT_DEFAULTS = {"unit": "token", "unknown_words": "error"}
+_LM_DEFAULTS = {"lm_type": "espnet", "temperature": TEMPERATURE, "top_k": TOP_K}
 
 
 @dataclass(frozen=True)
@@ -182,10 +186,9 @@ def _level(name: str, given: Any) -> Level:
         _check_output(place, given)
     else:
         _check_head(place, level.options)
-        if not unit.get("unit"):
+        if unit.get("unit") not in UNITS:
             raise UserError(
-                f"{place}.unit is not set; use token, char, bpe, word, lexicon or "
-                "aligned"
+                f"{place}.unit is {unit.get('unit')!r}; use one of {', '.join(UNITS)}"
             )
     return level
 
@@ -218,7 +221,7 @@ def _check_output(place: str, given: Mapping[str, Any]) -> None:
             f"{place}: tap: logits is label interpolation: set interpolation: 0.3, or "
             "another tap for an auxiliary head"
         )
-    if given.get("unit", "token") != "token":
+    if (given.get("unit") or "token") != "token":
         raise UserError(
             f"{place}: label interpolation needs the recogniser's own tokens: set unit:"
             f" token instead of {given['unit']}"
@@ -245,7 +248,7 @@ def _check_head(place: str, options: LevelOptions) -> None:
     for name, value, choices in (
         ("map", options.map, tuple(HARD)),
         ("position", options.position, POSITIONS),
-        ("hard", options.hard, (None, *HARD.get(options.map, ()))),
+        ("hard", options.hard, (None, *HARD.get(str(options.map), ()))),
     ):
         if value not in choices:
             listed = ", ".join(str(choice) for choice in choices if choice is not None)
@@ -278,13 +281,30 @@ def _check_pair(one: Level, other: Level) -> None:
             f"{one.place}: {other.name} interpolates the labels, too; remove one of "
             "the two"
         )
-    if (one.options, one.unit, one.lm) == (other.options, other.unit, other.lm):
+    ours, theirs = _complete(one), _complete(other)
+    if ours == theirs:
         raise UserError(
             f"{one.place}: has the same options as {other.name}; remove one of the two"
         )
-    different = (one.unit, one.lm) != (other.unit, other.lm)
-    if one.store and one.store == other.store and different:
+    if one.store and one.store == other.store and ours[1:] != theirs[1:]:
         raise UserError(
             f"{one.place}: has the same label_store as {other.name}, but another unit "
             "or language model; give each its own folder"
         )
+
+
+def _complete(level: Level) -> tuple[LevelOptions, dict[str, Any], dict[str, Any]]:
+    """Return the options of head, unit and language model with their defaults."""
+    unit, lm = (
+        {**defaults, **{key: value for key, value in given.items() if value}}
+        for defaults, given in (
+            (_UNIT_DEFAULTS, level.unit),
+            (_LM_DEFAULTS, level.lm),
+        )
+    )
+    if unit["unit"] == "token":  # no other option of the unit matters
+        unit = {"unit": "token"}
+    options = level.options
+    if not level.is_output:
+        options = replace(options, hard=options.hard or HARD[options.map][0])
+    return options, unit, lm

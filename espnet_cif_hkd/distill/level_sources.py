@@ -1,7 +1,8 @@
 """Units, alignments and soft labels of a level, opened when a batch needs them.
 
-Decoding opens nothing of this. A file that is not on this machine is reported by the
-first batch, and by the checks before a training.
+Decoding needs nothing of this: only the number of tokens of a unit is looked up. A file
+that is missing or wrong is reported by the first batch, and by the checks before a
+training.
 """
 
 import contextlib
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from espnet_cif_hkd.teachers.lm.units import AbsUnit
 
 _FILES = ("unit_token_list", "unit_bpemodel", "lexicon")
-# Utterances after which the share of those that are left out is checked, and after
-# which it is not checked any more.
-_ENOUGH, _TRUSTED = 200, 5000
 
 
 @dataclass
@@ -86,8 +84,9 @@ class LevelSource:
         token_list: Tokens of the recogniser.
         token_type: Token type of the recogniser; None infers it.
 
-    Raises:
-        UserError: An option is wrong.
+    Attributes:
+        tokens: Token list of the unit.
+        absent: Error of a file that a training needs; None if there is none.
     """
 
     def __init__(
@@ -95,23 +94,40 @@ class LevelSource:
     ):
         self.level, self._token_list = level, tuple(token_list)
         self._token_type = token_type
-        self.absent = self._absent()
-        self._seen = self._left_out = 0
+        self.tokens, self.absent = self._read_tokens()
 
-    def _absent(self) -> UserError | None:
-        """Return the error of a file of the unit that is not on this machine."""
+    def _read_tokens(self) -> tuple[tuple[str, ...], UserError | None]:
+        """Return the token list of the unit, and the error of a file.
+
+        It is an error that a file is not on this machine, or that the token list cannot
+        be read.
+        """
+        from espnet_cif_hkd.teachers.lm.units import unit_tokens
+
+        if self.level.is_output:
+            return self._token_list, None
         for name in _FILES:
             path = self.level.unit.get(name)
             if path is not None and not Path(str(path)).is_file():
-                return UserError(
+                return (), UserError(
                     f"{self.level.place}.{name} {path}: this file does not exist"
                 )
-        return None
+        try:
+            with naming(self.level):
+                return unit_tokens(self.level.unit, self._token_list), None
+        except UserError as error:
+            return (), error
 
-    @property
-    def tokens(self) -> tuple[str, ...]:
-        """Token list of the unit."""
-        return self._token_list if self.level.is_output else self.unit.token_list
+    def open(self) -> None:
+        """Open what turns texts into units, such as a lexicon.
+
+        Raises:
+            UserError: A file or an option of the unit is wrong.
+        """
+        if self.absent is not None:
+            raise self.absent
+        if not self.level.is_output:
+            _ = self.unit
 
     @cached_property
     def unit(self) -> "AbsUnit":
@@ -211,28 +227,6 @@ class LevelSource:
         else:
             found = (self.unit.sequence(ids) for ids in texts())
         yield from (ids for ids in found if len(ids))
-
-    def count_left_out(self, left_out: Sequence[bool], reason: str) -> None:
-        """Count utterances of a training that are left out.
-
-        Args:
-            left_out: One value for each utterance of a batch.
-            reason: What they lack, for the message.
-
-        Raises:
-            UserError: Their share is above ``max_missing``. Only at the beginning of a
-                training, so that no finished work is lost.
-        """
-        if self._seen > _TRUSTED:
-            return
-        self._seen += len(left_out)
-        self._left_out += sum(left_out)
-        limit = self.level.options.max_missing
-        if self._seen >= _ENOUGH and self._left_out > limit / 100 * self._seen:
-            raise UserError(
-                f"{self.level.place}: {self._left_out} of the first {self._seen} "
-                f"utterances {reason}, more than max_missing {limit:g} %"
-            )
 
 
 @contextlib.contextmanager

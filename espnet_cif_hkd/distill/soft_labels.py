@@ -25,6 +25,7 @@ from espnet_cif_hkd.distill.level_heads import LevelHead, build_head
 from espnet_cif_hkd.distill.level_options import Level, level_options
 from espnet_cif_hkd.distill.level_sources import LevelSource, SoftLabels, naming
 from espnet_cif_hkd.distill.taps import Student, Taps, layers_of, require_taps
+from espnet_cif_hkd.distill.transducer_teacher import rows_of
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.device import TokenPlaces, on_device
 from espnet_cif_hkd.losses.rnnt_path import best_path
@@ -69,11 +70,16 @@ class SoftLabelsCriterion(AbsDistillCriterion):
     ):
         super().__init__()
         self.levels = [one for one in level_options(levels) if one.is_used]
-        self.wants = frozenset(one.options.tap for one in self.levels)
         _require(self.levels, student.sizes, student.model, student.label)
         self._sources: dict[str, LevelSource] = {}
         self._token_loss = student.token_loss
         self._on_path = student.model == "transducer"
+        self._frame_taps = sorted(
+            {one.options.tap for one in self.levels if not one.is_output}
+        )
+        self.wants = frozenset(one.options.tap for one in self.levels)
+        if self._on_path and "logits" in self.wants:
+            self.wants |= {"hs_pad", "joint", "states:output"}
         self.heads = torch.nn.ModuleDict()
         for level in self.levels:
             source = LevelSource(level, student.token_list, token_type)
@@ -113,8 +119,7 @@ class SoftLabelsCriterion(AbsDistillCriterion):
         remarks = []
         for level in levels:
             source = LevelSource(level, context.token_list, conf.get("token_type"))
-            if source.absent is not None:
-                raise source.absent
+            source.open()
             kind = level.unit.get("unit", "token")
             remarks.append(f"level {level.name}: {len(source.tokens)} tokens of {kind}")
             if level.is_soft:
@@ -239,14 +244,18 @@ class SoftLabelsCriterion(AbsDistillCriterion):
                 loss = f"loss_{name}_{kind}"
                 output.losses[loss] = total
                 output.weights[loss] = options.weight * shares[kind]
-                output.frames[loss] = torch.as_tensor(found.counts[kind])
+                count = found.counts[kind]
+                if isinstance(count, int):  # no copy to the device
+                    count = torch.full((), count, device=device)
+                output.frames[loss] = count
             for kind, value in found.stats.items():
                 output.stats[f"{kind}_{name}"] = value
             if found.left_out:
                 share = sum(found.left_out) / len(found.left_out)
                 output.stats[f"left_out_{name}"] = share
                 if self.training:
-                    source.count_left_out(found.left_out, head.reason)
+                    with naming(level):
+                        head.count_left_out(found.left_out)
         return output
 
     def _interpolate(
@@ -260,7 +269,9 @@ class SoftLabelsCriterion(AbsDistillCriterion):
         """Add the difference of soft and hard loss of all tokens but ``<eos>``.
 
         The model has its hard loss already. With weight c of the difference the sum is
-        (1 - c) hard + c soft, for every schedule of c, and no model needs to know.
+        (1 - c) hard + c soft, for every schedule of c, and no model needs to know. A
+        token without hard loss has no difference: alone, minus the hard loss has no
+        lower bound.
         """
         assert taps.logits is not None and self._token_loss is not None
         places = TokenPlaces([len(text) for text in texts], taps.logits.device)
@@ -269,13 +280,17 @@ class SoftLabelsCriterion(AbsDistillCriterion):
         name, smoothing = f"loss_{level.name}", self._token_loss.smoothing
         ids, given = labels.ids, labels.probabilities
         term = interpolation_term(logits, targets, ids, given, smoothing)
-        output.losses[name] = term.sum()
+        scored = torch.ones_like(targets, dtype=torch.bool)
+        if taps.scored is not None:
+            scored = places.take(taps.scored)
+        output.losses[name] = term.masked_fill(~scored, 0.0).sum()
         share = float(level.options.interpolation or 0)
         output.weights[name] = share * self._token_loss.weight
         with torch.no_grad():
             logp = log_probabilities(logits)
-            soft = soft_cross_entropy(logp, ids, given)
-            output.stats[f"soft_{level.name}"] = soft.mean()
+            soft = soft_cross_entropy(logp, ids, given).masked_fill(~scored, 0.0)
+            # NaN without tokens: ESPnet's reporter leaves these batches out.
+            output.stats[f"soft_{level.name}"] = soft.sum() / scored.sum()
 
     def _teach_path(
         self,
@@ -289,16 +304,20 @@ class SoftLabelsCriterion(AbsDistillCriterion):
 
         The loss of a transducer has no single place of a token, so nothing is
         subtracted from it. The soft loss compares the probabilities of tokens, without
-        the blank.
+        the blank. The logits of the nodes are computed again: a gradient through those
+        of the complete lattice would have the size of the lattice.
         """
-        assert taps.logits is not None
+        assert taps.logits is not None and taps.joint is not None
         path = best_path(
             taps.logits.detach(), taps.ys_pad, taps.hlens, taps.ys_pad_lens
         )
         # One node for each token, in the order of the rows of the labels.
         utterances, nodes = (path.emits & path.valid).nonzero(as_tuple=True)
         frames, tokens = path.frames[utterances, nodes], path.tokens[utterances, nodes]
-        logits = taps.logits[utterances, frames, tokens]  # (N, V)
+        logits = taps.joint(  # (N, V)
+            rows_of(taps.hs_pad, utterances, frames),
+            rows_of(taps.states["output"], utterances, tokens),
+        )
         logits = torch.cat(
             [torch.full_like(logits[:, :1], -torch.inf), logits[:, 1:]], dim=1
         )
@@ -311,8 +330,7 @@ class SoftLabelsCriterion(AbsDistillCriterion):
 
     def _on_host(self, taps: Taps) -> tuple[list[Tokens], dict[str, list[int]]]:
         """Return the texts and the frames of each tap; the host waits only here."""
-        frames = sorted(self.wants - {"logits"})
-        lengths = [_frames(taps, tap)[1] for tap in frames]
+        lengths = [_frames(taps, tap)[1] for tap in self._frame_taps]
         n_batch, width = taps.ys_pad.shape
         parts = [taps.ys_pad_lens, *lengths, taps.ys_pad.flatten()]
         host = torch.cat([part.long() for part in parts]).tolist()
@@ -321,7 +339,7 @@ class SoftLabelsCriterion(AbsDistillCriterion):
         texts: list[Tokens] = [
             ids[b * width : b * width + n] for b, n in enumerate(counts[0])
         ]
-        return texts, dict(zip(frames, counts[1:], strict=True))
+        return texts, dict(zip(self._frame_taps, counts[1:], strict=True))
 
 
 def _frames(taps: Taps, tap: str) -> tuple[Tensor, Tensor]:

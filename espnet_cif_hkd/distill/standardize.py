@@ -5,11 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from espnet_cif_hkd.distill.teacher_statistics import TeacherStatistics
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.teachers.base import TextTeacher
 
 
-class Standardizer(torch.nn.Module):
+class Standardizer(TeacherStatistics):
     """Subtracts a mean and divides by a standard deviation, per dimension.
 
     The statistics are those of :meth:`TextTeacher.sample`: all processes compute the
@@ -29,7 +30,6 @@ class Standardizer(torch.nn.Module):
         # A deviation of 0 means that the statistics are not known.
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("deviation", torch.zeros(width))
-        self._known = False
 
     def forward(self, vectors: Tensor, teacher: TextTeacher) -> Tensor:
         """Return the standardised vectors, ``(N, C)``, with their dtype.
@@ -38,11 +38,12 @@ class Standardizer(torch.nn.Module):
             vectors: ``(N, C)``.
             teacher: The teacher, for the statistics.
         """
-        if not self._known:
-            mean, deviation = _statistics(teacher, self.mean.numel())
-            self.mean.copy_(mean)
-            self.deviation.copy_(deviation)
-            self._known = True
+        if not self._prepared:
+            if not self.keeps(self.deviation, teacher):
+                mean, deviation = _statistics(teacher, self.mean.numel())
+                self.mean.copy_(mean)
+                self.deviation.copy_(deviation)
+            self._prepared = True
         return ((vectors - self.mean) / self.deviation).to(vectors.dtype)
 
     def _load_from_state_dict(
@@ -52,7 +53,6 @@ class Standardizer(torch.nn.Module):
         # A checkpoint of a training without standardisation has none.
         if all(name in state_dict for name in names):
             super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-            self._known = bool((self.deviation > 0).all())
 
 
 def _statistics(teacher: TextTeacher, width: int) -> tuple[Tensor, Tensor]:

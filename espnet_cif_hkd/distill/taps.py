@@ -102,6 +102,8 @@ class Taps:
         fired: Fired vectors (B, L, D) with lengths, alpha and quantity.
         states: Decoder states, (B, L, D), by their name without ``states:``.
         logits: (B, L, V); of a transducer (B, T, L, V).
+        scored: Whether the model's loss of ``logits`` contains the token, (B, L) bool;
+            None: it contains all tokens.
         joint: Logits (N, V) of N nodes: a function of the frame of ``hs_pad`` (N, D)
             and the state ``output`` (N, D) of each. Criteria that read few nodes need
             no logits of the complete lattice.
@@ -122,6 +124,7 @@ class Taps:
     fired: CIFOutput | None = None
     states: dict[str, Tensor] = field(default_factory=dict)
     logits: Tensor | None = None
+    scored: Tensor | None = None
     joint: Callable[[Tensor, Tensor], Tensor] | None = None
     decoder: TextDecoder | None = None
     speech: Tensor | None = None

@@ -288,7 +288,7 @@ class TextOnlyCriterion(AbsDistillCriterion):
         scores = score_tokens(logits, targets, _IGNORED, self.smoothing)
         output.losses["loss_text"] = scores.loss
         output.weights["loss_text"] = self.weight
-        output.frames["loss_text"] = torch.tensor(len(vectors))
+        output.frames["loss_text"] = torch.full((), len(vectors), device=device)
         output.stats["acc_text"] = scores.n_correct / len(vectors)
         output.stats["nll_text"] = scores.nll / len(vectors)
 

@@ -108,6 +108,35 @@ def check_state_dict(
         )
 
 
+def fitting(
+    state_dict: Mapping[str, Any], needed: Mapping[str, torch.Tensor]
+) -> Mapping[str, Any]:
+    """Leave out parameters of criteria that have another shape than in the model.
+
+    They serve training only. Files of a criterion that have changed since, such as the
+    token list of a unit, must not prevent decoding.
+
+    Args:
+        state_dict: State dict of the checkpoint.
+        needed: State dict of the model.
+    """
+    other = [
+        key
+        for key, value in state_dict.items()
+        if key.startswith(_TRAINING_ONLY)
+        and key in needed
+        and value.shape != needed[key].shape
+    ]
+    if not other:
+        return state_dict
+    logging.info("of another shape and not loaded, training only: %s", other)
+    # copy() keeps the attribute with module versions that torch adds to the mapping.
+    state_dict = copy.copy(state_dict)
+    for key in other:
+        del state_dict[key]  # type: ignore[attr-defined]
+    return state_dict
+
+
 def load_checked(
     load: Callable[..., Any],
     model: Any,

@@ -289,6 +289,7 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
                     self.decoder.decode,
                 ),
                 logits=output.logits,
+                scored=output.scored,
                 states={
                     "output": output.states,
                     "joined": output.states,

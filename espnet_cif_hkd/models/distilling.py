@@ -23,6 +23,7 @@ from espnet_cif_hkd.distill.taps import (
 )
 from espnet_cif_hkd.encoder.geometry import feature_rate, known_frame_times
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.models.checkpoint import fitting
 from espnet_cif_hkd.models.encoder_start import EncoderStart
 from espnet_cif_hkd.models.layer_taps import (
     LayerOutputs,
@@ -135,6 +136,16 @@ class DistillingMixin:
                 frozen = not module.weight.requires_grad
                 module.train(mode and not frozen)
         return self
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load parameters; to decode (``strict=False``), those of criteria that fit."""
+        if not strict:
+            state_dict = fitting(state_dict, self.state_dict())  # type: ignore[attr-defined]
+        return super().load_state_dict(  # type: ignore[misc]
+            state_dict, strict=strict, assign=assign
+        )
 
     def begin_training(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         """Prepare a training; our trainer calls it before the first epoch."""

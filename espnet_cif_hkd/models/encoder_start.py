@@ -98,7 +98,7 @@ class EncoderStart:
         if not self.frozen:
             yield False
             return
-        training = self.encoder.training
+        modes = [(module, module.training) for module in self.encoder.modules()]
         trained = [p for p in self.encoder.parameters() if p.requires_grad]
         self.encoder.eval()
         for parameter in trained:
@@ -106,7 +106,9 @@ class EncoderStart:
         try:
             yield True
         finally:
-            self.encoder.train(training)
+            # One by one: those of a frozen batch normalisation may differ.
+            for module, mode in modes:
+                module.training = mode
             for parameter in trained:
                 parameter.requires_grad_(True)
 

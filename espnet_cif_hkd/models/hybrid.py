@@ -252,7 +252,8 @@ class HybridASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         """Return the weight of the batch: utterances, or target tokens."""
         if self.per_token:
             return super().batch_weight(taps)
-        return torch.tensor(taps.hs_pad.size(0), device=taps.hs_pad.device)
+        n_batch = taps.hs_pad.size(0)
+        return torch.full((), n_batch, device=taps.hs_pad.device)  # no copy
 
     @contextlib.contextmanager
     def _stepping(self, wanted: frozenset[str]) -> Iterator[_Step]:

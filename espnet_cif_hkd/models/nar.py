@@ -51,6 +51,10 @@ def build_one_pass(
     options = OnePassOptions(float(weight), float(distill))
     if conf is None:
         return None, options
+    if not isinstance(conf, Mapping):
+        raise UserError(
+            f"model_conf: nar_conf is {conf!r}; it must hold 'option: value'"
+        )
     if isinstance(decoder, CIFNARDecoder):
         raise UserError(
             "model_conf: nar_conf adds a one-pass decoder beside 'decoder: cif', but "

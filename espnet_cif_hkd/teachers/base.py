@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.teachers.payload import Payload
 
 KEY_BYTES = 16
@@ -172,6 +173,18 @@ class TextTeacher(AbsTeacher[Tokens]):
         """See :class:`AbsTeacher`; ``vectors`` (N, C) float32."""
         sizes = [len(item) + 1 for item in items]
         return Targets(sizes, {"vectors": self.features(items, device)})
+
+
+def own_conf(conf: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the options that a teacher has under a key, such as ``teacher_conf``.
+
+    Raises:
+        UserError: The value is no mapping.
+    """
+    found = conf.get(name) or {}
+    if not isinstance(found, Mapping):
+        raise UserError(f"{name} is {found!r}; it must hold 'option: value'")
+    return dict(found)
 
 
 def sequence_key(ids: Tokens) -> bytes:

@@ -66,7 +66,7 @@ def check_text_teacher(
             f"{speller.token_type}, but the model's tokens are {token_type}; set "
             f"criterion_conf.token_type to {token_type}"
         )
-    if store and (Path(store) / "header.json").exists():
+    if store and (Path(str(store)) / "header.json").exists():
         StoredTeacher(str(store), teacher).open()
         return TeacherReport(name, [], "present")
     unknown = teacher.check()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.device import on_device
-from espnet_cif_hkd.teachers.base import TextTeacher, Tokens, token_list_hash
+from espnet_cif_hkd.teachers.base import TextTeacher, Tokens, own_conf, token_list_hash
 from espnet_cif_hkd.teachers.payload import Payload
 
 _OPTIONS = {"seed": 1, "variance": None}
@@ -73,7 +73,7 @@ class RandomTeacher(TextTeacher):
                 f"criterion_conf.teacher_dim is {dim!r}; set it to the width of the "
                 "random vectors, an integer >= 1"
             )
-        options = conf.get("teacher_conf") or {}
+        options = own_conf(conf, "teacher_conf")
         for name in options:
             if name not in _OPTIONS:
                 raise UserError(

@@ -65,7 +65,10 @@ def local_folder(name: str, revision: str | None = None) -> Path | None:
         return Path(place)
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(place, "config.json", revision=revision)
+    try:
+        found = try_to_load_from_cache(place, "config.json", revision=revision)
+    except ValueError:  # no name on a hub can be this
+        return None
     return Path(found).parent if isinstance(found, str) else None
 
 

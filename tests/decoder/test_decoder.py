@@ -118,11 +118,30 @@ def test_parameter_count_of_the_paper():
     "conf, message",
     [
         ({"attention_heads": 3}, "attention_heads 3 does not divide"),
-        ({"predictor_conf": {"conv_with": 3}}, "conv_with"),
+        ({"attention_heads": "2"}, "attention_heads '2' does not divide"),
+        ({"attention_heads": -2}, "attention_heads -2 does not divide"),
+        ({"eos_slack": "1"}, "eos_slack is '1'; it must be a number of tokens"),
+        ({"eos_slack": -1}, "eos_slack is -1"),
+        ({"frame_window": [2]}, r"frame_window is \[2\]"),
+        ({"predictor_conf": "causal"}, "predictor_conf is 'causal'; it must hold"),
+        ({"predictor_conf": {"conv_with": 3}}, r"unknown keys \['conv_with'\]; known"),
+        ({"predictor_conf": {3: 3}}, r"unknown keys \[3\]"),
+        ({"predictor_conf": {"conv_width": 4}}, "conv_width is 4; it must be an odd"),
+        ({"predictor_conf": {"conv_width": None}}, "conv_width is None"),
+        ({"predictor_conf": {"conv_channels": 0}}, "conv_channels is 0; it must be an"),
+        ({"predictor_conf": {"dropout_rate": "no"}}, "dropout_rate is 'no'"),
+        ({"predictor_conf": {"dropout_rate": 2}}, "is 2; it must be a number from 0"),
+        ({"predictor_conf": {"causal": 1}}, "causal is 1; it must be true or false"),
+        ({"predictor_conf": {"tail_threshold": "none"}}, "is 'none'; .* or null"),
+        ({"predictor_conf": {"tail_threshold": True}}, "tail_threshold is True"),
     ],
 )
 def test_wrong_options_are_named(conf, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=f"^decoder_conf: .*{message}"):
         make_decoder(**conf)
-    with pytest.raises(ValueError, match="odd"):
-        make_decoder(predictor_conf={"conv_width": 4})
+
+
+def test_null_is_a_value_of_some_options():
+    conf = {"tail_threshold": None, "conv_channels": None, "dropout_rate": 0}
+    assert make_decoder(predictor_conf=conf).tail_threshold is None
+    assert make_decoder(predictor_conf=None).tail_threshold == 0.5

@@ -148,6 +148,34 @@ def test_targets_are_normalised_per_dimension(two):
     assert stats["frames.loss_two"] > 5 * stats["frames.loss_one"]
 
 
+@pytest.mark.parametrize("recorded", [True, False])
+def test_statistics_of_another_teacher_are_not_kept(two, tmp_path, recorded):
+    """Such as from --init_param; a checkpoint of an earlier version is trusted."""
+    teachers, batch = two
+    other = stored(
+        tmp_path / "other", recordings_of(batch), teacher_conf={"scale": 9.0}
+    )
+    first, fresh, moved = (
+        pretrain_model({"one": one}).train() for one in (teachers["one"], other, other)
+    )
+    for model in (first, fresh):
+        model(**batch)
+    state = first.state_dict()
+    if not recorded:
+        del state["criteria.frames.statistics.one.teacher_digest"]
+    moved.load_state_dict(state)
+    moved(**batch)
+    again, wanted = (
+        one.criteria["frames"].statistics["one"]
+        for one in (moved, fresh if recorded else first)
+    )
+    for name in ("mean", "std", "constant"):
+        assert torch.equal(getattr(again, name), getattr(wanted, name))
+    assert torch.equal(
+        again.teacher_digest, fresh.criteria["frames"].statistics["one"].teacher_digest
+    )
+
+
 def test_the_trivial_predictor_is_the_loss_of_the_median(two):
     teachers, batch = two
     model = pretrain_model(teachers).train()

@@ -236,18 +236,24 @@ def test_a_model_without_this_criterion_needs_no_audio():
     assert "speech" not in model.wanted_taps()
 
 
+@pytest.mark.parametrize("width", [{}, {"teacher_dim": 6}], ids=["", "width"])
 @pytest.mark.parametrize(
-    ("teacher", "message"),
+    ("teacher", "revision", "message"),
     [
-        ("/gone/whisper", "one: teacher /gone/whisper: this folder does not exist"),
-        ("pkg://gone-package/model", "one: .*'gone-package' is not installed"),
+        ("/gone/whisper", None, "/gone/whisper: this folder does not exist"),
+        ("./gone/whisper", None, "./gone/whisper: this folder does not exist"),
+        ("pkg://gone-package/model", None, "'gone-package' is not installed"),
+        ("models/gone", None, "config.json is not on this|there is no such folder"),
+        ("gone", None, "config.json is not on this machine|there is no such folder"),
+        ("models/gone", "main", "config.json is not on this|cannot open its config"),
     ],
-    ids=["folder", "package"],
 )
-def test_a_teacher_that_is_not_here(teacher, message):
+def test_a_teacher_that_is_not_here(teacher, revision, message, width):
     """Decoding works without the teacher; a training is refused, at the latest then."""
     here = host_model("cif", {"speech": {"type": "frames", "teachers": ONE}})
-    gone = {"one": {"teacher": teacher, "rate": RATE, "normalize": False}}
+    gone = {"one": {"teacher": teacher, "rate": RATE, "normalize": False, **width}}
+    gone["one"] |= {"teacher_revision": revision} if revision else {}
+    message = f"one: teacher .*({message})" if "pkg" not in teacher else message
     away = host_model("cif", {"speech": {"type": "frames", "teachers": gone}})
     away.load_state_dict(here.state_dict(), strict=False)
     batch = speech_batch()

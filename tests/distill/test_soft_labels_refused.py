@@ -8,7 +8,8 @@ from soft_levels import UNIT, chars, criteria, spans_of, to_unit, unit_file, wri
 from tiny_model import TOKENS, tiny_batch, tiny_model
 from tone_teacher import ALONE, host_model
 
-from espnet_cif_hkd.distill import CheckContext, SoftLabelsCriterion, level_sources
+from espnet_cif_hkd.distill import CheckContext, SoftLabelsCriterion, level_heads
+from espnet_cif_hkd.distill.level_options import level_options
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.plugin.preflight import check_repeated_keys
 
@@ -42,10 +43,13 @@ def refused(message, levels, **changes):
         ({"map": "alignment"}, r"one: map: alignment needs alignment: FILE\.ctm"),
         ({"interpolation": 0.3}, r"one\.interpolation is only for tap: logits"),
         ({"map": "cif", "predictor_conf": 3}, r"one\.predictor_conf is 3; it must"),
-        ({"map": "cif", "predictor_conf": {"width": 3}}, r"one: predictor_conf: .*wid"),
-        ({"map": "cif", "predictor_conf": {"conv_width": 2}}, r"conv_width must be od"),
-        ({"unit": None}, r"one\.unit is not set; use token, char"),
-        ({"unit": "syllable"}, r"one: unit: 'syllable' is unknown; use one of"),
+        (
+            {"map": "cif", "predictor_conf": {"width": 3}},
+            r"one: predictor_conf .*width",
+        ),
+        ({"map": "cif", "predictor_conf": {"conv_width": 2}}, r"width is 2; .* an odd"),
+        ({"unit": None}, r"one\.unit is None; use one of token, char"),
+        ({"unit": "syllable"}, r"one\.unit is 'syllable'; use one of token, char"),
         ({"weihgt": 1}, r"one: 'weihgt' is unknown; the options are tap, map, weight"),
         ({"tap": "layer:9"}, r"level one needs the tap 'layer:9'.*layer:1 to layer:1"),
         ({"lm_type": "gpt"}, "lm_type is 'gpt'"),
@@ -102,6 +106,28 @@ def test_two_levels_that_are_the_same(tmp_path):
     other = {**one, "temperature": 2.0}
     refused("two: has the same label_store as one, but", {"one": one, "two": other})
     tiny_model(model_conf=criteria({"one": one, "two": {**one, "map": "cif"}}))
+
+
+WRITTEN = {
+    "unit": "token",
+    "unknown_words": "error",
+    "lm_type": "espnet",
+    "temperature": 3,
+    "top_k": 8,
+    "lm_conf": {},
+    "lm_revision": None,
+}
+
+
+@pytest.mark.parametrize("option", WRITTEN)
+def test_a_default_that_is_written_is_the_same(option):
+    """Levels share a store, and equal levels are refused, whether it is written."""
+    plain = {"tap": "hs_pad", "unit": "token", "lm": "exp/lm", "label_store": "dump/x"}
+    written = {**plain, option: WRITTEN[option]}
+    refused("two: has the same options as one", {"one": plain, "two": written})
+    output = {**plain, "tap": "logits", "interpolation": 0.3}
+    del output["unit"]
+    level_options({"one": output, "two": written})
 
 
 def test_a_name_twice_in_the_yaml():
@@ -199,24 +225,51 @@ def test_alignments_without_times_or_with_time_warp(tmp_path):
         SoftLabelsCriterion.check_training({"levels": {"one": level}}, training)
 
 
-@pytest.mark.parametrize("share", [0.0, 50.0])
-def test_too_many_utterances_that_ctc_cannot_spell(tmp_path, monkeypatch, share):
-    """In the beginning of a training only, so that no finished work is lost."""
-    monkeypatch.setattr(level_sources, "_ENOUGH", 6)
-    level = chars(tmp_path, map="ctc", max_missing=share)
+def short_for_ctc(folder, **options):
+    """A model, and a batch of three utterances, one of them too short for its text."""
+    level = chars(folder, map="ctc", **options)
     model = tiny_model(model_conf=criteria({"one": level})).double().train()
     batch = features(3)
     frames = int(batch["speech_lengths"][1])
     batch["text_lengths"] = torch.tensor([3, frames + 1, 4])
     batch["text"] = 3 + torch.arange(frames + 1).expand(3, -1) % 8
-    stepped(model, batch)
-    if share:
-        stepped(model, batch)
+    return model, batch
+
+
+@pytest.mark.parametrize("share", [0.0, 5.0])
+def test_too_many_utterances_that_ctc_cannot_spell(tmp_path, monkeypatch, share):
+    """Once, after a number of utterances that a resumed training does not count again.
+
+    No finished work is lost.
+    """
+    monkeypatch.setattr(level_heads, "_ENOUGH", 9)
+    model, batch = short_for_ctc(tmp_path, max_missing=share)
+    stepped(model.eval(), batch)  # a validation is not counted
+    stepped(model.train(), batch)
+    resumed, _ = short_for_ctc(tmp_path, max_missing=share)
+    resumed.load_state_dict(model.state_dict())
+    stepped(resumed, batch)
+    if share:  # 3 of 9 are above 5 %, but perhaps by chance
+        stepped(resumed, batch)
         return
-    with pytest.raises(UserError, match="2 of the first 6 utterances have fewer frame"):
-        stepped(model, batch)
-    model.criteria["lm"]._sources["one"]._seen = 10_000
+    message = r"levels\.one: 3 of the first 9 utterances have fewer.*max_missing 0 %"
+    with pytest.raises(UserError, match=message):
+        stepped(resumed, batch)
+    late, _ = short_for_ctc(tmp_path, max_missing=share)
+    late.load_state_dict(resumed.state_dict())
+    stepped(late, batch)
+
+
+def test_the_count_of_a_checkpoint_may_lack(tmp_path):
+    """As in those of earlier versions."""
+    model, batch = short_for_ctc(tmp_path)
     stepped(model, batch)
+    head = model.criteria["lm"].heads["one"]
+    assert (head.seen.updates, head.left_out.updates) == (3, 1)
+    state = {k: v for k, v in model.state_dict().items() if "updates" not in k}
+    assert len(state) == len(model.state_dict()) - 2
+    model.load_state_dict(state)
+    assert head.seen.updates == 0
 
 
 def test_a_language_model_of_another_token_list(tmp_path):

@@ -105,6 +105,25 @@ def test_a_resumed_training_keeps_its_statistics(bert, tmp_path):
     assert torch.equal(late.standardizer.mean, grown.standardizer.mean)
 
 
+def test_statistics_of_another_teacher_are_not_kept(bert, conf, tmp_path):
+    """Such as from --init_param; a checkpoint of an earlier version is trusted."""
+    other = store_of(build_tiny_bert(tmp_path / "bert", seed=7), tmp_path / "store")
+    first, fresh = hkd(conf), hkd(other)
+    for criterion in (first, fresh):
+        criterion(batch(TRAINING))
+    assert not torch.equal(first.standardizer.mean, fresh.standardizer.mean)
+    moved, late = hkd(other), hkd(other)
+    moved.load_state_dict(first.state_dict())
+    early = first.state_dict()
+    del early["standardizer.teacher_digest"]
+    late.load_state_dict(early)
+    for criterion in (moved, late):
+        criterion(batch(TRAINING))
+    for name in ("mean", "deviation"):
+        found = [getattr(c.standardizer, name) for c in (moved, fresh, late, first)]
+        assert torch.equal(found[0], found[1]) and torch.equal(found[2], found[3])
+
+
 def test_a_constant_dimension_is_not_divided():
     teacher = RandomTeacher(3, CHARS)
     table = teacher.open()

@@ -2,13 +2,28 @@
 
 import importlib
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from soft_levels import chars, criteria, write_ctm
 from test_docs_figure import words
 from tone_teacher import ALONE, host_model, speech_batch, texts_of
+
+from espnet_cif_hkd.distill import CheckContext
+from espnet_cif_hkd.distill.choices import configured
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "soft_labels.md"
+
+
+def test_the_examples_of_the_page_are_accepted():
+    blocks = re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text("utf-8"), re.M | re.S)
+    assert blocks
+    for block in blocks:
+        (item,) = configured(yaml.safe_load(block)["model_conf"])
+        item.cls.check(item.conf, CheckContext("cif"))
 
 
 @pytest.fixture(scope="module")

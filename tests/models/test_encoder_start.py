@@ -66,6 +66,26 @@ def test_a_frozen_encoder_is_bit_equal_and_moves_afterwards(host, optimizer):
     assert any("running_mean" in key for key in moved)  # batch statistics, too
 
 
+def test_blocks_of_freeze_param_stay_as_they_are():
+    """ESPnet's trainer sets the mode once for each epoch, not for each batch."""
+    model = model_of(freeze_encoder_updates=1)
+    norms = [m for m in model.encoder.modules() if isinstance(m, torch.nn.BatchNorm1d)]
+    norms[0].requires_grad_(False)
+    made = torch.optim.SGD(model.parameters(), lr=0.1)
+    model.begin_training([made])
+    model.train()
+    modes = [module.training for module in model.modules()]
+    assert not norms[0].training and norms[1].training
+    before = [norm.running_mean.clone() for norm in norms]
+    for seed in range(3):
+        made.zero_grad()
+        model(**tiny_batch(seed=seed, dtype=torch.float64))[0].backward()
+        made.step()
+        assert [module.training for module in model.modules()] == modes
+    assert torch.equal(norms[0].running_mean, before[0])
+    assert not torch.equal(norms[1].running_mean, before[1])
+
+
 def test_a_frozen_encoder_computes_without_dropout_and_batch_statistics():
     model = model_of(freeze_encoder_updates=2)
     made = torch.optim.Adam(model.parameters())

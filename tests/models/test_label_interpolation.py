@@ -4,7 +4,7 @@ import pytest
 import torch
 from espnet_parts import HYBRID
 from soft_levels import TableLM, criteria, texts_of
-from tiny_model import TOKENS, gradients, tiny_batch, tiny_model
+from tiny_model import TOKENS, gradients, tiny_batch, tiny_config, tiny_model
 from transducer_parts import tiny_transducer
 
 from espnet_cif_hkd.errors import UserError
@@ -12,8 +12,19 @@ from espnet_cif_hkd.losses.rnnt_path_naive import best_path_naive
 from espnet_cif_hkd.losses.soft_labels_naive import interpolated_loss_naive
 
 SHARE = 0.3
+
+
+def one_pass(ratio):
+    """``decoder: cif_nar``; tokens that its sampler shows have no loss."""
+    conf = {**tiny_config()["decoder_conf"], "sampling_ratio": ratio}
+    return {"decoder": "cif_nar", "decoder_conf": conf}
+
+
 HOSTS = {
     "cif": {},
+    "cif-nar": one_pass(0.0),
+    "cif-nar-sampled": one_pass(0.5),
+    "cif-nar-shown": one_pass(1.0),
     "cif-unsmoothed": {"model_conf": {"lsm_weight": 0.0}},
     "hybrid": {**HYBRID, "model_conf": {"ctc_weight": 0.3}},
     "hybrid-token": {**HYBRID, "model_conf": {"loss_normalizer": "token"}},
@@ -56,42 +67,30 @@ def token_loss(model, batch, share):
             return seen[-1]
 
         place.forward_with_states = keep
+        torch.manual_seed(3)  # the same tokens are shown
         model(**batch)
         del place.forward_with_states
-        logits = seen[0].logits
+        logits, scored = seen[0].logits, seen[0].scored
     else:
         hook = place.register_forward_hook(lambda m, given, made: seen.append(made[0]))
         model(**batch)
         hook.remove()
-        logits = seen[0]
+        logits, scored = seen[0], None
+    if scored is None:
+        scored = torch.ones(logits.shape[:2], dtype=torch.bool)
     smoothing = model.lsm_weight if original else model.criterion_att.smoothing
     teacher, total = TableLM(TOKENS, {"top_k": 4}), 0
-    for row, text in zip(logits, texts_of(batch), strict=True):
+    for row, kept, text in zip(logits, scored, texts_of(batch), strict=True):
         labels = teacher.targets([text], torch.device("cpu")).tensors
         n, targets = len(text), torch.tensor(text)
-        total = (
-            total
-            + interpolated_loss_naive(
-                row[:n],
-                targets,
-                labels["ids"],
-                labels["probabilities"],
-                share,
-                smoothing,
-            ).sum()
+        losses = interpolated_loss_naive(
+            row[:n], targets, labels["ids"], labels["probabilities"], share, smoothing
         )
         none = torch.zeros(1, 1)
-        total = (
-            total
-            + interpolated_loss_naive(
-                row[n : n + 1],
-                torch.tensor([model.eos]),
-                none.long(),
-                none,
-                0,
-                smoothing,
-            ).sum()
+        last = interpolated_loss_naive(
+            row[n : n + 1], torch.tensor([model.eos]), none.long(), none, 0, smoothing
         )
+        total = total + torch.cat([losses, last])[kept[: n + 1]].sum()
     return total
 
 
@@ -109,7 +108,6 @@ def test_the_total_is_the_weighted_sum(host):
     plain.zero_grad()
     torch.manual_seed(3)
     hard, _, _ = plain.train()(**batch)
-    torch.manual_seed(3)
     ours, theirs = (token_loss(plain, batch, share) for share in (SHARE, 0))
     length = host == "hybrid-length"
     divisor = (batch["text_lengths"] + 1).sum() if length else weight
@@ -117,6 +115,8 @@ def test_the_total_is_the_weighted_sum(host):
     expected = hard + share * (ours - theirs) / divisor
     torch.testing.assert_close(loss, expected.detach(), rtol=1e-6, atol=1e-8)
     assert float(loss) != pytest.approx(float(alone), rel=1e-4)
+    # Shown tokens have neither a hard nor a soft loss, so the loss has a lower bound.
+    assert float(loss) > 0
     expected.sum().backward()
     wanted = gradients(plain)
     assert wanted.keys() == found.keys()
@@ -141,9 +141,7 @@ def test_the_log_has_the_soft_cross_entropy():
     _, stats, weight, _ = step(model, batch)
     n_tokens = int(batch["text_lengths"].sum())
     # With share 1 the token loss is that of <eos> and the soft one of all others.
-    torch.manual_seed(3)
     total = float(token_loss(model, batch, 1.0).detach())
-    torch.manual_seed(3)
     eos = float((token_loss(model, batch, 0.0)).detach())
     difference = float(stats["lm.loss_output"]) * int(weight)
     assert total - eos == pytest.approx(difference, rel=1e-6)
@@ -214,6 +212,21 @@ def test_a_transducer_learns_where_its_best_path_emits(lengths):
     assert wanted.keys() == found.keys()
     for name, value in wanted.items():
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_the_lattice_of_a_transducer_gets_no_second_gradient():
+    """It would have the size of the lattice; only nodes of the path learn."""
+    model, seen = tiny_transducer(std=0.5, model_conf=level()).train(), []
+    criterion = model.criteria["lm"]
+    hook = criterion.register_forward_hook(lambda m, given, made: seen.append(given[0]))
+    found = []
+    criterion.register_forward_hook(lambda m, given, made: found.append(made))
+    model(**tiny_batch(4))
+    hook.remove()
+    taps, loss = seen[0], found[0].losses["loss_output"]
+    wanted = [taps.logits, taps.hs_pad, taps.states["output"]]
+    lattice, *others = torch.autograd.grad(loss, wanted, allow_unused=True)
+    assert lattice is None and all(one.any() for one in others)
 
 
 def test_a_transducer_with_a_share_of_0_or_without_tokens():

@@ -26,6 +26,7 @@ from espnet_cif_hkd.teachers.base import (
     AbsTeacher,
     Targets,
     Tokens,
+    own_conf,
     sequence_key,
     token_list_hash,
 )
@@ -236,9 +237,9 @@ def own_options(conf: Mapping[str, Any], kind: str, *known: str) -> dict[str, An
     """Return ``lm_conf``, which may have the ``known`` options only.
 
     Raises:
-        UserError: It has another one.
+        UserError: It is no mapping, or has another one.
     """
-    options = dict(conf.get("lm_conf") or {})
+    options = own_conf(conf, "lm_conf")
     for name in options:
         if name not in known:
             raise UserError(

@@ -318,14 +318,12 @@ def build_unit(
     Raises:
         UserError: an option is missing or wrong, or a file is.
     """
-    name = str(conf.get("unit") or "token")
-    if name not in UNITS:
-        raise UserError(f"unit: {name!r} is unknown; use one of {', '.join(UNITS)}")
+    name = _name(conf)
     bpemodel = str(conf["unit_bpemodel"]) if conf.get("unit_bpemodel") else None
     if name == "token":
         kind = token_type or infer_token_type(token_list)
         return TokenUnit(kind, token_list, bpemodel)
-    labels = _labels(name, conf.get("unit_token_list"))
+    labels = unit_tokens(conf, token_list)
     if name == "aligned":
         return AlignedUnit(name, labels, None)
     speller = None
@@ -339,12 +337,26 @@ def build_unit(
     return LexiconUnit(labels, str(conf["lexicon"]), unknown_words, speller)
 
 
-def _labels(unit: str, given: Any) -> list[str]:
-    """Return the token list of a unit.
+def _name(conf: Mapping[str, Any]) -> str:
+    name = str(conf.get("unit") or "token")
+    if name not in UNITS:
+        raise UserError(f"unit: {name!r} is unknown; use one of {', '.join(UNITS)}")
+    return name
+
+
+def unit_tokens(conf: Mapping[str, Any], token_list: Sequence[str]) -> tuple[str, ...]:
+    """Return the token list of a unit, without its other files.
+
+    Args:
+        conf: as for :func:`build_unit`.
+        token_list: tokens of the recogniser.
 
     Raises:
         UserError: it is not set, is missing, or is no token list of ESPnet.
     """
+    unit, given = _name(conf), conf.get("unit_token_list")
+    if unit == "token":
+        return tuple(token_list)
     if not given:
         raise UserError(f"unit {unit!r} needs unit_token_list, its tokens.txt")
     if isinstance(given, str | Path):
@@ -365,7 +377,7 @@ def _labels(unit: str, given: Any) -> list[str]:
             f"{place}: not in ESPnet's order: the first label must be {BLANK}, the "
             f"last {EOS}, and {UNKNOWN} must be between them"
         )
-    return labels
+    return tuple(labels)
 
 
 def _case_of(token_list: Sequence[str]) -> str | None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from espnet_cif_hkd.cif.times import FrameTimes
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.teachers.base import own_conf
 from espnet_cif_hkd.teachers.content import content_hash
 from espnet_cif_hkd.teachers.speech.architecture import architecture_of, rebuilt
 from espnet_cif_hkd.teachers.speech.base import Recording, SpeechTeacher
@@ -224,7 +225,7 @@ class RandomSpeechTeacher(HFSpeechTeacher):
     @classmethod
     def from_conf(cls, conf: Mapping[str, Any]) -> "RandomSpeechTeacher":
         """See :class:`~espnet_cif_hkd.teachers.speech.base.SpeechTeacher`."""
-        options = dict(conf.get("teacher_conf") or {})
+        options = own_conf(conf, "teacher_conf")
         for name in options:
             if name != "seed":
                 raise UserError(

@@ -36,7 +36,7 @@ class TeacherConfig:
     case: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
+        if self.dtype not in tuple(DTYPES):
             raise UserError(
                 f"teacher_dtype: {self.dtype!r} is unknown; use {' or '.join(DTYPES)}"
             )
@@ -46,7 +46,7 @@ def teacher_config(conf: Mapping[str, Any]) -> TeacherConfig:
     """Return the PLM and the layer of a ``criterion_conf``.
 
     Raises:
-        UserError: ``teacher`` or ``teacher_dim`` is missing.
+        UserError: ``teacher`` or ``teacher_dim`` is missing, or an option is wrong.
     """
     name, dim = conf.get("teacher"), conf.get("teacher_dim")
     if not name or str(name).lower() in ("none", "null", "nil"):
@@ -59,11 +59,17 @@ def teacher_config(conf: Mapping[str, Any]) -> TeacherConfig:
             f"criterion_conf.teacher_dim is {dim!r}; set it to the width of the "
             f"vectors of {name} (hidden_size in its config.json)"
         )
+    layer = conf.get("layer", -1)
+    if type(layer) is not int:
+        raise UserError(
+            f"criterion_conf.layer is {layer!r}; set it to an integer (0 is the "
+            "embedding, -1 the output of the last layer)"
+        )
     return TeacherConfig(
         name=str(name),
         dim=dim,
         revision=conf.get("teacher_revision"),
-        layer=conf.get("layer", -1),
+        layer=layer,
         dtype=conf.get("teacher_dtype", "float32"),
         case=conf.get("case", "auto"),
     )

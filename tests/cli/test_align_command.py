@@ -1,19 +1,14 @@
 """espnet-cif align: the times of a known text; with a recogniser without a model."""
 
-import sys
 from pathlib import Path
 
-import fake_recognizer
 import numpy as np
 import pytest
 import soundfile
 
 from espnet_cif_hkd.cli import align
 
-
-@pytest.fixture(autouse=True)
-def fake(monkeypatch):
-    monkeypatch.setitem(sys.modules, fake_recognizer.MODULE, fake_recognizer.module())
+pytestmark = pytest.mark.usefixtures("fake")
 
 
 @pytest.fixture

@@ -230,9 +230,6 @@ def test_a_full_disk_loses_nothing(tmp_path, online, monkeypatch, function, call
         np.testing.assert_allclose(resumed[key], rows, rtol=2**-9, atol=1e-3)
 
 
-# Kills itself at the n-th call of one function, then dumps to the end, for every n.
-
-
 def test_too_small_a_disk_is_refused_before_writing(tmp_path, online, monkeypatch):
     free = type("Usage", (), {"free": 10 << 20})
     monkeypatch.setattr(dump.shutil, "disk_usage", lambda _: free)

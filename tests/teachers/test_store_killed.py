@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+# Kills itself at the n-th call of one function, then dumps to the end, for every n.
 KILLED = """
 import os, signal, sys
 from pathlib import Path

@@ -119,7 +119,7 @@ def stop(processes: Sequence["subprocess.Popen[bytes]"], grace: float = GRACE) -
     They get SIGTERM. After ``grace`` seconds, or if this process gets another signal,
     the remaining ones get SIGKILL.
     """
-    # After wait() the number of a process may belong to another process.
+    # After wait() or poll() the number of a process may belong to another process.
     running = [process for process in processes if process.returncode is None]
     try:
         for process in running:
@@ -134,8 +134,28 @@ def stop(processes: Sequence["subprocess.Popen[bytes]"], grace: float = GRACE) -
             process.wait()
 
 
+def status_of(process: "subprocess.Popen[bytes]", block: bool = False) -> int | None:
+    """Return the exit status of a process of :func:`start`; None while it runs.
+
+    Unlike ``wait()`` and ``poll()`` it leaves the number of the process to it, so that
+    :func:`stop` ends the processes that it has started.
+
+    Args:
+        process: The process.
+        block: Wait for its end.
+    """
+    if process.returncode is not None or not hasattr(os, "waitid"):  # macOS
+        return process.wait() if block else process.poll()
+    options = os.WEXITED | os.WNOWAIT | (0 if block else os.WNOHANG)
+    ended = os.waitid(os.P_PID, process.pid, options)
+    if ended is None:
+        return None
+    by_itself = ended.si_code == os.CLD_EXITED
+    return ended.si_status if by_itself else -ended.si_status
+
+
 def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
-    """Run a command; it and its children end when this process ends.
+    """Run a command; it and its children end when this process ends, or if it fails.
 
     Returns:
         The exit status.
@@ -144,7 +164,8 @@ def run(command: Sequence[str], environment: Mapping[str, str] | None = None) ->
     try:
         with signals_held():
             process = start(command, environment=environment)
-        return process.wait()
+        status = status_of(process, block=True)
+        return process.wait() if status == 0 else int(status or 1)
     finally:
         if process is not None:
             stop([process])

@@ -191,7 +191,7 @@ def _wait(
     while waiting:
         time.sleep(0.2)
         for job, follower in list(waiting.items()):
-            code = job.poll()
+            code = processes.status_of(job)
             follower.read()
             if code is not None:
                 del waiting[job]

@@ -85,7 +85,9 @@ async def models(request: Request) -> dict[str, Any]:
 
 @_router.get("/v1/models/{name:path}")
 async def model(request: Request, name: str) -> dict[str, Any]:
-    """Describe a model."""
+    """Describe a model; without a name list all."""
+    if not name:
+        return await models(request)
     state = state_of(request.app)
     state.models.find(name)
     return _described(state, name)

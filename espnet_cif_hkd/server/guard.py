@@ -79,7 +79,7 @@ class Guard:
                 "its address, or start it with --allow_host NAME",
                 "host_not_allowed",
             )
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and _place(origin) != host.lower():
             return ApiError(
                 403, "pages of other sites may not use this server", "origin_not_ours"
             )
@@ -98,6 +98,12 @@ class Guard:
             # Nobody can point an address elsewhere.
             return bool(ipaddress.ip_address(name))
         return False
+
+
+def _place(origin: str) -> str | None:
+    with contextlib.suppress(ValueError):
+        return urlsplit(origin).netloc.lower()
+    return None
 
 
 def too_large(most_bytes: int) -> ApiError:

@@ -195,7 +195,7 @@ def _start(message: str | bytes) -> Start:
 
 
 def _json(message: str | bytes) -> dict[str, Any]:
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):
         fields = json.loads(message)
         if isinstance(fields, dict):
             return fields

@@ -59,6 +59,29 @@ def test_who_does_not_end_is_killed_after_the_grace_time(tmp_path: Path) -> None
     assert 0.5 <= time.monotonic() - started < 60
 
 
+@pytest.mark.parametrize("end", ["exit 3", "kill -9 $$"])
+def test_children_of_a_command_that_fails_end_with_it(tmp_path: Path, end: str) -> None:
+    script = f"sleep 600 & echo $! > {tmp_path / 'pids'}; {end}"
+    status = processes.run(["bash", "-c", script])
+    assert status == (3 if end == "exit 3" else -signal.SIGKILL)
+    assert all(map(has_ended, numbers(tmp_path / "pids", 1)))
+
+
+def test_the_status_is_known_before_the_children_are_stopped(tmp_path: Path) -> None:
+    script = f"sleep 600 & echo $! > {tmp_path / 'pids'}; exit 4"
+    process = processes.start(["bash", "-c", script])
+    pids = numbers(tmp_path / "pids", 1)
+    assert processes.status_of(process, block=True) == 4
+    assert processes.status_of(process) == 4
+    assert not any(map(has_ended, pids))
+    processes.stop([process])
+    assert process.returncode == 4 and all(map(has_ended, pids))
+    waiting = processes.start(["sleep", "600"])
+    assert processes.status_of(waiting) is None
+    processes.stop([waiting])
+    assert processes.status_of(waiting) == -signal.SIGTERM
+
+
 RUN = """
 import sys
 from espnet_cif_hkd.io import processes

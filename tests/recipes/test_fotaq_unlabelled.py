@@ -43,6 +43,7 @@ def speech(tmp_path: Path) -> Path:
     write(folder / "deep/er/stereo.wav", 1.5, 16000, 2)
     write(folder / "short.WAV", 0.2)
     (folder / "broken.flac").write_text("no audio")
+    write(folder / "click.wav", 2 / 48000, 48000)  # no sample at RATE
     (folder / "notes.txt").write_text("no audio")
     return folder
 

@@ -5,9 +5,11 @@ import re
 import numpy as np
 import pytest
 from level_recogniser import audio_file, levels
+from starlette.websockets import WebSocketDisconnect
 
 WAV = audio_file(levels(1))
 NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, 8000)
+STREAM = "ws://127.0.0.1:8000/v1/stream"
 TRANSCRIBE = "/v1/audio/transcriptions"
 
 
@@ -168,6 +170,8 @@ def test_host_names(client, host, allowed):
         ("http://127.0.0.1:9000", False),
         ("https://evil.example", False),
         ("null", False),
+        ("http://[", False),
+        ("http://127.0.0.1:x:8000", False),
     ],
 )
 def test_pages_of_other_sites(client, origin, allowed):
@@ -175,6 +179,16 @@ def test_pages_of_other_sites(client, origin, allowed):
 
     assert answer.status_code == (200 if allowed else 403)
     assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize("origin", ["http://[", "https://evil.example"])
+def test_streams_of_pages_of_other_sites(client, origin):
+    with (
+        pytest.raises(WebSocketDisconnect) as refused,
+        client.websocket_connect(STREAM, headers={"origin": origin}),
+    ):
+        pass
+    assert refused.value.code == 1008
 
 
 def test_every_response_has_a_policy(client):

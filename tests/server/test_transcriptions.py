@@ -175,6 +175,7 @@ def test_models_and_health(client):
 
     assert [one["id"] for one in listed] == ["levels", "deaf"]
     assert listed[0] == client.get("/v1/models/levels").json()
+    assert client.get("/v1/models/").json()["data"] == listed
     assert listed[0]["sampling_rate"] == RATE
     assert health["status"] == "ok" and health["requests"] == {"now": 0, "most": 2}
     assert client.get("/v1/models/other").json()["error"]["code"] == "model_not_found"

@@ -113,6 +113,7 @@ NAN = np.array([0.1, np.nan], "<f4").tobytes()
         ((b"\0\0",), "before the audio"),
         (("hello",), "must be a JSON object"),
         (("[1]",), "must be a JSON object"),
+        (("[" * 100_000,), "must be a JSON object"),
         (({"type": "start"},), "start: rate: Field required"),
         (({"type": "go", "rate": 8000},), "start: type:"),
         (({**START, "rate": 10},), "start: rate:"),

@@ -157,7 +157,8 @@ class ASRSystem(ESPnetASRSystem):
                 publishable_config(conf), allow_unicode=True, sort_keys=False
             )
             write_text(path, text)
-        for path in folder.rglob("*.md"):
+        # --write_requirements names packages that were installed from a folder.
+        for path in [*folder.rglob("*.md"), *folder.rglob("requirements*.txt")]:
             write_text(path, publishable(path.read_text(encoding="utf-8")))
         return folder
 

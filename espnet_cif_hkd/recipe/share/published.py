@@ -8,21 +8,32 @@ HIDDEN = "LOCAL_PATH"
 _SECRET = "HIDDEN"
 # scheme://user:password@host/path?query#fragment
 _URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"<>]+", re.IGNORECASE)
-# Absolute paths, at the beginning of a word or after = : , ( [ { or a quote, also that
-# of Markdown, `. A single "/" is text.
+# Absolute paths, at the beginning of a word or after one of = : , ( [ { > | @ or a
+# quote, also that of Markdown, `. A single "/" is text, and "</s>" is a tag.
 _PATH = re.compile(
-    r"(?<![^\s=:,;(\[{'\"`])(?:~[\w.-]*(?=/)|(?=/[^\s/]))"
-    r"(?:/(?:\\ |[^\s'\"`=:,;()\[\]{}])*)*|\b[A-Za-z]:\\[^\s'\"`,;]+"
+    r"(?<![^\s=:,;(\[{>|@'\"`])(?:~[\w.-]*(?=/)|(?=/[^\s/<>|]))"
+    r"(?:/(?:\\ |[^\s'\"`=:,;()\[\]{}<>|])*)*|\b[A-Za-z]:\\[^\s'\"`,;]+"
 )
-# Tokens of the hub and of common services, and words after names of secrets.
+# Tokens of the hub and of common services.
 _TOKEN = re.compile(
     r"\b(?:hf_|gh[pousr]_|github_pat_|glpat-|xox[abpr]-|sk-|AKIA)[A-Za-z0-9_-]{8,}"
 )
+# Names of secrets, and names of units that end alike. "Tokens" are units of text.
+_SECRET_NAME = (
+    r"[\w.-]*(?:passwords?|passwd|secrets?|token|api_?keys?|credentials?)(?![\w.-])"
+)
+_IS_SECRET = re.compile(_SECRET_NAME, re.IGNORECASE)
+_UNIT = re.compile(r"(?:bos|eos|sos|unk|pad|sep|cls|mask|blank|space)_?token", re.I)
 # Values after names of secrets: NAME=VALUE, NAME: VALUE, --NAME VALUE.
 _NAMED = re.compile(
-    r"(?P<name>(?:\b|--)[\w.-]*(?:password|passwd|secret|token|api_?key|credential)s?"
-    r"(?:[\"']?\s*[=:]\s*|(?<=\w)\s+(?=[^\s-])))"
-    r"(?P<value>'[^']*'|\"[^\"]*\"|[^\s'\",;}]+)",
+    rf"(?P<name>(?:(?<![\w.-]){_SECRET_NAME}[\"']?[ \t]*[=:][ \t]*"
+    rf"|--{_SECRET_NAME}[ \t]+(?=[^\s-])))"
+    r"(?P<value>'[^']*'|\"[^\"]*\"|[^\s'\",;}|]+)",
+    re.IGNORECASE,
+)
+_HEADER = re.compile(
+    r"(?P<name>\bAuthorization[\"']?[ \t]*[=:][ \t]*[\"']?\w+[ \t]+"
+    r"|\bBearer[ \t]+(?=\S*\d))(?P<value>[\w.~+/=-]+)",
     re.IGNORECASE,
 )
 
@@ -47,14 +58,34 @@ def publishable(text: str, queries: bool = False) -> str:
     text = _URL.sub(keep, text)
     text = _PATH.sub(lambda match: _named_path(match[0]), text)
     text = _TOKEN.sub(_SECRET, text)
-    text = _NAMED.sub(lambda match: match["name"] + _SECRET, text)
+    text = _without_values(text)
     return re.sub(r"\0(\d+)\0", lambda match: addresses[int(match[1])], text)
 
 
 def has_credentials(url: str) -> bool:
-    """Whether an address has a password, a token or another secret."""
-    user = url.partition("://")[2].partition("/")[0].rpartition("@")[0]
-    return ":" in user or bool(_TOKEN.search(url) or _NAMED.search(url))
+    """Whether an address has a password, a token or another secret.
+
+    The user of an address of the web may be a token; that of SSH is a name.
+    """
+    scheme, _, rest = url.partition("://")
+    user = rest.partition("/")[0].rpartition("@")[0]
+    of_web = bool(user) and scheme.lower().endswith(("http", "https"))
+    return of_web or ":" in user or bool(_TOKEN.search(url) or _NAMED.search(url))
+
+
+def _is_secret(name: str) -> bool:
+    found = _IS_SECRET.fullmatch(name.strip())
+    return found is not None and _UNIT.search(name) is None
+
+
+def _without_values(text: str) -> str:
+    """Hide values after names of secrets."""
+
+    def hidden(match: re.Match[str]) -> str:
+        unit = _UNIT.search(match["name"])
+        return match[0] if unit else match["name"] + _SECRET
+
+    return _HEADER.sub(hidden, _NAMED.sub(hidden, text))
 
 
 def _address(url: str, queries: bool) -> str:
@@ -64,7 +95,7 @@ def _address(url: str, queries: bool) -> str:
     if not queries:
         rest = re.split(r"[?#]", rest, maxsplit=1)[0]
     host, slash, path = rest.partition("/")
-    path = _NAMED.sub(lambda match: match["name"] + _SECRET, path) if queries else path
+    path = _without_values(path) if queries else path
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{_TOKEN.sub(_SECRET, path)}"
 
 
@@ -77,17 +108,38 @@ def _named_path(path: str) -> str:
 
 
 def publishable_config(value: Any, queries: bool = False) -> Any:
-    """Apply :func:`publishable` to all texts of a configuration.
+    """Apply :func:`publishable` to all names and texts of a configuration.
 
-    ``token_list`` is not changed: its entries are units, such as "/".
+    The values of names of secrets are hidden. ``token_list`` is not changed: its
+    entries are units, such as "/".
     """
     if isinstance(value, str):
         return publishable(value, queries)
     if isinstance(value, dict):
         return {
-            key: item if key == "token_list" else publishable_config(item, queries)
+            _cleaned(key, queries): _secret_or(key, item, queries)
             for key, item in value.items()
         }
     if isinstance(value, list | tuple):
-        return [publishable_config(item, queries) for item in value]
+        before = ["", *value[:-1]]
+        return [
+            _secret_or(name[2:], item, queries)
+            if isinstance(name, str) and name.startswith("--")
+            else publishable_config(item, queries)
+            for name, item in zip(before, value, strict=True)
+        ]
     return value
+
+
+def _cleaned(key: Any, queries: bool) -> Any:
+    return publishable(key, queries) if isinstance(key, str) else key
+
+
+def _secret_or(name: Any, value: Any, queries: bool) -> Any:
+    """The value of a name without its secrets."""
+    if name == "token_list":
+        return value
+    is_given = not isinstance(value, bool) and bool(value)
+    if is_given and isinstance(name, str) and _is_secret(name):
+        return _SECRET
+    return publishable_config(value, queries)

@@ -56,6 +56,8 @@ def pieces(path: Path, target: Path, rate: int, longest: float) -> dict[Path, in
     made = sorted(target.glob(f"{name}-*.flac"))
     if not made:
         samples, _ = read_audio(path, rate)
+        if not len(samples):
+            raise UserError(f"{path}: is too short")
         count = -(-len(samples) // max(1, int(longest * rate)))
         made = [target / f"{name}-{n:04d}.flac" for n in range(count)]
         parts = [piece.with_suffix(f".{os.getpid()}.part") for piece in made]

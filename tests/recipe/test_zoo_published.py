@@ -85,6 +85,7 @@ def test_secrets_of_a_configuration() -> None:
         "use_token": True,
         "credentials": {"user": "b", "key": "c"},
         "token": "",
+        "none": [],
         "cmd": ["--password", "hunter2", "--nj", "2", "password", "x"],
         "/home/me/x/y": 1,
     }
@@ -95,6 +96,7 @@ def test_secrets_of_a_configuration() -> None:
         "use_token": True,
         "credentials": "HIDDEN",
         "token": "",
+        "none": [],
         "cmd": ["--password", "HIDDEN", "--nj", "2", "password", "x"],
         "LOCAL_PATH/y": 1,
     }

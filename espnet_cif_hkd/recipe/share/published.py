@@ -121,12 +121,11 @@ def publishable_config(value: Any, queries: bool = False) -> Any:
             for key, item in value.items()
         }
     if isinstance(value, list | tuple):
-        before = ["", *value[:-1]]
         return [
             _secret_or(name[2:], item, queries)
             if isinstance(name, str) and name.startswith("--")
             else publishable_config(item, queries)
-            for name, item in zip(before, value, strict=True)
+            for name, item in zip(["", *value], value)
         ]
     return value
 

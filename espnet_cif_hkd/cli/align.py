@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from espnet_cif_hkd.cli.command import command_parser
 from espnet_cif_hkd.cli.result_options import (
     Printer,
     add_options,
@@ -32,11 +33,7 @@ if TYPE_CHECKING:
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="espnet-cif align",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__file__, __doc__)
     add_options(parser)
     parser.add_argument(
         "--text",

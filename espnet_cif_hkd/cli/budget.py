@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from espnet_cif_hkd.cli.command import command_parser
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.losses.contrastive import negatives_per_token
 from espnet_cif_hkd.teachers.base import KEY_BYTES
@@ -190,7 +191,7 @@ def batch_table(
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_parser(__file__, __doc__.splitlines()[0])
     parser.add_argument("--hours", type=float, help="hours of the training set")
     parser.add_argument("--utterances", type=int, help="number of its utterances")
     parser.add_argument(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from espnet_cif_hkd.cli.command import run_logged
+from espnet_cif_hkd.cli.command import command_parser, run_logged
 from espnet_cif_hkd.cli.result_options import device_of
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.inference import fitting, gaps
@@ -65,7 +65,7 @@ class Decoded:
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_parser(__file__, __doc__.splitlines()[0])
     parser.add_argument(
         "--model", required=True, help="folder of an experiment, or a checkpoint in it"
     )

@@ -10,17 +10,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from espnet_cif_hkd.cli.command import command_parser
 from espnet_cif_hkd.cli.result_options import guarded, quiet_libraries
 from espnet_cif_hkd.errors import UserError
 
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="espnet-cif check",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__file__, __doc__)
     parser.add_argument(
         "--model", "-m", help="folder of a training, packed model (zip), or tag"
     )

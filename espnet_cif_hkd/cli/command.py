@@ -4,10 +4,27 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.file_errors import file_errors_named
 from espnet_cif_hkd.io.missing import missing_named
+
+PROGRAM = "espnet-cif"
+
+
+def command_parser(file: str, description: str) -> argparse.ArgumentParser:
+    """Return a parser without options for a command.
+
+    Args:
+        file: ``__file__`` of the command's module, which has its name.
+        description: Shown by ``--help`` with its own line breaks.
+    """
+    return argparse.ArgumentParser(
+        prog=f"{PROGRAM} {Path(file).stem.replace('_', '-')}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def exit_status(run: Callable[[], int | None]) -> int:

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet_cif_hkd.cli.command import run_logged
+from espnet_cif_hkd.cli.command import command_parser, run_logged
 from espnet_cif_hkd.cli.package_options import add_package_options, package_parts
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.atomic import folder_beside
@@ -60,11 +60,7 @@ PACKAGES = {
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python3 -m espnet_cif_hkd.cli.convert_whisper",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__file__, __doc__)
     parser.add_argument(
         "paths",
         type=Path,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from espnet_cif_hkd.cli.command import run_logged
+from espnet_cif_hkd.cli.command import command_parser, run_logged
 from espnet_cif_hkd.cli.dump_teacher import TOKEN_OPTIONS
 from espnet_cif_hkd.errors import UserError
 
@@ -19,11 +19,7 @@ _LM = ("lm", "lm_type", "lm_revision", "temperature", "top_k")
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python3 -m espnet_cif_hkd.cli.dump_lm_labels",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__file__, __doc__)
     parser.add_argument(
         "--lm",
         help="a folder of ESPnet's lm_train; a folder, a hub name or "

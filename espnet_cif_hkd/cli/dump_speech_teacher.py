@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from espnet_cif_hkd.cli.command import run_logged
+from espnet_cif_hkd.cli.command import command_parser, run_logged
 from espnet_cif_hkd.cli.dump_teacher import read_config
 from espnet_cif_hkd.errors import UserError
 
@@ -27,11 +27,7 @@ _TEACHER = {
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python3 -m espnet_cif_hkd.cli.dump_speech_teacher",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__file__, __doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--asr_config",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from espnet_cif_hkd.cli.command import run_logged
+from espnet_cif_hkd.cli.command import command_parser, run_logged
 from espnet_cif_hkd.errors import UserError, one_line
 
 TOKEN_OPTIONS = (
@@ -19,11 +19,7 @@ TOKEN_OPTIONS = (
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python3 -m espnet_cif_hkd.cli.dump_teacher",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__file__, __doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--asr_config", type=Path, help="training configuration, conf/*.yaml"

@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import espnet_cif_hkd
-from espnet_cif_hkd.cli.command import exit_status
+from espnet_cif_hkd.cli.command import PROGRAM, exit_status
 
 # What users of a trained model need comes first.
 _FIRST = ("transcribe", "align", "check", "calibrate", "rescore", "export", "serve")
-_THIS = "espnet-cif"
 
 
 def commands() -> dict[str, str]:
@@ -39,7 +38,7 @@ def usage() -> str:
     """Return the help of the program."""
     known = commands()
     lines = [
-        f"usage: {_THIS} COMMAND [ARGUMENT ...]",
+        f"usage: {PROGRAM} COMMAND [ARGUMENT ...]",
         "",
         "CIF speech recognition for ESPnet.",
         "",
@@ -51,8 +50,8 @@ def usage() -> str:
         if rest and name == rest[0]:
             lines += ["", "commands for training:"]
         lines.append(f"  {name:{width}}{summary}")
-    lines += ["", f"{_THIS} COMMAND --help   options of a command"]
-    lines += [f"{_THIS} --version        version of this package"]
+    lines += ["", f"{PROGRAM} COMMAND --help   options of a command"]
+    lines += [f"{PROGRAM} --version        version of this package"]
     return "\n".join(lines) + "\n"
 
 
@@ -71,13 +70,13 @@ def main(cmd: Sequence[str] | None = None) -> int:
         print(usage(), end="")
         return 0
     if name == "--version":
-        print(f"{_THIS} {espnet_cif_hkd.__version__}")
+        print(f"{PROGRAM} {espnet_cif_hkd.__version__}")
         return 0
     known = commands()
     name = name.replace("_", "-")
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"see {_THIS} --help"
+        hint = f"did you mean {close[0]}?" if close else f"see {PROGRAM} --help"
         print(f"error: no command {arguments[0]!r}: {hint}", file=sys.stderr)
         return 2
     module = f"espnet_cif_hkd.cli.{name.replace('-', '_')}"

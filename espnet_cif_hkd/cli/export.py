@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from espnet_cif_hkd.cli.command import run_logged
+from espnet_cif_hkd.cli.command import command_parser, run_logged
 from espnet_cif_hkd.errors import UserError
 
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_parser(__file__, __doc__)
     parser.add_argument(
         "--model",
         required=True,

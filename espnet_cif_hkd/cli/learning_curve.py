@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from espnet_cif_hkd.cli.command import exit_status
+from espnet_cif_hkd.cli.command import command_parser, exit_status
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.recipe.training_log import Training, group_logs, read_training
 
@@ -238,7 +238,7 @@ def report(training: Training, published: Published, axis: str) -> str:
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_parser(__file__, __doc__.splitlines()[0])
     parser.add_argument(
         *("--log", "--logs"),
         dest="logs",

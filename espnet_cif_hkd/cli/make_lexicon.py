@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet_cif_hkd.cli.command import run_logged
+from espnet_cif_hkd.cli.command import command_parser, run_logged
 from espnet_cif_hkd.errors import UserError
 
 UNKNOWN_WORDS = ("error", "guess", "unk")
@@ -19,11 +19,7 @@ UNKNOWN_WORDS = ("error", "guess", "unk")
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python3 -m espnet_cif_hkd.cli.make_lexicon",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__file__, __doc__)
     parser.add_argument(
         "--text",
         type=Path,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from espnet_cif_hkd.cli.command import exit_status
+from espnet_cif_hkd.cli.command import command_parser, exit_status
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.inference.figure import Alignment, FloatArray, draw
 from espnet_cif_hkd.io.audio import read_utterance, resample, select_channel
@@ -103,7 +103,7 @@ def fire(
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_parser(__file__, __doc__)
     parser.add_argument("--model_file", type=Path, required=True)
     parser.add_argument("--train_config", type=Path, required=True)
     source = parser.add_mutually_exclusive_group(required=True)

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espnet_cif_hkd.cli.command import run_logged
+from espnet_cif_hkd.cli.command import command_parser, run_logged
 from espnet_cif_hkd.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,11 +32,7 @@ _MADE = ("espnet", "unigram")
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python3 -m espnet_cif_hkd.cli.prepare_levels",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__file__, __doc__)
     parser.add_argument(
         "--level_lm_config", default="", help="YAML file for lm_train, for all units"
     )

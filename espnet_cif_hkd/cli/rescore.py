@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from espnet_cif_hkd.cli.command import run_logged
+from espnet_cif_hkd.cli.command import command_parser, run_logged
 from espnet_cif_hkd.cli.result_options import device_of
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.inference.nbest import (
@@ -46,7 +46,7 @@ _SAVE_EVERY = 60.0  # seconds
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_parser(__file__, __doc__.splitlines()[0])
     parser.add_argument(
         "folder", type=Path, help="of a set that is decoded with --nbest"
     )

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from espnet_cif_hkd.cli.command import command_parser
 from espnet_cif_hkd.cli.result_options import device_of, guarded, quiet_libraries
 from espnet_cif_hkd.errors import UserError
 
@@ -35,7 +36,7 @@ _GRACE = 5
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(prog="espnet-cif serve", description=__doc__)
+    parser = command_parser(__file__, __doc__)
     add = parser.add_argument
     add(
         "--model",

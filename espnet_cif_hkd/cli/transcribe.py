@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from espnet_cif_hkd.cli.command import command_parser
 from espnet_cif_hkd.cli.result_options import (
     Printer,
     add_options,
@@ -40,11 +41,7 @@ _SEARCH = ("beam", "ctc_weight", "stream", "long_above")
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="espnet-cif transcribe",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__file__, __doc__)
     add_options(parser)
     search = parser.add_mutually_exclusive_group()
     search.add_argument(

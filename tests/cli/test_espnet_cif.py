@@ -1,5 +1,6 @@
 """The program espnet-cif: every command by its name, none imported without need."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -57,6 +58,13 @@ def test_help_and_version(capsys) -> None:
     assert capsys.readouterr().out == f"espnet-cif {__version__}\n"
     assert espnet_cif.main([]) == 2
     assert "usage: espnet-cif COMMAND" in capsys.readouterr().err
+
+
+# The options of pretrain are ESPnet's, and so is its parser.
+@pytest.mark.parametrize("name", sorted({*espnet_cif.commands()} - {"pretrain"}))
+def test_the_help_of_a_command_begins_with_its_name(name: str) -> None:
+    module = importlib.import_module(f"espnet_cif_hkd.cli.{name.replace('-', '_')}")
+    assert module.get_parser().format_usage().startswith(f"usage: espnet-cif {name} [")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from espnet2.bin import asr_train
 
 import espnet_cif_hkd
 from espnet_cif_hkd.distill import criterion_choices
+from espnet_cif_hkd.distill.taps import MODEL_TAPS
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.plugin.user_modules import USER_MODULE_VARIABLE
 from espnet_cif_hkd.recipe.cli import main
@@ -22,6 +23,20 @@ def blocks(kind):
     """The blocks of code of the page."""
     text = PAGE.read_text(encoding="utf-8")
     return re.findall(rf"^```{kind}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def test_the_table_of_taps_is_that_of_the_models():
+    lines = re.findall(r"^\| (.*) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    (_, _, *models), *rows = (line.split(" | ") for line in lines)
+    assert sorted(models) == [f"`model: {name}`" for name in sorted(MODEL_TAPS)]
+    for n, model in enumerate(models, 2):
+        found = set()
+        for row in rows:
+            names = set(re.findall("`(.+?)`", row[0])) if row[n] != "no" else set()
+            if only := re.fullmatch("`(.+)` only", row[n]):
+                names = {name for name in names if name.endswith(only[1])}
+            found |= names
+        assert found - {"layer:N"} == MODEL_TAPS[model[len("`model: ") : -1]], model
 
 
 @pytest.fixture

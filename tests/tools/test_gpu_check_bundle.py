@@ -1,6 +1,7 @@
 """The bundle of tools/gpu_check.sh: what goes in, and what is refused."""
 
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -8,7 +9,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
-from gpu_check import bundle, install, run
+from gpu_check import bundle, install, run, wheels
 from gpu_check.bundle import BundleError
 from gpu_check.wheels import RELEASES, SOURCE_ONLY
 
@@ -65,6 +66,16 @@ def test_the_last_commit_travels_on_request(repository, tmp_path):
     names = ("kept", "link", "changed", "deleted", "sub/deep")
     assert contents(tmp_path / "copy") == dict.fromkeys(names, "old")
     assert len(bundle.commit(repository, head=True)) == 40
+
+
+def test_the_page_lists_the_packages_that_the_machine_must_have():
+    def needed(text):
+        found = re.search("machine must have (.*?)(?:, with what|[(])", text, re.DOTALL)
+        return set(re.findall(r"[\w-]+", found[1])) - {"and", "with"}
+
+    listed = needed((ROOT / "docs/gpu_check.md").read_text())
+    assert listed == needed(wheels.__doc__)
+    assert {"torch", "PyYAML", "pytest-timeout"} <= listed
 
 
 def test_a_bundle_that_is_too_large_is_refused_and_leaves_nothing(

@@ -44,20 +44,27 @@ def has_ended(pid):
     return False
 
 
-def test_what_a_step_leaves_running_is_stopped_with_it(tmp_path):
+def late_step(runner, name, script, monkeypatch):
+    """Run a step for half a second, and longer until it has written something."""
+    monkeypatch.setattr(steps, "_GRACE", 5)
+    step = shell(name, script, limit=0.5)
+    step.may_stop = lambda: runner.log_of(name).stat().st_size > 0
+    return runner.run(step)
+
+
+def test_what_a_step_leaves_running_is_stopped_with_it(tmp_path, monkeypatch):
     runner = Runner(30, tmp_path)
     passed = runner.run(shell("a", "sleep 60 & echo $!"))
-    late = runner.run(shell("b", "sleep 60 & echo $!; wait", limit=0.5))
+    late = late_step(runner, "b", "sleep 60 & echo $!; wait", monkeypatch)
     assert (passed.outcome, late.outcome) == ("passed", "overran")
     for name in "ab":
         assert has_ended(int((tmp_path / f"{name}.log").read_text()))
 
 
-def test_a_step_that_ignores_the_request_to_stop_is_killed(tmp_path):
+def test_a_step_that_ignores_the_request_to_stop_is_killed(tmp_path, monkeypatch):
     started = time.monotonic()
-    found = Runner(30, tmp_path).run(
-        shell("deaf", "trap '' TERM; echo here; while :; do sleep 0.1; done", limit=0.5)
-    )
+    script = "trap '' TERM; echo here; while :; do sleep 0.1; done"
+    found = late_step(Runner(30, tmp_path), "deaf", script, monkeypatch)
     assert found.outcome == "overran" and "here" in found.message
     assert time.monotonic() - started < 60
 

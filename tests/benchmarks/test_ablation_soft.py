@@ -63,6 +63,7 @@ EXPECTED: dict[str, dict[str, float]] = {
     "gemma": {"phone": 0.0, "char": 0.5},
     "phone": {"phone": 0.5},
     "soft": {"phone": 0.5, "char": 0.5},
+    "mixed": {"phone": 0.0, "char": 0.5},
     "both": {"phone": 0.5, "char": 0.5},
     "uniform": {"phone": 0.5, "char": 0.5},
     "unigram": {"phone": 0.5, "char": 0.5},

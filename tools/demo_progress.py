@@ -75,7 +75,7 @@ def main() -> int:
             status = process.wait()
         except KeyboardInterrupt:
             file.write(process.communicate()[0])
-            print("\ninterrupted: make demo goes on where it stopped")
+            print("\ninterrupted: run make demo again, it resumes")
             return 130
     minutes = (time.monotonic() - begun) / 60
     if sys.stdout.isatty():

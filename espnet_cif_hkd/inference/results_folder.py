@@ -40,6 +40,7 @@ class ResultsFolder:
     ) -> None:
         self.folder, self.outputs, self.overwrite = folder, outputs, overwrite
         self.made_by, self._details = dict(made_by), details
+        self._ours = _digest(self.made_by)
 
     def remaining(self, all_of: Sequence[Recording]) -> list[Recording]:
         """Return the recordings without complete results.
@@ -101,7 +102,9 @@ class ResultsFolder:
                     line
                     for part in top.rglob("*.line")
                     if not part.name.startswith(".")
-                    and self._is_ours(str(part.relative_to(top))[: -len(".line")])
+                    and self._is_ours(
+                        self._known(str(part.relative_to(top))[: -len(".line")])
+                    )
                     for line in part.read_text(encoding="utf-8").splitlines(True)
                 ]
                 if lines:
@@ -123,19 +126,19 @@ class ResultsFolder:
                 return False
         except OSError:
             return False
-        if not self._is_ours(one.name):
+        known = self._known(one.name)
+        if not self._is_ours(known):
             raise UserError(
                 f"{self.folder} has results of {one.name} of another model or of other "
                 "options: give another -o, or --overwrite"
             )
-        known = self._known(one.name)
         # Version 0.3 kept no record of a recording.
         return known == self._made(one) or (known == "" and self._details is None)
 
     def _made(self, one: Recording) -> str:
         """The record of a recording: digests of all options and of its details."""
         own = None if self._details is None else self._details(one)
-        return f"{_digest(self.made_by)} {_digest(own)}\n"
+        return f"{self._ours} {_digest(own)}\n"
 
     def _known(self, name: str) -> str:
         try:
@@ -143,9 +146,8 @@ class ResultsFolder:
         except (OSError, ValueError):
             return ""
 
-    def _is_ours(self, name: str) -> bool:
-        known = self._known(name)
-        return not known or known.split(" ")[0] == _digest(self.made_by)
+    def _is_ours(self, known: str) -> bool:
+        return not known or known.split(" ")[0] == self._ours
 
     def _check_stamp(self) -> None:
         path = self.folder / _STAMP

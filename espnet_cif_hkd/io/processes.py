@@ -164,11 +164,12 @@ def run(command: Sequence[str], environment: Mapping[str, str] | None = None) ->
     try:
         with signals_held():
             process = start(command, environment=environment)
-        status = status_of(process, block=True)
-        return process.wait() if status == 0 else int(status or 1)
+        if status_of(process, block=True) == 0:
+            process.wait()
     finally:
         if process is not None:
             stop([process])
+    return process.returncode
 
 
 def die_with_parent(parent: int) -> None:

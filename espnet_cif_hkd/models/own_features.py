@@ -22,7 +22,7 @@ def mirrored_reach(frontend: Any) -> int:
 
 
 def mirrored(speech: Tensor, lengths: Tensor, reach: int) -> Tensor:
-    """Put the mirrored end of each utterance behind it.
+    """Append its mirrored end to each utterance.
 
     Args:
         speech: Padded samples, ``(B, S)``.

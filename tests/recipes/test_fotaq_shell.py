@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from recorded_recipe import RecordedRecipe
+from recorded_recipe import RecordedRecipe, in_other_folders
 
 from espnet_cif_hkd.recipe import paths
 
@@ -79,19 +79,8 @@ def test_names_of_the_two_trainings(recipe: RecordedRecipe) -> None:
 
 def test_other_folders_are_those_of_both_trainings(recipe: RecordedRecipe) -> None:
     (recipe.folder / "speech").mkdir()
-    done = recipe.run(
-        *("--pretrain", "true", "--system", "cif", "--unlabelled", "speech"),
-        *("--expdir", "my/exp", "--dumpdir=my/dump", "--asr_exp", "my/model"),
-    )
-    assert done.returncode == 0, done.stderr
-    first, second = recipe.trainings()
-    for one in (first, second):
-        assert (one.expdir, one.dumpdir) == ("my/exp", "my/dump")
-    # The folder of the first training has the name that run.sh reads.
-    assert (first.asr_exp, second.asr_exp) == ("", "my/model")
+    first, words = in_other_folders(recipe, "--system", "cif", "--unlabelled", "speech")
     name = paths.derive(first).asr_exp
-    assert second.pretrained_model == f"{name}/valid.loss.ave.pth:encoder:encoder"
-    words = [word for call in recipe.python() for word in call]
     assert str(name) in words and "my/dump/raw/train" in words
     assert not [word for word in words if word.startswith(("dump/", "exp/"))]
 

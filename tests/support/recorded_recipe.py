@@ -4,7 +4,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from espnet_cif_hkd.recipe import layout, options
+from espnet_cif_hkd.recipe import layout, options, paths
 
 
 class RecordedRecipe:
@@ -59,3 +59,30 @@ class RecordedRecipe:
     def python(self) -> list[list[str]]:
         """The arguments of Python."""
         return [call[1:] for call in self.calls() if call[0] == "python"]
+
+
+def in_other_folders(
+    recipe: RecordedRecipe, *words: str
+) -> tuple[options.Options, list[str]]:
+    """Run both trainings of ``--pretrain true`` in other folders, and check these.
+
+    Args:
+        recipe: The recipe.
+        words: Further options of run.sh.
+
+    Returns:
+        The options of the first training, and all words of calls of Python.
+    """
+    done = recipe.run(
+        *("--pretrain", "true", *words, "--expdir", "my/exp", "--dumpdir=my/dump"),
+        *("--asr_exp", "my/model"),
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = recipe.trainings()
+    for one in (first, second):
+        assert (one.expdir, one.dumpdir) == ("my/exp", "my/dump")
+    # The folder of the first training has the name that run.sh reads.
+    assert (first.asr_exp, second.asr_exp) == ("", "my/model")
+    name = paths.derive(first).asr_exp
+    assert second.pretrained_model == f"{name}/valid.loss.ave.pth:encoder:encoder"
+    return first, [word for call in recipe.python() for word in call]

@@ -9,6 +9,7 @@ from torch import Tensor
 from espnet_cif_hkd.encoder.kaldi_fbank import KaldiFbankFrontend
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.features import FeatureSpec
+from espnet_cif_hkd.models.own_features import mirrored_reach
 
 
 def feature_spec(frontend: Any) -> FeatureSpec:
@@ -46,7 +47,7 @@ def feature_spec(frontend: Any) -> FeatureSpec:
         window=window,
         n_fft=stft.n_fft,
         mel=logmel.melmat.double().cpu().numpy(),
-        pad=stft.n_fft // 2 if stft.center else 0,
+        pad=mirrored_reach(frontend),
         scale=stft.n_fft**-0.5 if stft.normalized else 1.0,
         log=1.0 if base is None else float(1 / np.log(base)),
     )

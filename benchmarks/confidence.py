@@ -25,6 +25,7 @@ from quality import evenly
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
 from espnet_cif_hkd.inference import fitting, gaps  # noqa: E402
+from espnet_cif_hkd.inference.assemble import word_borders  # noqa: E402
 from espnet_cif_hkd.inference.calibration import Calibration  # noqa: E402
 from espnet_cif_hkd.inference.evidence import Evidence  # noqa: E402
 from espnet_cif_hkd.inference.recognizer import Recognizer  # noqa: E402
@@ -107,9 +108,10 @@ def main() -> None:
             if not found.tokens:
                 continue
             reference = tokenizer.text2tokens(texts[key])
+            spelled = [word for word, _, _ in word_borders(list(texts[key]))]
             parts = {
                 "tokens": ([one.token for one in found.tokens], reference),
-                "words": ([one.text for one in found.words], texts[key].split()),
+                "words": ([one.text for one in found.words], spelled),
             }
             for kind, (here, there) in parts.items():
                 right, missing = fitting.right_tokens(here, there)

@@ -21,11 +21,9 @@ PAUSE = 0.5
 LONGEST = 20.0
 
 _SPACES = ("<space>", "▁")
-# Scripts that are written without spaces: ranges of their characters.
-_UNSPACED = (
-    *((0x3040, 0x30FF), (0x31F0, 0x31FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF)),
-    *((0xF900, 0xFAFF), (0x20000, 0x3FFFF)),
-)
+# Ranges of Chinese characters, and of the scripts that are written without spaces.
+HAN = ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF))
+_UNSPACED = ((0x3040, 0x30FF), (0x31F0, 0x31FF), *HAN)
 Span = tuple[float, float]
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from espnet_cif_hkd.inference.evidence import Evidence, Floats
+from espnet_cif_hkd.inference.quiet import loudness
 from espnet_cif_hkd.inference.spans import Timing, peaks
 
 Bools = npt.NDArray[np.bool_]
@@ -34,8 +35,7 @@ def speech_range(samples: Floats, rate: int) -> tuple[float, float] | None:
     hop, window = round(_HOP * rate), round(_WINDOW * rate)
     if len(samples) < 2 * window:
         return None
-    frames = np.lib.stride_tricks.sliding_window_view(samples, window)[::hop]
-    level = 10 * np.log10(np.square(frames, dtype=np.float64).mean(axis=1) + 1e-10)
+    level = loudness(samples, window, hop)
     quiet, loud = np.percentile(level, [_QUIET, _LOUD])
     if loud - quiet < _LEAST_RANGE:
         return None

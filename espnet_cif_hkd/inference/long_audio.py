@@ -161,7 +161,7 @@ class LongAudio:
             if passage is None:
                 yield Recognition(duration=duration)
                 continue
-            result = self._search(passage, duration)
+            result = self._search(passage, duration, read)
             if result.tokens:
                 now.found.append(result)
             if state is not None:
@@ -237,10 +237,17 @@ class LongAudio:
         blank = self._model.ctc.log_softmax(hs_pad)[0, :, self._model.blank_id]
         return hidden, -blank.expm1()
 
-    def _search(self, passage: Passage, duration: float) -> Recognition:
+    def _search(self, passage: Passage, duration: float, read: Read) -> Recognition:
         times = self._times
-        offset = times.offset + passage.first * times.stride
-        frames = Frames(passage.hidden, FrameTimes(offset, times.stride), duration)
+        begin = passage.first * times.stride
+        end = min(begin + (len(passage.hidden) + 2) * times.stride, duration)
+        frames = Frames(
+            passage.hidden,
+            FrameTimes(times.offset + begin, times.stride),
+            duration,
+            audio=lambda: read(begin, end),
+            begin=begin,
+        )
         [result] = self._speech2text.recognitions([self._results.completed(frames)])
         return result
 

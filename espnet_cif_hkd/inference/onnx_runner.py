@@ -26,6 +26,7 @@ from espnet_cif_hkd.inference.onnx_folder import (
 )
 from espnet_cif_hkd.inference.onnx_search import Decoded, OnnxSearch
 from espnet_cif_hkd.inference.onnx_stream import OnnxStream
+from espnet_cif_hkd.inference.quiet import quiet_borders, syllable_borders
 from espnet_cif_hkd.inference.recognition import Recognition
 from espnet_cif_hkd.inference.spans import Timing, token_spans
 from espnet_cif_hkd.io.audio import resample
@@ -182,7 +183,7 @@ class OnnxRecognizer:
             for row, (n, found) in enumerate(
                 zip(long, self.decode(encoded), strict=True)
             ):
-                results[n] = self._result(encoded, row, found, results[n].duration)
+                results[n] = self._result(encoded, row, found, waves[n])
         return results
 
     def encode(self, waves: Sequence[Array]) -> Arrays:
@@ -219,8 +220,9 @@ class OnnxRecognizer:
         return found
 
     def _result(
-        self, encoded: Arrays, row: int, found: Decoded, duration: float
+        self, encoded: Arrays, row: int, found: Decoded, wave: Array
     ) -> Recognition:
+        duration = len(wave) / self.sampling_rate
         if not found.ids:
             return Recognition(duration=duration, score=found.score)
         n_frames = int(encoded["frame_lengths"][row])
@@ -240,6 +242,9 @@ class OnnxRecognizer:
         pieces = text_pieces(symbols, decode(symbols), decode)
         silent = silent_tokens(pieces, symbols)
         spans = token_spans(evidence, silent, Timing(**known["timing"]), duration)
+        rate, reach = self.sampling_rate, evidence.stride
+        if borders := syllable_borders(spans, pieces):
+            spans = quiet_borders(spans, borders, wave, rate, reach)
         return assembled(
             found.ids,
             symbols,

@@ -165,7 +165,7 @@ class Recognizer:
             [hidden] = self.speech2text.encode([wave])
         except TooShortUttError:
             return None
-        return self.results.frames(hidden, len(wave))
+        return self.results.frames(hidden, wave)
 
     def recognitions(self, frames: list[Frames]) -> list[Recognition]:
         """Search passages of encoder frames and return their results."""

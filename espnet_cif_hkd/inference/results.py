@@ -4,10 +4,11 @@ Each searched passage is a :class:`Frames`; :class:`ResultMaker` does the rest. 
 with long audio makes its own passages, with times of the complete audio.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,8 +22,10 @@ from espnet_cif_hkd.inference.calibration import Calibration
 from espnet_cif_hkd.inference.confidence import confidences
 from espnet_cif_hkd.inference.evidence import Evidence, Floats
 from espnet_cif_hkd.inference.gaps import flags
+from espnet_cif_hkd.inference.quiet import quiet_borders, syllable_borders
 from espnet_cif_hkd.inference.recognition import Recognition
 from espnet_cif_hkd.inference.spans import token_spans
+from espnet_cif_hkd.inference.speech import Samples
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Frames:
         duration: Length of the audio in seconds.
         alpha: CIF's weight of each frame, ``(T,)``; None: no CIF.
         ctc: CTC's log-probabilities, ``(T, V)``; None: no CTC.
+        audio: Reads the samples of the frames, ``(S,)`` or ``(S, C)``; None: unknown.
+        begin: Time of their first sample in seconds.
     """
 
     hidden: Tensor
@@ -42,6 +47,8 @@ class Frames:
     duration: float
     alpha: Tensor | None = None
     ctc: Floats | None = None
+    audio: Callable[[], Samples] | None = None
+    begin: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -95,12 +102,13 @@ class ResultMaker:
         return str(self._decode(list(symbols)))
 
     @torch.no_grad()
-    def frames(self, hidden: Tensor, n_samples: int) -> Frames:
-        """Prepare the encoder output ``(T, D)`` of a complete utterance."""
+    def frames(self, hidden: Tensor, samples: Samples) -> Frames:
+        """Prepare the encoder output ``(T, D)`` of a complete utterance ``(S,)``."""
         times = self._times or frame_times(
-            self.model, self.rate, n_samples, len(hidden)
+            self.model, self.rate, len(samples), len(hidden)
         )
-        return self.completed(Frames(hidden, times, n_samples / self.rate))
+        duration = len(samples) / self.rate
+        return self.completed(Frames(hidden, times, duration, audio=lambda: samples))
 
     @torch.no_grad()
     def completed(self, frames: Frames) -> Frames:
@@ -135,6 +143,10 @@ class ResultMaker:
         silent = silent_tokens(pieces, one.symbols)
         known = self.calibration
         spans = token_spans(evidence, silent, known.timing, frames.duration)
+        borders = syllable_borders(spans, pieces)
+        if borders and frames.audio is not None:
+            heard, reach = np.asarray(frames.audio()), frames.times.stride
+            spans = quiet_borders(spans, borders, heard, self.rate, reach, frames.begin)
         sure = confidences(evidence, known.weights)
         warnings = flags(evidence, spans, known.gaps, known.limit)
         return assembled(

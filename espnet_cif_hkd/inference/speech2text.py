@@ -312,10 +312,7 @@ class Speech2Text(ESPnetSpeech2Text):
             logging.warning("%s: the hypothesis is empty", error)
             return [Recognition(duration=len(waves[0]) / results.rate)]
         return self.recognitions(
-            [
-                results.frames(hs, len(wave))
-                for hs, wave in zip(frames, waves, strict=True)
-            ]
+            [results.frames(hs, wave) for hs, wave in zip(frames, waves, strict=True)]
         )
 
     def recognitions(self, frames: list[Frames]) -> list[Recognition]:

@@ -13,24 +13,22 @@ calibration.json.
 ``--peer`` names a model of faster-whisper, whose words are compared in the same way
 (see ``peer_whisper.py``).
 
-Times and confidences must cost at most 3 % of decoding, by CPU time of one thread.
+At the end it says what times and confidences cost (see ``times_cost.py``).
 """
 
 import argparse
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from boundaries import HEAD, Boundaries, Span, matched
 from flite_words import sentences
 from measure import describe, table
 from peer_whisper import FasterWhisper
 from quality import evenly
+from times_cost import cost
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
@@ -108,12 +106,6 @@ def given(recognizer: Recognizer, frames: Frames, text: str) -> Recognition:
     return recognizer.results.aligned(frames, Found(ids, symbols, text))
 
 
-def _scores(hypothesis: Any) -> np.ndarray | None:
-    """The decoder's scores, if the search was greedy."""
-    known = hypothesis.states
-    return known["logp"].numpy() if "logp" in known else None
-
-
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -122,7 +114,6 @@ def main() -> None:
     parser.add_argument("--utterances", type=int, default=100)
     parser.add_argument("--beam_size", type=int, help="default: greedy")
     parser.add_argument("--repeats", type=int, default=3, help="of the cost")
-    parser.add_argument("--cost_only", action="store_true")
     parser.add_argument("--flite", metavar="VOICE", help="slt, rms, awb or kal16")
     parser.add_argument("--peer", type=Path, help="a model of faster-whisper")
     args = parser.parse_args()
@@ -141,7 +132,7 @@ def main() -> None:
             "text given, CIF alone",
         )
     }
-    for one in [] if args.cost_only else known:
+    for one in known:
         frames = recognizer.frames(one.samples)
         if frames is None:
             continue
@@ -164,26 +155,7 @@ def main() -> None:
                 rows["faster-whisper"].add(span, one.spans[there])
     print(table(["words", *HEAD], [[name, *one.row()] for name, one in rows.items()]))
 
-    taken = {"decoding": 0.0, "times": 0.0}
-    for one in known[:20] * args.repeats:
-        wave = torch.from_numpy(one.samples)
-        start = time.process_time()
-        [hidden] = recognizer.speech2text.encode([wave])
-        [nbest] = recognizer.speech2text.search([hidden])
-        middle = time.process_time()
-        found = [
-            Found(ids, tokens, text, None, _scores(hypothesis))
-            for text, tokens, ids, hypothesis in nbest
-        ]
-        results.recognition(results.frames(hidden, len(wave)), found)
-        taken["decoding"] += middle - start
-        taken["times"] += time.process_time() - middle
-    share = 100 * taken["times"] / taken["decoding"]
-    n_runs = len(known[:20]) * args.repeats
-    each = ", ".join(f"{name} {1e3 * s / n_runs:.1f} ms" for name, s in taken.items())
-    print(
-        f"\ntimes and confidences cost {share:.2f} % of decoding ({each} an utterance)"
-    )
+    print("\n" + cost(recognizer, [one.samples for one in known[:20]], args.repeats))
 
 
 if __name__ == "__main__":

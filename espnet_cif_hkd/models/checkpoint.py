@@ -1,16 +1,17 @@
 """Checks of a checkpoint before its parameters are loaded."""
 
+import contextlib
 import copy
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from espnet_cif_hkd import __version__
-from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.errors import UserError, one_line
 
 _DIGEST_KEY = "token_list_digest"
 # The version of this package that trained the model; older checkpoints have none.
@@ -135,6 +136,27 @@ def fitting(
     for key in other:
         del state_dict[key]  # type: ignore[attr-defined]
     return state_dict
+
+
+@contextlib.contextmanager
+def misfit_named() -> Iterator[None]:
+    """Report parameters that do not fit the model in one line.
+
+    Raises:
+        UserError: Instead of torch's error, which has a line for each parameter.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        title, *rest = str(error).splitlines()
+        if not title.startswith("Error(s) in loading state_dict") or not rest:
+            raise
+        more = f" and {len(rest) - 1} more" if len(rest) > 1 else ""
+        raise UserError(
+            "the checkpoint does not fit the model of this configuration "
+            f"({one_line(rest[0], 250)}{more}): continue a training with the options, "
+            "token lists and units it began with, or train under another --asr_tag"
+        ) from error
 
 
 def load_checked(

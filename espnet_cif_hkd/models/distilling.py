@@ -23,7 +23,7 @@ from espnet_cif_hkd.distill.taps import (
 )
 from espnet_cif_hkd.encoder.geometry import feature_rate, known_frame_times
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.models.checkpoint import fitting
+from espnet_cif_hkd.models.checkpoint import fitting, misfit_named
 from espnet_cif_hkd.models.encoder_start import EncoderStart
 from espnet_cif_hkd.models.layer_taps import (
     LayerOutputs,
@@ -140,12 +140,17 @@ class DistillingMixin:
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """Load parameters; to decode (``strict=False``), those of criteria that fit."""
+        """Load parameters; to decode (``strict=False``), those of criteria that fit.
+
+        Raises:
+            UserError: Parameters are missing, unknown or of another shape.
+        """
         if not strict:
             state_dict = fitting(state_dict, self.state_dict())  # type: ignore[attr-defined]
-        return super().load_state_dict(  # type: ignore[misc]
-            state_dict, strict=strict, assign=assign
-        )
+        with misfit_named():
+            return super().load_state_dict(  # type: ignore[misc]
+                state_dict, strict=strict, assign=assign
+            )
 
     def begin_training(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         """Prepare a training; our trainer calls it before the first epoch."""

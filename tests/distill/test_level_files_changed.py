@@ -101,8 +101,13 @@ def test_a_training_goes_on_only_with_the_same_shapes(tmp_path, level):
     conf = {"model_conf": criteria({"one": level})}
     state = tiny_model(**conf).state_dict()
     longer(tmp_path / "unit_tokens.txt", None)
-    with pytest.raises(RuntimeError, match="size mismatch for criteria"):
-        tiny_model(**conf).load_state_dict(state)
+    for before, message in (
+        (state, "size mismatch for criteria"),
+        (tiny_model().state_dict(), "Missing key.*criteria"),
+    ):
+        with pytest.raises(UserError, match=message) as caught:
+            tiny_model(**conf).load_state_dict(before)
+        assert "\n" not in str(caught.value)
 
 
 def test_the_constructor_opens_no_lexicon(level, monkeypatch):

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 from paper_loss import EOS, paper_loss_sum
-from tiny_model import TOKENS, gradients, slice_batch, tiny_batch, tiny_model
+from tiny_model import (
+    TOKENS,
+    gradients,
+    slice_batch,
+    tiny_batch,
+    tiny_config,
+    tiny_model,
+)
 
 from espnet_cif_hkd.errors import UserError
 
@@ -152,6 +159,21 @@ def test_another_token_list_is_an_error():
     swapped = [*TOKENS[:3], TOKENS[4], TOKENS[3], *TOKENS[5:]]
     with pytest.raises(UserError, match="another token list"):
         tiny_model(token_list=swapped).load_state_dict(tiny_model().state_dict())
+
+
+def test_parameters_that_do_not_fit_are_one_line():
+    """A training that goes on with another size, part or criterion."""
+    state = tiny_model().state_dict()
+    wide = {"decoder_conf": {**tiny_config()["decoder_conf"], "linear_units": 24}}
+    extra = {**state, "criteria.lm.head.weight": torch.zeros(3)}
+    for model, given, named in (
+        (tiny_model(**wide), state, r"size mismatch for decoder\..* and \d more"),
+        (tiny_model(), extra, r"Unexpected key\(s\) .*\"criteria.lm.head.weight\""),
+    ):
+        with pytest.raises(UserError, match=named) as caught:
+            model.load_state_dict(given)
+        assert "\n" not in str(caught.value)
+        assert "does not fit the model of this configuration" in str(caught.value)
 
 
 def test_averaged_checkpoints_keep_the_token_list():

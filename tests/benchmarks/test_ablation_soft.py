@@ -62,14 +62,19 @@ EXPECTED: dict[str, dict[str, float]] = {
     "output-uniform": {"output": 0.3},
     "gemma": {"phone": 0.0, "char": 0.5},
     "phone": {"phone": 0.5},
+    "phone-hard": {"phone": 0.0},
     "soft": {"phone": 0.5, "char": 0.5},
     "mixed": {"phone": 0.0, "char": 0.5},
     "both": {"phone": 0.5, "char": 0.5},
+    "both-hard": {"phone": 0.0, "char": 0.0},
     "uniform": {"phone": 0.5, "char": 0.5},
     "unigram": {"phone": 0.5, "char": 0.5},
     "three": {"phone": 0.5, "bpe": 0.5, "output": 0.3},
+    "three-hard": {"phone": 0.0, "bpe": 0.0},
     "ctc": {"phone": 0.5},
+    "ctc-hard": {"phone": 0.0},
     "aligned": {"phone": 0.5},
+    "aligned-hard": {"phone": 0.0},
     "softer": {"phone": 1.0},
 }
 # Where the labels are not those of the recipe's own language models.
@@ -88,12 +93,37 @@ def test_every_cell_trains_what_its_label_says(matrix: Matrix) -> None:
         used = levels(found)
         name = cell.variant or cell.system
         assert summary(used) == EXPECTED[name], name
-        assert ("hkd" in found) == (name == "both")
+        assert ("hkd" in found) == name.startswith("both")
         kinds = {one.lm.get("lm_type") for one in used.values() if one.is_soft}
         assert kinds <= {LM_TYPES.get(name)}
         maps = {"ctc": "ctc", "aligned": "alignment"}
         if "phone" in used:
-            assert used["phone"].options.map == maps.get(name, "cif")
+            wanted = maps.get(name.removesuffix("-hard"), "cif")
+            assert used["phone"].options.map == wanted
+
+
+def test_a_language_model_is_compared_with_the_same_heads_and_hard_labels(
+    matrix: Matrix,
+) -> None:
+    """Head, unit and map are the same; only ``soft`` and interpolation differ."""
+    pairs = list(matrix.controls)
+    pairs += [(name, one.against) for name, one in matrix.variants.items()]
+    known = {cell.variant or cell.system: cell for cell in cells(matrix)}
+
+    def heads(name: str) -> dict[str, Any]:
+        used = levels(criteria(matrix, known[name]))
+        return {
+            key: (one.unit, one.options.map, one.options.weight)
+            for key, one in used.items()
+            if not one.is_output
+        }
+
+    compared = {name for name, other in pairs if other.endswith("hard")}
+    for name, other in pairs:
+        if other.endswith("hard") and not name.endswith("-hard"):
+            assert heads(name) == heads(other), (name, other)
+            assert not any(summary(levels(criteria(matrix, known[other]))).values())
+    assert {"phone", "soft", "both", "ctc"} <= compared
 
 
 def test_hkd_is_that_of_its_own_configuration(matrix: Matrix) -> None:

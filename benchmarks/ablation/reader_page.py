@@ -23,6 +23,7 @@ def reader(
     picture: str | None,
     pages: Mapping[str, str],
     notes: Mapping[str, str],
+    answer: str = "",
 ) -> str:
     """docs/results.md.
 
@@ -31,6 +32,7 @@ def reader(
         picture: link to the overview, if it was drawn.
         pages: link to the results page of the recipe by corpus.
         notes: Markdown written by hand, by corpus.
+        answer: Markdown written by hand, about all of them.
     """
     parts = [
         f"<!-- Made by `{COMMAND} benchmarks/ablation/*.yaml`; do not edit. -->\n",
@@ -43,6 +45,7 @@ def reader(
     ]
     if not summaries:
         return joined([*parts, "Nothing has been measured yet.\n"])
+    parts += [f"{answer}\n"] if answer else []
     rows: list[list[str]] = []
     for summary in summaries:
         matrix = summary.matrix

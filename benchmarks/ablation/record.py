@@ -21,8 +21,9 @@ _ALSO = (
     "espnet_cif_hkd/cli/published_curve.yaml",
 )
 _NAME = "results/pages.json"
-# The page of all matrices.
+# The page of all matrices, and its paragraph that is written by hand.
 ALL = "all"
+ANSWER = "answer.md"
 
 
 def inputs(matrix: Matrix) -> str:
@@ -37,7 +38,12 @@ def inputs(matrix: Matrix) -> str:
 
 def all_inputs(matrices: Iterable[Matrix]) -> str:
     """Return a digest of what the page of all matrices is made from."""
-    return hashlib.sha256("".join(map(inputs, matrices)).encode()).hexdigest()
+    known = list(matrices)
+    digests = [inputs(one) for one in known]
+    for folder in {one.path.parent for one in known}:
+        answer = [folder / ANSWER] if (folder / ANSWER).is_file() else []
+        digests.append(_digest(answer, folder))
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _digest(files: Iterable[Path], root: Path) -> str:

@@ -7,7 +7,7 @@ Needs numpy, scipy, matplotlib, scour and PyYAML, neither ESPnet nor torch. All 
 and the sentences about them come from ``results/CORPUS/``. Other remarks are in
 ``CORPUS_notes.md`` beside the matrix: the file is copied into that page, and the part
 above its first heading into docs/results.md. docs/results.md describes all matrices of
-the folder that have cells.
+the folder that have cells; ``answer.md`` beside them is at its top.
 """
 
 import argparse
@@ -53,14 +53,19 @@ def write_reader_page(summaries: Sequence[Summary], root: Path) -> list[Path]:
     }
     above = {one.matrix.corpus: notes(one).partition("\n#")[0] for one in summaries}
     link = _relative(picture, page) if drawn else None
-    write_text(page, reader_page.reader(summaries, link, links, above))
+    folders = {one.matrix.path.parent for one in summaries}
+    answer = "\n\n".join(_text(one / record.ANSWER) for one in folders)
+    write_text(page, reader_page.reader(summaries, link, links, above, answer))
     return [page, *([picture] if drawn else [])]
 
 
 def notes(summary: Summary) -> str:
     """The notes about a corpus, written by hand; empty if there is no such file."""
     matrix = summary.matrix
-    path = matrix.path.with_name(f"{matrix.corpus}_notes.md")
+    return _text(matrix.path.with_name(f"{matrix.corpus}_notes.md"))
+
+
+def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8").strip() if path.exists() else ""
 
 

@@ -8,7 +8,7 @@ that a student names: ``base`` (Whisper base), ``tiny`` (Whisper tiny.en), ``bot
 ``random``, the control: Whisper base with random weights. Then every student is
 trained, from such an encoder or from ``scratch``, decoded on test and scored. A student
 is SYSTEM:TEACHERS:SEED. ``--limit`` stops everything after this time; finished parts
-are kept and are not repeated by the next call.
+are kept and are not repeated by the next call (with ``ESPNET_ROOT`` only trainings).
 
 Run stages 1 to 10 first, and fill the stores of ``conf/pretrain.yaml`` (and
 ``dump/whisper_random`` for ``random``)::
@@ -133,8 +133,10 @@ def main() -> None:
     run = [
         *("./run.sh", "--expdir", EXP, "--asr_stats_dir", "exp/asr_stats_raw_en_char"),
         *("--ngpu", str(int(args.cuda)), "--test_sets", "test"),
-        *("--reuse", "true", "--stage", "11"),
+        *("--stage", "11"),
     ]
+    if not os.environ.get("ESPNET_ROOT"):  # ESPnet's own asr.sh has no such option
+        run += ["--reuse", "true"]
     shared = f"--num_att_plot 0 --batch_bins {args.batch_bins}"
     items: dict[str, tuple[list[str], str | None]] = {}
     sets = teacher_sets(yaml.safe_load((RECIPE / "conf/pretrain.yaml").read_text()))

@@ -40,7 +40,7 @@ def all_inputs(matrices: Iterable[Matrix]) -> str:
     """Return a digest of what the page of all matrices is made from."""
     known = list(matrices)
     digests = [inputs(one) for one in known]
-    for folder in {one.path.parent for one in known}:
+    for folder in sorted({one.path.parent.resolve() for one in known}):
         answer = [folder / ANSWER] if (folder / ANSWER).is_file() else []
         digests.append(_digest(answer, folder))
     return hashlib.sha256("".join(digests).encode()).hexdigest()

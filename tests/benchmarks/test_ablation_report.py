@@ -29,7 +29,8 @@ def complete(tmp_path_factory):
     path = ablation_cells.write_all(folder)
     (folder / "fotaq_notes.md").write_text("Short.\n\n## Why\n\nLong.\n", "utf-8")
     (folder / "answer.md").write_text("The answer.\n", "utf-8")
-    command.report([path], folder / "root")
+    # One path of the command, and another of the same folder.
+    command.report([folder / ".." / folder.name / path.name], folder / "root")
     return path, folder / "root"
 
 
@@ -131,6 +132,7 @@ def test_the_page_for_readers_has_one_table_one_picture_and_the_short_notes(comp
     text = (root / "docs/results.md").read_text(encoding="utf-8")
     assert text.count("\n|---") == 1 and text.count("![") == 1
     assert "Short." in text and "Long." not in text
+    assert text.count("The answer.") == 1
     assert text.index("The answer.") < text.index("Short.")
     assert "CTC/attention" in text.partition("|")[0]
 

@@ -1,7 +1,8 @@
 """Store a language model's most probable labels for each unit of some texts.
 
-The log has the perplexity of the LM and the accuracy of its labels first; an LM that is
-worse than unigram probabilities is refused. A second run adds what is missing.
+The log has the perplexity of the LM and the accuracy of its labels on each text first;
+an LM that is worse than unigram probabilities on one of them is refused. A second run
+adds what is missing.
 """
 
 import argparse
@@ -50,8 +51,8 @@ def get_parser() -> argparse.ArgumentParser:
         type=Path,
         nargs="+",
         required=True,
-        help="Kaldi text files, or data folders that hold one, of training and "
-        "validation",
+        help="Kaldi text files, or data folders that hold one, of training and then of "
+        "validation; the unigram of the check counts the first",
     )
     parser.add_argument(
         "--count_text",
@@ -100,6 +101,12 @@ def run(args: argparse.Namespace) -> None:
     from espnet_cif_hkd.teachers.lm.dump import fill_labels
     from espnet_cif_hkd.teachers.lm.units import build_unit
 
+    if args.unit == "aligned":
+        raise UserError(
+            "--unit aligned: a text has no labels of an alignment; store them by "
+            "python3 -m espnet_cif_hkd.cli.dump_teacher --asr_config, whose level "
+            "names the alignment"
+        )
     options = preprocessor_options({n: getattr(args, n) for n in TOKEN_OPTIONS})
     texts, counted = _files(args.text), _files(args.count_text or args.text)
     conf = {name: getattr(args, name) for name in (*_UNIT, *_LM)}
@@ -133,6 +140,7 @@ def run(args: argparse.Namespace) -> None:
         torch.device(device),
         int(args.shard_mib * 2**20),
         sentences(counted),
+        {str(text): sentences([text]) for text in texts},
     )
 
 

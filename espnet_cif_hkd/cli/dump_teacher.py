@@ -30,7 +30,11 @@ def get_parser() -> argparse.ArgumentParser:
         help="config.yaml of an experiment; it also gives the token options",
     )
     parser.add_argument(
-        "--text", type=Path, nargs="+", required=True, help="Kaldi text files"
+        "--text",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="Kaldi text files, that of the training first",
     )
     parser.add_argument(
         "--store", type=Path, help="folder to fill (default: the configuration's)"

@@ -105,6 +105,11 @@ def run(args: argparse.Namespace) -> None:
     from espnet_cif_hkd.recipe.unit_lm import UnitLM, train_unit_lm
     from espnet_cif_hkd.teachers.lm.units import build_unit
 
+    if args.unit == "aligned":
+        raise UserError(
+            "--unit aligned: a text has no labels of an alignment; run local/levels.sh "
+            "of a recipe, or write the labels as a text and use --unit word"
+        )
     for path in (*args.text, *args.valid_text):
         if not path.is_file():
             raise UserError(f"{path}: this text file does not exist")

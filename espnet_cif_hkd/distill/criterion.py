@@ -74,6 +74,9 @@ class Sentences:
         token_type: ``char``, ``bpe``, ``word`` or ``hugging_face``.
         device: Device of the teacher.
         shard_bytes: Approximate size of one file of the store.
+        texts: For the name of each text, the training text first, a function that
+            returns an iterator over the names of its utterances and their token ids;
+            empty if the texts are not known.
     """
 
     sequences: Callable[[], Iterable[Sequence[int]]]
@@ -81,6 +84,9 @@ class Sentences:
     token_type: str
     device: torch.device
     shard_bytes: int = 64 * 2**20
+    texts: Mapping[str, Callable[[], Iterable[tuple[str, Sequence[int]]]]] = field(
+        default_factory=dict
+    )
 
 
 class AbsDistillCriterion(torch.nn.Module, ABC):

@@ -4,6 +4,7 @@ Stores of speech teachers: :mod:`espnet_cif_hkd.distill.speech_filling`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def fill_stores(
         token_options: ``token_list`` (tokens or a file of them), ``token_type``,
             ``bpemodel``, ``cleaner``, ``g2p`` and ``non_linguistic_symbols``, as
             ``asr_train`` takes them.
-        texts: Kaldi text files.
+        texts: Kaldi text files, that of the training first.
         folder: The store to fill, by default that of the configuration. Only for a
             configuration with one criterion.
         device: ``auto``, or the name of a torch device.
@@ -100,9 +101,12 @@ def fill_stores(
         train=False, **options, **(config.get("preprocessor_conf") or {})
     )
 
+    def utterances(path: Path) -> Iterator[tuple[str, Sequence[int]]]:
+        for name, text in _read_utterances(path):
+            yield name, preprocessor("text", {"text": text})["text"].tolist()
+
     def sequences() -> Iterator[Sequence[int]]:
-        for text in read_sentences(texts):
-            yield preprocessor("text", {"text": text})["text"].tolist()
+        return (ids for path in texts for _, ids in utterances(path))
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -112,6 +116,7 @@ def fill_stores(
         options["token_type"],
         torch.device(device),
         int(shard_mib * 2**20),
+        {str(path): partial(utterances, path) for path in texts},
     )
     for item, place in places:
         with item.naming():
@@ -125,13 +130,23 @@ def read_sentences(paths: Sequence[Path]) -> Iterator[str]:
         UserError: A file cannot be read.
     """
     for path in paths:
-        try:
-            with open(path, encoding="utf-8") as f:
-                for line in f:
-                    _, *text = line.rstrip().split(maxsplit=1) or [""]
-                    yield text[0] if text else ""
-        except (OSError, UnicodeDecodeError) as e:
-            raise UserError(f"{path}: cannot be read ({e})") from e
+        for _, text in _read_utterances(path):
+            yield text
+
+
+def _read_utterances(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield the names and transcripts of a Kaldi text file.
+
+    Raises:
+        UserError: The file cannot be read.
+    """
+    try:
+        with open(path, encoding="utf-8") as f:
+            for line in f:
+                name, *text = line.rstrip().split(maxsplit=1) or [""]
+                yield name, text[0] if text else ""
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"{path}: cannot be read ({e})") from e
 
 
 def preprocessor_options(given: Mapping[str, Any]) -> dict[str, Any]:

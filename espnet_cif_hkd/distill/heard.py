@@ -9,10 +9,12 @@ from torch import Tensor
 from espnet_cif_hkd.cif.times import FrameTimes
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.device import on_device
-from espnet_cif_hkd.teachers.speech.base import FULL_SCALE, Recording, coded_key
-
-# ESPnet reads sound files with full scale 1, and kaldi_ark with full scale 32768.
-_PEAK = 2.0
+from espnet_cif_hkd.teachers.speech.base import (
+    FULL_SCALE,
+    Recording,
+    coded_key,
+    full_scales,
+)
 
 
 class HeardRecording(Recording):
@@ -20,14 +22,14 @@ class HeardRecording(Recording):
 
     Args:
         speech: Samples, (S,), on any device.
-        full_scale: Value of a full scale in ``speech``.
+        full_scale: Value of a full scale in ``speech``, (1,), on its device.
         rate: Sampling rate in Hz.
         name: Name of the utterance.
         key: Result of ``recording_key`` for the samples.
     """
 
     def __init__(
-        self, speech: Tensor, full_scale: float, rate: int, name: str, key: bytes
+        self, speech: Tensor, full_scale: Tensor, rate: int, name: str, key: bytes
     ) -> None:
         # The base class is frozen and has samples as an attribute.
         self.__dict__.update(
@@ -37,8 +39,8 @@ class HeardRecording(Recording):
     @property
     def samples(self) -> np.ndarray:  # type: ignore[override]
         """Samples on the host, (S,) float32; full scale is 1."""
-        speech = self.__dict__["_speech"].cpu().float()
-        found: np.ndarray = (speech / self.__dict__["_full_scale"]).numpy()
+        speech = self.__dict__["_speech"].float() / self.__dict__["_full_scale"]
+        found: np.ndarray = speech.cpu().numpy()
         return found
 
     @property
@@ -62,7 +64,7 @@ def heard(
     """Return the recordings of a batch.
 
     Args:
-        speech: (B, S), padded; full scale is 1 or 32768.
+        speech: (B, S), padded with zeros; full scale of an utterance is 1 or 32768.
         lengths: Samples of each utterance.
         rate: Sampling rate in Hz.
         names: Names of the utterances, for messages.
@@ -83,15 +85,15 @@ def heard(
             "stored target is found: set train_dtype: float32"
         )
     speech = speech.detach()
-    full_scale = float(FULL_SCALE) if bool(speech.abs().amax() > _PEAK) else 1.0
+    scales = full_scales(speech)
     # Integers, as in the sound file, are half the bytes and the content of the key.
-    codes = (speech.float() * (FULL_SCALE / full_scale)).round()
+    codes = (speech.float() * (FULL_SCALE / scales)).round()
     codes = codes.clamp(-FULL_SCALE, FULL_SCALE - 1).to(torch.int16)
     host = codes.cpu().numpy().astype("<i2", copy=False)
     return [
         HeardRecording(
             speech[b, :count],
-            full_scale,
+            scales[b],
             rate,
             names[b] if names else f"utterance {b} of the batch",
             coded_key(host[b, :count]),

@@ -9,7 +9,7 @@ from espnet_cif_hkd.distill.level_sources import LevelSource, naming
 from espnet_cif_hkd.distill.taps import layers_of
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.tables import read_lines
-from espnet_cif_hkd.teachers.store.header import HEADER
+from espnet_cif_hkd.teachers.store.header import HEADER, dump_hint
 
 
 def check_depth(levels: Sequence[Level], training: Mapping[str, Any]) -> None:
@@ -60,8 +60,8 @@ def check_sources(
         store = level.store if level.is_soft else None
         if store is not None and not (Path(store) / HEADER).is_file():
             raise UserError(
-                f"{level.place}.label_store {store}: there is no {HEADER} in it; run: "
-                "python3 -m espnet_cif_hkd.cli.dump_lm_labels"
+                f"{level.place}.label_store {store}: there is no {HEADER} in it; "
+                f"{dump_hint('labels')}"
             )
 
 

@@ -54,7 +54,8 @@ class LevelOptions:
         hard: ``frame_ce``: cross-entropy of each frame, for ``map: alignment``.
             ``ctc``: CTC, for ``map: ctc``. ``cif``: cross-entropy of each unit, for
             ``map: cif``. ``none``: no hard loss, for ``alignment`` and ``cif``. null:
-            the one that belongs to ``map``.
+            the one that belongs to ``map``. A level has no other hard loss: for soft
+            labels on a stored alignment beside CTC use two levels.
         interpolation: Share of the soft labels in the loss of the recogniser's own
             output, 0 to 1; only for ``tap: logits``. The label of ``<eos>`` stays hard.
             For ``model: transducer``: weight of the soft loss on its best path.
@@ -189,6 +190,11 @@ def _level(name: str, given: Any) -> Level:
         if unit.get("unit") not in UNITS:
             raise UserError(
                 f"{place}.unit is {unit.get('unit')!r}; use one of {', '.join(UNITS)}"
+            )
+        if unit["unit"] == "aligned" and level.options.map != "alignment":
+            raise UserError(
+                f"{place}: unit: aligned has labels in an alignment only: set map: "
+                "alignment and alignment: FILE.ctm, or another unit"
             )
     return level
 

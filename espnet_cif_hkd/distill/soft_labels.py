@@ -6,6 +6,7 @@ and temperatures are ours, and so is ``map: cif``.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,11 @@ class SoftLabelsCriterion(AbsDistillCriterion):
             for source in sources:
                 yield from source.sequences(sentences.sequences)
 
+        def units_of(text: str) -> Iterator[Sequence[int]]:
+            for name, ids in sentences.texts[text]():
+                for source in sources:
+                    yield from source.units([ids], [name]).sequences
+
         from espnet_cif_hkd.teachers.lm.dump import fill_labels
 
         with naming(chosen[0]):
@@ -200,6 +206,7 @@ class SoftLabelsCriterion(AbsDistillCriterion):
                 folder,
                 sentences.device,
                 sentences.shard_bytes,
+                texts={text: partial(units_of, text) for text in sentences.texts},
             )
 
     def forward(self, taps: Taps) -> DistillOutput:

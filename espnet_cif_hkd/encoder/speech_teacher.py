@@ -12,7 +12,7 @@ from torch import Tensor
 from espnet_cif_hkd.cif.times import FrameTimes
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.plugin.compat import TooShortUttError
-from espnet_cif_hkd.teachers.speech.base import Recording, SpeechTeacher
+from espnet_cif_hkd.teachers.speech.base import Recording, SpeechTeacher, full_scales
 from espnet_cif_hkd.teachers.speech.registry import (
     build_speech_teacher,
     speech_teacher_choices,
@@ -208,7 +208,7 @@ class SpeechTeacherFrontend(AbsFrontend):  # type: ignore[misc]
         """Return the features of a batch.
 
         Args:
-            input: Samples, ``(B, S)``, full scale is 1.
+            input: Samples, ``(B, S)``; full scale of an utterance is 1 or 32768.
             input_lengths: Number of valid samples, ``(B,)`` integer.
 
         Returns:
@@ -245,7 +245,8 @@ class SpeechTeacherFrontend(AbsFrontend):  # type: ignore[misc]
         return error
 
     def _recordings(self, speech: Tensor, lengths: Tensor) -> list[Recording]:
-        samples = speech.detach().float().cpu().numpy()
+        speech = speech.detach().float()
+        samples = (speech / full_scales(speech)).cpu().numpy()
         return [
             Recording(one[:n], self.rate, "an utterance")
             for one, n in zip(samples, lengths.tolist(), strict=True)

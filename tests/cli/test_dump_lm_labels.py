@@ -1,5 +1,6 @@
 """The command that stores a language model's labels, on files as a recipe has them."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -46,8 +47,9 @@ def test_the_training_reads_what_the_command_stores(recipe, caplog):
     caplog.set_level("INFO")
     main([*recipe, "--lm", "lm", "--top_k", "2", "--temperature", "2"])
     assert "labels of 5 sentences (37 units) added" in caplog.text
-    assert "temperature 2: perplexity" in caplog.text
-    assert "top-2" in caplog.text and "of 36 units" in caplog.text
+    for text, n_units in (("text", 24), ("dev/text", 36)):
+        line = rf"temperature 2, on {text}: perplexity .* top-2 .* of {n_units} units"
+        assert re.search(line, caplog.text)
     conf = {"lm": "lm", "top_k": 2, "temperature": 2.0, "label_store": "store"}
     items = [encode(text) for text in TEXTS]
     found = build_lm_teacher(conf, TOKENS).targets(items, CPU)
@@ -85,7 +87,7 @@ def test_wrong_input_is_refused_in_one_line(recipe, tmp_path, capsys):
         capsys, *recipe, "--lm", other
     )
     worse = build_tiny_lm(tmp_path / "worse")
-    assert "its perplexity on the text is" in failure(capsys, *recipe, "--lm", worse)
+    assert "its perplexity on text is" in failure(capsys, *recipe, "--lm", worse)
     assert not Path("store/header.json").exists()
     assert "lm is not set; name a folder" in failure(capsys, *recipe)
     missing = [*recipe[:3], "none", *recipe[5:]]
@@ -94,6 +96,10 @@ def test_wrong_input_is_refused_in_one_line(recipe, tmp_path, capsys):
     assert "--lm_conf seed: write NAME=VALUE" in wrong
     wrong = failure(capsys, *recipe, "--lm", "lm", "--unit", "syllable")
     assert "unit: 'syllable' is unknown" in wrong
+    wrong = failure(capsys, *recipe, "--lm", "lm", "--unit", "aligned")
+    assert (
+        "--unit aligned: a text has no labels of an alignment; store them by" in wrong
+    )
 
 
 @pytest.mark.slow

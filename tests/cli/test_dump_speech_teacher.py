@@ -207,6 +207,7 @@ def bad(name, samples, rate=RATE, **options):
         (np.zeros(0), RATE, "audio of bad is empty"),
         (np.full(8000, np.nan), RATE, "audio of bad contains NaN"),
         (np.full(8000, 3000.0), RATE, "audio of bad has samples up to 3000"),
+        (np.full(8000, 10.1), RATE, "audio of bad has samples up to 10.1"),
         (speech(0.5)[:100], RATE, "bad .*shorter than one frame"),
     ],
 )

@@ -23,7 +23,7 @@ from tone_teacher import (
 from espnet_cif_hkd.distill.heard import heard
 from espnet_cif_hkd.distill.time_matching import TimeMatch
 from espnet_cif_hkd.losses.frames import FRAME_LOSSES
-from espnet_cif_hkd.teachers.speech.base import recording_key
+from espnet_cif_hkd.teachers.speech.base import HIGHEST_PEAK, recording_key
 
 STUDENT_OFFSET, STUDENT_STRIDE = 0.03, 0.04  # conv2d, hop of 10 ms
 
@@ -339,7 +339,7 @@ def test_beside_a_recogniser(two, host, tap):
 @pytest.mark.parametrize("scale", [1.0, 32768.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_keys_are_those_of_the_recordings(scale, dtype):
-    """ESPnet reads sound files with full scale 1, and kaldi_ark with 32768."""
+    """ESPnet reads sound files with full scale 1, Kaldi's archives with 32768."""
     batch = speech_batch()
     codes = (batch["speech"] * 32768).round()
     speech = (codes / 32768 * scale).to(dtype)
@@ -352,3 +352,19 @@ def test_keys_are_those_of_the_recordings(scale, dtype):
             torch.from_numpy(one.samples), torch.from_numpy(samples)
         )
     assert [one.name for one in found] == batch["utt_id"]
+
+
+@pytest.mark.parametrize("peak", [2.5, HIGHEST_PEAK])
+def test_keys_beside_utterances_of_another_scale(peak):
+    """A store has float samples up to this peak as they are."""
+    batch = speech_batch()
+    speech, lengths = batch["speech"], batch["speech_lengths"].tolist()
+    speech[0] *= peak / speech[0].abs().max()
+    rows = [row[:count].numpy() for row, count in zip(speech, lengths, strict=True)]
+    expected = [recording_key(row) for row in rows]
+    for scales in ([1, 1, 1], [1, 32768, 1]):
+        scaled = speech * torch.tensor(scales)[:, None]
+        found = heard(scaled, lengths, RATE)
+        assert [one.key for one in found] == expected
+        for one, row in zip(found, rows, strict=True):
+            assert one.samples == pytest.approx(row, abs=1e-6)

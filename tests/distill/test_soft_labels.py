@@ -9,6 +9,8 @@ from soft_levels import chars, criteria, spans_of, texts_of, to_unit, write_ctm
 from tiny_model import TOKENS, slice_batch, tiny_batch, tiny_model
 from tone_teacher import ALONE, host_model
 
+from espnet_cif_hkd.distill.level_options import HARD
+
 OPTIONS = [
     {},
     {"student_temperature": 2.0},
@@ -58,17 +60,21 @@ def test_cif(tmp_path, options):
     check(model, batch, "own", expected, **shares)
 
 
+def phones(folder, batch, **options):
+    """Alignments of all utterances but the last, and a level that learns them."""
+    aligned = {
+        name: (to_unit(text), spans_of(text, 0.8))
+        for name, text in zip(batch["utt_id"][:-1], texts_of(batch), strict=False)
+    }
+    ctm = write_ctm(folder / "units.ctm", aligned)
+    way = {"map": "alignment", "alignment": ctm, "max_missing": 50}
+    return aligned, chars(folder, "layer:1", **way, **options)
+
+
 @pytest.mark.parametrize("options", [*OPTIONS, {"hard": "none"}])
 def test_alignment(tmp_path, options):
     batch = audio()
-    aligned = {
-        name: (to_unit(text), spans_of(text, 0.8))
-        for name, text in zip(batch["utt_id"][:2], texts_of(batch), strict=False)
-    }
-    ctm = write_ctm(tmp_path / "units.ctm", aligned)
-    level = chars(
-        tmp_path, "layer:1", map="alignment", alignment=ctm, max_missing=50, **options
-    )
+    aligned, level = phones(tmp_path, batch, **options)
     model = host_model("cif", criteria({"phone": level})["criteria"], ALONE)
     model = model.double().train()
     naive = Naive(model, "phone")
@@ -100,15 +106,24 @@ def levels_of(folder):
     }
 
 
+def with_every_map(folder):
+    """A model with a level of each map, and recordings."""
+    batch = audio()
+    levels = {**levels_of(folder), "phone": phones(folder, batch)[1]}
+    changes = {**ALONE, "encoder_conf": ENCODER}
+    model = host_model("cif", criteria(levels)["criteria"], changes)
+    assert {one.options.map for one in model.criteria["lm"].levels} == set(HARD)
+    return model.double().train(), batch
+
+
 def test_companions_and_padding_change_nothing(tmp_path):
     """Sums of a batch are those of its utterances; padding may be NaN."""
-    model = tiny_model(encoder_conf=ENCODER, model_conf=criteria(levels_of(tmp_path)))
-    model, batch = model.double().train(), features(4)
+    model, batch = with_every_map(tmp_path)
     names = batch.pop("utt_id")
-    taps, output, _, _ = stepped(model, batch)
+    taps, output, _, _ = stepped(model, {**batch, "utt_id": names})
     parts = [
         stepped(model, {**slice_batch(batch, [b]), "utt_id": names[b : b + 1]})[1]
-        for b in range(4)
+        for b in range(len(names))
     ]
     for name, value in output.losses.items():
         alone = sum(part.losses[name] for part in parts)
@@ -119,7 +134,7 @@ def test_companions_and_padding_change_nothing(tmp_path):
 
     def padded(taps):
         found = copy.copy(taps)
-        more = torch.full((4, 7, 8), float("nan"), dtype=torch.float64)
+        more = torch.full((len(names), 7, 8), float("nan"), dtype=torch.float64)
 
         def longer(frames, lengths):
             frames = frames.detach().clone()
@@ -215,8 +230,8 @@ def test_utterances_with_too_few_frames_are_left_out(tmp_path):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast(tmp_path, dtype):
     """Losses are float32 and near those of float32."""
-    model = tiny_model(encoder_conf=ENCODER, model_conf=criteria(levels_of(tmp_path)))
-    model, batch = model.train(), tiny_batch(3)
+    model, batch = with_every_map(tmp_path)
+    model, batch["speech"] = model.float(), batch["speech"].float()
     taps, exact, _, _ = stepped(model, batch)
     criterion = model.criteria["lm"]
     with torch.autocast("cpu", dtype):

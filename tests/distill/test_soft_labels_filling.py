@@ -1,12 +1,19 @@
 """Recipes fill one store for each level, from Kaldi text files."""
 
+import importlib
+import re
+
 import pytest
+import torch
+import yaml
 from level_loops import features
-from soft_levels import chars, criteria, to_unit
+from soft_levels import chars, criteria, spans_of, to_unit, write_ctm
 from tiny_model import TOKENS, tiny_model
 
 from espnet_cif_hkd.distill import SoftLabelsCriterion
 from espnet_cif_hkd.distill.filling import fill_stores
+from espnet_cif_hkd.distill.level_options import level_options
+from espnet_cif_hkd.distill.level_sources import LevelSource
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.teachers.base import sequence_key
 from espnet_cif_hkd.teachers.lm.registry import build_lm_teacher
@@ -75,3 +82,30 @@ def test_another_folder_fits_one_store_only(tmp_path):
     config = config_of(tmp_path)
     with pytest.raises(UserError, match="--store fits only one criterion with one sto"):
         fill(tmp_path, config, folder=str(tmp_path / "other"))
+
+
+@pytest.mark.parametrize("unit", ["char", "aligned"])
+def test_a_missing_store_names_a_command_that_fills_it(tmp_path, unit):
+    """Also for units that are in no text."""
+    ids = to_unit([3, 4])
+    ctm = write_ctm(tmp_path / "units.ctm", {"utt0": (ids, spans_of(ids, 1.0))})
+    way = {"map": "alignment", "alignment": ctm} if unit == "aligned" else {}
+    store = str(tmp_path / "labels")
+    conf = {"levels": {"one": chars(tmp_path, unit=unit, label_store=store, **way)}}
+    with pytest.raises(UserError, match=r"there is no header\.json") as caught:
+        SoftLabelsCriterion.check_training(conf, {"token_list": TOKENS})
+    (command,) = re.findall(r"python3 -m (\S+)", str(caught.value))
+    config, text, tokens = (tmp_path / name for name in ("asr.yaml", "text", "tokens"))
+    config.write_text(yaml.safe_dump({"model_conf": criteria(**conf)}))
+    text.write_text("utt0 AB\n")
+    tokens.write_text("\n".join(TOKENS) + "\n")
+    importlib.import_module(command).main(
+        [
+            *("--asr_config", str(config), "--text", str(text), "--device", "cpu"),
+            *("--token_list", str(tokens), "--token_type", "char"),
+        ]
+    )
+    SoftLabelsCriterion.check_training(conf, {"token_list": TOKENS})
+    (level,) = level_options(conf["levels"])
+    found = LevelSource(level, TOKENS).teacher().targets([ids], torch.device("cpu"))
+    assert found.sizes == [2]

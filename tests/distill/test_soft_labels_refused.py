@@ -49,6 +49,11 @@ def refused(message, levels, **changes):
         ),
         ({"map": "cif", "predictor_conf": {"conv_width": 2}}, r"width is 2; .* an odd"),
         ({"unit": None}, r"one\.unit is None; use one of token, char"),
+        ({"unit": "aligned"}, r"one: unit: aligned has labels in an alignment only"),
+        (
+            {"unit": "aligned", "map": "cif", "alignment": "state.ctm", "soft": 0},
+            r"only: set map: alignment and alignment: FILE\.ctm, or another unit",
+        ),
         ({"unit": "syllable"}, r"one\.unit is 'syllable'; use one of token, char"),
         ({"weihgt": 1}, r"one: 'weihgt' is unknown; the options are tap, map, weight"),
         ({"tap": "layer:9"}, r"level one needs the tap 'layer:9'.*layer:1 to layer:1"),

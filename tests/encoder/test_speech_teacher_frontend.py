@@ -79,6 +79,17 @@ def test_features_do_not_depend_on_companions_or_padding(whisper):
         torch.testing.assert_close(alone[0], together[n, : lengths[n]])
 
 
+@pytest.mark.parametrize("how", [{}, {"train": True}])
+def test_features_do_not_depend_on_full_scale(whisper, how):
+    """ESPnet reads Kaldi's archives of wav files with full scale 32768."""
+    frontend = build(whisper, **how)
+    speech_pad, lengths = padded(WAVES)
+    expected, _ = frontend(speech_pad, lengths)
+    speech_pad[1] *= 32768
+    found, _ = frontend(speech_pad, lengths)
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("pool", [1, 2, 5])
 def test_times_of_pooled_frames(whisper, pool):
     """A feature frame is centred between the centres of its frames of the model."""

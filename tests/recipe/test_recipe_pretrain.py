@@ -8,6 +8,8 @@ import torch
 import yaml
 from tiny_whisper import WIDTH, build_tiny_whisper
 
+from espnet_cif_hkd.cli import pretrain
+from espnet_cif_hkd.models.pretrain_task import PretrainTask
 from espnet_cif_hkd.recipe.cli import main
 from espnet_cif_hkd.teachers.payload import Payload
 from espnet_cif_hkd.teachers.store.reader import StoreReader
@@ -83,7 +85,7 @@ def test_both_stages(recipe, capfd):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", [[], ["espnet_cif_hkd", "-m"]])
-def test_audio_without_transcripts(recipe, launcher, run_python):
+def test_audio_without_transcripts(recipe, launcher, run_python, monkeypatch):
     """The command of its own; labelled and unlabelled audio in one table."""
     assert main(words("pretrain", stop_stage="4")) == 0
     data = Path("dump/raw")
@@ -102,14 +104,20 @@ def test_audio_without_transcripts(recipe, launcher, run_python):
         *("espnet_cif_hkd.cli.dump_speech_teacher", "--asr_config"),
         *("conf/pretrain.yaml", "--data_dir", "joined", "dump/raw/valid"),
     )
-    log = run(
-        *("espnet_cif_hkd.cli.pretrain", "--config", "conf/pretrain.yaml"),
+    options = [
+        *("--config", "conf/pretrain.yaml"),
         *("--frontend_conf", "fs=8k", "--normalize", "utterance_mvn"),
         *("--train_data_path_and_name_and_type", "joined/wav.scp,speech,sound"),
         *("--valid_data_path_and_name_and_type", "dump/raw/valid/wav.scp,speech,sound"),
         *("--output_dir", "exp/alone", "--ngpu", "0"),
         *("--train_shape_file", "joined/wav.scp"),
         *("--valid_shape_file", "dump/raw/valid/wav.scp"),
-    )
+    ]
+    log = run("espnet_cif_hkd.cli.pretrain", *options)
     assert "frames.coverage_second" in log
     assert Path("exp/alone/valid.loss.ave.pth").exists()
+    # The same command continues; with other data it is refused.
+    monkeypatch.setattr(PretrainTask, "main", lambda args: None)
+    assert pretrain.main([*options, "--resume", "true"]) == 0
+    (joined / "wav.scp").write_text("\n".join(lines[1:]) + "\n")
+    assert pretrain.main([*options, "--resume", "true"]) == 1

@@ -227,6 +227,7 @@ def test_a_model_of_another_program_is_kept(
         ("phone", ["--lexicon", "none.txt"], "none.txt"),
         ("char", ["--unit_token_list", "phones.txt"], "labels of the text are not in"),
         ("char", ["--unit", "token"], "--unit token needs --token_list"),
+        ("char", ["--unit", "aligned"], "--unit aligned: a text has no labels of an a"),
         ("phone", ["--valid_text", "empty.txt"], "the text for valid has no labels"),
         ("phone", ["--text", "odd.txt"], "words have no pronunciation in lexicon.txt"),
     ],

@@ -56,9 +56,9 @@ def test_every_step_leaves_its_files(finished: tuple[Path, str, list[str]]) -> N
     assert read(levels / own / "config.yaml")["token_list"] == trained["token_list"]
     for level in ("phone", own):
         store = folder / "dump" / part / "lm_labels" / level
-        quality = json.loads((store / "quality.json").read_text())
-        assert 1 < quality["perplexity"] < quality["unigram"]
-        assert quality["n_units"] > 20
+        train, valid = json.loads((store / "quality.json").read_text()).values()
+        assert 1 < train["perplexity"] < train["unigram"]
+        assert train["n_units"] > 20 and valid["n_units"] > 5
     results = (exp / "asr_tiny/RESULTS.md").read_text()
     assert "|decoded" in results
 

@@ -66,7 +66,8 @@ def seeded(batches, seed):
     """Batches as ESPnet's iterators give them; draws depend on ``seed`` alone."""
     for batch in batches:
         torch.manual_seed(seed)
-        yield [str(n) for n in range(len(batch["speech"]))], batch
+        names = [str(n) for n in range(len(batch["speech"]))]
+        yield batch.get("utt_id", names), batch
 
 
 def train(model, batches, seed, distributed):

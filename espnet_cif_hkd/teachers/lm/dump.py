@@ -19,6 +19,7 @@ from espnet_cif_hkd.teachers.lm.quality import (
     Quality,
     Sample,
     check_stored,
+    joined,
     measure,
     refuse_bad,
 )
@@ -28,6 +29,7 @@ from espnet_cif_hkd.teachers.store.header import HEADER
 from espnet_cif_hkd.teachers.store.writer import SHARD_BYTES, DumpReport, dump_store
 
 QUALITY = "quality.json"
+THE_TEXT = "the text"  # name of a text whose caller gives none
 
 Sentences = Callable[[], Iterable[Tokens]]
 
@@ -40,13 +42,18 @@ def fill_labels(
     device: torch.device,
     shard_bytes: int = SHARD_BYTES,
     counted: Sentences | None = None,
-) -> Quality | None:
+    texts: Mapping[str, Sentences] | None = None,
+) -> dict[str, Quality]:
     """Add the labels of missing sentences to a store.
 
-    If a sentence is missing, the LM first runs on a sample of the text: the log has its
-    perplexity and the accuracy of its labels, ``quality.json`` in the store keeps them,
-    and an LM that is worse than unigram probabilities is refused before hours are
-    spent. At the end the store is compared with the labels of the sample.
+    If a sentence is missing, the LM first runs on a sample of each text: the log has
+    its perplexity and the accuracy of its labels, ``quality.json`` in the store keeps
+    them, and an LM that is worse than unigram probabilities on one of the texts is
+    refused before hours are spent. At the end the store is compared with the labels of
+    the samples.
+
+    The unigram counts the units of the first text. For the first text itself it
+    predicts each unit from all others.
 
     A store of another LM, of other weights or of other options is filled again, once
     the LM is found good; the log says why.
@@ -61,9 +68,11 @@ def fill_labels(
         shard_bytes: Approximate size of one file of the store.
         counted: The sentences whose units are counted for ``lm_type: unigram``, if the
             file of counts does not exist; None: ``sentences``.
+        texts: The same sentences by the name of the text that holds them, the training
+            text first, then held-out ones; None: they are one text.
 
     Returns:
-        The quality of the labels; None for a text without units.
+        The quality of the labels on each text that has units.
 
     Raises:
         UserError: The LM, the store or an option is wrong, or the disk is full. What
@@ -77,7 +86,8 @@ def fill_labels(
             logging.info("lm %s: counted the units of the text", teacher.name)
         if not (Path(folder) / HEADER).is_file():
             teacher.check()
-        checked = _Checked(teacher, sentences, Path(folder), device)
+        texts = texts or {THE_TEXT: sentences}
+        checked = _Checked(teacher, texts, Path(folder), device)
         begin = time.monotonic()
         report = dump_store(
             Path(folder),
@@ -107,51 +117,68 @@ class _Checked:
     def __init__(
         self,
         teacher: LMTeacher,
-        sentences: Sentences,
+        texts: Mapping[str, Sentences],
         folder: Path,
         device: torch.device,
     ):
-        self._teacher, self._sentences = teacher, sentences
+        self._teacher, self._texts = teacher, texts
         self._folder, self._device = folder, device
-        self._sample: Sample | None = None
-        self._expected: Targets | None = None
-        self.quality: Quality | None = None
+        # Sentences of the samples, and what the LM says of each sample.
+        self._items: list[Tokens] = []
+        self._expected: list[Targets] = []
+        self.quality: dict[str, Quality] = {}
 
     def before(self, missing: DumpReport) -> None:
         """Measure the LM if labels are missing; log its quality.
 
         Raises:
-            UserError: It knows too little about the text.
+            UserError: It knows too little about a text.
         """
         teacher = self._teacher
         if not missing.n_items:
             self.quality = read_quality(self._folder)
-        if self.quality is None:
-            sample = Sample(
-                self._sentences(), teacher.sample_units, len(teacher.token_list)
+        if not self.quality:
+            self._measure()
+        for name, quality in self.quality.items():
+            logging.info(
+                "lm %s, temperature %g, on %s: %s",
+                *(teacher.name, teacher.temperature, name, quality),
             )
-            teacher.open()
-            for remark in teacher.examine(sample.items):
-                logging.warning("lm %s: %s", teacher.name, remark)
-            self.quality, self._expected = measure(teacher, sample, self._device)
-            self._sample = sample
-        if self.quality is None:
-            return
-        logging.info(
-            "lm %s, temperature %g: %s",
-            *(teacher.name, teacher.temperature, self.quality),
-        )
-        if self._sample is not None and not teacher.is_control:
-            refuse_bad(teacher.name, self.quality)
+        if self._items and not teacher.is_control:
+            training = next(iter(self._texts))
+            for name, quality in self.quality.items():
+                refuse_bad(teacher.name, quality, name, held_out=name != training)
+
+    def _measure(self) -> None:
+        """Run the LM on a sample of each text; together they have its sample's size."""
+        teacher = self._teacher
+        n_units = -(-teacher.sample_units // len(self._texts))
+        samples = [
+            Sample(text(), n_units, len(teacher.token_list))
+            for text in self._texts.values()
+        ]
+        self._items = [item for sample in samples for item in sample.items]
+        teacher.open()
+        for remark in teacher.examine(self._items):
+            logging.warning("lm %s: %s", teacher.name, remark)
+        for name, sample in zip(self._texts, samples, strict=True):
+            counts = None if sample is samples[0] else samples[0].counts
+            quality, targets = measure(teacher, sample, self._device, counts)
+            if quality is not None:
+                self.quality[name] = quality
+            if sample.items:
+                self._expected.append(targets)
 
     def after(self) -> None:
-        """Compare the store with the labels of the sample; keep the quality."""
-        if self._sample is None or self._expected is None or not self._sample.items:
+        """Compare the store with the labels of the samples; keep the quality."""
+        if not self._items:
             return
         stored = StoredLM(str(self._folder), self._teacher)
-        check_stored(str(self._folder), stored, self._sample.items, self._expected)
-        if self.quality is not None:
-            text = json.dumps(asdict(self.quality), indent=2) + "\n"
+        expected = joined(self._expected)
+        check_stored(str(self._folder), stored, self._items, expected)
+        if self.quality:
+            found = {name: asdict(one) for name, one in self.quality.items()}
+            text = json.dumps(found, indent=2) + "\n"
             try:
                 write_text(self._folder / QUALITY, text)
             except OSError as e:
@@ -161,9 +188,13 @@ class _Checked:
                 ) from e
 
 
-def read_quality(folder: Path) -> Quality | None:
-    """Return the quality that the last dump has measured; None if there is none."""
+def read_quality(folder: Path) -> dict[str, Quality]:
+    """Return the quality on each text that the last dump has measured, if any."""
     try:
-        return Quality(**json.loads((folder / QUALITY).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
+        found = json.loads((folder / QUALITY).read_text(encoding="utf-8"))
+        # Version 0.3.2 wrote the quality on all texts together.
+        if "n_units" in found:
+            found = {THE_TEXT: found}
+        return {name: Quality(**one) for name, one in found.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}

@@ -14,6 +14,9 @@ from espnet_cif_hkd.teachers.lm.labels import LMTeacher, flat_ids
 _CHUNK = 1 << 14  # units in one call of the LM
 # Difference of two shares of units that chance does not explain, in standard errors.
 _SIGNIFICANT = 4.0
+# Standard deviation of the difference of an LM's and a unigram's log-probability of one
+# unit, in nats: 1.4 to 1.8 on HSK.
+_SPREAD = 1.5
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Quality:
         n_units: Number of true units.
         perplexity: Of the LM at temperature 1 among all labels.
         unigram: Perplexity of the same units if each is predicted from the counts of
-            all other units of the text, plus one for each label.
+            another text, or of all other units of this one, plus one for each label.
         top_1, top_k: Share of the units that are the most probable label, or one of K.
         k: K.
         before, after: Share of the units that are among the K labels of the unit before
@@ -82,9 +85,20 @@ class Sample:
 
 
 def measure(
-    teacher: LMTeacher, sample: Sample, device: torch.device
+    teacher: LMTeacher,
+    sample: Sample,
+    device: torch.device,
+    counts: np.ndarray | None = None,
 ) -> tuple[Quality | None, Targets]:
     """Run the LM on a sample.
+
+    Args:
+        teacher: The LM.
+        sample: Sentences of a text.
+        device: Device of the LM.
+        counts: (V,) int64, how often each token occurs in another text, for the
+            perplexity of the unigram. None: each unit is predicted from all other units
+            of the text of the sample.
 
     Returns:
         The quality, None if the sample has no units, and the targets of the sample.
@@ -95,23 +109,22 @@ def measure(
     found = [
         teacher.evaluate(some, device) for some in _chunks(sample.items) if len(some)
     ]
-    sizes = [size for targets, _ in found for size in targets.sizes]
-    tensors = {
-        name: torch.cat([targets.tensors[name] for targets, _ in found])
-        for name in (found[0][0].tensors if found else ())
-    }
-    targets = Targets(sizes, tensors)
+    targets = joined([some for some, _ in found])
+    sizes = targets.sizes
     if not found:
         return None, targets
     units = flat_ids(sample.items)  # (R,)
     counted = np.isin(units, teacher.labels)
     if not counted.any():
         return None, targets
-    ids = tensors["ids"].cpu().numpy()
+    ids = targets.tensors["ids"].cpu().numpy()
     hits = ids == units[:, None]  # (R, K)
     own = torch.cat([logs for _, logs in found]).double().cpu().numpy()
-    frequency = sample.counts[units] / (
-        sample.counts[teacher.labels].sum() - 1 + len(teacher.labels)
+    # The true unit is not among the counts that predict it.
+    itself = int(counts is None)
+    counts = sample.counts if counts is None else counts
+    frequency = (counts[units] + 1 - itself) / (
+        counts[teacher.labels].sum() - itself + len(teacher.labels)
     )
     # Neighbours of a unit, within its sentence.
     sentence = np.repeat(np.arange(len(sizes)), sizes)
@@ -129,12 +142,26 @@ def measure(
     return quality, targets
 
 
-def refuse_bad(name: str, quality: Quality) -> None:
+def joined(parts: Sequence[Targets]) -> Targets:
+    """Return the targets of all items of several lists."""
+    names = parts[0].tensors if parts else ()
+    return Targets(
+        [size for part in parts for size in part.sizes],
+        {name: torch.cat([part.tensors[name] for part in parts]) for name in names},
+    )
+
+
+def refuse_bad(
+    name: str, quality: Quality, text: str = "the text", held_out: bool = False
+) -> None:
     """Refuse an LM that is worse than unigram probabilities, or labels in wrong places.
 
     Args:
         name: The LM.
         quality: Of its labels.
+        text: Name of the text that was measured.
+        held_out: Whether the text may be so short that a good LM is worse by chance: a
+            perplexity within one standard error of the unigram's is accepted.
 
     Raises:
         UserError: The perplexity is above the unigram's or not finite, or the labels
@@ -145,16 +172,17 @@ def refuse_bad(name: str, quality: Quality) -> None:
         if share > quality.top_k + error:
             raise UserError(
                 f"lm {name}: its labels are in the wrong place: {quality.top_k:.1%} of "
-                f"the units are among their own top-{quality.k} labels, but "
+                f"the units of {text} are among their own top-{quality.k} labels, but "
                 f"{share:.1%} are among those of the unit {neighbour} them; correct "
                 "the LM, which must predict unit i in row i"
             )
-    if not quality.perplexity <= quality.unigram:
+    by_chance = math.exp(held_out * _SPREAD / math.sqrt(quality.n_units))
+    if not quality.perplexity <= quality.unigram * by_chance:
         raise UserError(
-            f"lm {name}: its perplexity on the text is {quality.perplexity:.2f}, above "
+            f"lm {name}: its perplexity on {text} is {quality.perplexity:.2f}, above "
             f"the {quality.unigram:.2f} of unigram probabilities, so it knows less "
-            "about the text than the counts of its units; train it longer, or on text "
-            "like this"
+            "about this text than counts of units; train it longer or, if it overfits, "
+            "on more text like this"
         )
 
 

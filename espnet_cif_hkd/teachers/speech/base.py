@@ -20,6 +20,8 @@ from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.teachers.base import KEY_BYTES, AbsTeacher, Targets
 
 FULL_SCALE = 1 << 15
+# Samples above it are integers. Float samples may exceed 1, if they are clipped later.
+HIGHEST_PEAK = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +61,22 @@ def recording_key(samples: np.ndarray) -> bytes:
     """
     coded = np.rint(np.asarray(samples, dtype=np.float32) * FULL_SCALE)
     return coded_key(coded.clip(-FULL_SCALE, FULL_SCALE - 1).astype("<i2"))
+
+
+def full_scales(speech: Tensor) -> Tensor:
+    """Return the value of full scale in the samples of each utterance.
+
+    ESPnet reads sound files and its own archives (``--audio_format flac.ark``) with
+    full scale 1, but Kaldi's archives of wav files with full scale 32768.
+
+    Args:
+        speech: Samples, (B, S) float; padding is zero or NaN.
+
+    Returns:
+        (B, 1) int64, on the device of ``speech``.
+    """
+    loud = (speech.abs() > HIGHEST_PEAK).any(1, keepdim=True)
+    return torch.where(loud, FULL_SCALE, 1)
 
 
 def coded_key(codes: np.ndarray) -> bytes:

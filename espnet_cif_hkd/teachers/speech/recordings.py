@@ -13,10 +13,9 @@ import numpy as np
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.segments import Segment, read_segments
 from espnet_cif_hkd.io.tables import read_table
-from espnet_cif_hkd.teachers.speech.base import Recording, recording_key
+from espnet_cif_hkd.teachers.speech.base import HIGHEST_PEAK, Recording, recording_key
 
 _AHEAD = 64  # recordings that are read at the same time as others
-_HIGHEST_PEAK = 10.0
 
 
 class ListedRecording(Recording):
@@ -89,7 +88,7 @@ def _check(name: str, samples: np.ndarray, rate: int, wanted: int) -> None:
     peak = float(np.abs(samples).max())
     if not np.isfinite(peak):
         raise UserError(f"audio of {name} contains NaN or infinity: correct it")
-    if peak > _HIGHEST_PEAK:
+    if peak > HIGHEST_PEAK:
         raise UserError(
             f"audio of {name} has samples up to {peak:g}, but full scale is 1: run "
             "stage 3 with --audio_format flac or wav"

@@ -20,7 +20,8 @@ _NOT_COMPARED = ("name", "revision", "num_layers", "n_tokens", "alignment")
 _COMMANDS = {
     "tokens": "cli.dump_teacher with the texts",
     "frames": "cli.dump_speech_teacher with the data folders",
-    "labels": "cli.dump_lm_labels with the texts",
+    # Not dump_lm_labels, which reads no alignment.
+    "labels": "cli.dump_teacher with the texts",
 }
 _CURE = "correct the configuration, or dump into another folder"
 
@@ -204,7 +205,8 @@ def dump_hint(kind: str | None = None) -> str:
     Args:
         kind: Kind of the payload; None if it is unknown.
     """
-    command = _COMMANDS.get(kind or "", f"{', or '.join(_COMMANDS.values())},")
+    any_of = ", or ".join(dict.fromkeys(_COMMANDS.values()))
+    command = _COMMANDS.get(kind or "", f"{any_of},")
     return (
         f"run: python3 -m espnet_cif_hkd.{command} of training and validation (it adds "
         "what is missing)"

@@ -64,6 +64,15 @@ def test_measures_equal_loops(random_lm):
     after = sum(units[i] in rows[j] for i, j in pairs) / 3
     assert (quality.before, quality.after) == pytest.approx((before, after))
     assert f"top-3 {quality.top_k:.1%} of 7 units" in str(quality)
+    # Each unit by the counts of another text, plus one.
+    other = Sample([encode("aab?")], 9, len(TOKENS)).counts
+    held_out, _ = measure(made, sample, CPU, other)
+    chances = [
+        ({"a": 2, "b": 1}.get(TOKENS[units[n]], 0) + 1) / (3 + len(labels))
+        for n in true
+    ]
+    assert held_out.unigram == pytest.approx(math.prod(chances) ** (-1 / 7))
+    assert held_out.perplexity == quality.perplexity
 
 
 @pytest.mark.parametrize("items", [[], [[]], [encode("??")]])
@@ -91,6 +100,20 @@ def test_a_perplexity_that_is_no_number_is_refused(perplexity):
     quality = Quality(100, perplexity, 9.0, 0.5, 0.8, 8, 0.1, 0.1)
     with pytest.raises(UserError, match=r"above the 9\.00 of unigram"):
         refuse_bad("x", quality)
+
+
+@pytest.mark.parametrize(("n_units", "limit"), [(9, 9 * math.e**0.5), (10000, 9.136)])
+def test_a_few_held_out_units_may_be_worse_by_chance(n_units, limit):
+    """One standard error; the training text has enough units."""
+
+    def quality(perplexity):
+        return Quality(n_units, perplexity, 9.0, 0.5, 0.8, 8, 0.1, 0.1)
+
+    refuse_bad("x", quality(0.999 * limit), "dev", held_out=True)
+    with pytest.raises(UserError, match="its perplexity on dev is"):
+        refuse_bad("x", quality(1.001 * limit), "dev", held_out=True)
+    with pytest.raises(UserError, match=r"on the text is .* 9\.00 of unigram"):
+        refuse_bad("x", quality(9.01))
 
 
 @pytest.mark.parametrize(("shift", "neighbour"), [(1, "after"), (-1, "before")])

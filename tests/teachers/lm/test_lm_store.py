@@ -3,6 +3,7 @@
 import errno
 import json
 import logging
+import math
 import pickle
 import re
 import shutil
@@ -46,7 +47,8 @@ def fill(conf, items=ITEMS, **options):
 def test_stored_labels_equal_the_lms_within_float16(conf, tmp_path):
     quality = fill(conf)
     assert len(shard_paths(tmp_path / "store")) > 1
-    assert quality == read_quality(tmp_path / "store") and quality.n_units == 86
+    assert quality == read_quality(tmp_path / "store")
+    assert [(name, one.n_units) for name, one in quality.items()] == [("the text", 86)]
     stored = build_lm_teacher(conf, TOKENS)
     assert isinstance(stored, StoredLM)
     expected = build_lm_teacher(conf, TOKENS, stored=False).targets(ITEMS, CPU)
@@ -66,7 +68,7 @@ def test_stored_labels_equal_the_lms_within_float16(conf, tmp_path):
 
 
 def test_a_store_of_empty_texts_only(conf):
-    assert fill(conf, [EMPTY]) is None
+    assert fill(conf, [EMPTY]) == {}
     found = build_lm_teacher(conf, TOKENS).targets([EMPTY, EMPTY], CPU)
     assert found.sizes == [0, 0] and found.tensors["ids"].shape == (0, 3)
 
@@ -128,6 +130,68 @@ def test_a_bad_lm_is_refused_before_anything_is_stored(conf, tmp_path):
         fill(conf)
     assert shard_paths(tmp_path / "store") == []
     assert not (tmp_path / "store" / "header.json").exists()
+
+
+def test_an_lm_that_knows_its_training_text_only_is_refused(conf, tmp_path, caplog):
+    """Training and validation text together would hide it."""
+    caplog.set_level(logging.INFO)
+    train, dev = cycles(7), [ids[::-1] for ids in cycles(2)]
+    together = fill({**conf, "label_store": str(tmp_path / "both")}, [*train, *dev])
+    assert together["the text"].perplexity < together["the text"].unigram
+    caplog.clear()
+    texts = {"data/train": lambda: train, "data/dev": lambda: dev}
+    with pytest.raises(UserError) as error:
+        fill(conf, [*train, *dev], texts=texts)
+    shown = re.findall(
+        r"on data/(\w+): perplexity (\S+) \(unigram (\S+)\)", caplog.text
+    )
+    assert [name for name, _, _ in shown] == ["train", "dev"]
+    (_, seen, own), (_, unseen, unigram) = shown
+    assert float(seen) < float(own) and float(unseen) > float(unigram)
+    line = f"its perplexity on data/dev is {unseen}, above the {unigram} of unigram"
+    assert line in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "store/header.json").exists()
+
+
+def test_a_good_lm_is_measured_on_each_text(conf, tmp_path, monkeypatch, caplog):
+    """The unigram of the second has counts of the first."""
+    caplog.set_level(logging.INFO)
+    dev = [encode("bcd"), encode("fgab")]
+    texts = {"train": lambda: ITEMS, "none": lambda: [EMPTY], "dev": lambda: dev}
+    quality = fill(conf, [*ITEMS, *dev], texts=texts)
+    assert {name: one.n_units for name, one in quality.items()} == {
+        "train": 86,
+        "dev": 7,
+    }
+    for one in quality.values():
+        assert one.perplexity < one.unigram
+    counts = [sum(ids.count(n) for ids in ITEMS) for n in range(len(TOKENS))]
+    # All tokens but <blank>, <unk> and <sos/eos> are labels.
+    total = sum(counts[2:-1]) + len(TOKENS) - 3
+    chances = [(counts[n] + 1) / total for ids in dev for n in ids]
+    assert quality["dev"].unigram == pytest.approx(math.prod(chances) ** (-1 / 7))
+    assert quality == read_quality(tmp_path / "store")
+    monkeypatch.setattr(espnet.ESPnetLM, "open", None)
+    caplog.clear()
+    assert fill(conf, [*ITEMS, *dev], texts=texts) == quality
+    assert "on train: perplexity" in caplog.text
+    assert "on dev: perplexity" in caplog.text
+
+
+def test_a_store_with_the_quality_of_all_texts_together_is_complete(
+    conf, tmp_path, monkeypatch
+):
+    """Version 0.3.2 wrote one quality."""
+    first = fill(conf)
+    path = tmp_path / "store" / QUALITY
+    path.write_text(json.dumps(json.loads(path.read_text())["the text"]))
+    texts = {"train": lambda: ITEMS, "dev": lambda: ITEMS[:1]}
+    with monkeypatch.context() as patch:
+        patch.setattr(espnet.ESPnetLM, "open", None)
+        assert fill(conf, texts=texts) == first
+    texts["dev"] = lambda: [encode("bcd")]
+    found = fill(conf, [*ITEMS, encode("bcd")], texts=texts)
+    assert list(found) == ["train", "dev"] and found == read_quality(path.parent)
 
 
 def test_an_lm_of_another_token_list_is_refused(conf, tmp_path):
@@ -223,9 +287,9 @@ def test_a_kill_while_a_store_is_replaced_loses_nothing(conf, tmp_path, monkeypa
 def test_missing_labels_are_named_with_the_command(conf):
     fill(conf, ITEMS[:3])
     made = build_lm_teacher(conf, TOKENS)
-    with pytest.raises(UserError, match=r"sentence 'd d'; run: .*dump_lm_labels with"):
+    with pytest.raises(UserError, match=r"sentence 'd d'; run: .*dump_teacher with"):
         made.targets([encode("dd")], CPU)
-    with pytest.raises(UserError, match=r"no header.json in it; run: .*dump_lm_labels"):
+    with pytest.raises(UserError, match=r"no header.json in it; run: .*dump_teacher"):
         build_lm_teacher({**conf, "label_store": "none"}, TOKENS).open()
 
 
@@ -265,7 +329,7 @@ def test_without_a_store_the_lm_is_checked(conf, tmp_path):
 def test_the_counts_of_the_unigram_control_are_made_once(conf, tmp_path):
     path = tmp_path / "counts"
     conf = {**conf, "lm": str(path), "lm_type": "unigram", "top_k": 2}
-    quality = fill(conf, counted=lambda: [encode("aab")])
+    (quality,) = fill(conf, counted=lambda: [encode("aab")]).values()
     assert path.read_text() == "a 2\nb 1\n"
     assert quality.perplexity > quality.unigram  # no reason to refuse a control
     found = build_lm_teacher(conf, TOKENS).targets([ITEMS[0]], CPU)

@@ -102,6 +102,8 @@ def check_joint_network(args: argparse.Namespace) -> None:
 def check_init_param(args: argparse.Namespace) -> None:
     """Compare the encoder with the one whose parameters ``--init_param`` loads.
 
+    Its input must have the same kind of normalisation.
+
     The options of that one are in ``config.yaml`` beside its checkpoint; without this
     file nothing is checked. A difference is only logged with ``--ignore_init_mismatch
     true``, or if the other model is a recogniser; its encoder may have another class,
@@ -128,15 +130,17 @@ def check_init_param(args: argparse.Namespace) -> None:
         pretrained = made.get("model") == "pretrain"
         if not pretrained and made.get("encoder") != args.encoder:
             continue
-        difference = _difference(made, vars(args), config)
-        if difference and (args.ignore_init_mismatch or not pretrained):
-            logging.warning("--init_param %s: %s", text, difference)
-        elif difference:
-            raise UserError(
-                f"--init_param {text}: {difference}; give both models the same option,"
-                " or --ignore_init_mismatch true to load the parameters that fit"
-            )
-        _warn_of_normalization(made, vars(args), config, loaded)
+        for compare in _difference, _other_normalization:
+            difference = compare(made, vars(args), config)
+            if difference and (args.ignore_init_mismatch or not pretrained):
+                logging.warning("--init_param %s: %s", text, difference)
+            elif difference:
+                raise UserError(
+                    f"--init_param {text}: {difference}; give both models the same "
+                    "option, or --ignore_init_mismatch true to load the parameters "
+                    "that fit"
+                )
+        _warn_of_statistics(made, vars(args), config, loaded)
 
 
 def _difference(
@@ -179,20 +183,32 @@ def _complete(part: str, args: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _warn_of_normalization(
+def _other_normalization(
+    made: Mapping[str, Any], args: Mapping[str, Any], config: Path
+) -> str | None:
+    """Describe another kind of normalisation; None if it is the same."""
+    if made.get("normalize", args["normalize"]) == args["normalize"]:
+        return None
+    return (
+        f"normalize is {made['normalize']!r} in {config} and {args['normalize']!r} "
+        "here, so the encoder's input has another scale (--feats_normalize of asr.sh)"
+    )
+
+
+def _warn_of_statistics(
     made: Mapping[str, Any], args: Mapping[str, Any], config: Path, loaded: set[str]
 ) -> None:
-    kinds = made.get("normalize"), args.get("normalize")
+    kinds = made.get("normalize"), args["normalize"]
     files = [
         (one.get("normalize_conf") or {}).get("stats_file") for one in (made, args)
     ]
-    if kinds[0] == kinds[1] and (kinds[0] != "global_mvn" or files[0] == files[1]):
+    if kinds != ("global_mvn", "global_mvn") or files[0] == files[1]:
         return
-    if kinds[0] == kinds[1] and loaded & {"", "normalize"}:
+    if loaded & {"", "normalize"}:
         return
     logging.warning(
-        "the encoder was trained with normalize: %s (%s), here it is %s (%s), so its "
-        "input has another scale: also give --init_param %s:normalize:normalize",
-        *(kinds[0], files[0] or config, kinds[1], files[1]),
-        "FILE",
+        "the encoder was trained with the statistics of %s, here they are those of %s, "
+        "so its input has another scale: also give --init_param "
+        "FILE:normalize:normalize",
+        *(files[0] or config, files[1]),
     )

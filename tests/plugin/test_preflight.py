@@ -1,5 +1,7 @@
 """Checks of a training's arguments before it begins."""
 
+import re
+
 import pytest
 import yaml
 from espnet2.tasks.asr import ASRTask
@@ -95,7 +97,34 @@ def test_without_a_config_nothing_is_compared(tmp_path):
     check_command(["--init_param", f"{tmp_path}/a.pth:encoder:encoder"])
 
 
-def test_another_normalisation_is_reported(tmp_path, caplog):
+@pytest.mark.parametrize("keys", [":encoder:encoder", ""])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("utterance_mvn", "global_mvn"),
+        ("global_mvn", "utterance_mvn"),
+        (None, "global_mvn"),
+    ],
+)
+def test_another_kind_of_normalisation_is_refused(
+    tmp_path, caplog, first, second, keys
+):
+    made, here = {"normalize": first}, {"normalize": second}
+    message = f"normalize is {first!r} in .*config.yaml and {second!r} here"
+    with pytest.raises(UserError, match=message) as caught:
+        checked(tmp_path, made, here, keys)
+    text = str(caught.value)
+    assert "--feats_normalize" in text and "\n" not in text
+    assert not caplog.text
+    checked(tmp_path, made, here, keys, "--ignore_init_mismatch", "true")
+    assert re.search(message, caplog.text)
+    caplog.clear()
+    # A recogniser.
+    checked(tmp_path, {**made, "model": "espnet"}, here, keys)
+    assert re.search(message, caplog.text)
+
+
+def test_other_statistics_are_reported(tmp_path, caplog):
     def mvn(name):
         return {"normalize": "global_mvn", "normalize_conf": {"stats_file": name}}
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from recorded_recipe import RecordedRecipe, in_other_folders
 
 from espnet_cif_hkd.recipe import paths
@@ -47,6 +48,59 @@ def test_pretraining_comes_first(recipe: RecordedRecipe) -> None:
     # Both have the same input.
     for name in ("feats_normalize", "fs", "train_set", "dumpdir", "expdir", "nj"):
         assert getattr(first, name) == getattr(second, name), name
+
+
+@pytest.mark.parametrize(
+    ("words", "config", "tag", "normalize"),
+    [
+        (["--system", "cif"], "conf/pretrain.yaml", "cif_pretrain", "utterance_mvn"),
+        (
+            ["--system", "transducer_streaming"],
+            "conf/pretrain_streaming.yaml",
+            "transducer_streaming_pretrain_streaming",
+            "global_mvn",
+        ),
+        (
+            [
+                *(
+                    "--system",
+                    "cif",
+                    "--pretrain_config",
+                    "conf/pretrain_streaming.yaml",
+                ),
+                *("--asr_config", "conf/train_asr_cif_streaming.yaml"),
+                *("--feats_normalize", "global_mvn"),
+            ],
+            "conf/pretrain_streaming.yaml",
+            "cif_pretrain_streaming",
+            "global_mvn",
+        ),
+    ],
+)
+def test_the_configuration_of_the_first_training(
+    recipe: RecordedRecipe, words: list[str], config: str, tag: str, normalize: str
+) -> None:
+    done = recipe.run("--pretrain", "true", *words)
+    assert done.returncode == 0, done.stderr
+    first, second = recipe.trainings()
+    assert first.asr_config == config and (recipe.folder / config).is_file()
+    assert second.asr_tag == tag and tag.endswith(f"_{first.asr_tag}")
+    assert f"/asr_{first.asr_tag}/" in second.pretrained_model
+    assert {first.feats_normalize, second.feats_normalize} == {normalize}
+    loaded = [
+        yaml.safe_load((recipe.folder / one.asr_config).read_text("utf-8"))
+        for one in (first, second)
+    ]
+    assert loaded[0]["encoder_conf"] == loaded[1]["encoder_conf"]
+    decoding = "_transducer" if "transducer" in tag else ""
+    assert second.inference_config == f"conf/decode_asr{decoding}.yaml"
+
+
+def test_a_streaming_transducer_alone(recipe: RecordedRecipe) -> None:
+    assert recipe.run("--system", "transducer_streaming").returncode == 0
+    (only,) = recipe.trainings()
+    assert only.asr_config == "conf/train_asr_transducer_streaming.yaml"
+    assert only.feats_normalize == "global_mvn" and not only.asr_stats_dir
 
 
 @pytest.mark.parametrize(
@@ -148,6 +202,14 @@ def test_one_training_without_pretraining(
         (
             ["--pretrain", "true", "--system", "whisper_hkd"],
             "--pretrain true --system whisper_hkd: it reads Whisper instead",
+        ),
+        (
+            ["--pretrain", "true", "--pretrain_config", "conf/none.yaml"],
+            "--pretrain_config conf/none.yaml: there is no such file",
+        ),
+        (
+            ["--pretrain_config", "conf/pretrain.yaml"],
+            "--pretrain_config conf/pretrain.yaml: only --pretrain true reads it",
         ),
     ],
 )

@@ -13,18 +13,45 @@ CONF = fixture.RECIPE / "conf"
 RATE = 11025
 
 
-def pretrain() -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load((CONF / "pretrain.yaml").read_text("utf-8"))
+CHUNKS = {"chunk_size", "left_chunks", "decoding_chunk_size"}
+
+
+def pretrain(name: str = "pretrain") -> dict[str, Any]:
+    text = (CONF / f"{name}.yaml").read_text("utf-8")
+    loaded: dict[str, Any] = yaml.safe_load(text)
     return loaded
 
 
-@pytest.mark.parametrize("system", ["cif", "cif_hkd", "att", "transducer"])
-def test_the_encoder_is_that_of_the_systems_that_start_from_it(system: str) -> None:
-    first, second = pretrain(), load(CONF, system)
+@pytest.mark.parametrize(
+    ("name", "system"),
+    [
+        *(("pretrain", one) for one in ("cif", "cif_hkd", "att", "transducer")),
+        *(("pretrain_streaming", f"{one}_streaming") for one in ("cif", "transducer")),
+    ],
+)
+def test_the_encoder_is_that_of_the_systems_that_start_from_it(
+    name: str, system: str
+) -> None:
+    first, second = pretrain(name), load(CONF, system)
     for part in ("frontend", "specaug", "normalize", "encoder"):
         assert first[part] == second[part]
         assert first.get(f"{part}_conf") == second.get(f"{part}_conf")
     assert first["specaug_conf"]["apply_time_warp"] is False
+
+
+def test_what_streaming_changes() -> None:
+    offline, streaming = pretrain(), pretrain("pretrain_streaming")
+    assert streaming["model_conf"]["criteria"]["speech"].pop("delay") > 0
+    pairs = [
+        (offline, streaming),
+        (load(CONF, "transducer"), load(CONF, "transducer_streaming")),
+    ]
+    for alone, chunked in pairs:
+        assert alone.pop("normalize") == "utterance_mvn"
+        assert chunked.pop("normalize") is None  # run.sh: --feats_normalize global_mvn
+        chunks = {key: chunked["encoder_conf"].pop(key) for key in CHUNKS}
+        assert chunks["decoding_chunk_size"] in chunks["chunk_size"]
+        assert chunked == alone
 
 
 def test_every_teacher_has_a_store_and_the_rate_of_the_recordings() -> None:
@@ -93,10 +120,11 @@ def test_espnet_builds_the_whisper_systems(whispers: dict[str, int], name: str) 
     assert bool(heads) == name.endswith("hkd")
 
 
-def test_espnet_builds_the_pretraining(whispers: dict[str, int]) -> None:
-    model = build(CONF / "pretrain.yaml")
+@pytest.mark.parametrize("end", ["", "_streaming"])
+def test_espnet_builds_the_pretraining(whispers: dict[str, int], end: str) -> None:
+    model = build(CONF / f"pretrain{end}.yaml")
     heads = model.criteria["speech"].heads
     assert {head.out_features for head in heads.values()} == set(whispers.values())
     ours = {key for key in model.state_dict() if key.startswith("encoder.")}
-    other = build(CONF / "train_asr_transducer.yaml").state_dict()
+    other = build(CONF / f"train_asr_transducer{end}.yaml").state_dict()
     assert ours == {key for key in other if key.startswith("encoder.")}

@@ -11,6 +11,7 @@ from recorded_recipe import RecordedRecipe
 from stock_cases import pretrain, run_stages
 
 from espnet_cif_hkd.io.tables import read_table
+from espnet_cif_hkd.recipe import paths
 
 RATE = 11025
 unlabelled = load("fotaq_unlabelled")
@@ -123,6 +124,10 @@ def recipe(tmp_path: Path) -> RecordedRecipe:
     return made
 
 
+def option(words: list[str], name: str) -> str:
+    return words[words.index(name) + 1]
+
+
 WORDS = ("--pretrain", "true", "--system", "cif", "--unlabelled", "more other")
 
 
@@ -148,6 +153,83 @@ def test_what_run_sh_calls(recipe: RecordedRecipe) -> None:
     assert trained[-2:] == ["--max_epoch", "3"]
     assert "dump/raw/unlabelled/wav.scp,speech,sound" in trained
     assert "exp/asr_pretrain_unlabelled" in trained
+
+
+def joined_stored_trained(recipe: RecordedRecipe) -> list[list[str]]:
+    kinds = ("fotaq_unlabelled.py", ".dump_speech_teacher", "cli.pretrain")
+    return [
+        next(words for words in recipe.python() if any(kind in w for w in words))
+        for kind in kinds
+    ]
+
+
+@pytest.mark.parametrize("ngpu", ["0", "1", "2"])
+def test_options_of_both_trainings(recipe: RecordedRecipe, ngpu: str) -> None:
+    done = recipe.run(
+        *(*WORDS, "--ngpu", ngpu, "--feats_normalize", "global_mvn"),
+        *("--train_set", "train_2000", "--valid_set=dev_9"),
+        *("--speed_perturb_factors", "0.9 1.0 1.1"),
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = recipe.trainings()
+    joined, stored, trained = joined_stored_trained(recipe)
+    assert option(joined, "--data_dir") == "dump/raw/train_2000_sp"
+    assert option(joined, "--target") == "dump/raw/unlabelled_sp"
+    assert stored[-2:] == ["dump/raw/unlabelled_sp", "dump/raw/dev_9"]
+    assert option(trained, "--train_shape_file").startswith("dump/raw/unlabelled_sp/")
+    assert option(trained, "--valid_shape_file").startswith("dump/raw/dev_9/")
+    assert option(trained, "--ngpu") == ngpu
+    assert ("--multiprocessing_distributed" in trained) == (ngpu == "2")
+    assert option(trained, "--normalize") == "global_mvn"
+    for one in (first, second):
+        assert (one.train_set, one.valid_set) == ("train_2000", "dev_9")
+        assert (one.ngpu, one.feats_normalize) == (int(ngpu), "global_mvn")
+        assert one.speed_perturb_factors == "0.9 1.0 1.1"
+        # Those of the complete set.
+        assert one.bpe_train_text == one.lm_train_text == "data/train/text"
+        stats = paths.derive(one).asr_stats_dir
+        assert option(trained, "--normalize_conf") == (
+            f"stats_file={stats}/train/feats_stats.npz"
+        )
+
+
+@pytest.mark.parametrize(
+    ("words", "stats"),
+    [
+        ([], "exp/asr_stats_raw_en_char"),
+        (["--subset", "7"], "exp/subset_7/asr_stats_raw_en_7_char"),
+        (["--asr_stats_dir", "mine"], "mine"),
+        (["--token_type", "bpe"], "exp/asr_stats_raw_en_char"),
+    ],
+)
+def test_both_trainings_read_one_file_of_statistics(
+    recipe: RecordedRecipe, words: list[str], stats: str
+) -> None:
+    recipe.run(*WORDS, "--feats_normalize", "global_mvn", *words)
+    *_, trained = joined_stored_trained(recipe)
+    assert option(trained, "--normalize_conf") == (
+        f"stats_file={stats}/train/feats_stats.npz"
+    )
+    for one in recipe.trainings():
+        assert str(paths.derive(one).asr_stats_dir) == stats
+
+
+def test_without_global_statistics(recipe: RecordedRecipe) -> None:
+    recipe.run(*WORDS)
+    *_, trained = joined_stored_trained(recipe)
+    assert "--normalize" not in trained and option(trained, "--ngpu") == "0"
+
+
+def test_a_configuration_of_the_first_training(recipe: RecordedRecipe) -> None:
+    one = recipe.folder / "conf/one_teacher.yaml"
+    one.write_text("model: pretrain\n")
+    done = recipe.run(*WORDS, "--pretrain_config", "conf/one_teacher.yaml")
+    assert done.returncode == 0, done.stderr
+    _, stored, trained = joined_stored_trained(recipe)
+    assert option(stored, "--asr_config") == "conf/one_teacher.yaml"
+    assert option(trained, "--config") == "conf/one_teacher.yaml"
+    assert option(trained, "--output_dir") == "exp/asr_one_teacher_unlabelled"
+    assert recipe.trainings()[0].asr_config == "conf/one_teacher.yaml"
 
 
 def test_stages_and_subsets(recipe: RecordedRecipe) -> None:

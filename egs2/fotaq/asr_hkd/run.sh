@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
-# FOTAQ: English game dialogue, 3.9 hours for training. The paper's four systems, and for
-# comparison ESPnet's CTC/attention model (att), a transducer, CIF on frozen Whisper, and
-# CIF with soft labels of language models of phones and letters (soft):
-#   ./run.sh --system cif|acd|lrd|hkd|soft|att|transducer|whisper|whisper_hkd|whisper_soft
+# FOTAQ: English game dialogue, 3.9 hours for training. The paper's four systems, and
+# for comparison ESPnet's CTC/attention model (att), transducers, also for streaming,
+# CIF on frozen Whisper, and CIF with soft labels of language models of phones and
+# letters (soft):
+#   ./run.sh --system cif|acd|lrd|hkd|soft|att|transducer|transducer_streaming|
+#                     whisper|whisper_hkd|whisper_soft
 #            [--subset N] [--pretrain true [--unlabelled "FOLDER..."]]
 #            [any option of asr.sh]
-# With --pretrain true the encoder first learns from two Whisper models (stages 10 and 11
-# of conf/pretrain.yaml), then the system starts from it. --pretrain_args: --asr_args of
-# this first training; --pretrain_tag: its --asr_tag. --unlabelled adds the speech of
-# folders of audio files to it, which needs no transcripts. --level_lm_args: further options of
+# With --pretrain true the encoder first learns from two Whisper models (stages 10 and
+# 11), then the system starts from it. --pretrain_config: --asr_config of this first
+# training (conf/pretrain.yaml, or conf/pretrain_streaming.yaml); --pretrain_args: its
+# --asr_args; --pretrain_tag: its --asr_tag. --unlabelled adds the speech of folders of
+# audio files to it, which needs no transcripts. --level_lm_args: further options of
 # lm_train for the language models of soft labels.
 
 set -e
@@ -25,8 +28,10 @@ subset=0
 fotaq_archive=
 pretrain=false
 unlabelled=
+pretrain_config=
 pretrain_tag=
 pretrain_args=
+# Options of asr.sh that the training without transcripts needs, too.
 stage=1
 stop_stage=10000
 asr_tag=
@@ -34,32 +39,57 @@ asr_exp=
 asr_args=
 dumpdir=
 expdir=
+train_set=
+valid_set=
+ngpu=0
+feats_normalize=
+asr_stats_dir=
+speed_perturb_factors=
 level_lm_args=
-take_options "system subset fotaq_archive pretrain unlabelled pretrain_tag pretrain_args \
-    stage stop_stage asr_tag asr_exp asr_args dumpdir expdir level_lm_args" "$@"
+take_options "system subset fotaq_archive pretrain unlabelled pretrain_config
+    pretrain_tag pretrain_args stage stop_stage asr_tag asr_exp asr_args dumpdir expdir
+    train_set valid_set ngpu feats_normalize asr_stats_dir speed_perturb_factors
+    level_lm_args" "$@"
 choose pretrain true false
-choose system cif acd lrd hkd soft att transducer whisper whisper_hkd whisper_soft
+choose system cif acd lrd hkd soft att transducer whisper whisper_hkd whisper_soft \
+    transducer_streaming
 case "${pretrain} ${system}" in
     "true whisper"*)
         refuse "--pretrain true --system ${system}: it reads Whisper instead of having" \
-            "the encoder of conf/pretrain.yaml; choose another system"
+            "the encoder of a pre-training; choose another system"
         ;;
 esac
 if [ -n "${unlabelled}" ] && ! "${pretrain}"; then
     refuse "--unlabelled ${unlabelled}: only --pretrain true reads speech without" \
         "transcripts"
 fi
+if [ -n "${pretrain_config}" ] && ! "${pretrain}"; then
+    refuse "--pretrain_config ${pretrain_config}: only --pretrain true reads it"
+fi
 for folder in ${unlabelled}; do
     [ -d "${folder}" ] || refuse "--unlabelled ${folder}: there is no such folder"
 done
-: "${pretrain_tag:=pretrain${unlabelled:+_unlabelled}}"
 find_system_config
 decoding=conf/decode_asr.yaml
-if [ "${system}" = transducer ]; then
-    decoding=conf/decode_asr_transducer.yaml
+case "${system}" in
+    transducer*) decoding=conf/decode_asr_transducer.yaml ;;
+esac
+if [ "${system}" = transducer_streaming ]; then
+    : "${pretrain_config:=conf/pretrain_streaming.yaml}"
+    : "${feats_normalize:=global_mvn}"
 fi
+: "${pretrain_config:=conf/pretrain.yaml}"
+[ -f "${pretrain_config}" ] ||
+    refuse "--pretrain_config ${pretrain_config}: there is no such file"
+: "${pretrain_tag:=$(basename "${pretrain_config}" .yaml)${unlabelled:+_unlabelled}}"
 lang=en
+chosen_train=${train_set}
+chosen_valid=${valid_set}
 name_subset
+# Token list and language models stay those of the complete set.
+complete_set=${train_set}
+train_set=${chosen_train:-${train_set}}
+valid_set=${chosen_valid:-${valid_set}}
 subset_levels
 level_options=(
     --level_lm_config conf/train_lm_level.yaml
@@ -75,18 +105,21 @@ esac
 
 # Speech models that a system needs, converted to downloads/.
 speech_models=()
-normalization=(--feats_normalize utterance_mvn)
 case "${system}" in
     whisper*)
         speech_models+=(whisper-base)
         # The mean of a short utterance is too uncertain for features of Whisper. Their
         # statistics are not those of the other systems' features.
-        normalization=(
-            --feats_normalize global_mvn
-            --asr_stats_dir "${expdir}/asr_stats_whisper"
-        )
+        : "${feats_normalize:=global_mvn}"
+        : "${asr_stats_dir:=${expdir}/asr_stats_whisper}"
         ;;
 esac
+: "${feats_normalize:=utterance_mvn}"
+suffix=${speed_perturb_factors:+_sp}
+if [ -n "${unlabelled}" ] && [ "${feats_normalize}" = global_mvn ]; then
+    # Both trainings read these statistics. asr.sh gives letters the same name.
+    : "${asr_stats_dir:=${expdir}/asr_stats_raw_${lang}_char${suffix}}"
+fi
 if "${pretrain}"; then
     speech_models+=(whisper-base whisper-tiny.en)
 fi
@@ -98,14 +131,14 @@ last_call=
 run_asr() {
     ${last_call:+exec} "${program[@]}" \
         --lang "${lang}" \
-        --ngpu 0 \
+        --ngpu "${ngpu}" \
         --nj 2 \
         --inference_nj 2 \
         --fs 11025 \
         --audio_format flac \
         --token_type char \
         --feats_type raw \
-        "${normalization[@]}" \
+        --feats_normalize "${feats_normalize}" \
         --max_wav_duration 20 \
         --use_lm false \
         --dumpdir "${dumpdir}" \
@@ -117,9 +150,11 @@ run_asr() {
         --train_set "${train_set}" \
         --valid_set "${valid_set}" \
         --test_sets "${test_sets}" \
-        --bpe_train_text "data/${train_set}/text" \
-        --lm_train_text "data/${train_set}/text" \
+        --bpe_train_text "data/${complete_set}/text" \
+        --lm_train_text "data/${complete_set}/text" \
         --local_data_opts "${local_data_opts}" \
+        ${asr_stats_dir:+--asr_stats_dir "${asr_stats_dir}"} \
+        ${speed_perturb_factors:+--speed_perturb_factors "${speed_perturb_factors}"} \
         ${options[@]+"${options[@]}"} \
         "$@"
 }
@@ -142,15 +177,22 @@ fi
 
 # The training of stage 11 on the training set and other speech.
 pretrain_unlabelled() {
-    local raw=${dumpdir}/raw all
-    all=${raw}/unlabelled
+    local raw=${dumpdir}/raw more=()
+    local all=${raw}/unlabelled${suffix}
     read_checkout
     # shellcheck disable=SC2086
     "${PYTHON:-python3}" local/fotaq_unlabelled.py --target "${all}" \
-        --data_dir "${raw}/${train_set}" --audio ${unlabelled}
+        --data_dir "${raw}/${train_set}${suffix}" --audio ${unlabelled}
+    if [ "${feats_normalize}" = global_mvn ]; then
+        more+=(--normalize global_mvn)
+        more+=(--normalize_conf "stats_file=${asr_stats_dir}/train/feats_stats.npz")
+    fi
+    if [ "${ngpu}" -gt 1 ]; then
+        more+=(--multiprocessing_distributed true)
+    fi
     # shellcheck disable=SC2086
-    pretrain_audio conf/pretrain.yaml "${encoder%/*}" "${all}" "${raw}/${valid_set}" \
-        --ngpu 0 ${pretrain_args}
+    pretrain_audio "${pretrain_config}" "${encoder%/*}" "${all}" "${raw}/${valid_set}" \
+        --ngpu "${ngpu}" ${more[@]+"${more[@]}"} ${pretrain_args}
 }
 
 encoder=${expdir}/asr_${pretrain_tag}/valid.loss.ave.pth
@@ -161,7 +203,7 @@ if [ "${stage}" -le 11 ] && [ "${stop_stage}" -ge 10 ]; then
     fi
     if [ "${stage}" -le "${last}" ]; then
         run_asr --stage "${stage}" --stop_stage "${last}" --asr_tag "${pretrain_tag}" \
-            --asr_config conf/pretrain.yaml --asr_args "${pretrain_args}"
+            --asr_config "${pretrain_config}" --asr_args "${pretrain_args}"
     fi
     if [ "${stop_stage}" -lt 11 ]; then
         exit

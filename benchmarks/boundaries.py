@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from difflib import SequenceMatcher
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,18 @@ def matched(found: Sequence[str], known: Sequence[str]) -> list[tuple[int, int]]
     """Places of the units that two sequences have in common, in order."""
     blocks = SequenceMatcher(None, found, known, autojunk=False).get_matching_blocks()
     return [(one.a + n, one.b + n) for one in blocks for n in range(one.size)]
+
+
+def given(recognizer: Any, frames: Any, text: str) -> Any:
+    """The :class:`Recognition` of a known text for frames that are encoded already.
+
+    Unlike ``Recognizer.align``, it takes unknown symbols as ``<unk>``.
+    """
+    from espnet_cif_hkd.inference.results import Found
+
+    symbols = recognizer.speech2text.tokenizer.text2tokens(text)
+    ids = recognizer.speech2text.converter.tokens2ids(symbols)
+    return recognizer.results.aligned(frames, Found(ids, symbols, text))
 
 
 class Boundaries:

@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from boundaries import HEAD, Boundaries, matched
+from boundaries import HEAD, Boundaries, given, matched
 from measure import describe, table
 from peer_whisper import FasterWhisper
 from torch import Tensor
@@ -192,8 +192,9 @@ def main() -> None:
                 free = recognizer.recognise(samples)
                 if len(free.tokens) == len(units):
                     compare(timed(free), units, spoken[utt], errors[0])
-                given = recognizer.align(samples, texts[utt])
-                compare(timed(given), units, spoken[utt], errors[1])
+                frames = recognizer.frames(samples)
+                known_text = given(recognizer, frames, texts[utt])
+                compare(timed(known_text), units, spoken[utt], errors[1])
         rows.append([run.name, *found.row(times=bool(spoken))])
         for name, one in zip(("recognised", "text given"), errors):
             boundaries.append([run.name, name, *one.row()])

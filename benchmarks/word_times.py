@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from boundaries import HEAD, Boundaries, Span, matched
+from boundaries import HEAD, Boundaries, Span, given, matched
 from flite_words import sentences
 from measure import describe, table
 from peer_whisper import FasterWhisper
@@ -35,7 +35,6 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 from espnet_cif_hkd.inference.calibration import Calibration  # noqa: E402
 from espnet_cif_hkd.inference.recognition import Recognition  # noqa: E402
 from espnet_cif_hkd.inference.recognizer import Recognizer  # noqa: E402
-from espnet_cif_hkd.inference.results import Found, Frames  # noqa: E402
 from espnet_cif_hkd.io.audio import read_utterance, resample  # noqa: E402
 from espnet_cif_hkd.io.tables import read_table, read_text  # noqa: E402
 from espnet_cif_hkd.teachers.lm.aligner import Aligner, NoAlignmentError  # noqa: E402
@@ -97,13 +96,6 @@ def compare(found: Recognition, known: Utterance, into: Boundaries) -> None:
     for here, there in matched(words, known.words):
         word = found.words[here]
         into.add((word.start, word.end), known.spans[there])
-
-
-def given(recognizer: Recognizer, frames: Frames, text: str) -> Recognition:
-    """The result for a known text of frames that are encoded already."""
-    symbols = recognizer.speech2text.tokenizer.text2tokens(text)
-    ids = recognizer.speech2text.converter.tokens2ids(symbols)
-    return recognizer.results.aligned(frames, Found(ids, symbols, text))
 
 
 def main() -> None:

@@ -2,7 +2,8 @@
 
 Decodes speech with transcripts that the model was not trained on, such as ``dev``, and
 writes ``calibration.json`` beside the model, where recognition finds it. Decode as in
-use: with another beam or language model, other tokens are wrong.
+use: with another beam or language model, other tokens are wrong. Without transcripts,
+the times are fitted only.
 
 Run it in the folder to which the files of ``wav.scp`` are relative.
 """
@@ -11,7 +12,7 @@ import argparse
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,11 @@ from espnet_cif_hkd.cli.result_options import device_of
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.inference import fitting, gaps
 from espnet_cif_hkd.inference.assemble import silent_tokens, text_pieces
-from espnet_cif_hkd.inference.calibration import Calibration, write_calibration
+from espnet_cif_hkd.inference.calibration import (
+    Calibration,
+    read_calibration,
+    write_calibration,
+)
 from espnet_cif_hkd.inference.confidence import (
     confidences,
     features,
@@ -49,17 +54,18 @@ class Decoded:
     Attributes:
         features: ``(U, F)``.
         uncalibrated: Confidences before, ``(U,)``.
-        right: Whether each token is right, ``(U,)``.
+        right: Whether each token is right, ``(U,)``; None: there is no transcript.
         gaps: Features of each gap, ``(U + 1, G)``; None: unknown.
-        missing: Whether a token is missing in each gap, ``(U + 1,)``.
+        missing: Whether a token is missing in each gap, ``(U + 1,)``; None: there is no
+            transcript.
         margins: None: the outer peaks say nothing.
     """
 
     features: Floats
     uncalibrated: Floats
-    right: fitting.Bools
+    right: fitting.Bools | None
     gaps: Floats | None
-    missing: fitting.Bools
+    missing: fitting.Bools | None
     margins: fitting.Margins | None
 
 
@@ -70,7 +76,10 @@ def get_parser() -> argparse.ArgumentParser:
         "--model", required=True, help="folder of an experiment, or a checkpoint in it"
     )
     parser.add_argument(
-        "--data", type=Path, required=True, help="folder with wav.scp and text"
+        "--data",
+        type=Path,
+        required=True,
+        help="folder with wav.scp, and text to calibrate confidences",
     )
     parser.add_argument(
         "--utterances", type=int, default=500, help="use so many, evenly chosen"
@@ -116,24 +125,23 @@ def run(args: argparse.Namespace) -> None:
     decoded = [
         one
         for key in progress(chosen, len(chosen), "calibrate")
-        for one in _decoded(recognizer, key, recordings[key], texts[key])
+        for one in _decoded(recognizer, key, recordings[key], texts.get(key))
     ]
     found = fit(decoded)
     report: dict[str, Any] = {
         "data": args.data.name,
-        "search": {"greedy": not search, **search},
+        "search": {**recognizer.search, **search},
     }
     names = [name for name in ("lm_train_config", "lm_file") if name in search]
     for name in names:  # no paths of this machine
         report["search"][name] = Path(str(search[name])).name
-    found = Calibration(
-        sha256(recognizer.model_file),
-        found.timing,
-        found.weights,
-        found.gaps,
-        found.limit,
-        {**report, **found.report},
+    found = replace(
+        found,
+        model=sha256(recognizer.model_file),
+        report={**report, **found.report},
     )
+    if not texts:
+        found = _with_kept_weights(found, recognizer.model_file, args.data)
     try:
         path = write_calibration(recognizer.model_file, found)
     except OSError as error:
@@ -145,14 +153,32 @@ def run(args: argparse.Namespace) -> None:
     log(f"calibrate: wrote {path}")
 
 
+def _with_kept_weights(found: Calibration, model_file: Path, data: Path) -> Calibration:
+    """Take over the confidences of an earlier calibration of this model."""
+    try:
+        old = read_calibration(model_file)
+    except UserError:  # damaged, or of another model
+        old = Calibration()
+    note = f"calibrate: confidences were not calibrated: {data} has no text"
+    if old.weights is None and old.gaps is None:
+        log(note)
+        return found
+    log(f"{note}; those of the calibration before are kept")
+    report = {**old.report, "timing": found.report}
+    return replace(old, timing=found.timing, report=report)
+
+
 def _data(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Return recordings and their transcripts, if there are any."""
     if (folder / "segments").is_file():
         raise UserError(
             f"{folder} has segments: give the folder that stage 4 makes of it, in "
             "dump/raw"
         )
     recordings = read_table(folder / "wav.scp", "give a folder such as dump/raw/dev")
-    texts = read_text(folder / "text", "confidences need transcripts")
+    if not (folder / "text").exists():
+        return recordings, {}
+    texts = read_text(folder / "text")
     known = {key: entry for key, entry in recordings.items() if key in texts}
     if not known:
         raise UserError(f"{folder}: no utterance has both a recording and a text")
@@ -160,7 +186,7 @@ def _data(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def _decoded(
-    recognizer: "Recognizer", key: str, entry: str, text: str
+    recognizer: "Recognizer", key: str, entry: str, text: str | None
 ) -> Iterator[Decoded]:
     """Decode one utterance; nothing if the result has no tokens."""
     rate = recognizer.sampling_rate
@@ -175,8 +201,10 @@ def _decoded(
         return
     evidence = results.evidence(frames, ids)
     pieces = text_pieces(symbols, results.text(symbols), results.text)
-    reference = speech2text.tokenizer.text2tokens(text)
-    right, missing = fitting.right_tokens(symbols, reference)
+    right = missing = None
+    if text is not None:
+        reference = speech2text.tokenizer.text2tokens(text)
+        right, missing = fitting.right_tokens(symbols, reference)
     yield Decoded(
         features(evidence),
         np.array(confidences(evidence), np.float64),
@@ -194,20 +222,13 @@ def fit(decoded: Sequence[Decoded]) -> Calibration:
     utterances that were left out of the fit, five times a fifth.
 
     Raises:
-        UserError: There are no tokens.
+        UserError: There are no tokens, or nothing to fit.
     """
     if not decoded:
         raise UserError("no utterance has a token: check the model and the data")
-    right = np.concatenate([one.right for one in decoded])
     values = np.concatenate([one.features for one in decoded])
     before = np.concatenate([one.uncalibrated for one in decoded])
-    report: dict[str, Any] = {
-        "utterances": len(decoded),
-        "tokens": len(right),
-        "right": round(float(right.mean()), 4),
-    }
-    calibration = Calibration(report=report)
-    weights, timing = None, calibration.timing
+    report: dict[str, Any] = {"utterances": len(decoded), "tokens": len(values)}
     known = [one.margins for one in decoded if one.margins is not None]
     fitted = fitting.fit_timing(known) if len(known) >= _FEWEST_UTTERANCES else None
     if fitted is None:
@@ -216,11 +237,21 @@ def fit(decoded: Sequence[Decoded]) -> Calibration:
             f"and silence ({_FEWEST_UTTERANCES} are needed), or their peaks are not in "
             "the sound"
         )
-    timing = fitted or timing
+    timing, weights = fitted or Calibration().timing, None
+    judged = [one.right for one in decoded if one.right is not None]
+    if not judged:
+        if fitted is None:
+            raise UserError(
+                "nothing can be fitted: times need more utterances with sound and "
+                "silence, confidences a text"
+            )
+        return Calibration("", timing, report=report)
+    right = np.concatenate(judged)
+    report["right"] = round(float(right.mean()), 4)
     n_wrong = min(int(right.sum()), int((~right).sum()))
     if len(right) >= _FEWEST_TOKENS and n_wrong >= _FEWEST_ERRORS:
         weights = fitting.fit_weights(values, right)
-        owners = np.repeat(np.arange(len(decoded)), [len(one.right) for one in decoded])
+        owners = np.repeat(np.arange(len(judged)), [len(one) for one in judged])
         after = np.empty(len(right))
         for fold in range(_FOLDS):
             held = owners % _FOLDS == fold
@@ -246,7 +277,11 @@ def _fit_gaps(
     The report has shares of the missing tokens: with a warning in their gap, and in
     theirs or one beside it, because the place of a missing token is not certain.
     """
-    known = [(one.gaps, one.missing) for one in decoded if one.gaps is not None]
+    known = [
+        (one.gaps, one.missing)
+        for one in decoded
+        if one.gaps is not None and one.missing is not None
+    ]
     if sum(int(missing.sum()) for _, missing in known) < _FEWEST_ERRORS:
         return None, 0.0
     values, missing = (np.concatenate(parts) for parts in zip(*known))

@@ -1,7 +1,8 @@
 """What was fitted to a model on its development set, in a file beside the model."""
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ class Calibration:
             :mod:`espnet_cif_hkd.inference.confidence`; None: not fitted.
         gaps: The same of :mod:`espnet_cif_hkd.inference.gaps`.
         limit: Score of a gap from which on a warning is given, in log-odds.
-        report: Figures of the fit, for people.
+        report: Figures of the fit, for people, and its ``search``.
     """
 
     model: str = ""
@@ -82,6 +83,32 @@ def _weights(found: Any, features: Sequence[str]) -> tuple[float, ...] | None:
     if len(weights) != len(features) + 1:
         raise ValueError(f"{len(weights)} weights")
     return weights
+
+
+def warn_of_search(calibration: Calibration, search: Mapping[str, Any]) -> None:
+    """Log a warning if confidences were fitted to another kind of search.
+
+    Args:
+        calibration: Of the model.
+        search: ``greedy``, and ``lm``: whether there is a language model.
+    """
+    fitted = calibration.report.get("search")
+    if calibration.weights is None or not isinstance(fitted, dict):
+        return
+    if _kind(fitted) != _kind(search):
+        logging.warning(
+            "%s was fitted to %s, this recogniser uses %s: confidences of recognised "
+            "text are less exact; run espnet-cif calibrate with the search in use",
+            *(NAME, _kind(fitted), _kind(search)),
+        )
+
+
+def _kind(search: Mapping[str, Any]) -> str:
+    if search.get("greedy", True):
+        return "a greedy search"
+    # Version 0.3 wrote the options of the language model only.
+    lm = search.get("lm", "lm_train_config" in search)
+    return "a beam search with a language model" if lm else "a beam search"
 
 
 def write_calibration(model_file: str | Path, calibration: Calibration) -> Path:

@@ -18,6 +18,9 @@ from espnet_cif_hkd.inference.recognition import Recognition
 from espnet_cif_hkd.inference.spans import Timing
 from espnet_cif_hkd.search.stepwise import StepwiseSearch, StreamedToken
 
+# A search may choose the blank as a token; it is no text, as in the offline search.
+_BLANK = 0
+
 
 @dataclass(frozen=True)
 class StreamOptions:
@@ -140,7 +143,8 @@ class GrowingStream(ABC):
     def _add(self, tokens: list[StreamedToken], duration: float) -> None:
         for token in tokens:
             span = self._seconds(self._places.popleft())
-            self._passage.add(token, span, duration)
+            if token.id != _BLANK:
+                self._passage.add(token, span, duration)
 
     def _seconds(self, place: Place) -> tuple[float, float]:
         """Start and end of a token; they do not depend on later tokens."""

@@ -4,7 +4,9 @@ This module needs neither torch nor ESPnet.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,9 @@ METADATA, TOKENS, FEATURES = "metadata.json", "tokens.txt", "features.npz"
 FORMAT = 1
 # What a decoder with frame_window reads for each token.
 NEAR = ("keys", "values", "allowed")
+# Pieces of sentencepiece for a byte, and what it writes for an unknown piece.
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
+_UNKNOWN = " \u2047 "
 
 
 class Graphs:
@@ -77,10 +82,29 @@ def decoder_of(token_type: str) -> Callable[[Sequence[str]], str]:
             " " if one == "<space>" else one for one in symbols
         )
     if token_type == "bpe":
-        return lambda symbols: "".join(symbols).replace("▁", " ").strip()
+        return _text_of_pieces
+    if token_type == "phn":
+        return "".join
     if token_type == "hugging_face":
         return lambda symbols: " ".join(symbols).replace(" ##", "")
     return " ".join
+
+
+def _text_of_pieces(pieces: Sequence[str]) -> str:
+    """Join pieces as sentencepiece's ``DecodePieces``."""
+    text = ""
+    for is_byte, run in groupby(pieces, lambda one: bool(_BYTE.fullmatch(one))):
+        if is_byte:
+            data = bytes(int(one[3:5], 16) for one in run)
+            # Each byte that is no UTF-8 is one replacement character.
+            found = data.decode("utf-8", "surrogateescape")
+            text += re.sub("[\udc80-\udcff]", "\ufffd", found)
+            continue
+        for one in run:
+            # The word marks before the text are no spaces.
+            piece = one if text else one.removeprefix("▁")
+            text += _UNKNOWN if one == "<unk>" else piece.replace("▁", " ")
+    return text
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:

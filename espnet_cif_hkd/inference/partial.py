@@ -39,7 +39,8 @@ class GrowingPassage:
         self._symbols: list[str] = []
         self._pieces: list[str] = []
         self._spans: list[Span] = []
-        self._text = ""
+        self._text = ""  # all pieces
+        self._decoded = ""  # what the tokenizer made of the tokens
         self._result: Recognition | None = None
 
     def __len__(self) -> int:
@@ -54,7 +55,10 @@ class GrowingPassage:
             duration: Length of the audio so far in seconds, positive.
         """
         self._tokens.append(token)
-        piece = self._piece(token.id)
+        decoded = self._with(token.id)
+        piece = self._piece(decoded)
+        if piece:
+            self._decoded = decoded
         self._symbols.append(self._list[token.id])
         self._pieces.append(piece)
         self._text += piece
@@ -68,7 +72,7 @@ class GrowingPassage:
 
     def begins_word(self, token: int) -> bool:
         """Whether a token, if added, would begin a word."""
-        piece = self._piece(token)
+        piece = self._piece(self._with(token))
         borders = word_borders([self._text[-1:] or " ", piece])
         return bool(borders) and borders[-1][1] == 1
 
@@ -88,12 +92,26 @@ class GrowingPassage:
             )
         return self._result
 
-    def _piece(self, token: int) -> str:
-        """What a token adds to the text."""
+    def _with(self, token: int) -> str:
+        """What the tokenizer makes of the tokens and a further one."""
         text = self._decode([*self._symbols, self._list[token]])
-        text = text.rstrip(_INCOMPLETE)
-        if text.startswith(self._text):
-            return text[len(self._text) :]
-        if self._text.startswith(text):
-            return ""
-        return self._list[token].replace("▁", " ")
+        return text.rstrip(_INCOMPLETE)
+
+    def _piece(self, decoded: str) -> str:
+        """What a text has beyond the one before."""
+        if decoded.startswith(self._decoded):
+            return decoded[len(self._decoded) :]
+        # A tokenizer that cleans spaces changes them before the new token, too. What is
+        # new comes after as many other characters.
+        known = sum(not one.isspace() for one in self._decoded)
+        piece = _after(decoded, known)
+        return piece.lstrip() if self._text[-1:].isspace() else piece
+
+
+def _after(text: str, count: int) -> str:
+    """What follows ``count`` characters that are no white space."""
+    for place, one in enumerate(text):
+        if count == 0:
+            return text[place:]
+        count -= not one.isspace()
+    return ""

@@ -1,6 +1,7 @@
 """A recogniser for a trained model: samples in, text with times and confidences out."""
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -10,8 +11,10 @@ from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.encoder.speech_teacher import SpeechTeacherFrontend
 from espnet_cif_hkd.errors import UserError, one_line
 from espnet_cif_hkd.inference.by_length import in_batches
+from espnet_cif_hkd.inference.calibration import warn_of_search
 from espnet_cif_hkd.inference.curve import Curve, curve_of
 from espnet_cif_hkd.inference.growing_stream import stream_options
+from espnet_cif_hkd.inference.known_text import known_tokens
 from espnet_cif_hkd.inference.long_audio import LongAudio, long_options
 from espnet_cif_hkd.inference.model_files import model_files, recipe_folder
 from espnet_cif_hkd.inference.nbest import WEIGHT
@@ -27,6 +30,8 @@ from espnet_cif_hkd.plugin.compat import TooShortUttError
 _CTC_WEIGHT = 0.3
 _GREEDY_DECODERS = ("cif", "cif_nar", "transducer")
 _LANGUAGE_MODEL = ("lm_train_config", "lm_file")
+# Seconds. Attention between all frames takes 9 GB for them with frames of 20 ms.
+_LONGEST_KNOWN = 180
 
 
 class Recognizer:
@@ -56,6 +61,7 @@ class Recognizer:
         results: Makes results from encoder frames.
         sampling_rate: Of the audio, in Hz.
         tokens: The token list.
+        search: ``greedy``, and ``lm``: whether a language model takes part.
 
     Raises:
         UserError: It is no model, it knows no times, or its sampling rate is unknown.
@@ -118,6 +124,19 @@ class Recognizer:
             frontend = self.speech2text.asr_model.frontend
             if isinstance(frontend, SpeechTeacherFrontend):
                 _ = frontend.fewest_samples
+            self._made_with = _digest(
+                {
+                    **files,
+                    **options,
+                    "greedy": greedy,
+                    "rescoring": rescore_lm
+                    and (rescore_lm, rescore_weight, rescore_bonus),
+                    "calibration": self.results.calibration,
+                }
+            )
+        has_lm = (files | options).get("lm_train_config") is not None
+        self.search = {"greedy": greedy, "lm": has_lm}
+        warn_of_search(self.results.calibration, self.search)
         self.model_file = Path(files["asr_model_file"])
         self.batch_size = batch_size
         self.sampling_rate = self.results.rate
@@ -200,12 +219,10 @@ class Recognizer:
 
         Raises:
             UserError: The model knows no pauses, an option does not fit, or the state
-                is of another audio or model.
+                is of another audio, model, search or calibration.
         """
         long = LongAudio(self.speech2text, long_options(options))
-        found = self.model_file.stat()
-        key = f"{self.model_file} {found.st_size} {found.st_mtime_ns} {key}"
-        yield from long.recognise(read, duration, state, key)
+        yield from long.recognise(read, duration, state, f"{self._made_with} {key}")
 
     def stream(self, **options: Any) -> RecognitionStream:
         """Open a stream: audio in pieces, results that only grow.
@@ -231,25 +248,35 @@ class Recognizer:
         """Return the times of a known text.
 
         Args:
-            samples: As for :meth:`recognise`, one utterance.
-            text: What is said.
+            samples: As for :meth:`recognise`, one utterance of at most 3 minutes.
+            text: What is said. Its case may differ from that of the model's tokens.
+                ``<unk>`` stands for what the tokens cannot spell.
 
         Returns:
             The result for these tokens; confidences are those of the text.
 
         Raises:
-            UserError: The audio is too short for the text.
+            UserError: The model has no token for a symbol of the text, or the audio is
+                too long, or too short for the text.
         """
-        frames = self.frames(samples)
-        symbols = list(self._tokenizer.text2tokens(" ".join(text.split())))
-        ids = [int(one) for one in self.speech2text.converter.tokens2ids(symbols)]
-        if not ids:
-            return Recognition(duration=len(samples) / self.sampling_rate)
+        wave = self.speech2text._checked(samples, "samples")
+        symbols = known_tokens(text, self._tokenizer.text2tokens, self.tokens)
+        duration = len(wave) / self.sampling_rate
+        if not symbols:
+            return Recognition(duration=duration)
+        if duration > _LONGEST_KNOWN:
+            raise UserError(
+                f"{duration:.0f} s of audio are too long to align, at most "
+                f"{_LONGEST_KNOWN} are possible: divide audio and text at pauses "
+                "(espnet-cif transcribe -f kaldi finds them)"
+            )
+        frames = self.frames(wave)
         if frames is None:
             raise UserError(
-                f"{len(samples)} samples are too short for the text {text!r}: check "
+                f"{len(wave)} samples are too short for the text {text!r}: check "
                 "that audio and text belong together"
             )
+        ids = [int(one) for one in self.speech2text.converter.tokens2ids(symbols)]
         known = Found(ids, symbols, self.results.text(symbols))
         return self.results.aligned(frames, known)
 
@@ -271,6 +298,18 @@ class Recognizer:
         if self.speech2text.tokenizer is None:
             raise UserError("align: the model's config.yaml names no token_type")
         return self.speech2text.tokenizer
+
+
+def _digest(settings: Mapping[str, Any]) -> str:
+    """A short digest of settings; of files their paths, sizes and times."""
+    lines = []
+    for name, value in sorted(settings.items()):
+        line = f"{name} {value!r}"
+        if isinstance(value, str | Path) and Path(value).is_file():
+            found = Path(value).stat()
+            line += f" {found.st_size} {found.st_mtime_ns}"
+        lines.append(line)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def _configuration(path: str) -> dict[str, Any]:

@@ -52,6 +52,7 @@ def decode(
         with open_audio(path, model.sampling_rate) as audio:
             if audio.duration > limits.long_above and hasattr(model, "long"):
                 found = yield from _windows(model, audio)
+                audio.note_doubts()
                 return Decoded(found, audio.notes, None)
             samples = _samples(audio, limits)
             found = model.recognise(samples)

@@ -1,6 +1,7 @@
 """Fitting a calibration by the command."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,16 @@ from espnet_cif_hkd import UserError
 from espnet_cif_hkd.cli import calibrate
 from espnet_cif_hkd.cli.calibrate import Decoded, fit
 from espnet_cif_hkd.inference import gaps
-from espnet_cif_hkd.inference.calibration import Calibration, read_calibration
+from espnet_cif_hkd.inference.calibration import (
+    Calibration,
+    read_calibration,
+    write_calibration,
+)
 from espnet_cif_hkd.inference.confidence import FEATURES
 from espnet_cif_hkd.inference.fitting import Margins
 from espnet_cif_hkd.inference.recognizer import Recognizer
+from espnet_cif_hkd.inference.spans import Timing
+from espnet_cif_hkd.io.digest import sha256
 
 
 def decoded(n: int, tokens: int = 20) -> list[Decoded]:
@@ -62,6 +69,18 @@ def test_too_little_keeps_the_defaults(capsys: pytest.CaptureFixture[str]) -> No
         fit([])
 
 
+def test_without_a_text_only_times_are_fitted() -> None:
+    known, silent = decoded(60), decoded(60)
+    for one in silent:
+        one.right = one.missing = None
+    found = fit(silent)
+    assert found.timing == fit(known).timing != Calibration().timing
+    assert (found.weights, found.gaps, found.limit) == (None, None, 0.0)
+    assert found.report == {"utterances": 60, "tokens": 1200}
+    with pytest.raises(UserError, match="nothing can be fitted"):
+        fit(silent[:3])
+
+
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -104,6 +123,38 @@ def test_the_command_writes_a_file_that_the_recogniser_reads(recipe: Path) -> No
         read_calibration(model)
     calibrate.main(["--model", "exp", "--data", "dev", "--utterances", "11"])
     assert read_calibration(model).weights == found.weights
+
+
+def test_audio_without_text(
+    recipe: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Confidences of the same checkpoint are kept, others are not."""
+    timing = Timing(0.01, 0.34)
+    monkeypatch.setattr(calibrate.fitting, "fit_timing", lambda found: timing)
+    monkeypatch.setattr(calibrate, "_FEWEST_UTTERANCES", 0)
+    (recipe / "dev/text").unlink()
+    model = recipe / "exp/1epoch.pth"
+    command = ["--model", "exp", "--data", "dev", "--utterances", "2"]
+    calibrate.main(command)
+    found = read_calibration(model)
+    assert (found.timing, found.weights, found.gaps) == (timing, None, None)
+    assert found.report["search"] == {"greedy": True, "lm": False}
+    out = capfd.readouterr().out
+    assert "confidences were not calibrated: dev has no text\n" in out
+    weights, of_gaps = (1.0,) * 6, (2.0,) * 5
+    search = {"greedy": False, "lm": False, "beam_size": 10}
+    old = Calibration(
+        sha256(model), Timing(), weights, of_gaps, 1.5, {"search": search}
+    )
+    write_calibration(model, old)
+    calibrate.main(command)
+    found = read_calibration(model)
+    assert replace(found, report=old.report) == replace(old, timing=timing)
+    assert found.report["search"] == search
+    assert found.report["timing"]["tokens"] > 0
+    write_calibration(model, replace(old, model="0"))
+    calibrate.main(command)
+    assert read_calibration(model).weights is None
 
 
 @pytest.mark.parametrize(

@@ -304,6 +304,12 @@ def test_doubts_about_the_model(tmp_path: Path, changes, message) -> None:
     assert any(one.startswith(message) for one in faults(found, WARN))
 
 
+def test_both_decoders_with_cif_fire(tmp_path: Path) -> None:
+    for decoder in ("cif", "cif_nar"):
+        found = findings(setup(tmp_path / decoder, decoder=decoder))
+        assert "CIF" not in {one.subject for one in found if one.level == WARN}
+
+
 @pytest.mark.parametrize(
     ("model", "level", "message"),
     [

@@ -13,7 +13,13 @@ import torch
 import yaml
 from tiny_model import CIF_CONFORMER, tiny_config
 from tiny_speech import RATE, noise
-from tiny_stream import FRONTEND, open_stream, streaming_conf, streaming_model
+from tiny_stream import (
+    FRONTEND,
+    open_stream,
+    streaming_conf,
+    streaming_model,
+    with_blanks,
+)
 
 from espnet_cif_hkd import UserError
 from espnet_cif_hkd.cli.export import get_parser, main, run
@@ -154,6 +160,23 @@ def test_passages_and_beams(exported, beam_size):
         recognizer.stream().accept(np.full(100, np.nan, np.float32))
     whole = (noise(0.5) * 32767).astype(np.int16)
     assert recognizer.stream().accept(whole).duration == 0.5
+
+
+@pytest.mark.slow
+def test_blanks_are_no_tokens(tmp_path):
+    model = with_blanks(streaming_model())
+    export_model(Source(model, "char", Calibration()), tmp_path, streaming=True)
+    stream = OnnxRecognizer(tmp_path, threads=1).stream()
+    stream.accept(noise(0.5, seed=5))
+    found = stream.finish()
+    assert found.tokens and "<blank>" not in found.text
+    count = require_same_streams(
+        OnnxRecognizer(tmp_path, threads=1).stream(),
+        open_stream(model),
+        noise(0.5, seed=5),
+        [1000, 1003],
+    )
+    assert count == len(found.tokens)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Results with times from every search, and the model's files."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -142,10 +143,14 @@ def test_a_known_text_gets_times(folders: dict[str, Path], system: str) -> None:
     found = recognizer.align(noise(2.0), "ABC  DE").validate()
     assert found.text == "ABC DE"
     assert [word.text for word in found.words] == ["ABC", "DE"]
-    unknown = recognizer.align(noise(2.0), "AXB").validate()
-    assert unknown.text == "AXB"
-    assert TOKENS[unknown.tokens[1].id] == "<unk>"
+    assert recognizer.align(noise(2.0), "abc de") == found
+    unknown = recognizer.align(noise(2.0), "A<unk>B").validate()
+    assert [TOKENS[token.id] for token in unknown.tokens] == ["A", "<unk>", "B"]
+    with pytest.raises(UserError, match=r"has no token for 'X', '!' of the text"):
+        recognizer.align(noise(2.0), "AXB!")
     assert recognizer.align(noise(2.0), " ").tokens == ()
+    with pytest.raises(UserError, match=r"181 s .* at most 180 are .*: divide"):
+        recognizer.align(noise(181), "ABC")
     with pytest.raises(UserError, match="too short for the text"):
         recognizer.align(noise(0.01), "ABC")
 
@@ -167,6 +172,28 @@ def test_the_calibration_is_used(tmp_path: Path) -> None:
         Recognizer(folder)
     # Without times it is not read.
     assert Speech2Text(folder / "config.yaml", model, beam_size=1)
+
+
+@pytest.mark.parametrize("used", ["greedy", "beam"])
+@pytest.mark.parametrize("fitted", ["greedy", "beam", "lm"])
+def test_confidences_of_another_search_are_noted_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, fitted: str, used: str
+) -> None:
+    model = model_folder(tmp_path / "model") / "1epoch.pth"
+    search = {"greedy": fitted == "greedy", "lm": fitted == "lm"}
+    weights = (2.0, *[0.0] * 5)
+    known = Calibration(sha256(model), Timing(), weights, report={"search": search})
+    write_calibration(model, known)
+    recognizer = Recognizer(tmp_path / "model", greedy=used == "greedy", beam_size=2)
+    for seed in range(2):
+        recognizer.recognise(noise(0.3, seed))
+    notes = [one for one in caplog.messages if "was fitted to" in one]
+    assert len(notes) == (fitted != used)
+    # Times do not depend on the search.
+    caplog.clear()
+    write_calibration(model, replace(known, weights=None))
+    Recognizer(tmp_path / "model", greedy=used == "greedy", beam_size=2)
+    assert not [one for one in caplog.messages if "was fitted to" in one]
 
 
 def test_a_model_without_cif_and_ctc_knows_no_times(tmp_path: Path) -> None:

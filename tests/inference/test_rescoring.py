@@ -1,6 +1,7 @@
 """A language model that chooses among the hypotheses of the beam search."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tiny_speech import CHANGES, RATE, noise
 from espnet_cif_hkd import UserError
 from espnet_cif_hkd.cli import transcribe
 from espnet_cif_hkd.inference.nbest import WEIGHT
+from espnet_cif_hkd.inference.recognition import Recognition
 from espnet_cif_hkd.inference.recognizer import Recognizer
 from espnet_cif_hkd.teachers.lm.sentences import SentenceScorer
 
@@ -55,6 +57,25 @@ def test_the_sum_of_both_scores_decides(
     assert first.recognise(noise(0.5)).nbest == ()
     assert first.recognise(noise(0.5)).text == found.text
     assert first.recognise(noise(0.0)).text == ""
+
+
+@pytest.mark.slow
+def test_a_state_of_long_audio_belongs_to_the_weight(
+    folder: Path, tmp_path: Path
+) -> None:
+    def passages(**options: float) -> Iterator[Recognition]:
+        lm = str(folder / "causal")
+        one = Recognizer(folder, greedy=False, beam_size=2, rescore_lm=lm, **options)
+        audio, state = noise(0.5), tmp_path / "state.npz"
+        return one.long(lambda start, end: audio, 0.5, state=state)
+
+    run = passages()
+    next(run)
+    run.close()
+    for options in ({"rescore_weight": 0.7}, {"rescore_bonus": 0.1}):
+        with pytest.raises(UserError, match="another audio, model or of other options"):
+            next(passages(**options))
+    assert len(list(passages())) == 1
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,13 @@ import pytest
 import torch
 from tiny_model import TOKENS
 from tiny_speech import RATE, noise
-from tiny_stream import offline_frames, open_stream, spell, streaming_model
+from tiny_stream import (
+    offline_frames,
+    open_stream,
+    spell,
+    streaming_model,
+    with_blanks,
+)
 
 from espnet_cif_hkd import UserError
 from espnet_cif_hkd.decoder.cif_nar import CIFNARDecoder
@@ -99,6 +105,22 @@ def test_every_split_gives_the_offline_tokens(kind):
         seen.update(expected)
         assert len(expected) > 2
     assert len(seen) > 1
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_blanks_are_no_tokens_as_offline(beam_size):
+    """They keep their time: the next token does not begin earlier."""
+    samples, cuts = noise(0.5, seed=5), [1000, 1003]
+    options = {"beam_size": beam_size, **MANY}
+    unknown, _ = streamed(streaming_model(), samples, cuts, **options)
+    model = with_blanks(streaming_model())
+    found, _ = streamed(model, samples, cuts, **options)
+    expected = [one for one in unknown.tokens if one.id != 1]
+    assert found.tokens == tuple(expected) and expected != [*unknown.tokens]
+    assert found.text == spell(TOKENS[one.id] for one in expected) != ""
+    if beam_size == 1:
+        ids = expected_ids(model, offline_frames(model, samples))
+        assert [one.id for one in found.tokens] == [one for one in ids if one != 0]
 
 
 @pytest.mark.slow

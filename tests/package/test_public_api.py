@@ -39,6 +39,22 @@ def test_name_is_that_of_its_module(name, home):
     assert getattr(espnet_cif_hkd, name) is getattr(module, name)
 
 
+def test_names_of_recognition_are_those_of_their_modules():
+    from espnet_cif_hkd import inference
+    from espnet_cif_hkd.inference import (
+        Recognition,
+        Recognizer,
+        recognition,
+        recognizer,
+    )
+
+    assert Recognition is recognition.Recognition
+    assert Recognizer is recognizer.Recognizer
+    assert set(inference.__all__) <= set(dir(inference))
+    with pytest.raises(AttributeError, match="no attribute 'Recogniser'"):
+        inference.Recogniser  # noqa: B018
+
+
 def test_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'Speech3Text'"):
         espnet_cif_hkd.Speech3Text  # noqa: B018

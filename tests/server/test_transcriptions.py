@@ -154,6 +154,18 @@ def test_conversions_are_named(send):
     assert len(found["notes"]) == 2 and "2 channels" in found["notes"][0]
 
 
+@pytest.mark.parametrize("blocks", [4, 14], ids=["short", "long"])
+@pytest.mark.parametrize(
+    ("signs", "doubt"), [([0], "is silent"), ([1, -1], "cancel each other out")]
+)
+def test_doubts_about_audio_of_any_length_are_named(send, model, blocks, signs, doubt):
+    samples = np.stack([sign * levels(*[3] * blocks) for sign in signs], 1)
+    found = send(audio_file(samples), response_format="verbose_json").json()
+
+    assert bool(model.passages) is (blocks == 14)
+    assert doubt in found["notes"][-1]
+
+
 def test_fields_without_effect_are_named(send):
     answer = send(WAV, prompt="numbers", temperature="0.2", keywords="x", **{"a\n": 1})
 

@@ -230,9 +230,14 @@ def soft(folder: Path, curves: bool = True) -> list[str]:
     return with_levels(fotaq, folder, more, curves=curves)
 
 
+def hsk_soft(folder: Path) -> list[str]:
+    """HSK with soft labels of initials and finals, and of characters."""
+    return with_levels(hsk, folder, curves=True)
+
+
 CASES: dict[str, Callable[[Path], list[str]]] = {
     case.__name__: case
-    for case in (fotaq, pretrain, soft, hsk, aishell, librispeech, wordpiece)
+    for case in (fotaq, pretrain, soft, hsk, hsk_soft, aishell, librispeech, wordpiece)
 }
 
 

@@ -113,32 +113,39 @@ def paths(value: object) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "words", "exp", "dump"),
+    ("recipe", "words", "exp", "dump", "labels"),
     [
-        ("fotaq", ["--subset", "7"], "exp/subset_7", "dump/subset_7"),
-        ("fotaq", ["--expdir", "exp/my"], "exp/my", "dump"),
-        ("fotaq", ["--dumpdir", "dump/my"], "exp", "dump/my"),
-        ("hsk", ["--subset", "7"], "exp/subset_7", "dump/subset_7"),
-        ("hsk", ["--subset", "7", "--expdir", "exp/my"], "exp/my", "dump/subset_7"),
-        ("librispeech", [], "exp/100h", "dump/100h"),
-        ("librispeech", ["--dumpdir", "dump/my"], "exp/100h", "dump/my"),
+        ("fotaq", ["--subset", "7"], "exp/subset_7", "dump/subset_7", "dump/subset_7"),
+        ("fotaq", ["--expdir", "exp/my"], "exp/my", "dump", "exp/my"),
+        ("fotaq", ["--dumpdir", "dump/my"], "exp", "dump/my", "dump/my"),
+        ("hsk", ["--subset", "7"], "exp/subset_7", "dump/subset_7", "dump/subset_7"),
+        (
+            *("hsk", ["--subset", "7", "--expdir", "exp/my"]),
+            *("exp/my", "dump/subset_7", "exp/my"),
+        ),
+        ("librispeech", [], "exp/100h", "dump/100h", "dump/100h"),
+        ("librispeech", ["--dumpdir", "dump/my"], "exp/100h", "dump/my", "exp/100h"),
     ],
     indirect=["recipe"],
 )
 def test_other_folders_share_no_file_of_a_level(
-    recipe: RecordedRecipe, words: list[str], exp: str, dump: str
+    recipe: RecordedRecipe, words: list[str], exp: str, dump: str, labels: str
 ) -> None:
+    """Neither language models nor their labels, which others would replace."""
     more = "--model_conf criteria.lm.levels.phone.lm=exp/lm_levels/other"
+    store = "criteria.lm.levels.phone.label_store"
+    more += f" --model_conf {store}=dump/lm_labels/other"
     assert recipe.run("--system", "soft", *words, "--asr_args", more).returncode == 0
     asr = recipe.trainings()[-1]
     assert (asr.expdir, asr.dumpdir) == (exp, dump)
     assert f"phone.lm={exp}/lm_levels/other" in asr.asr_args
+    assert f"{store}={labels}/lm_labels/other" in asr.asr_args
     changed = yaml.safe_load((recipe.folder / asr.asr_config).read_text())
-    own = {"exp": f"{exp}/", "dump": f"{dump}/"}
     found = paths(changed["model_conf"])
-    assert found and all(
-        path.startswith(own[path.split("/")[0]] + "lm_") for path in found
-    )
+    stores = {path for path in found if "/lm_labels/" in path}
+    assert stores and all(path.startswith(f"{labels}/lm_labels/") for path in stores)
+    assert found > stores
+    assert all(path.startswith(f"{exp}/lm_") for path in found - stores)
     original = recipe.folder / "conf/train_asr_cif_soft.yaml"
     given = yaml.safe_load(original.read_text())
     assert len(paths(given["model_conf"])) == len(found)

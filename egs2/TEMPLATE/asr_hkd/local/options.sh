@@ -84,20 +84,24 @@ name_subset() {
 
 # Makes the levels of soft labels in other folders use files of their own: exp/lm_* and
 # dump/lm_* of ${system_config} and ${asr_args} become those in ${expdir} and ${dumpdir}.
+# Labels belong to language models: those of another --expdir alone are beside its models.
 subset_levels() {
-    local config=${expdir}/conf/${system_config##*/} part
+    local config=${expdir}/conf/${system_config##*/} part labels=${dumpdir}
+    if [ "${expdir}" != exp ] && [ "${expdir#exp}" != "${dumpdir#dump}" ]; then
+        labels=${expdir}
+    fi
     if [ "${expdir} ${dumpdir}" = "exp dump" ] ||
         ! grep -q 'type: soft_labels' "${system_config}"; then
         return
     fi
     mkdir -p "${expdir}/conf"
     part=$(mktemp "${config}.XXXXXX")
-    sed -e "s|\([ =]\)exp/lm_|\1${expdir}/lm_|g" -e "s|\([ =]\)dump/lm_|\1${dumpdir}/lm_|g" \
+    sed -e "s|\([ =]\)exp/lm_|\1${expdir}/lm_|g" -e "s|\([ =]\)dump/lm_|\1${labels}/lm_|g" \
         "${system_config}" > "${part}"
     mv "${part}" "${config}"
     system_config=${config}
     asr_args=${asr_args//=exp\/lm_/=${expdir}/lm_}
-    asr_args=${asr_args//=dump\/lm_/=${dumpdir}/lm_}
+    asr_args=${asr_args//=dump\/lm_/=${labels}/lm_}
 }
 
 # What a function of run.sh, which has all options of asr.sh, calls with them.

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from measure import describe, table
 from peer_whisper import FasterWhisper
-from quality import evenly
+from quality import evenly, opened
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
@@ -28,7 +28,6 @@ from espnet_cif_hkd.inference import fitting, gaps  # noqa: E402
 from espnet_cif_hkd.inference.assemble import word_borders  # noqa: E402
 from espnet_cif_hkd.inference.calibration import Calibration  # noqa: E402
 from espnet_cif_hkd.inference.evidence import Evidence  # noqa: E402
-from espnet_cif_hkd.inference.recognizer import Recognizer  # noqa: E402
 from espnet_cif_hkd.io.audio import read_utterance, resample  # noqa: E402
 from espnet_cif_hkd.io.tables import read_table, read_text  # noqa: E402
 
@@ -79,9 +78,7 @@ def main() -> None:
     args = parser.parse_args()
 
     print(describe("espnet", threads=1) + "\n", flush=True)
-    recognizer = Recognizer(
-        args.model, greedy=args.beam_size is None, beam_size=args.beam_size or 5
-    )
+    recognizer = opened(args.model, args.beam_size)
     results = recognizer.results
     calibrations = {"decoder": Calibration(), "calibrated": results.calibration}
     tokenizer = recognizer.speech2text.tokenizer

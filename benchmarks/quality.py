@@ -9,6 +9,7 @@ import numpy as np
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
+from espnet_cif_hkd.inference.recognizer import Recognizer  # noqa: E402
 from espnet_cif_hkd.io.audio import read_utterance, resample  # noqa: E402
 from espnet_cif_hkd.io.tables import read_table, read_text  # noqa: E402
 from espnet_cif_hkd.recipe.stages.sclite import align  # noqa: E402
@@ -34,6 +35,11 @@ def load(folder: Path, rate: int, count: int | None = None) -> list[Spoken]:
         samples = resample(sound.samples, sound.rate, rate).astype(np.float32)
         found.append(Spoken(name, audio[name], samples, texts[name]))
     return found
+
+
+def opened(model: str, beam_size: int | None) -> Recognizer:
+    """The recogniser of a model; without a beam size its search is greedy."""
+    return Recognizer(model, greedy=beam_size is None, beam_size=beam_size or 5)
 
 
 def evenly(items: Sequence[str], limit: int) -> list[str]:

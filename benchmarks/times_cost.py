@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from measure import describe
-from quality import load
+from quality import load, opened
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
@@ -66,9 +66,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     print(describe("espnet", threads=1) + "\n", flush=True)
-    recognizer = Recognizer(
-        args.model, greedy=args.beam_size is None, beam_size=args.beam_size or 5
-    )
+    recognizer = opened(args.model, args.beam_size)
     spoken = load(args.data, recognizer.sampling_rate, args.utterances)
     print(cost(recognizer, [one.samples for one in spoken], args.repeats))
 

@@ -27,14 +27,13 @@ from boundaries import HEAD, Boundaries, Span, given, matched
 from flite_words import sentences
 from measure import describe, table
 from peer_whisper import FasterWhisper
-from quality import evenly
+from quality import evenly, opened
 from times_cost import cost
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
 from espnet_cif_hkd.inference.calibration import Calibration  # noqa: E402
 from espnet_cif_hkd.inference.recognition import Recognition  # noqa: E402
-from espnet_cif_hkd.inference.recognizer import Recognizer  # noqa: E402
 from espnet_cif_hkd.io.audio import read_utterance, resample  # noqa: E402
 from espnet_cif_hkd.io.tables import read_table, read_text  # noqa: E402
 from espnet_cif_hkd.teachers.lm.aligner import Aligner, NoAlignmentError  # noqa: E402
@@ -111,9 +110,7 @@ def main() -> None:
     args = parser.parse_args()
 
     print(describe("espnet", "pocketsphinx", threads=1) + "\n", flush=True)
-    recognizer = Recognizer(
-        args.model, greedy=args.beam_size is None, beam_size=args.beam_size or 5
-    )
+    recognizer = opened(args.model, args.beam_size)
     results, calibration = recognizer.results, recognizer.results.calibration
     where = (args.data, recognizer.sampling_rate, args.utterances)
     known = list(synthetic(args.flite, *where) if args.flite else utterances(*where))

@@ -23,7 +23,7 @@ _ALSO = (
 _NAME = "results/pages.json"
 # The page of all matrices, and its paragraph that is written by hand.
 ALL = "all"
-ANSWER = "answer.md"
+_ANSWER = "answer.md"
 
 
 def inputs(matrix: Matrix) -> str:
@@ -36,13 +36,16 @@ def inputs(matrix: Matrix) -> str:
     return own + _digest(code, ROOT)
 
 
-def all_inputs(matrices: Iterable[Matrix]) -> str:
+def answers(matrices: Iterable[Matrix]) -> list[Path]:
+    """Return the paragraph about all matrices, of each of their folders."""
+    folders = sorted({matrix.path.parent.resolve() for matrix in matrices})
+    return [one / _ANSWER for one in folders if (one / _ANSWER).is_file()]
+
+
+def all_inputs(matrices: Sequence[Matrix]) -> str:
     """Return a digest of what the page of all matrices is made from."""
-    known = list(matrices)
-    digests = [inputs(one) for one in known]
-    for folder in sorted({one.path.parent.resolve() for one in known}):
-        answer = [folder / ANSWER] if (folder / ANSWER).is_file() else []
-        digests.append(_digest(answer, folder))
+    digests = [inputs(one) for one in matrices]
+    digests += [_digest([path], path.parent) for path in answers(matrices)]
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 

@@ -53,8 +53,7 @@ def write_reader_page(summaries: Sequence[Summary], root: Path) -> list[Path]:
     }
     above = {one.matrix.corpus: notes(one).partition("\n#")[0] for one in summaries}
     link = _relative(picture, page) if drawn else None
-    folders = {one.matrix.path.parent.resolve() for one in summaries}
-    answer = "\n\n".join(_text(one / record.ANSWER) for one in sorted(folders))
+    answer = "\n\n".join(map(_text, record.answers(one.matrix for one in summaries)))
     write_text(page, reader_page.reader(summaries, link, links, above, answer))
     return [page, *([picture] if drawn else [])]
 

@@ -22,8 +22,8 @@ LONGEST = 20.0
 
 _SPACES = ("<space>", "▁")
 # Ranges of Chinese characters, and of the scripts that are written without spaces.
-HAN = ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF))
-_UNSPACED = ((0x3040, 0x30FF), (0x31F0, 0x31FF), *HAN)
+_HAN = ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF))
+_UNSPACED = ((0x3040, 0x30FF), (0x31F0, 0x31FF), *_HAN)
 Span = tuple[float, float]
 
 
@@ -186,7 +186,16 @@ def _is_wide_mark(character: str) -> bool:
 
 
 def _is_unspaced(character: str) -> bool:
-    return any(first <= ord(character) <= last for first, last in _UNSPACED)
+    return _in_ranges(character, _UNSPACED)
+
+
+def is_han(character: str) -> bool:
+    """Whether it is a Chinese character; an empty text is none."""
+    return bool(character) and _in_ranges(character, _HAN)
+
+
+def _in_ranges(character: str, ranges: Sequence[tuple[int, int]]) -> bool:
+    return any(first <= ord(character) <= last for first, last in ranges)
 
 
 def _with_spaces(tokens: Sequence[Token], first: int, last: int) -> Sequence[Token]:

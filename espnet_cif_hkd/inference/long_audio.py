@@ -22,6 +22,7 @@ from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.encoder.geometry import known_frame_times
 from espnet_cif_hkd.errors import UserError, one_line
 from espnet_cif_hkd.inference.passages import Divider, Passage
+from espnet_cif_hkd.inference.quiet import Sound
 from espnet_cif_hkd.inference.recognition import Recognition
 from espnet_cif_hkd.inference.results import Frames
 from espnet_cif_hkd.inference.speech import Samples
@@ -245,8 +246,7 @@ class LongAudio:
             passage.hidden,
             FrameTimes(times.offset + begin, times.stride),
             duration,
-            audio=lambda: read(begin, end),
-            begin=begin,
+            sound=Sound(lambda: read(begin, end), self._results.rate, begin),
         )
         [result] = self._speech2text.recognitions([self._results.completed(frames)])
         return result

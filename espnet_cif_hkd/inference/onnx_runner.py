@@ -26,7 +26,7 @@ from espnet_cif_hkd.inference.onnx_folder import (
 )
 from espnet_cif_hkd.inference.onnx_search import Decoded, OnnxSearch
 from espnet_cif_hkd.inference.onnx_stream import OnnxStream
-from espnet_cif_hkd.inference.quiet import quiet_borders, syllable_borders
+from espnet_cif_hkd.inference.quiet import Sound, quiet_borders
 from espnet_cif_hkd.inference.recognition import Recognition
 from espnet_cif_hkd.inference.spans import Timing, token_spans
 from espnet_cif_hkd.io.audio import resample
@@ -242,9 +242,8 @@ class OnnxRecognizer:
         pieces = text_pieces(symbols, decode(symbols), decode)
         silent = silent_tokens(pieces, symbols)
         spans = token_spans(evidence, silent, Timing(**known["timing"]), duration)
-        rate, reach = self.sampling_rate, evidence.stride
-        if borders := syllable_borders(spans, pieces):
-            spans = quiet_borders(spans, borders, wave, rate, reach)
+        sound = Sound(lambda: wave, self.sampling_rate)
+        spans = quiet_borders(spans, pieces, sound, evidence.stride)
         return assembled(
             found.ids,
             symbols,

@@ -4,11 +4,10 @@ Each searched passage is a :class:`Frames`; :class:`ResultMaker` does the rest. 
 with long audio makes its own passages, with times of the complete audio.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +21,7 @@ from espnet_cif_hkd.inference.calibration import Calibration
 from espnet_cif_hkd.inference.confidence import confidences
 from espnet_cif_hkd.inference.evidence import Evidence, Floats
 from espnet_cif_hkd.inference.gaps import flags
-from espnet_cif_hkd.inference.quiet import quiet_borders, syllable_borders
+from espnet_cif_hkd.inference.quiet import Sound, quiet_borders
 from espnet_cif_hkd.inference.recognition import Recognition
 from espnet_cif_hkd.inference.spans import token_spans
 from espnet_cif_hkd.inference.speech import Samples
@@ -38,8 +37,7 @@ class Frames:
         duration: Length of the audio in seconds.
         alpha: CIF's weight of each frame, ``(T,)``; None: no CIF.
         ctc: CTC's log-probabilities, ``(T, V)``; None: no CTC.
-        audio: Reads the samples of the frames, ``(S,)`` or ``(S, C)``; None: unknown.
-        begin: Time of their first sample in seconds.
+        sound: The audio of the frames; None: unknown.
     """
 
     hidden: Tensor
@@ -47,8 +45,7 @@ class Frames:
     duration: float
     alpha: Tensor | None = None
     ctc: Floats | None = None
-    audio: Callable[[], Samples] | None = None
-    begin: float = 0.0
+    sound: Sound | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +105,8 @@ class ResultMaker:
             self.model, self.rate, len(samples), len(hidden)
         )
         duration = len(samples) / self.rate
-        return self.completed(Frames(hidden, times, duration, audio=lambda: samples))
+        sound = Sound(lambda: samples, self.rate)
+        return self.completed(Frames(hidden, times, duration, sound=sound))
 
     @torch.no_grad()
     def completed(self, frames: Frames) -> Frames:
@@ -143,10 +141,8 @@ class ResultMaker:
         silent = silent_tokens(pieces, one.symbols)
         known = self.calibration
         spans = token_spans(evidence, silent, known.timing, frames.duration)
-        borders = syllable_borders(spans, pieces)
-        if borders and frames.audio is not None:
-            heard, reach = np.asarray(frames.audio()), frames.times.stride
-            spans = quiet_borders(spans, borders, heard, self.rate, reach, frames.begin)
+        if frames.sound is not None:
+            spans = quiet_borders(spans, pieces, frames.sound, frames.times.stride)
         sure = confidences(evidence, known.weights)
         warnings = flags(evidence, spans, known.gaps, known.limit)
         return assembled(

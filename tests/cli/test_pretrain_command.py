@@ -78,7 +78,7 @@ def test_other_data_are_refused(
             table.write("u2 1000\n")
         assert "training data have changed" in refused(capsys, shape=shape)
     assert len(trained) == 1
-    assert run(shape=shape, resume="false") == 0  # begins anew
+    assert run(shape=shape, resume="false") == 0  # begins again
     assert run(shape=shape) == 0
 
 

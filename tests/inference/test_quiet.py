@@ -14,7 +14,7 @@ from espnet_cif_hkd import Speech2Text
 from espnet_cif_hkd.cli.export import main
 from espnet_cif_hkd.inference.long_audio import LongAudio
 from espnet_cif_hkd.inference.onnx_runner import OnnxRecognizer
-from espnet_cif_hkd.inference.quiet import loudness, quiet_borders, syllable_borders
+from espnet_cif_hkd.inference.quiet import Sound, loudness, quiet_borders
 from espnet_cif_hkd.inference.recognizer import Recognizer
 from espnet_cif_hkd.inference.results import Frames
 
@@ -30,8 +30,7 @@ def quiet_at(*places, seconds=2.0, rate=RATE):
 
 
 def moved(spans, pieces, samples, reach=0.08, begin=0.0):
-    borders = syllable_borders(spans, pieces)
-    return quiet_borders(spans, borders, samples, RATE, reach, begin)
+    return quiet_borders(spans, pieces, Sound(lambda: samples, RATE, begin), reach)
 
 
 SPANS = [(0.1, 0.5), (0.5, 1.0), (1.0, 1.6)]
@@ -58,11 +57,27 @@ def test_a_border_moves_to_the_quiet_place_and_no_further_than_the_reach():
     ],
 )
 def test_only_borders_between_chinese_characters(pieces, borders):
-    assert syllable_borders(SPANS, pieces) == borders
+    assert changed(SPANS, pieces) == borders
 
 
 def test_a_pause_has_no_border():
-    assert syllable_borders([(0.1, 0.4), (0.5, 1.0), (1.0, 1.6)], "你好吗") == [1]
+    assert changed([(0.1, 0.4), (0.5, 1.0), (1.0, 1.6)], "你好吗") == [1]
+
+
+def changed(spans, pieces):
+    """Tokens whose ends move; the audio is read once, and only if one moves."""
+    reads = []
+
+    def read():
+        reads.append(1)
+        return quiet_at(0.44, 1.05)
+
+    sound = Sound(read, RATE)
+    for _ in range(2):
+        found = quiet_borders(spans, pieces, sound, 0.08)
+    ends = [n for n, (a, b) in enumerate(zip(found, spans)) if a[1] != b[1]]
+    assert len(reads) == bool(ends)
+    return ends
 
 
 def test_times_of_a_later_passage_and_channels():
@@ -108,7 +123,7 @@ def test_recogniser_long_audio_and_export_use_the_audio(tmp_path):
     found = recognizer.recognise(samples).validate()
     frames = recognizer.frames(samples)
     assert isinstance(frames, Frames)
-    [without] = recognizer.recognitions([replace(frames, audio=None)])
+    [without] = recognizer.recognitions([replace(frames, sound=None)])
     assert without.text == found.text and without.tokens != found.tokens
     spans = [(one.start, one.end) for one in without.tokens]
     pieces = [one.text for one in without.tokens]

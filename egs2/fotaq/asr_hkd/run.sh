@@ -177,22 +177,15 @@ fi
 
 # The training of stage 11 on the training set and other speech.
 pretrain_unlabelled() {
-    local raw=${dumpdir}/raw more=()
+    local raw=${dumpdir}/raw
     local all=${raw}/unlabelled${suffix}
     read_checkout
     # shellcheck disable=SC2086
     "${PYTHON:-python3}" local/fotaq_unlabelled.py --target "${all}" \
         --data_dir "${raw}/${train_set}${suffix}" --audio ${unlabelled}
-    if [ "${feats_normalize}" = global_mvn ]; then
-        more+=(--normalize global_mvn)
-        more+=(--normalize_conf "stats_file=${asr_stats_dir}/train/feats_stats.npz")
-    fi
-    if [ "${ngpu}" -gt 1 ]; then
-        more+=(--multiprocessing_distributed true)
-    fi
     # shellcheck disable=SC2086
     pretrain_audio "${pretrain_config}" "${encoder%/*}" "${all}" "${raw}/${valid_set}" \
-        --ngpu "${ngpu}" ${more[@]+"${more[@]}"} ${pretrain_args}
+        "${asr_stats_dir}" ${pretrain_args}
 }
 
 encoder=${expdir}/asr_${pretrain_tag}/valid.loss.ave.pth

@@ -214,7 +214,7 @@ folder=${expdir}/asr_${pretrain_tag}
 # The training of stage 11 on labelled and unlabelled audio, by a command that needs no
 # transcripts.
 pretrain_unlabelled() {
-    local python=${PYTHON:-python3} raw=${dumpdir}/raw more=()
+    local python=${PYTHON:-python3} raw=${dumpdir}/raw
     local suffix=${speed_perturb_factors:+_sp}
     local all=${raw}/unlabelled${suffix}
     # The name that asr.sh gives to this folder.
@@ -223,17 +223,9 @@ pretrain_unlabelled() {
     "${python}" local/librispeech_unlabelled.py --target "${all}" \
         --data_dir "${raw}/${train_set}${suffix}" \
         data/train_clean_360 data/train_other_500
-    if [ "${feats_normalize}" = global_mvn ]; then
-        more+=(--normalize global_mvn)
-        more+=(--normalize_conf "stats_file=${stats}/train/feats_stats.npz")
-    fi
-    if [ "${ngpu}" -gt 1 ]; then
-        more+=(--multiprocessing_distributed true)
-    fi
     # shellcheck disable=SC2086
     pretrain_audio "${pretrain_config}" "${folder}" "${all}" "${raw}/dev" \
-        --frontend_conf fs=16k --ngpu "${ngpu}" \
-        ${more[@]+"${more[@]}"} --max_epoch 12 ${pretrain_args}
+        "${stats}" --frontend_conf fs=16k --max_epoch 12 ${pretrain_args}
 }
 
 if [ "${stage}" -le 11 ] && [ "${stop_stage}" -ge 10 ]; then

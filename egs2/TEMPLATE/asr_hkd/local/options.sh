@@ -127,12 +127,21 @@ prepare_levels() {
     program=(./asr.sh)
 }
 
-# pretrain_audio CONFIG FOLDER TRAIN VALID [OPTIONS of espnet_cif_hkd.cli.pretrain...]
+# pretrain_audio CONFIG FOLDER TRAIN VALID STATS [OPTIONS of espnet_cif_hkd.cli.pretrain...]
 # Stores the features of the speech teachers of CONFIG, then trains an encoder in FOLDER
-# on data folders that need no transcripts.
+# on data folders that need no transcripts, with ${ngpu} and ${feats_normalize} of
+# asr.sh. STATS: the folder of the statistics for global_mvn.
 pretrain_audio() {
     local python=${PYTHON:-python3} config=$1 folder=$2 train=$3 valid=$4
-    shift 4
+    local more=(--ngpu "${ngpu}")
+    if [ "${feats_normalize}" = global_mvn ]; then
+        more+=(--normalize global_mvn)
+        more+=(--normalize_conf "stats_file=$5/train/feats_stats.npz")
+    fi
+    if [ "${ngpu}" -gt 1 ]; then
+        more+=(--multiprocessing_distributed true)
+    fi
+    shift 5
     "${python}" -m espnet_cif_hkd.cli.dump_speech_teacher \
         --asr_config "${config}" --data_dir "${train}" "${valid}"
     mkdir -p "${folder}"
@@ -143,7 +152,7 @@ pretrain_audio() {
         --valid_data_path_and_name_and_type "${valid}/wav.scp,speech,sound" \
         --train_shape_file "${train}/utt2num_samples" \
         --valid_shape_file "${valid}/utt2num_samples" \
-        "$@" >> "${folder}/train.log" 2>&1 || {
+        "${more[@]}" "$@" >> "${folder}/train.log" 2>&1 || {
         tail -n 3 "${folder}/train.log" >&2
         exit 1
     }

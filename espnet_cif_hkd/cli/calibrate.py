@@ -20,6 +20,7 @@ import numpy as np
 
 from espnet_cif_hkd.cli.command import command_parser, run_logged
 from espnet_cif_hkd.cli.result_options import device_of
+from espnet_cif_hkd.cli.search_options import add_search, check_search, one_pass_of
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.inference import fitting, gaps
 from espnet_cif_hkd.inference.assemble import silent_tokens, text_pieces
@@ -84,11 +85,11 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--utterances", type=int, default=500, help="use so many, evenly chosen"
     )
-    parser.add_argument("--beam_size", type=int, help="default: greedy")
-    parser.add_argument("--ctc_weight", type=float, help="with --beam_size")
-    parser.add_argument("--lm_train_config", help="with --beam_size")
-    parser.add_argument("--lm_file", help="with --beam_size")
-    parser.add_argument("--lm_weight", type=float, help="with --beam_size")
+    add_search(parser)
+    parser.add_argument("--ctc_weight", type=float, help="with --beam")
+    parser.add_argument("--lm_train_config", help="with --beam")
+    parser.add_argument("--lm_file", help="with --beam")
+    parser.add_argument("--lm_weight", type=float, help="with --beam")
     parser.add_argument("--device", default="cpu")
     return parser
 
@@ -104,21 +105,23 @@ def run(args: argparse.Namespace) -> None:
     search = {
         name: getattr(args, name) for name in wanted if getattr(args, name) is not None
     }
-    if args.beam_size is None and search:
-        raise UserError(f"--{next(iter(search))} needs --beam_size")
+    check_search(args)
+    if args.beam is None and search:
+        raise UserError(f"--{next(iter(search))} needs --beam")
     if args.utterances < 1:
         raise UserError(f"--utterances {args.utterances}: write at least 1")
     recordings, texts = _data(args.data)
-    if args.beam_size is not None:
-        search["beam_size"] = args.beam_size
+    if args.beam is not None:
+        search["beam_size"] = args.beam
     from espnet_cif_hkd.inference.recognizer import Recognizer
 
     recognizer = Recognizer(
         args.model,
-        greedy=args.beam_size is None,
+        greedy=args.beam is None,
         device=device_of(args.device),
         calibrated=False,  # what was fitted before must not be used
         **search,
+        **one_pass_of(args),
     )
     places = np.linspace(0, len(recordings) - 1, min(args.utterances, len(recordings)))
     chosen = [list(recordings)[int(place)] for place in places]
@@ -196,11 +199,12 @@ def _decoded(
     if frames is None:
         return
     results, speech2text = recognizer.results, recognizer.speech2text
-    _, symbols, ids, _ = speech2text.search([frames.hidden])[0][0]
-    if not ids:
+    [[found, *_]] = speech2text.hypotheses([frames])
+    symbols = found.symbols
+    if not found.ids:
         return
-    evidence = results.evidence(frames, ids)
-    pieces = text_pieces(symbols, results.text(symbols), results.text)
+    evidence = results.evidence(frames, found.ids, found.logp)
+    pieces = text_pieces(symbols, found.text, results.text)
     right = missing = None
     if text is not None:
         reference = speech2text.tokenizer.text2tokens(text)

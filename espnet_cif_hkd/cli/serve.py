@@ -12,10 +12,11 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from espnet_cif_hkd.cli.command import command_parser
 from espnet_cif_hkd.cli.result_options import device_of, guarded, quiet_libraries
+from espnet_cif_hkd.cli.search_options import add_search, check_search, search_of
 from espnet_cif_hkd.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,9 +61,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="answer under this name, too; addresses and localhost always work",
     )
     add("--device", default="cpu", help="cpu, cuda, cuda:N or auto (default: cpu)")
-    search = parser.add_mutually_exclusive_group()
-    search.add_argument("--beam", type=int, metavar="N", help="beam search of width N")
-    search.add_argument("--greedy", action="store_true", help="greedy search (default)")
+    add_search(parser)
     add("--verbose", action="store_true", help="show what ESPnet logs")
     limits = parser.add_argument_group("limits")
     limits.add_argument("--max_mb", type=float, default=100.0, help="of an upload")
@@ -165,6 +164,7 @@ def serve(args: argparse.Namespace) -> int:
             loaded.
     """
     check_packages()
+    check_search(args)
     for name in ("max_mb", "max_seconds", "queue", "streams"):
         least = 0 if name == "streams" else 1
         if not least <= getattr(args, name) < math.inf:
@@ -216,11 +216,7 @@ def recogniser(place: str, args: argparse.Namespace) -> "Recogniser":
     """Load a model with the options of the command line."""
     from espnet_cif_hkd.inference.recognizer import Recognizer
 
-    device = device_of(args.device)
-    options: dict[str, Any] = {"greedy": args.beam is None, "device": device}
-    if args.beam is not None:
-        options["beam_size"] = args.beam
-    return Recognizer(place, **options)
+    return Recognizer(place, device=device_of(args.device), **search_of(args))
 
 
 def main(cmd: Sequence[str] | None = None) -> int:

@@ -26,6 +26,12 @@ from espnet_cif_hkd.cli.result_options import (
     quiet_libraries,
     remaining,
 )
+from espnet_cif_hkd.cli.search_options import (
+    add_search,
+    check_search,
+    one_pass_of,
+    search_of,
+)
 from espnet_cif_hkd.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,14 +49,7 @@ def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = command_parser(__file__, __doc__)
     add_options(parser)
-    search = parser.add_mutually_exclusive_group()
-    search.add_argument(
-        "--beam", type=int, metavar="N", help="beam search with N hypotheses"
-    )
-    search.add_argument(
-        "--greedy", action="store_true", help="most probable tokens (default)"
-    )
-    search.add_argument(
+    add_search(parser).add_argument(
         "--stream",
         action="store_true",
         help="recognise while reading; shows partial results on a terminal",
@@ -99,10 +98,11 @@ def run(args: argparse.Namespace) -> int:
     from espnet_cif_hkd.inference.inputs import recordings
     from espnet_cif_hkd.inference.results_folder import ResultsFolder
 
-    for name, least in (("beam", 1), ("batch_size", 1), ("long_above", 1)):
+    check_search(args)
+    for name in ("batch_size", "long_above"):
         value = getattr(args, name)
-        if value is not None and value < least:
-            raise UserError(f"--{name} {value}: write {least} or more")
+        if value < 1:
+            raise UserError(f"--{name} {value}: write 1 or more")
     if args.ctc_weight is not None and args.beam is None:
         raise UserError("--ctc_weight needs a beam search: add --beam 5")
     if args.rescore_lm is not None and args.beam is None:
@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
     sink: Printer | ResultsFolder = Printer(outputs[0])
     if args.output_dir is not None:
         made_by = {n: getattr(args, n) for n in _SEARCH}
-        made_by |= _rescoring(args)
+        made_by |= _rescoring(args) | one_pass_of(args)
         sink = folder_of(args, outputs, made_by)
         chosen = remaining(sink, chosen, progress)
     done = Summary()
@@ -164,14 +164,13 @@ def _rescoring(args: argparse.Namespace) -> dict[str, Any]:
 def _recognizer(args: argparse.Namespace) -> Any:
     from espnet_cif_hkd.inference.recognizer import Recognizer
 
-    beam = {} if args.beam is None else {"beam_size": args.beam, **_rescoring(args)}
     return Recognizer(
         args.model,
-        greedy=args.beam is None,
         ctc_weight=args.ctc_weight,
         device=device_of(args.device),
         batch_size=args.batch_size,
-        **beam,
+        **search_of(args),
+        **_rescoring(args),
     )
 
 

@@ -90,7 +90,7 @@ def warn_of_search(calibration: Calibration, search: Mapping[str, Any]) -> None:
 
     Args:
         calibration: Of the model.
-        search: ``greedy``, and ``lm``: whether there is a language model.
+        search: As ``Recognizer.search``.
     """
     fitted = calibration.report.get("search")
     if calibration.weights is None or not isinstance(fitted, dict):
@@ -104,6 +104,9 @@ def warn_of_search(calibration: Calibration, search: Mapping[str, Any]) -> None:
 
 
 def _kind(search: Mapping[str, Any]) -> str:
+    if search.get("one_pass"):
+        again = " with fallback" if search.get("fallback_below") else ""
+        return f"a one-pass search{again}"
     if search.get("greedy", True):
         return "a greedy search"
     # Version 0.3 wrote the options of the language model only.

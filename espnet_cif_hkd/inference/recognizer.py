@@ -61,7 +61,8 @@ class Recognizer:
         results: Makes results from encoder frames.
         sampling_rate: Of the audio, in Hz.
         tokens: The token list.
-        search: ``greedy``, and ``lm``: whether a language model takes part.
+        search: ``greedy``, ``lm``: whether a language model takes part, and
+            ``one_pass`` and ``fallback_below`` if they are used.
 
     Raises:
         UserError: It is no model, it knows no times, or its sampling rate is unknown.
@@ -136,6 +137,8 @@ class Recognizer:
             )
         has_lm = (files | options).get("lm_train_config") is not None
         self.search = {"greedy": greedy, "lm": has_lm}
+        used = {name: options.get(name) for name in ("one_pass", "fallback_below")}
+        self.search |= {name: value for name, value in used.items() if value}
         warn_of_search(self.results.calibration, self.search)
         self.model_file = Path(files["asr_model_file"])
         self.batch_size = batch_size

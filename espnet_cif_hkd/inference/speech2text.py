@@ -141,13 +141,13 @@ class Speech2Text(ESPnetSpeech2Text):
     def _set_one_pass(self, one_pass: bool, fallback_below: float) -> None:
         if fallback_below and not one_pass:
             raise UserError("fallback_below needs one_pass=True and greedy=True")
-        if one_pass and not self.greedy:
-            raise UserError("one_pass is a greedy search: give greedy=True, too")
         if one_pass and getattr(self.asr_model, "nar", None) is None:
             raise UserError(
                 "one_pass needs a model that was trained with model_conf.nar_conf; "
                 "leave it out"
             )
+        if one_pass and not self.greedy:
+            raise UserError("one_pass is a greedy search: give greedy=True, too")
         if not 0 <= fallback_below <= 1:
             raise UserError(f"fallback_below {fallback_below} must be from 0 to 1")
         self.one_pass, self.fallback_below = one_pass, fallback_below
@@ -318,8 +318,16 @@ class Speech2Text(ESPnetSpeech2Text):
     def recognitions(self, frames: list[Frames]) -> list[Recognition]:
         """Search passages and return their results; needs ``return_times``."""
         assert self.results is not None, "recognitions() needs return_times"
-        results = []
-        for one, nbest in zip(frames, self.search([one.hidden for one in frames])):
+        return [
+            self.results.recognition(one, found)
+            for one, found in zip(frames, self.hypotheses(frames), strict=True)
+        ]
+
+    def hypotheses(self, frames: list[Frames]) -> list[list[Found]]:
+        """Search passages; return the n best of each; needs ``return_times``."""
+        assert self.results is not None, "hypotheses() needs return_times"
+        passages = []
+        for nbest in self.search([one.hidden for one in frames]):
             found = [
                 Found(
                     ids,
@@ -332,8 +340,8 @@ class Speech2Text(ESPnetSpeech2Text):
             ]
             if self.rescoring is not None:
                 found = self.rescoring(found)
-            results.append(self.results.recognition(one, found))
-        return results
+            passages.append(found)
+        return passages
 
     def _result(
         self, found: GreedyHypothesis

@@ -125,6 +125,23 @@ def test_the_command_writes_a_file_that_the_recogniser_reads(recipe: Path) -> No
     assert read_calibration(model).weights == found.weights
 
 
+def test_a_one_pass_search_is_calibrated_by_its_own_decoder(tmp_path: Path) -> None:
+    (tmp_path / "exp").mkdir()
+    nar = {"attention_heads": 2, "num_blocks": 1}
+    model_files(tmp_path / "exp", **CHANGES, model_conf={"nar_conf": nar})
+    soundfile.write(
+        tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, RATE), RATE
+    )
+    for one_pass in (True, False):
+        recognizer = Recognizer(tmp_path / "exp", one_pass=one_pass)
+        [one] = calibrate._decoded(recognizer, "a", str(tmp_path / "a.wav"), None)
+        samples, _ = soundfile.read(tmp_path / "a.wav", dtype="float32")
+        found = recognizer.recognise(samples)
+        sure = [token.confidence for token in found.tokens]
+        assert len(sure) > 1
+        assert one.uncalibrated.tolist() == pytest.approx(sure, abs=1e-5)
+
+
 def test_audio_without_text(
     recipe: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,7 +184,7 @@ def test_audio_without_text(
         (["--model", "none", "--data", "dev"], r"none"),
         (
             ["--model", "exp", "--data", "dev", "--lm_weight", "0.3"],
-            r"--lm_weight needs --beam_size",
+            r"--lm_weight needs --beam",
         ),
         (["--model", "exp", "--data", "dev", "--utterances", "0"], r"at least 1"),
         (["--model", "exp", "--data", "cut"], r"cut has segments"),

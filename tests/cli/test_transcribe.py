@@ -118,6 +118,17 @@ def test_results_of_another_model_are_not_mixed_in(tmp_path, fake, capsys) -> No
     assert fake.made[-1]["greedy"] is False and fake.made[-1]["beam_size"] == 5
 
 
+def test_results_of_another_search_are_not_mixed_in(tmp_path, fake, capsys) -> None:
+    file, out = wave(tmp_path, "a.wav", 10), tmp_path / "out"
+    one_pass = [file, "-o", out, "--one_pass"]
+    assert run(*one_pass, "--fallback_below", "0.3") == 0
+    assert fake.made[-1]["one_pass"] and fake.made[-1]["fallback_below"] == 0.3
+    for other, option in ((one_pass[:-1], "one_pass"), (one_pass, "fallback_below")):
+        capsys.readouterr()
+        assert run(*other) == 1
+        assert f"results with {option} " in capsys.readouterr().err
+
+
 def test_a_table_has_the_results_of_one_model(tmp_path, fake, capsys) -> None:
     a, b = wave(tmp_path, "a.wav", 10), wave(tmp_path, "b.wav", 20)
     options = ("-f", "text", "-o", tmp_path / "out")

@@ -36,6 +36,7 @@ SYSTEMS = {
         "decoder_conf": {"attention_heads": 2, "linear_units": 16, "num_blocks": 1},
     },
     "transducer": {**TRANSDUCER, "model_conf": {"ctc_weight": 0.3}},
+    "one pass": {"model_conf": {"nar_conf": {"attention_heads": 2, "num_blocks": 1}}},
 }
 
 
@@ -70,7 +71,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_the_text_is_that_without_times_and_all_invariants_hold(
     folders: dict[str, Path], system: str, greedy: bool
 ) -> None:
-    recognizer = Recognizer(folders[system], greedy=greedy, beam_size=2)
+    options = {"one_pass": True} if system == "one pass" and greedy else {}
+    recognizer = Recognizer(folders[system], greedy=greedy, beam_size=2, **options)
     decode = recognizer.speech2text
     waves = [noise(0.3), noise(0.01), noise(0.0), noise(0.5, seed=1)]
     found = recognizer.recognise(waves)
@@ -90,6 +92,21 @@ def test_the_text_is_that_without_times_and_all_invariants_hold(
             assert not any(unknown) or (system == "transducer" and all(unknown))
     assert recognizer.recognise(waves[0]) == found[0] or system == "batches"
     assert recognizer.recognise([]) == []
+
+
+@pytest.mark.parametrize("one_pass", [True, False])
+def test_confidences_are_those_of_the_decoder_that_chose(
+    folders: dict[str, Path], one_pass: bool
+) -> None:
+    recognizer = Recognizer(folders["one pass"], one_pass=one_pass)
+    frames = recognizer.frames(noise(1.0))
+    assert frames is not None
+    [[(*_, hypothesis)]] = recognizer.speech2text.search([frames.hidden])
+    [found] = recognizer.recognitions([frames])
+    chosen = hypothesis.states["logp"].exp().tolist()
+    assert [one.confidence for one in found.tokens] == pytest.approx(chosen, abs=1e-6)
+    [[one]] = recognizer.speech2text.hypotheses([frames])
+    assert np.exp(one.logp) == pytest.approx(chosen)
 
 
 def test_the_greedy_search_knows_what_the_decoder_says_of_its_tokens(
@@ -174,17 +191,33 @@ def test_the_calibration_is_used(tmp_path: Path) -> None:
     assert Speech2Text(folder / "config.yaml", model, beam_size=1)
 
 
-@pytest.mark.parametrize("used", ["greedy", "beam"])
-@pytest.mark.parametrize("fitted", ["greedy", "beam", "lm"])
+SEARCHES = {
+    "greedy": {"greedy": True, "lm": False},
+    "beam": {"greedy": False, "lm": False},
+    "lm": {"greedy": False, "lm": True},
+    "one_pass": {"greedy": True, "lm": False, "one_pass": True},
+    "fallback": {
+        "greedy": True,
+        "lm": False,
+        "one_pass": True,
+        "fallback_below": 0.3,
+    },
+}
+
+
+@pytest.mark.parametrize("used", ["greedy", "beam", "one_pass", "fallback"])
+@pytest.mark.parametrize("fitted", SEARCHES)
 def test_confidences_of_another_search_are_noted_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, fitted: str, used: str
 ) -> None:
-    model = model_folder(tmp_path / "model") / "1epoch.pth"
-    search = {"greedy": fitted == "greedy", "lm": fitted == "lm"}
+    model = model_folder(tmp_path / "model", **SYSTEMS["one pass"]) / "1epoch.pth"
+    search = SEARCHES[fitted]
     weights = (2.0, *[0.0] * 5)
     known = Calibration(sha256(model), Timing(), weights, report={"search": search})
     write_calibration(model, known)
-    recognizer = Recognizer(tmp_path / "model", greedy=used == "greedy", beam_size=2)
+    options = {k: v for k, v in SEARCHES[used].items() if k != "lm"}
+    recognizer = Recognizer(tmp_path / "model", beam_size=2, **options)
+    assert recognizer.search == SEARCHES[used]
     for seed in range(2):
         recognizer.recognise(noise(0.3, seed))
     notes = [one for one in caplog.messages if "was fitted to" in one]
@@ -192,7 +225,7 @@ def test_confidences_of_another_search_are_noted_once(
     # Times do not depend on the search.
     caplog.clear()
     write_calibration(model, replace(known, weights=None))
-    Recognizer(tmp_path / "model", greedy=used == "greedy", beam_size=2)
+    Recognizer(tmp_path / "model", beam_size=2, **options)
     assert not [one for one in caplog.messages if "was fitted to" in one]
 
 

@@ -80,3 +80,19 @@ def test_the_one_pass_decoder_has_the_size_of_the_other() -> None:
     assert one_pass.pop("best_model_criterion") == [["valid", "acc_nar", "max"]]
     ours.pop("best_model_criterion")
     assert one_pass == ours
+
+
+def test_the_model_for_sherpa_onnx_has_the_frames_of_the_others() -> None:
+    ours, sherpa = load(CONF, "cif_one_pass"), load(CONF, "cif_sherpa")
+    plain = load(CONF, "cif")
+    assert (sherpa.pop("frontend"), ours.pop("frontend")) == ("kaldi_fbank", "default")
+    kaldi, default = sherpa.pop("frontend_conf"), ours.pop("frontend_conf")
+    assert {name: kaldi[name] for name in ("fs", "n_mels")}.items() <= default.items()
+    # sherpa-onnx computes frames every 10 ms.
+    assert "frame_shift" not in kaldi
+    assert kaldi["skip"] * 0.01 == default["hop_length"] / default["fs"]
+    ours.pop("freeze_param")
+    ours["model_conf"].pop("nar_distill_weight")
+    for key in ("scheduler_conf", "max_epoch"):
+        assert sherpa.pop(key) == plain[key] and ours.pop(key)
+    assert sherpa == ours

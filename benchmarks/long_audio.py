@@ -12,6 +12,9 @@ utterances of three or more characters without a token in their time, ``doubled`
 with more than twice as many characters as their text. ``moved`` is the mean distance
 between the borders of equal tokens in long audio and in their utterance alone, in the
 first and in the last five minutes, in ms.
+
+``--flite VOICE`` has Debian's flite speak the texts, whose words have exact times:
+``error`` and ``bias`` are those of the borders of words in these minutes, in ms.
 """
 
 import argparse
@@ -23,11 +26,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from boundaries import Boundaries, Span, matched
+from flite_words import sentences
 from measure import add_options, describe, table, use_options
+from quality import read_table, read_text, resample
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -49,19 +56,35 @@ def edits(one: str, other: str) -> int:
     return int(row[-1])
 
 
-def utterances(data: Path, root: Path, rate: int) -> list[tuple[np.ndarray, str]]:
-    """Samples and text of a data folder."""
+@dataclass(frozen=True)
+class Part:
+    """An utterance: samples ``(S,)``, text, and times of its words if known."""
+
+    samples: np.ndarray
+    text: str
+    words: Sequence[Span] = ()
+
+
+def utterances(data: Path, root: Path, rate: int) -> list[Part]:
+    """Utterances of a data folder."""
     import soundfile
 
-    lines = (data / "text").read_text(encoding="utf-8").splitlines()
-    texts = dict(line.split(maxsplit=1) for line in lines)
+    texts = read_text(data / "text")
     found = []
-    for line in (data / "wav.scp").open(encoding="utf-8"):
-        name, path = line.split(maxsplit=1)
-        samples, known = soundfile.read(root / path.strip(), dtype="float32")
+    for name, path in read_table(data / "wav.scp").items():
+        samples, known = soundfile.read(root / path, dtype="float32")
         assert known == rate, f"{path}: {known} Hz, but the model reads {rate} Hz"
-        found.append((samples, texts[name].strip()))
+        found.append(Part(samples, texts[name]))
     return found
+
+
+def spoken(data: Path, voice: str, rate: int) -> list[Part]:
+    """The texts of a data folder, spoken by flite."""
+    texts = list(read_text(data / "text").values())
+    return [
+        Part(resample(samples, known, rate).astype(np.float32), " ".join(words), spans)
+        for samples, known, words, spans in sentences(voice, texts)
+    ]
 
 
 def peak() -> float:
@@ -98,16 +121,20 @@ def run(args: argparse.Namespace, minutes: float) -> dict[str, Any]:
     recognizer = Recognizer(args.model)
     rate, generator = recognizer.sampling_rate, np.random.default_rng(0)
     data, root = Path(args.data), Path(args.root)
-    parts = utterances(data, root, rate)[:: args.every]
+    if args.flite:
+        parts = spoken(data, args.flite, rate)[:: args.every]
+    else:
+        parts = utterances(data, root, rate)[:: args.every]
     pieces, spans, length = [], [], 0
     texts: list[str] = []
     while length < minutes * 60 * rate:
-        samples, text = parts[len(texts) % len(parts)]
+        part = parts[len(texts) % len(parts)]
+        samples = part.samples
         pause = round(generator.uniform(*PAUSES) * rate)
         silence = generator.normal(0, NOISE, pause).astype(np.float32)
         spans.append((length / rate, (length + len(samples)) / rate))
         pieces += [samples, silence]
-        texts.append(text)
+        texts.append(part.text)
         length += len(samples) + pause
     audio = np.concatenate(pieces)
     # As from a file: the audio itself is not in the memory that is measured.
@@ -137,28 +164,44 @@ def run(args: argparse.Namespace, minutes: float) -> dict[str, Any]:
     middles = [(token.start + token.end) / 2 for token in result.tokens]
     lost = doubled = 0
     moved: dict[str, list[float]] = {"first": [], "last": []}
+    exact = {"first": Boundaries(), "last": Boundaries()}
+    centres = [(word.start + word.end) / 2 for word in result.words]
     for n, ((begin, end), text) in enumerate(zip(spans, texts, strict=True)):
         here = slice(bisect.bisect(middles, begin), bisect.bisect(middles, end))
         found = sum(len(token.text) for token in result.tokens[here])
         lost += found == 0 and len(text) >= SHORTEST
         doubled += found > 2 * max(len(text), SHORTEST)
-        if one_by_one and (begin < ENDS or end > duration - ENDS):
-            tokens = one_by_one[n % len(parts)].tokens
+        if begin < ENDS or end > duration - ENDS:
             where = "first" if begin < ENDS else "last"
-            moved[where] += distances(tokens, result.tokens[here], begin)
-    text = " ".join(texts)
+            part = parts[n % len(parts)]
+            if one_by_one:
+                alone = one_by_one[n % len(parts)].tokens
+                moved[where] += distances(alone, result.tokens[here], begin)
+            if part.words:
+                words = slice(
+                    bisect.bisect(centres, begin), bisect.bisect(centres, end)
+                )
+                near = result.words[words]
+                for a, b in matched([word.text for word in near], text.split()):
+                    span = near[a].start - begin, near[a].end - begin
+                    exact[where].add(span, part.words[b])
     count = len(one_by_one)
-    first = " ".join(texts[:count])
-    alone = " ".join(one.text for one in one_by_one)
+    text, first = " ".join(texts), " ".join(texts[:count])
+    separately = " ".join(one.text for one in one_by_one)
     return {
         "minutes": duration / 60,
         "cer": 100 * edits(result.text, text) / len(text),
-        "utterances": 100 * edits(alone, first) / len(first) if count else None,
+        "utterances": 100 * edits(separately, first) / len(first) if count else None,
         "passages": len(passages),
         "lost": lost,
         "doubled": doubled,
         "moved, first": mean_ms(moved["first"]),
         "moved, last": mean_ms(moved["last"]),
+        **{
+            f"{what}, {where}": one.figures()[key] if len(one) else None
+            for where, one in exact.items()
+            for what, key in (("error", "mean"), ("bias", "bias"))
+        },
         "rtf": seconds / duration,
         "base": base,
         "peak": peak(),
@@ -174,6 +217,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, nargs="+", default=[5.0, 20.0])
     parser.add_argument("--every", type=int, default=1, help="of the utterances")
     parser.add_argument("--utterances", action="store_true", help="also one by one")
+    parser.add_argument("--flite", metavar="VOICE", help="slt, rms, awb or kal16")
     parser.add_argument("--window", type=float, default=24.0)
     parser.add_argument("--context", type=float, default=3.0)
     parser.add_argument("--pause", type=float, default=0.4)

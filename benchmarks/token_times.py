@@ -16,8 +16,7 @@ middle of its syllable. Milliseconds: median, and 5th to 95th percentile.
 
 A second table has the errors of the starts and ends that ``Recognizer`` gives, with the
 run's calibration.json if there is one: of the syllables that it recognises in
-utterances with the right count, and of all with the text given. The first and last
-30 ms that neighbouring syllables share are divided in the middle. ``--peer`` names a
+utterances with the right count, and of all with the text given. ``--peer`` names a
 model of faster-whisper (see ``peer_whisper.py``); of its words, those of one character
 are compared.
 """
@@ -30,42 +29,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from boundaries import HEAD, Boundaries, given, matched
+from boundaries import HEAD, Boundaries, given
+from hsk_times import RATE, Span, compare, known_spans, timed
 from measure import describe, table
 from peer_whisper import FasterWhisper
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "egs2/hsk/asr_hkd/local")]
-
-import hsk_packages  # noqa: E402
-import hsk_voice  # noqa: E402
-from hsk_sentences import read_sentences  # noqa: E402
+sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
 from espnet_cif_hkd.cif import integrate_and_fire  # noqa: E402
 from espnet_cif_hkd.encoder.geometry import frame_times  # noqa: E402
-from espnet_cif_hkd.inference.recognition import Recognition  # noqa: E402
 from espnet_cif_hkd.inference.recognizer import Recognizer  # noqa: E402
 from espnet_cif_hkd.io.tables import read_table  # noqa: E402
 
 COUNTS = ["run", "frames a token", "fired right, %", "CTC right, %"]
 TIMES = ["fires, ms", "5 % to 95 %", "CTC peak, ms", "5 % to 95 %"]
-Span = tuple[np.ndarray, np.ndarray]
-Timed = tuple[str, float, float]
-
-
-def spans(downloads: Path, names: Sequence[str]) -> dict[str, Span]:
-    """Begin and end of each syllable in seconds, by the name of the sentence."""
-    recordings = hsk_voice.Recordings(downloads / hsk_packages.VOICE.file)
-    sentences, _ = read_sentences(downloads / hsk_packages.SENTENCES.file)
-    known = {sentence.name: sentence for sentence in sentences}
-    found = {}
-    for name in names:
-        samples: list[tuple[int, int]] = []
-        hsk_voice.voice_sentence(recordings, known[name], spans=samples)
-        begins, ends = np.array(samples).T / hsk_voice.RATE
-        found[name] = begins, ends
-    return found
 
 
 def spread(alpha: Tensor) -> list[float]:
@@ -80,24 +58,6 @@ def peaks(best: Sequence[int], blank: int = 0) -> list[int]:
     """The first frame of each token of CTC's best path."""
     before = [blank, *best[:-1]]
     return [t for t, (a, b) in enumerate(zip(before, best)) if b not in (a, blank)]
-
-
-def compare(
-    found: Sequence[Timed], text: Sequence[str], spoken: Span, into: Boundaries
-) -> None:
-    """Add the tokens that are in the text at the same place."""
-    begins, ends = (np.array(one) for one in spoken)
-    # Neighbours overlap, unless there is a pause between them.
-    middle = (ends[:-1] + begins[1:]) / 2
-    near = begins[1:] < ends[:-1]
-    ends[:-1][near] = begins[1:][near] = middle[near]
-    for here, there in matched([name for name, _, _ in found], text):
-        into.add(found[here][1:], (begins[there], ends[there]))
-
-
-def timed(found: Recognition) -> list[Timed]:
-    """Token, start and end of each token."""
-    return [(one.token, one.start, one.end) for one in found.tokens]
 
 
 class Found:
@@ -134,10 +94,9 @@ class Found:
         if spoken is None:
             return
         begins, ends = spoken
-        rate = hsk_voice.RATE
-        frames = frame_times(model, rate, len(samples), int(n_frames[0]))
+        frames = frame_times(model, RATE, len(samples), int(n_frames[0]))
         if right[0]:
-            fires = frames.seconds(fired.firing_times[0, :-1], len(samples) / rate)
+            fires = frames.seconds(fired.firing_times[0, :-1], len(samples) / RATE)
             self.fires.append(fires.numpy() - ends)
         if right[1]:
             centres = frames.centres(torch.tensor(first)).numpy()
@@ -172,11 +131,8 @@ def main() -> None:
     recordings = read_table(Path("data", args.set, "wav.scp"))
     texts = read_table(Path("data", args.set, "text"))
     chosen = list(recordings)[: args.utterances]
-    spoken: dict[str, Span] = {}
-    if Path("downloads", hsk_packages.VOICE.file).exists():
-        names = {utt: Path(recordings[utt]).stem for utt in chosen}
-        known = spans(Path("downloads"), list(names.values()))
-        spoken = {utt: known[name] for utt, name in names.items()}
+    exact = known_spans([recordings[utt] for utt in chosen])
+    spoken = {utt: one for utt, one in zip(chosen, exact) if one is not None}
     print(describe("espnet", threads=torch.get_num_threads()) + "\n", flush=True)
     rows, boundaries = [], []
     for run in args.runs:
@@ -204,7 +160,7 @@ def main() -> None:
             samples, _ = soundfile.read(recordings[utt], dtype="float32")
             words = [
                 (one.text, one.start, one.end)
-                for one in peer.words(samples, hsk_voice.RATE)
+                for one in peer.words(samples, RATE)
                 if len(one.text) == 1
             ]
             compare(words, list(texts[utt]), spoken[utt], errors_of_peer)

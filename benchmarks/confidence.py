@@ -73,12 +73,17 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("dump/raw/test"))
     parser.add_argument("--utterances", type=int, default=400)
     parser.add_argument("--beam_size", type=int, help="default: greedy")
+    parser.add_argument("--lm_train_config", help="with --beam_size")
+    parser.add_argument("--lm_file", help="with --beam_size")
+    parser.add_argument("--lm_weight", type=float, help="with --beam_size")
     parser.add_argument("--draws", type=int, default=500)
     parser.add_argument("--peer", type=Path, help="a model of faster-whisper")
     args = parser.parse_args()
 
     print(describe("espnet", threads=1) + "\n", flush=True)
-    recognizer = opened(args.model, args.beam_size)
+    of_lm = ("lm_train_config", "lm_file", "lm_weight")
+    options = {name: getattr(args, name) for name in of_lm if getattr(args, name)}
+    recognizer = opened(args.model, args.beam_size, **options)
     results = recognizer.results
     calibrations = {"decoder": Calibration(), "calibrated": results.calibration}
     tokenizer = recognizer.speech2text.tokenizer

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,9 +38,10 @@ def load(folder: Path, rate: int, count: int | None = None) -> list[Spoken]:
     return found
 
 
-def opened(model: str, beam_size: int | None) -> Recognizer:
+def opened(model: str, beam_size: int | None, **options: Any) -> Recognizer:
     """The recogniser of a model; without a beam size its search is greedy."""
-    return Recognizer(model, greedy=beam_size is None, beam_size=beam_size or 5)
+    greedy = beam_size is None
+    return Recognizer(model, greedy=greedy, beam_size=beam_size or 5, **options)
 
 
 def evenly(items: Sequence[str], limit: int) -> list[str]:

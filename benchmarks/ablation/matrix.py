@@ -1,7 +1,7 @@
 """The plan of one corpus (YAML): systems, seeds, variants and decodings.
 
 Example; ``options`` are always words of a command line, given as a list or as one
-string that is split like in the shell::
+string that is split like in the shell. ``{seed}`` in them is the seed of the run::
 
     corpus: fotaq
     title: "FOTAQ: English, 3.9 hours"

@@ -9,6 +9,9 @@ from pathlib import Path
 from ablation.matrix import TRAIN_SET, Decode, Matrix
 from espnet_cif_hkd.errors import UserError
 
+# In options: the seed of the cell, such as that of a training before.
+SEED = "{seed}"
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -144,6 +147,7 @@ def commands(matrix: Matrix, cell: Cell) -> list[list[str]]:
     options = list(system.options)
     if cell.variant:
         options += matrix.variants[cell.variant].options
+    options = [word.replace(SEED, str(cell.seed)) for word in options]
     options += _subset(matrix, matrix.subset_of(cell.variant))
     epochs = matrix.epochs_of(cell.variant)
     training = f"--max_epoch {epochs} --seed {cell.seed} --num_att_plot 0"

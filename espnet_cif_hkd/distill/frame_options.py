@@ -54,18 +54,22 @@ class TeacherOptions:
 
 
 def teacher_options(teachers: Any) -> list[TeacherOptions]:
-    """Return the teachers of a criterion.
+    """Return the teachers of a criterion, without those that are null.
 
     Raises:
         UserError: There is none, an option is wrong, or two teachers share a store.
     """
-    if not isinstance(teachers, Mapping) or not teachers:
+    if not isinstance(teachers, Mapping) or all(
+        one is None for one in teachers.values()
+    ):
         raise UserError(
             f"criterion_conf.teachers is {teachers!r}; write one line for each teacher:"
             " 'NAME: {teacher: …, teacher_store: …}'"
         )
     found: list[TeacherOptions] = []
     for name, options in teachers.items():
+        if options is None:
+            continue
         place = f"criterion_conf.teachers.{name}"
         if not str(name).isidentifier() or hasattr(torch.nn.ModuleDict, str(name)):
             raise UserError(

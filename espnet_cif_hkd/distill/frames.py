@@ -83,11 +83,12 @@ class FramesCriterion(AbsDistillCriterion):
 
     Args:
         student: The recogniser.
-        teachers: The teachers by a name of your choice. Each has the options of a
-            speech teacher (``teacher``, ``layer``, ``teacher_store``, …), and
-            ``weight`` (1.0), the weight of its loss, and ``normalize`` (true): targets
-            are normalised to mean 0 and variance 1 per dimension, by statistics of the
-            store.
+        teachers: The teachers by a name of your choice; null leaves one out, as
+            ``--model_conf criteria.speech.teachers.tiny=null`` does. Each has the
+            options of a speech teacher (``teacher``, ``layer``, ``teacher_store``, …),
+            and ``weight`` (1.0), the weight of its loss, and ``normalize`` (true):
+            targets are normalised to mean 0 and variance 1 per dimension, by statistics
+            of the store.
         tap: Frames that learn: ``hs_pad`` or ``layer:N``.
         loss: ``l1`` or ``l2``, means over the dimensions; ``cosine``, 1 - cosine;
             ``l1_cosine``, the sum of two.

@@ -20,6 +20,7 @@ from tone_teacher import (
     tone,
 )
 
+from espnet_cif_hkd.distill.frames import FramesCriterion
 from espnet_cif_hkd.distill.heard import heard
 from espnet_cif_hkd.distill.time_matching import TimeMatch
 from espnet_cif_hkd.losses.frames import FRAME_LOSSES
@@ -123,6 +124,21 @@ def test_each_loss_and_match_trains(two, kind, match):
         assert stats[f"frames.missing_{name}"] == 0
     width = model.criteria["frames"].heads["one"].out_features
     assert width == (12 if match == "concat" else 6)
+
+
+def test_a_teacher_that_is_null_is_left_out(two):
+    teachers, batch = two
+    alone = pretrain_model({"one": teachers["one"]}).train()
+    model = pretrain_model({**teachers, "two": None}).train()
+    model.load_state_dict(alone.state_dict())
+    torch.manual_seed(0)
+    wanted, stats, _ = alone(**batch)
+    torch.manual_seed(0)
+    loss, others, _ = model(**batch)
+    assert loss.item() == wanted.item()
+    assert stats.keys() == others.keys()
+    conf = {"type": "frames", "teachers": {**teachers, "two": None}}
+    assert set(FramesCriterion.speech_teachers(conf)) == {"one"}
 
 
 def test_targets_are_normalised_per_dimension(two):

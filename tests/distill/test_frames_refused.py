@@ -50,6 +50,7 @@ def test_wrong_options(options, message):
     [
         ({}, r"frames\.teachers is \{\}; write one line for each teacher"),
         ([tone()], r"frames\.teachers is \[.*write one line"),
+        ({"one": None}, r"frames\.teachers is \{'one': None\}; write one line"),
         ({"a b": tone()}, r"teachers\.a b: this cannot name a teacher"),
         ({"keys": tone()}, r"teachers\.keys: this cannot name a teacher"),
         ({"one": "whisper"}, r"teachers\.one is 'whisper'; it must hold"),

@@ -1,0 +1,73 @@
+"""The matrix of students: what each cell learns from before its training."""
+
+import itertools
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from ablation.matrix import read_matrix
+from ablation.plan import Cell, cells, commands
+
+from espnet_cif_hkd.distill.frame_options import TeacherOptions, teacher_options
+from espnet_cif_hkd.recipe.options import Options
+from espnet_cif_hkd.recipe.stages.train import configured_args
+
+TOP = Path(__file__).parents[2]
+MATRIX = read_matrix(TOP / "benchmarks/ablation/fotaq_students.yaml")
+CONF = TOP / MATRIX.recipe / "conf"
+TEACHERS: dict[str, set[str]] = {
+    "scratch": set(),
+    "random": {"base"},
+    "base": {"base"},
+    "tiny": {"tiny"},
+    "both": {"base", "tiny"},
+    "unlabelled": {"base", "tiny"},
+}
+
+
+def given(cell: Cell) -> dict[str, str]:
+    words = next(c for c in commands(MATRIX, cell) if "11" in c)
+    return dict(itertools.pairwise(words))
+
+
+def teachers(cell: Cell) -> dict[str, TeacherOptions]:
+    options = given(cell)
+    if options.get("--pretrain") != "true":
+        return {}
+    training = Options(
+        asr_config=str(CONF / "pretrain.yaml"), asr_args=options["--pretrain_args"]
+    )
+    conf = configured_args(training).model_conf["criteria"]["speech"]
+    return {one.name: one for one in teacher_options(conf["teachers"])}
+
+
+@pytest.mark.parametrize("cell", cells(MATRIX), ids=lambda cell: cell.name)
+def test_the_teachers_of_each_student(cell: Cell) -> None:
+    assert set(TEACHERS) == set(MATRIX.systems)
+    found = teachers(cell)
+    assert set(found) == TEACHERS[cell.system]
+    is_random = {one.conf.get("teacher_type") == "random" for one in found.values()}
+    assert is_random <= {cell.system == "random"}
+    assert ("--unlabelled" in given(cell)) == (cell.system == "unlabelled")
+    assert given(cell)["--train_set"] == "train_2000"
+
+
+def test_each_seed_has_its_pre_training() -> None:
+    tags = Counter()
+    for cell in cells(MATRIX):
+        options = given(cell)
+        if "--pretrain" in options:
+            assert f"--seed {cell.seed}" in options["--pretrain_args"]
+            tags[options["--pretrain_tag"]] += 1
+    # CIF starts from the encoder of the transducer's pre-training.
+    assert tags.pop("pretrain_both_seed1") == 2
+    assert set(tags.values()) == {1}
+
+
+def test_a_store_belongs_to_one_teacher() -> None:
+    stores = {}
+    for cell in cells(MATRIX):
+        for one in teachers(cell).values():
+            about = one.conf["teacher"], one.conf.get("teacher_type")
+            assert stores.setdefault(one.store, about) == about
+    assert len(stores) == 3

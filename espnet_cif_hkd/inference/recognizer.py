@@ -231,7 +231,7 @@ class Recognizer:
         """Open a stream: audio in pieces, results that only grow.
 
         The search is greedy unless ``beam_size`` is given; it has neither a language
-        model nor CTC.
+        model nor CTC, and no one-pass decoder, which needs the complete audio.
 
         Args:
             options: Of :class:`espnet_cif_hkd.inference.growing_stream.StreamOptions`.

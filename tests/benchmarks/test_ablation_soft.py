@@ -76,6 +76,8 @@ EXPECTED: dict[str, dict[str, float]] = {
     "aligned": {"phone": 0.5},
     "aligned-hard": {"phone": 0.0},
     "softer": {"phone": 1.0},
+    "states": {"state": 0.5},
+    "states-hard": {"state": 0.0},
 }
 # Where the labels are not those of the recipe's own language models.
 LM_TYPES = {

@@ -76,6 +76,7 @@ EXPECTED: dict[str, dict[str, float]] = {
     "aligned": {"phone": 0.5},
     "aligned-hard": {"phone": 0.0},
     "softer": {"phone": 1.0},
+    "one-pass": {},
     "states": {"state": 0.5},
     "states-hard": {"state": 0.0},
 }
@@ -145,3 +146,17 @@ def test_labels_of_different_models_have_different_stores(matrix: Matrix) -> Non
             if one.is_soft:
                 known = models.setdefault(str(one.store), (one.unit, one.lm))
                 assert known == (one.unit, one.lm), shlex.join([cell.name, one.name])
+
+
+def test_the_one_pass_decoder_is_that_of_its_own_configuration() -> None:
+    matrix = read_matrix(TOP / "benchmarks/ablation/hsk_soft.yaml")
+    cell = Cell("cif", 1, "one-pass")
+    words = next(c for c in commands(matrix, cell) if "11" in c)
+    given = dict(itertools.pairwise(words))
+    conf = TOP / matrix.recipe / "conf"
+    options = Options(
+        asr_config=str(conf / "train_asr_cif.yaml"), asr_args=given["--asr_args"]
+    )
+    trained = configured_args(options).model_conf
+    sherpa = Options(asr_config=str(conf / "train_asr_cif_sherpa.yaml"), asr_args="")
+    assert trained == configured_args(sherpa).model_conf

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 _FEWEST_TOKENS, _FEWEST_ERRORS, _FEWEST_UTTERANCES = 200, 20, 10
 _FOLDS = 5
+_STREAMS = 100  # utterances at most
 
 
 @dataclass
@@ -131,6 +132,9 @@ def run(args: argparse.Namespace) -> None:
         for one in _decoded(recognizer, key, recordings[key], texts.get(key))
     ]
     found = fit(decoded)
+    found = _with_stream_times(
+        found, recognizer, [(key, recordings[key]) for key in chosen[:_STREAMS]]
+    )
     report: dict[str, Any] = {
         "data": args.data.name,
         "search": {**recognizer.search, **search},
@@ -188,13 +192,54 @@ def _data(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     return known, texts
 
 
+def _samples(recognizer: "Recognizer", key: str, entry: str) -> Floats:
+    """Read a recording at the rate of the model, ``(S,)`` float32."""
+    sound = select_channel(read_utterance(key, entry), "0", key)
+    wave = resample(sound.samples, sound.rate, recognizer.sampling_rate)
+    return wave.astype(np.float32)
+
+
+def _with_stream_times(
+    found: Calibration, recognizer: "Recognizer", chosen: Sequence[tuple[str, str]]
+) -> Calibration:
+    """Fit how far times of streams are from those of complete utterances.
+
+    Nothing changes for a model that does not stream, and for too few equal tokens.
+    """
+    try:
+        recognizer.stream()
+    except UserError:
+        return found
+    recognizer.results.calibration = found
+    offline: list[tuple[float, float]] = []
+    streamed: list[tuple[float, float]] = []
+    for key, entry in progress(chosen, len(chosen), "calibrate streams"):
+        samples = _samples(recognizer, key, entry)
+        whole, stream = recognizer.recognise(samples), recognizer.stream()
+        stream.accept(samples)
+        parts = stream.finish().tokens
+        if [one.id for one in parts] == [one.id for one in whole.tokens]:
+            for one, other in zip(whole.tokens, parts, strict=True):
+                if not one.text.isspace():
+                    offline.append((one.start, one.end))
+                    streamed.append((other.start, other.end))
+    if len(offline) < _FEWEST_TOKENS:
+        log(
+            f"calibrate: times of streams stay as they are: {len(offline)} tokens "
+            f"equal those of complete utterances ({_FEWEST_TOKENS} are needed)"
+        )
+        return found
+    start, end = fitting.fit_stream(offline, streamed)
+    timing = replace(found.timing, stream_start=start, stream_end=end)
+    report = {**found.report, "stream": {"tokens": len(offline)}}
+    return replace(found, timing=timing, report=report)
+
+
 def _decoded(
     recognizer: "Recognizer", key: str, entry: str, text: str | None
 ) -> Iterator[Decoded]:
     """Decode one utterance; nothing if the result has no tokens."""
-    rate = recognizer.sampling_rate
-    sound = select_channel(read_utterance(key, entry), "0", key)
-    samples = resample(sound.samples, sound.rate, rate).astype(np.float32)
+    rate, samples = recognizer.sampling_rate, _samples(recognizer, key, entry)
     frames = recognizer.frames(samples)
     if frames is None:
         return

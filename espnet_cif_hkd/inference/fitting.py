@@ -123,6 +123,22 @@ def right_tokens(found: Sequence[str], reference: Sequence[str]) -> tuple[Bools,
     return right, missing
 
 
+def fit_stream(
+    offline: Sequence[tuple[float, float]], streamed: Sequence[tuple[float, float]]
+) -> tuple[float, float]:
+    """Medians of what the times of a stream lack.
+
+    Args:
+        offline: Start and end of each token in seconds, of complete utterances.
+        streamed: The same of streams, at least one.
+
+    Returns:
+        Seconds to add to starts and to ends.
+    """
+    missing = np.median(np.array(offline) - np.array(streamed), axis=0)
+    return round(float(missing[0]), 4), round(float(missing[1]), 4)
+
+
 def fit_weights(features: Floats, right: Bools) -> tuple[float, ...]:
     """Logistic regression with a small decay.
 

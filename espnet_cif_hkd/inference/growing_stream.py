@@ -157,7 +157,7 @@ class GrowingStream(ABC):
             begin = middle - timing.lead - timing.trail
         if end - middle > 2 * timing.trail:
             end = middle + timing.trail
-        return begin, end
+        return begin + timing.stream_start, end + timing.stream_end
 
     def _close(self, is_inside: bool = False) -> None:
         """End the passage."""

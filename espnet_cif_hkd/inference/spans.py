@@ -38,10 +38,20 @@ class Timing:
     Attributes:
         lead: Seconds from the start of a token to its peak.
         trail: Seconds from its peak to its end.
+        stream_start: Seconds that a stream adds to the start of a token.
+        stream_end: Seconds that a stream adds to its end.
     """
 
     lead: float = 0.02
     trail: float = 0.12
+    stream_start: float = 0.0
+    stream_end: float = 0.0
+
+    def of_stream(self, has_ctc: bool) -> "Timing":
+        """Return what a stream uses; lead and trail may be those of CTC's peaks."""
+        if not has_ctc:
+            return self
+        return Timing(stream_start=self.stream_start, stream_end=self.stream_end)
 
 
 def token_spans(

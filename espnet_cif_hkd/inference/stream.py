@@ -24,7 +24,6 @@ from espnet_cif_hkd.inference.growing_stream import (
 from espnet_cif_hkd.inference.passage_stream import Fired, Place
 from espnet_cif_hkd.inference.recognition import Recognition
 from espnet_cif_hkd.inference.results import ResultMaker
-from espnet_cif_hkd.inference.spans import Timing
 from espnet_cif_hkd.inference.speech import Samples, checked_samples
 from espnet_cif_hkd.search.streaming import StreamingSearch, waiting_vectors
 from espnet_cif_hkd.search.transducer_streaming import TransducerStream
@@ -56,7 +55,7 @@ class RecognitionStream(GrowingStream):
         options: StreamOptions | None = None,
     ) -> None:
         times = known_frame_times(model, results.rate)
-        timing = results.calibration.timing if model.ctc is None else Timing()
+        timing = results.calibration.timing.of_stream(model.ctc is not None)
         check_model(model)
         self._features = FeatureStream(model.frontend)
         assert times is not None

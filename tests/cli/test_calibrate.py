@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from tiny_model import TOKENS
-from tiny_speech import CHANGES, RATE, model_files
+import torch
+import yaml
+from tiny_model import TOKENS, tiny_config
+from tiny_speech import CHANGES, RATE, model_files, noise
+from tiny_stream import streaming_conf, streaming_model
 
 from espnet_cif_hkd import UserError
 from espnet_cif_hkd.cli import calibrate
@@ -140,6 +143,46 @@ def test_a_one_pass_search_is_calibrated_by_its_own_decoder(tmp_path: Path) -> N
         sure = [token.confidence for token in found.tokens]
         assert len(sure) > 1
         assert one.uncalibrated.tolist() == pytest.approx(sure, abs=1e-5)
+
+
+def test_times_of_streams_become_those_of_complete_utterances(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conf = tiny_config(token_type="char", **streaming_conf())
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(conf), encoding="utf-8")
+    torch.save(streaming_model().state_dict(), tmp_path / "1epoch.pth")
+    chosen = []
+    for n in range(3):
+        soundfile.write(tmp_path / f"{n}.flac", noise(1.2, n), RATE)
+        chosen.append((str(n), str(tmp_path / f"{n}.flac")))
+    recognizer = Recognizer(tmp_path)
+    known = Calibration(report={"tokens": 3})
+    assert calibrate._with_stream_times(known, recognizer, chosen[:1]) == known
+    monkeypatch.setattr(calibrate, "_FEWEST_TOKENS", 10)
+    found = calibrate._with_stream_times(known, recognizer, chosen)
+    timing = found.timing
+    assert timing.stream_start and timing.stream_end
+    assert (timing.lead, timing.trail) == (known.timing.lead, known.timing.trail)
+    assert found.report["tokens"] == 3 and found.report["stream"]["tokens"] > 10
+    # What is fitted is used, and then nothing is left to fit.
+    recognizer.results.calibration = found
+    left = []
+    for _, path in chosen:
+        samples, _ = soundfile.read(path, dtype="float32")
+        stream = recognizer.stream()
+        stream.accept(samples)
+        for one, other in zip(
+            recognizer.recognise(samples).tokens, stream.finish().validate().tokens
+        ):
+            left.append((one.start - other.start, one.end - other.end))
+    assert np.abs(np.median(left, axis=0)).max() < 0.01
+
+
+def test_a_model_that_does_not_stream_keeps_its_calibration(tmp_path: Path) -> None:
+    model_files(tmp_path, **CHANGES)
+    known = Calibration()
+    recognizer = Recognizer(tmp_path)
+    assert calibrate._with_stream_times(known, recognizer, [("a", "none")]) is known
 
 
 def test_audio_without_text(

@@ -45,7 +45,6 @@ from espnet_cif_hkd.inference.export.transducer_graphs import (
 from espnet_cif_hkd.inference.export.whisper import GraphWhisper
 from espnet_cif_hkd.inference.features import FeatureStream
 from espnet_cif_hkd.inference.onnx_folder import NEAR
-from espnet_cif_hkd.inference.spans import Timing
 from espnet_cif_hkd.inference.stream import check_model as check_streaming
 from espnet_cif_hkd.io.atomic import write_text
 from espnet_cif_hkd.io.features import FeatureSpec
@@ -148,7 +147,7 @@ def export_model(
         metadata["graph_rate"] = spec.rate
     if streaming:
         graphs = streaming_graphs(traced, spec)
-        timing = source.calibration.timing if model.ctc is None else Timing()
+        timing = source.calibration.timing.of_stream(model.ctc is not None)
         metadata["streaming"] = streaming_metadata(model, spec, timing)
     else:
         encoder = (TransducerEncoderGraph if _is_transducer(model) else EncoderGraph)(

@@ -5,6 +5,7 @@ H heads, P earlier frames that a block sees, d = D / H, Y blocks of a section of
 encoder (between two poolings), X all blocks.
 """
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -169,5 +170,5 @@ def streaming_metadata(model: Any, spec: FeatureSpec, timing: Timing) -> dict[st
         "size": decoder.output_layer.in_features,
         "tail_threshold": decoder.tail_threshold,
         "window": 0 if attention is None else attention.window,
-        "timing": {"lead": timing.lead, "trail": timing.trail},
+        "timing": asdict(timing),
     }

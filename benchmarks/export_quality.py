@@ -11,16 +11,22 @@ an hour of audio, from samples to the result with times and confidences.
 
 import argparse
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from measure import describe, table
-from quality import Errors, load
+from quality import Spoken, compared, load
 
 from espnet_cif_hkd.cli.export import load_source
 from espnet_cif_hkd.inference.export.exporter import export_model
 from espnet_cif_hkd.inference.onnx_runner import OnnxRecognizer
 from espnet_cif_hkd.inference.recognizer import Recognizer
+
+
+def text_of(engine: Any, spoken: Spoken) -> str:
+    """What a recogniser finds."""
+    return str(engine.recognise(spoken.samples).text)
 
 
 def main() -> None:
@@ -44,30 +50,13 @@ def main() -> None:
             )
             for int8 in (False, True)
         }
-        ways = {
+        engines = {
             "torch": recognizer,
             "ONNX": OnnxRecognizer(folder, threads=1),
             "ONNX, 8 bits": OnnxRecognizer(folder, int8=True, threads=1),
         }
-        texts: dict[str, list[str]] = {}
-        seconds = {}
-        for way, engine in ways.items():
-            started = time.process_time()
-            texts[way] = [engine.recognise(one.samples).text for one in spoken]
-            seconds[way] = time.process_time() - started
-    hours = sum(len(one.samples) for one in spoken) / recognizer.sampling_rate / 3600
-    references = [one.text for one in spoken]
-    errors = {way: Errors(references, found) for way, found in texts.items()}
-    rows = [
-        [
-            way,
-            f"{errors[way].rate:.2f}",
-            "–" if way == "torch" else errors[way].minus(errors["torch"]),
-            sum(a != b for a, b in zip(found, texts["torch"], strict=True)),
-            f"{seconds[way] / hours:.0f}",
-        ]
-        for way, found in texts.items()
-    ]
+        ways = {way: partial(text_of, engine) for way, engine in engines.items()}
+        rows = compared(ways, spoken, recognizer.sampling_rate)
     mib = ", ".join(f"{size / 2**20:.1f}" for size in sizes.values())
     print(f"{len(spoken)} utterances; graphs in MiB, 32 and 8 bits: {mib}\n")
     print(table(["way", "CER, %", "against torch", "other", "s an hour"], rows))

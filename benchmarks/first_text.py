@@ -20,29 +20,29 @@ from pathlib import Path
 from measure import describe, table
 
 ROOT = Path(__file__).resolve().parents[1]
-LOAD = "import sys\nfrom espnet_cif_hkd.inference import Recognizer\n" + (
-    "Recognizer(sys.argv[1])\nprint('loaded', file=sys.stderr, flush=True)"
-)
+# Libraries print, too.
+LOAD = """
+import contextlib, sys
+with contextlib.redirect_stdout(sys.stderr):
+    from espnet_cif_hkd.inference import Recognizer
+    Recognizer(sys.argv[1])
+print("loaded", flush=True)
+"""
 
 
 def first_line(command: Sequence[str]) -> tuple[float, str]:
-    """Seconds until a command prints a line, and this line; then it is stopped.
-
-    What loads the model prints to the standard error, since libraries print, too.
-    """
+    """Seconds until a command prints a line, and this line; then it is stopped."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     start = time.perf_counter()
-    loads = LOAD in command
     process = subprocess.Popen(
         command,
-        stdout=subprocess.DEVNULL if loads else subprocess.PIPE,
-        stderr=subprocess.PIPE if loads else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         text=True,
         env={**os.environ, "PYTHONPATH": path},
     )
-    lines = process.stderr if loads else process.stdout
-    assert lines is not None
-    line = next((one for one in lines if not loads or one == "loaded\n"), "")
+    assert process.stdout is not None
+    line = process.stdout.readline()
     seconds = time.perf_counter() - start
     process.kill()
     process.wait()

@@ -1,7 +1,8 @@
 """Error rates of a data directory for the benchmarks of trained models."""
 
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,42 @@ class Errors:
     def minus(self, other: "Errors") -> str:
         """Difference of the rates in points, and its interval of 95 %."""
         return _interval(self.errors - other.errors, self.n_tokens)
+
+
+def compared(
+    ways: Mapping[str, Callable[[Spoken], str]], spoken: Sequence[Spoken], rate: int
+) -> list[list[object]]:
+    """Recognise utterances in several ways, one after the other.
+
+    Args:
+        ways: Each returns a text.
+        spoken: At a sampling rate of ``rate`` Hz.
+        rate: In Hz.
+
+    Returns:
+        Of each way: name, CER in percent, difference to the first one, number of other
+        texts than those of the first one, seconds of the process for an hour of audio.
+    """
+    hours = sum(len(one.samples) for one in spoken) / rate / 3600
+    rows: list[list[object]] = []
+    first: list[str] = []
+    for name, way in ways.items():
+        start = time.process_time()
+        texts = [way(one) for one in spoken]
+        seconds = time.process_time() - start
+        errors = Errors([one.text for one in spoken], texts)
+        if not rows:
+            first, reference = texts, errors
+        rows.append(
+            [
+                name,
+                f"{errors.rate:.2f}",
+                errors.minus(reference) if rows else "–",
+                sum(a != b for a, b in zip(texts, first, strict=True)),
+                f"{seconds / hours:.0f}",
+            ]
+        )
+    return rows
 
 
 def _interval(errors: np.ndarray, n_tokens: np.ndarray, draws: int = 1000) -> str:

@@ -12,19 +12,18 @@ utterance at a time.
 
 import argparse
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from measure import describe, table
-from quality import Errors, Spoken, load
+from quality import Spoken, compared, load
 
 from espnet_cif_hkd.cli.export import main as export
 from espnet_cif_hkd.inference.recognizer import Recognizer
 
 
 def with_sherpa(file: Path, tokens: Path, rate: int, bands: int) -> Callable[..., str]:
-    """A function that recognises samples ``(S,)``."""
+    """A function that recognises an utterance; its text has no spaces."""
     import sherpa_onnx
 
     recognizer = sherpa_onnx.OfflineRecognizer.from_paraformer(
@@ -39,18 +38,14 @@ def with_sherpa(file: Path, tokens: Path, rate: int, bands: int) -> Callable[...
         stream = recognizer.create_stream()
         stream.accept_waveform(rate, spoken.samples)
         recognizer.decode_streams([stream])
-        return str(stream.result.text)
+        return str(stream.result.text).replace(" ", "")
 
     return recognise
 
 
-def texts_of(
-    way: Callable[[Spoken], str], spoken: Sequence[Spoken]
-) -> tuple[list[str], float]:
-    """Texts without spaces, and seconds of the process."""
-    start = time.process_time()
-    texts = [way(one).replace(" ", "") for one in spoken]
-    return texts, time.process_time() - start
+def text_of(recognizer: Recognizer, spoken: Spoken) -> str:
+    """What a recogniser finds, without spaces."""
+    return recognizer.recognise(spoken.samples).text.replace(" ", "")
 
 
 def main() -> None:
@@ -71,30 +66,14 @@ def main() -> None:
         export([*command, "--int8"])
         tokens = Path(folder, "tokens.txt")
         ways: dict[str, Callable[[Spoken], str]] = {
-            "torch, one pass": lambda one: one_pass.recognise(one.samples).text,
-            "torch, autoregressive": lambda one: plain.recognise(one.samples).text,
+            "torch, one pass": lambda one: text_of(one_pass, one),
+            "torch, autoregressive": lambda one: text_of(plain, one),
         }
         for name, file in (("", "model.onnx"), (", 8 bits", "model.int8.onnx")):
             way = with_sherpa(Path(folder, file), tokens, rate, bands)
             ways[f"sherpa-onnx{name}"] = way
-        found = {name: texts_of(way, spoken) for name, way in ways.items()}
-    texts = [one.text for one in spoken]
-    hours = sum(len(one.samples) for one in spoken) / rate / 3600
-    errors = {name: Errors(texts, one) for name, (one, _) in found.items()}
-    first = next(iter(found))
-    rows = [
-        [
-            name,
-            f"{errors[name].rate:.2f}",
-            "" if name == first else errors[name].minus(errors[first]),
-            sum(a != b for a, b in zip(one, found[first][0], strict=True)),
-            f"{seconds / hours:.0f}",
-        ]
-        for name, (one, seconds) in found.items()
-    ]
-    print(
-        f"{args.data}: {len(texts)} utterances, {errors[first].n_tokens.sum()} tokens\n"
-    )
+        rows = compared(ways, spoken, rate)
+    print(f"{args.data}: {len(spoken)} utterances\n")
     head = ["", "CER, %", "difference", "other texts", "seconds an hour"]
     print(table(head, rows))
 

@@ -107,7 +107,8 @@ def main() -> None:
     args = parser.parse_args()
     print(describe("espnet", threads=torch.get_num_threads()) + "\n", flush=True)
     recognizer = Recognizer(args.model)
-    model, tokenizer = recognizer.speech2text.asr_model, recognizer._tokenizer
+    speech2text = recognizer.speech2text
+    model, tokenizer = speech2text.asr_model, speech2text.tokenizer
     spoken = load(args.data, recognizer.sampling_rate, args.utterances)
     quality = Quality(
         [tokenizer.text2tokens(one.text) for one in spoken],

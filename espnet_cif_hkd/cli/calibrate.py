@@ -20,7 +20,7 @@ import numpy as np
 
 from espnet_cif_hkd.cli.command import command_parser, run_logged
 from espnet_cif_hkd.cli.result_options import device_of
-from espnet_cif_hkd.cli.search_options import add_search, check_search, one_pass_of
+from espnet_cif_hkd.cli.search_options import add_search, check_search, search_of
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.inference import fitting, gaps
 from espnet_cif_hkd.inference.assemble import silent_tokens, text_pieces
@@ -112,17 +112,14 @@ def run(args: argparse.Namespace) -> None:
     if args.utterances < 1:
         raise UserError(f"--utterances {args.utterances}: write at least 1")
     recordings, texts = _data(args.data)
-    if args.beam is not None:
-        search["beam_size"] = args.beam
+    search |= search_of(args)
     from espnet_cif_hkd.inference.recognizer import Recognizer
 
     recognizer = Recognizer(
         args.model,
-        greedy=args.beam is None,
         device=device_of(args.device),
         calibrated=False,  # what was fitted before must not be used
         **search,
-        **one_pass_of(args),
     )
     places = np.linspace(0, len(recordings) - 1, min(args.utterances, len(recordings)))
     chosen = [list(recordings)[int(place)] for place in places]
@@ -137,7 +134,7 @@ def run(args: argparse.Namespace) -> None:
     )
     report: dict[str, Any] = {
         "data": args.data.name,
-        "search": {**recognizer.search, **search},
+        "search": {**search, **recognizer.search},
     }
     names = [name for name in ("lm_train_config", "lm_file") if name in search]
     for name in names:  # no paths of this machine

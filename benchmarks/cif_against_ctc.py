@@ -5,12 +5,15 @@
 
 Decodes the utterances of DATA_DIR, one by one, on the CPU, with a trained ``model:
 cif`` in EXP_DIR in three ways: greedy CTC (best path), greedy CIF, and greedy CIF whose
-alpha is scaled to the true number of tokens. Prints error rates, errors by position in
-the sentence, and by length error of CIF. Errors are those of an alignment like
-sclite's, of characters, words, and tokens of the model.
+alpha is scaled to the true number of tokens. A model with ``nar_conf`` has a fourth
+way, its one-pass decoder. Prints error rates, differences to CTC with their intervals,
+errors by position in the sentence, and by length error of CIF. Errors are those of an
+alignment like sclite's, of characters, words, and tokens of the model. Several EXP_DIR
+are models of one configuration with different seeds; their errors are added up.
 """
 
 import argparse
+import itertools
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -18,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from measure import describe, table
 
@@ -25,11 +29,14 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
 from ablation.errors import by_position  # noqa: E402
+from ablation.significance import compare  # noqa: E402
+from ablation.verdict import bracket, in_a_word, signed  # noqa: E402
 
 from espnet_cif_hkd.errors import UserError  # noqa: E402
 from espnet_cif_hkd.recipe.stages.sclite import Alignment, align  # noqa: E402
 
 WAYS = ("CTC", "CIF", "CIF, true length")
+ONE_PASS = "one pass"  # a fourth way of models with nar_conf
 _FAR = 3  # length errors from here on share a row
 
 
@@ -61,6 +68,7 @@ def recognise(
         reference: Token ids without ``<eos>``.
     """
     from espnet_cif_hkd.search.greedy import greedy_search
+    from espnet_cif_hkd.search.nar import one_pass_search
 
     hs_pad, hlens = model.encode(speech, lengths)
     if isinstance(hs_pad, tuple):
@@ -77,6 +85,9 @@ def recognise(
         limit = -max(1, fired, len(reference) + 1)
         (one,) = greedy_search(decoder, hs_pad, hlens, limit, target)
         found.found[way] = one.yseq[1:-1].tolist()
+    if model.nar is not None:
+        (one,) = one_pass_search(model.nar, hs_pad, hlens, firing=decoder)
+        found.found[ONE_PASS] = one.yseq[1:-1].tolist()
     return found
 
 
@@ -107,15 +118,23 @@ class Analysis:
     """The tables of all utterances.
 
     Args:
-        utterances: What was recognised.
+        utterances: What was recognised; with several models those of the first, then
+            the same ones of the second, and so on.
         names: Names of the tokens.
         to_text: From names of tokens to the text.
+        n_models: Number of models.
     """
 
     def __init__(
-        self, utterances: Sequence[Utterance], names: Sequence[str], to_text: Any
+        self,
+        utterances: Sequence[Utterance],
+        names: Sequence[str],
+        to_text: Any,
+        n_models: int = 1,
     ) -> None:
         self.utterances = utterances
+        self.n_models = n_models
+        self.ways = tuple(utterances[0].found) if utterances else WAYS
 
         def aligned(way: str, split: Any) -> list[Alignment]:
             def units(ids: Sequence[int]) -> list[str]:
@@ -126,19 +145,20 @@ class Analysis:
                 align(units(one.reference), units(one.found[way])) for one in utterances
             ]
 
-        self.tokens = {way: aligned(way, None) for way in WAYS}
-        self.chars = {
-            way: aligned(way, lambda text: text.replace(" ", "")) for way in WAYS
-        }
-        self.spelled = {way: aligned(way, list) for way in WAYS}
-        self.words = {way: aligned(way, str.split) for way in WAYS}
+        def all_ways(split: Any) -> dict[str, list[Alignment]]:
+            return {way: aligned(way, split) for way in self.ways}
+
+        self.tokens = all_ways(None)
+        self.chars = all_ways(lambda text: text.replace(" ", ""))
+        self.spelled = all_ways(list)
+        self.words = all_ways(str.split)
 
     def rates(self) -> str:
         """Error rates of each way."""
         head = ["way", "CER, %", "without spaces, %", "WER, %", "tokens, %"]
         head += ["subst., %", "del., %", "ins., %", "length error, %"]
         rows: list[list[object]] = []
-        for way in WAYS:
+        for way in self.ways:
             tokens = self.tokens[way]
             n_tokens = max(1, sum(one.n_ref for one in tokens))
             cells = [rate(kind[way]) for kind in (self.spelled, self.chars, self.words)]
@@ -150,16 +170,46 @@ class Analysis:
             rows.append([way, *(round(cell, 1) for cell in cells)])
         return table(head, rows)
 
+    def differences(self) -> str:
+        """Each way minus CTC, with intervals of 95 %."""
+        head = ["way", "of", "minus CTC, points", "over utterances", "and models"]
+        head += ["over models", "relative, %", "over utterances, %", "finding"]
+        kinds = {"CER": self.spelled, "WER": self.words, "tokens": self.tokens}
+        rows: list[list[object]] = []
+        for way in self.ways[1:]:
+            for kind, alignments in kinds.items():
+                found = compare(
+                    np.array([one.n_ref for one in alignments[way]])[: self.n_each],
+                    self.errors(alignments["CTC"]),
+                    self.errors(alignments[way]),
+                    range(self.n_models),
+                )
+                intervals = [found.absolute_utterances, found.absolute_both]
+                row = [way, kind, signed(found.absolute)]
+                row += [bracket(one) for one in (*intervals, found.over_seeds)]
+                row += [signed(found.relative), bracket(found.relative_utterances)]
+                rows.append([*row, in_a_word(found)])
+        return table(head, rows)
+
+    @property
+    def n_each(self) -> int:
+        """Number of utterances of one model."""
+        return len(self.utterances) // self.n_models
+
+    def errors(self, aligned: Sequence[Alignment]) -> np.ndarray:
+        """Errors of each model in each utterance, (models, utterances)."""
+        return np.array([one.errors for one in aligned]).reshape(self.n_models, -1)
+
     def positions(self) -> str:
         """Token error rate in each tenth of the reference."""
-        counts = {way: by_position(self.tokens[way]) for way in WAYS}
+        counts = {way: by_position(self.tokens[way]) for way in self.ways}
         rows = []
-        for tenth, (n_tokens, _) in counts[WAYS[0]].items():
-            errors = [counts[way][tenth][1] for way in WAYS]
+        for tenth, (n_tokens, _) in counts["CTC"].items():
+            errors = [counts[way][tenth][1] for way in self.ways]
             rows.append(
                 [tenth, *(round(100 * n / max(1, n_tokens), 1) for n in errors)]
             )
-        return table(["position", *(f"{way}, %" for way in WAYS)], rows)
+        return table(["position", *(f"{way}, %" for way in self.ways)], rows)
 
     def lengths(self) -> str:
         """Token error rate by the length error of CIF."""
@@ -172,9 +222,9 @@ class Analysis:
             name = f"{error:+d}" if error else "0"
             if abs(error) == _FAR:
                 name += " and more" if error > 0 else " and less"
-            rates = [rate([self.tokens[way][n] for n in members]) for way in WAYS]
+            rates = [rate([self.tokens[way][n] for n in members]) for way in self.ways]
             rows.append([name, len(members), *(round(one, 1) for one in rates)])
-        head = ["fired − tokens", "utterances", *(f"{way}, %" for way in WAYS)]
+        head = ["fired − tokens", "utterances", *(f"{way}, %" for way in self.ways)]
         return table(head, rows)
 
 
@@ -238,36 +288,47 @@ def load(folder: Path, name: str) -> tuple[Any, Any]:
 
 
 def analyse(
-    folder: Path, data: Path, name: str = "valid.acc.ave.pth", limit: int | None = None
+    folders: Sequence[Path],
+    data: Path,
+    name: str = "valid.acc.ave.pth",
+    limit: int | None = None,
 ) -> Analysis:
-    """Decode the utterances of a data folder with a model.
+    """Decode the utterances of a data folder with one or more models.
 
     Args:
-        folder: Experiment of a training.
+        folders: Experiments of trainings with one configuration.
         data: Folder with ``wav.scp`` and ``text``.
-        name: File of the parameters in ``folder``.
+        name: File of the parameters in each folder.
         limit: Number of utterances; None: all.
 
     Raises:
-        UserError: See :func:`load` and :func:`examples`.
+        UserError: See :func:`load` and :func:`examples`; the models have different
+            tokens or decoders.
     """
     from espnet2.text.build_tokenizer import build_tokenizer
 
-    model, args = load(folder, name)
+    found: list[Utterance] = []
+    models = [load(folder, name) for folder in folders]
+    first, args = models[0]
+    for folder, (model, _) in zip(folders, models, strict=True):
+        if model.token_list != first.token_list:
+            raise UserError(f"{folder}: has other tokens than {folders[0]}")
+        if (model.nar is None) != (first.nar is None):
+            raise UserError(f"{folder}: only one of it and {folders[0]} has nar_conf")
+    for model, args in models:
+        for speech, reference in itertools.islice(examples(args, data), limit):
+            lengths = torch.tensor([speech.size(1)])
+            found.append(recognise(model, speech, lengths, reference))
     tokenizer = build_tokenizer(args.token_type, args.bpemodel)
-    found = []
-    for number, (speech, reference) in enumerate(examples(args, data)):
-        if number == limit:
-            break
-        lengths = torch.tensor([speech.size(1)])
-        found.append(recognise(model, speech, lengths, reference))
-    return Analysis(found, model.token_list, tokenizer.tokens2text)
+    return Analysis(found, first.token_list, tokenizer.tokens2text, len(models))
 
 
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("exp_dir", type=Path, help="experiment of a training")
+    parser.add_argument(
+        "exp_dir", type=Path, nargs="+", help="experiment of a training"
+    )
     parser.add_argument("data_dir", type=Path, help="folder with wav.scp and text")
     parser.add_argument("--model", default="valid.acc.ave.pth")
     parser.add_argument("--utterances", type=int, help="the first; all by default")
@@ -279,9 +340,10 @@ def main() -> None:
         sys.exit(f"cif_against_ctc: {error}")
     print(describe("espnet", threads=torch.get_num_threads()))
     seconds = time.monotonic() - begin
-    print(f"{len(found.utterances)} utterances, {seconds:.0f} s\n")
-    for part in (found.rates(), found.positions(), found.lengths()):
-        print(part + "\n")
+    print(f"{found.n_models} models, {found.n_each} utterances, {seconds:.0f} s\n")
+    tables = (found.rates, found.differences, found.positions, found.lengths)
+    for part in tables:
+        print(part() + "\n")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from tiny_model import TOKENS, tiny_batch, tiny_config, tiny_model
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.search.greedy import greedy_search
+from espnet_cif_hkd.search.nar import one_pass_search
 
 NAMES = ["<blank>", "<unk>", "<space>", "A", "B", "C", "<sos/eos>"]
 
@@ -56,6 +57,27 @@ def test_rates_by_hand(analysis):
     assert true[1:] == ["0"] * 8
 
 
+def test_differences_by_hand(analysis):
+    head, _, *rows = cells(analysis.differences())
+    assert head[:3] == ["way", "of", "minus CTC, points"] and len(rows) == 6
+    # Characters of CTC: 2 of 11 wrong; of CIF: 6. Words: 2 and 3 of 4.
+    cif = {row[1]: row for row in rows if row[0] == "CIF"}
+    assert cif["CER"][2] == "+36.4" and cif["CER"][6] == "+200.0"
+    assert cif["WER"][2] == "+25.0" and cif["WER"][4] == cif["WER"][5] == "–"
+    assert cif["WER"][-1] == "no difference shown"  # the last word decides
+
+
+def test_several_models_are_as_many_rows():
+    right = utterance("AB", 3, "AB", "AB", "AB")
+    wrong = utterance("AB", 3, "A", "BB", "AB")
+    two = Analysis([right, wrong, wrong, wrong], NAMES, to_text, n_models=2)
+    assert two.n_each == 2
+    assert two.errors(two.tokens["CTC"]).tolist() == [[0, 1], [1, 1]]
+    assert cells(two.rates())[2][4] == "37.5"
+    cif = cells(two.differences())[2]
+    assert cif[2] == "0.0" and cif[5] == "[0.0, 0.0]"
+
+
 def test_positions_by_hand():
     one = utterance("ABCABCABCA", 11, "BBCABCABCA", "ABCABCABCB", "ABCABCABCA")
     rows = cells(Analysis([one, one], NAMES, to_text).positions())[2:]
@@ -95,6 +117,23 @@ def test_each_way_decodes_as_the_model_does():
     assert found.found["CTC"] == [b for a, b in zip(before, path) if b not in (0, a)]
 
 
+def test_a_one_pass_decoder_is_a_fourth_way():
+    """Its tokens are those of the search of ``--one_pass``."""
+    model, batch = (
+        tiny_model(model_conf={"nar_conf": {"num_blocks": 1}}).eval(),
+        tiny_batch(1),
+    )
+    speech, lengths = batch["speech"], batch["speech_lengths"]
+    reference = batch["text"][0].tolist()
+    found = cif_against_ctc.recognise(model, speech, lengths, reference)
+    with torch.no_grad():
+        frames = model.encode(speech, lengths)
+        (one,) = one_pass_search(model.nar, *frames, firing=model.decoder)
+    assert found.found["one pass"] == one.yseq[1:-1].tolist()
+    table = cells(Analysis([found], TOKENS, to_text).rates())
+    assert [row[0] for row in table[2:]] == [*cif_against_ctc.WAYS, "one pass"]
+
+
 @pytest.fixture
 def trained(tmp_path):
     """An experiment and a data folder with recordings."""
@@ -117,25 +156,29 @@ def trained(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_prints_three_tables(trained, monkeypatch, capsys):
+def test_the_command_prints_four_tables(trained, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["cif_against_ctc.py", *map(str, trained)])
     cif_against_ctc.main()
     printed = capsys.readouterr().out
-    assert "3 utterances" in printed and printed.count("|---|") >= 3
-    found = cif_against_ctc.analyse(*trained)
+    assert "3 utterances" in printed and printed.count("|---|") >= 4
+    exp, data = trained
+    found = cif_against_ctc.analyse([exp], data)
     assert [one.reference for one in found.utterances] == [
         [TOKENS.index("<space>" if c == " " else c) for c in words]
         for words in ("AB CA", "B", "HEAD AB")
     ]
-    assert len(cif_against_ctc.analyse(*trained, limit=2).utterances) == 2
+    twice = cif_against_ctc.analyse([exp, exp], data, limit=2)
+    assert (len(twice.utterances), twice.n_each) == (4, 2)
+    # The same model twice: between models there is no difference.
+    assert twice.errors(twice.tokens["CIF"]).std(axis=0).tolist() == [0, 0]
 
 
 def test_what_is_missing_is_one_line(trained, tmp_path):
     exp, data = trained
     with pytest.raises(UserError, match=r"gone\.pth: this file does not exist"):
-        cif_against_ctc.analyse(exp, data, "gone.pth")
+        cif_against_ctc.analyse([exp], data, "gone.pth")
     with pytest.raises(UserError, match=r"name a data folder with wav\.scp"):
-        cif_against_ctc.analyse(exp, tmp_path)
+        cif_against_ctc.analyse([exp], tmp_path)
     (data / "segments").write_text("")
     with pytest.raises(UserError, match="recordings in segments are not read"):
-        cif_against_ctc.analyse(exp, data)
+        cif_against_ctc.analyse([exp], data)

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import aishell_fixture
 import fotaq_fixture
+import numpy as np
+import soundfile
 from miniature.aishell import write_aishell
 from miniature.english import SENTENCES, english
 from miniature.librispeech import COUNTS, write_librispeech
@@ -134,6 +136,30 @@ def pretrain(folder: Path, curves: bool = True) -> list[str]:
     ]
 
 
+def unlabelled(folder: Path) -> list[str]:
+    """The same; the encoder also learns from recordings without transcripts."""
+    options = pretrain(folder)
+    speech = folder / "more"
+    speech.mkdir()
+    for n in range(2):
+        wave = 0.2 * np.random.default_rng(n).standard_normal((1 + n) * 11025)
+        soundfile.write(speech / f"{n}.flac", wave, 11025)
+    return ["--unlabelled", "more", *options]
+
+
+def whisper(folder: Path) -> list[str]:
+    """FOTAQ's CIF with HKD on a frozen speech model, the system of the demo.
+
+    The speech model is a folder, so the archive of stage 14 must contain its weights.
+    """
+    options = fotaq(folder)
+    build_tiny_whisper(folder / "downloads" / "whisper_base")
+    options[options.index("--asr_args") + 1] += (
+        " --frontend_conf weights=value --frontend_conf teacher_dim=12"
+    )
+    return ["--system", "whisper_hkd", *options]
+
+
 def hsk(folder: Path) -> list[str]:
     # It needs pytest, and the benchmark that takes its case from here does not.
     import hsk_fixture
@@ -237,7 +263,10 @@ def hsk_soft(folder: Path) -> list[str]:
 
 CASES: dict[str, Callable[[Path], list[str]]] = {
     case.__name__: case
-    for case in (fotaq, pretrain, soft, hsk, hsk_soft, aishell, librispeech, wordpiece)
+    for case in (
+        *(fotaq, pretrain, unlabelled, whisper, soft),
+        *(hsk, hsk_soft, aishell, librispeech, wordpiece),
+    )
 }
 
 

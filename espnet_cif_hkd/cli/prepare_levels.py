@@ -1,7 +1,8 @@
 """Make what the levels of a recipe's soft labels need, before stage 10.
 
 In this order, and only for the levels that --asr_config and --asr_args use: lexicons,
-sub-word units, alignments, language models (for lm_type unigram: the counts of units).
+sub-word units, lists of characters and words, alignments, language models (for lm_type
+unigram: the counts of units).
 Files that are up to date are kept, and so are files that were not made by this command.
 The options of asr.sh come after --, and stages 1 to 5 must have run. Stage 10 stores
 the labels themselves.
@@ -9,7 +10,6 @@ the labels themselves.
 
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,12 +93,19 @@ class _Preparation:
             UserError: an option or a file is wrong, or a step failed.
         """
         from espnet_cif_hkd.distill.level_sources import LevelSource
+        from espnet_cif_hkd.recipe import unit_files
         from espnet_cif_hkd.recipe.stages.tokens import read_token_list
 
         for lexicon in _each(level.unit.get("lexicon") for level in levels):
             self._lexicon(lexicon)
         for model in _each(level.unit.get("unit_bpemodel") for level in levels):
-            self._bpe(model)
+            unit_files.make_bpe(self.run, model, self.args.level_nbpe, self.train_texts)
+        for unit in unit_files.WRITTEN_UNITS:
+            own = [level for level in levels if level.unit.get("unit") == unit]
+            for path in _each(level.unit.get("unit_token_list") for level in own):
+                # Of the texts that have labels: further text has words without sound.
+                text = self.data_dirs[0] / "text"
+                unit_files.make_vocabulary(self.run, unit, path, text)
         self._alignments([one for one in levels if one.options.map == "alignment"])
         tokens = read_token_list(self.run.paths.token_list)
         trained: dict[str, LevelSource] = {}
@@ -127,10 +134,11 @@ class _Preparation:
     def _lexicon(self, path: Path) -> None:
         """Make a lexicon and the token list of its phones, by make_lexicon."""
         from espnet_cif_hkd.cli import make_lexicon
+        from espnet_cif_hkd.recipe import unit_files
         from espnet_cif_hkd.recipe.checks.stamps import Fingerprint
 
         args = self.args
-        if not args.lexicon_source or _is_foreign(path):
+        if not args.lexicon_source or unit_files.is_foreign(path):
             return
         if path.name != _LEXICON[0]:
             raise UserError(
@@ -144,38 +152,12 @@ class _Preparation:
         mark = Fingerprint().words(*words).files(*self.texts)
         mark.files(*filter(None, [args.lexicon_source, args.lexicon_extra]))
         make = partial(make_lexicon.run, make_lexicon.get_parser().parse_args(words))
-        _make(path.parent, mark, _LEXICON, make)
-
-    def _bpe(self, model: Path) -> None:
-        """Train a sentencepiece model and write its token list, by stage 5."""
-        from espnet_cif_hkd.io.log import log
-        from espnet_cif_hkd.recipe.context import Run
-        from espnet_cif_hkd.recipe.stages import tokens
-
-        folder = model.parent
-        if model.is_file() and not (folder / ".done-5").exists():
-            return
-        if model.name != "bpe.model":
-            raise UserError(f"{model}: a model that this command makes is bpe.model")
-        run = Run(
-            replace(self.run.options, token_type="bpe", nbpe=self.args.level_nbpe),
-            replace(
-                self.run.paths,
-                bpedir=folder,
-                bpemodel=str(model),
-                token_list=folder / "tokens.txt",
-                bpe_train_text=" ".join(map(str, self.train_texts)),
-            ),
-            self.run.arguments,
-        )
-        if tokens.up_to_date(run):
-            log(f"{folder}: up to date")
-        else:
-            tokens.make_token_list(run)
+        unit_files.make(path.parent, mark, _LEXICON, make)
 
     def _alignments(self, levels: Sequence["Level"]) -> None:
         """Align the utterances with phones and states, by align_units."""
         from espnet_cif_hkd.cli import align_units
+        from espnet_cif_hkd.recipe import unit_files
         from espnet_cif_hkd.recipe.checks.stamps import Fingerprint
 
         for folder in _each(Path(str(one.options.alignment)).parent for one in levels):
@@ -185,7 +167,8 @@ class _Preparation:
                 if Path(str(one.options.alignment)).parent == folder
             ]
             first = own[0]
-            if any(_is_foreign(Path(str(one.options.alignment))) for one in own):
+            files = [Path(str(one.options.alignment)) for one in own]
+            if any(map(unit_files.is_foreign, files)):
                 continue
             lexicons = list(_each(one.unit.get("lexicon") for one in own))
             if len(lexicons) != 1:
@@ -204,8 +187,7 @@ class _Preparation:
                 names = ("text", "wav.scp", "utt2num_samples")
                 mark.files(*(data / name for name in names))
             make = partial(align_units.run, align_units.get_parser().parse_args(words))
-            needs = [Path(str(one.options.alignment)).name for one in own]
-            _make(folder, mark, needs, make)
+            unit_files.make(folder, mark, [path.name for path in files], make)
 
     def _language_model(self, source: "LevelSource", folder: Path) -> None:
         """Train the language model of a level."""
@@ -225,9 +207,10 @@ class _Preparation:
 
     def _counts(self, source: "LevelSource", path: Path) -> None:
         """Count the units of a level in the text of the language models."""
+        from espnet_cif_hkd.recipe import unit_files
         from espnet_cif_hkd.teachers.lm.controls import count_units
 
-        if _is_foreign(path):
+        if unit_files.is_foreign(path):
             return
         train, _, mark = self._sentences(source)
         ids = {token: n for n, token in enumerate(source.tokens)}
@@ -236,7 +219,8 @@ class _Preparation:
             items = ([ids[label] for label in labels] for labels in train())
             count_units(path, source.tokens, items)
 
-        _make(path.parent, mark.words(*source.tokens), [path.name], make)
+        mark.words(*source.tokens)
+        unit_files.make(path.parent, mark, [path.name], make)
 
     def _sentences(
         self, source: "LevelSource"
@@ -288,34 +272,6 @@ class _Preparation:
 def _each(paths: Iterable[Any]) -> list[Path]:
     """Return the paths that are set, each once."""
     return list(dict.fromkeys(Path(str(path)) for path in paths if path))
-
-
-def _is_foreign(path: Path) -> bool:
-    """Whether a file was not made by this command, so that it must not change."""
-    from espnet_cif_hkd.recipe.unit_lm import STAGE
-
-    markers = (f".{state}-{STAGE}" for state in ("done", "incomplete"))
-    return path.is_file() and not any((path.parent / one).exists() for one in markers)
-
-
-def _make(
-    folder: Path, mark: "Fingerprint", needs: Sequence[str], make: Callable[[], None]
-) -> None:
-    """Run a step, unless its files are up to date; one process at a time."""
-    from espnet_cif_hkd.io import lock
-    from espnet_cif_hkd.io.log import log
-    from espnet_cif_hkd.recipe.checks import stamps
-    from espnet_cif_hkd.recipe.unit_lm import STAGE
-
-    fingerprint = mark.hexdigest()
-    with lock.alone(folder / ".prepare.lock", log):
-        if stamps.is_done(folder, STAGE, fingerprint, needs):
-            log(f"{folder}: up to date")
-            return
-        log(f"{folder}: making {', '.join(needs)}")
-        stamps.begin(folder, STAGE)
-        make()
-        stamps.finish(folder, STAGE, fingerprint)
 
 
 def _known(words: Sequence[str]) -> list[str]:

@@ -186,6 +186,53 @@ def test_sub_words(trained: dict[str, list[list[str]]]) -> None:
     assert "".join(sentence).replace("▁", " ").strip() == TRAIN["u1"]
 
 
+@pytest.mark.parametrize(
+    ("unit", "expected", "first"),
+    [
+        ("char", {*"ACDEGHIKLNORST", "<space>"}, ["T", "H", "E", "<space>"]),
+        ("word", set(" ".join(TRAIN.values()).split()), TRAIN["u1"].split()),
+    ],
+)
+def test_characters_and_words_of_the_training_set(
+    trained: dict[str, list[list[str]]],
+    capfd: pytest.CaptureFixture[str],
+    unit: str,
+    expected: set[str],
+    first: list[str],
+) -> None:
+    """Further text teaches the language model, but has no unit of its own."""
+    path = Path("exp/lm_levels/units/tokens.txt")
+    lm = "exp/lm_levels/lm"
+    level = {"tap": "hs_pad", "unit": unit, "unit_token_list": str(path), "map": "cif"}
+    levels = {"own": {**level, "lm": lm, "label_store": "dump/lm_labels/own"}}
+    write_rows("more.txt", {"m1": "THE ZEBRA IS HERE"})
+    more = ("--lm_train_text", "data/train/text more.txt")
+    run(levels, asr=more)
+    tokens = path.read_text().splitlines()
+    assert tokens[:2] == ["<blank>", "<unk>"] and tokens[-1] == "<sos/eos>"
+    assert set(tokens[2:-1]) == expected
+    assert trained[lm][0][: len(first)] == first and "<unk>" in trained[lm][-1]
+    state = path.stat().st_mtime_ns
+    capfd.readouterr()
+    run(levels, asr=more)
+    assert path.stat().st_mtime_ns == state
+    assert f"{path.parent}: up to date" in capfd.readouterr().out
+    write_rows("dump/raw/train/text", {**TRAIN, "u4": "THE ZEBRA"})
+    run(levels, asr=more)
+    assert set(path.read_text().split()) >= ({"Z"} if unit == "char" else {"ZEBRA"})
+
+
+def test_a_token_list_of_the_user_is_not_changed(
+    trained: dict[str, list[list[str]]],
+) -> None:
+    Path("words.txt").write_text("<blank>\n<unk>\nCAT\n<sos/eos>\n")
+    level = {"tap": "hs_pad", "unit": "word", "unit_token_list": "words.txt"}
+    level |= {"map": "cif", "lm": "exp/lm_levels/lm", "label_store": "dump/labels"}
+    run({"word": level})
+    assert Path("words.txt").read_text().split()[2] == "CAT"
+    assert trained["exp/lm_levels/lm"][0] == ["<unk>", "CAT", "<unk>", "<unk>"]
+
+
 def test_a_lexicon_of_the_user_is_not_changed(
     trained: dict[str, list[list[str]]],
 ) -> None:
@@ -271,6 +318,11 @@ def test_states_of_an_alignment(
             {"bpe": {**BPE, "unit_bpemodel": "exp/mine.model"}},
             [],
             "exp/mine.model: a model that this command makes is bpe.model",
+        ),
+        (
+            {"word": {**CHAR, "unit": "word", "unit_token_list": "exp/words.txt"}},
+            [],
+            "exp/words.txt: a token list that this command makes is tokens.txt",
         ),
         ({"char": CHAR}, ["--level_lm_config", "no.yaml"], "--level_lm_config no.yaml"),
     ],

@@ -248,12 +248,12 @@ def with_levels(
 
 
 def soft(folder: Path, curves: bool = True) -> list[str]:
-    """FOTAQ with soft labels of two language models, and label interpolation.
+    """FOTAQ with soft labels of three language models, and label interpolation.
 
     ESPnet's stage 14 packs the curves, and fails without them.
     """
-    more = f"{_LEVELS}.output.interpolation=0.2"
-    return with_levels(fotaq, folder, more, curves=curves)
+    more = (f"{_LEVELS}.output.interpolation=0.2", f"{_LEVELS}.word.weight=0.3")
+    return with_levels(fotaq, folder, *more, curves=curves)
 
 
 def hsk_soft(folder: Path) -> list[str]:

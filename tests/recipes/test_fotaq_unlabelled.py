@@ -1,5 +1,6 @@
 """FOTAQ's --unlabelled: speech without transcripts for the first training."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,19 @@ def test_a_second_call_makes_only_what_is_missing(data: Path, speech: Path) -> N
     again = [path.stat().st_mtime_ns for path in sorted(made)]
     changed = [a != b for a, b in zip(states, again, strict=True)]
     assert changed == [name == long for name in names]
+
+
+def test_a_copied_recipe_has_the_same_names(
+    data: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path.with_name(f"{tmp_path.name}_copy")
+    shutil.copytree(tmp_path, copy)
+    names = []
+    for folder in (tmp_path, copy):
+        monkeypatch.chdir(folder)
+        _, target = run(folder / data.relative_to(tmp_path), Path(speech.name))
+        names.append(list(read_table(target / "wav.scp")))
+    assert names[0] == names[1] and len(names[0]) > 2
 
 
 @pytest.mark.parametrize(

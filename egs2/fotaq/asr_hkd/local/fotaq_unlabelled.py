@@ -51,7 +51,9 @@ def pieces(path: Path, target: Path, rate: int, longest: float) -> dict[Path, in
         UserError: the recording cannot be read.
     """
     status = path.stat()
-    state = f"{path.resolve()} {status.st_size} {status.st_mtime_ns} {rate} {longest}"
+    # A recipe that is copied or moved keeps the names of speech inside its folder.
+    place = os.path.relpath(path.resolve(), Path.cwd().resolve())
+    state = f"{place} {status.st_size} {status.st_mtime_ns} {rate} {longest}"
     name = f"unlabelled-{hashlib.sha256(state.encode()).hexdigest()[:16]}"
     made = sorted(target.glob(f"{name}-*.flac"))
     if not made:

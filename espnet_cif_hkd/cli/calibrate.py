@@ -71,6 +71,12 @@ class Decoded:
     margins: fitting.Margins | None
 
 
+def evenly(keys: Sequence[str], limit: int) -> list[str]:
+    """At most ``limit`` keys at even distances: neighbours share a speaker."""
+    places = np.linspace(0, len(keys) - 1, min(limit, len(keys)))
+    return [keys[int(place)] for place in places]
+
+
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = command_parser(__file__, __doc__.splitlines()[0])
@@ -121,17 +127,15 @@ def run(args: argparse.Namespace) -> None:
         calibrated=False,  # what was fitted before must not be used
         **search,
     )
-    places = np.linspace(0, len(recordings) - 1, min(args.utterances, len(recordings)))
-    chosen = [list(recordings)[int(place)] for place in places]
+    chosen = evenly(list(recordings), args.utterances)
     decoded = [
         one
         for key in progress(chosen, len(chosen), "calibrate")
         for one in _decoded(recognizer, key, recordings[key], texts.get(key))
     ]
     found = fit(decoded)
-    found = _with_stream_times(
-        found, recognizer, [(key, recordings[key]) for key in chosen[:_STREAMS]]
-    )
+    streamed = [(key, recordings[key]) for key in evenly(chosen, _STREAMS)]
+    found = _with_stream_times(found, recognizer, streamed)
     report: dict[str, Any] = {
         "data": args.data.name,
         "search": {**search, **recognizer.search},

@@ -1,5 +1,7 @@
 """The autoregressive CIF decoder: one fired vector, one token.
 
+Shapes and names
+----------------
 ===  =====================================================================
 B    utterances
 T    encoder frames, padded
@@ -65,8 +67,6 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
             last fired one; see :func:`mask_by_fired_length`.
         frame_window: The state of each token also attends to this number of encoder
             frames on each side of the frame in which the token fires; 0: to none.
-        token_dropout_rate: Dropout of complete earlier tokens in training, so that the
-            decoder relies on fired vectors more than on its own text.
 
     Raises:
         UserError: If heads do not divide D, or an option is unknown or wrong.
@@ -88,7 +88,6 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         predictor_conf: dict[str, Any] | None = None,
         eos_slack: int = 1,
         frame_window: int = 0,
-        token_dropout_rate: float = 0.0,
     ) -> None:
         super().__init__()
         size, heads = encoder_output_size, attention_heads
@@ -103,7 +102,6 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         self.sos = self.eos = vocab_size - 1
 
         self.embed = torch.nn.Embedding(vocab_size, size)
-        self.token_dropout = torch.nn.Dropout1d(token_dropout_rate)
         self.project_in = torch.nn.Linear(2 * size, size, bias=False)
         self.positions = PositionalEncoding(size, positional_dropout_rate)
         self.layers = torch.nn.ModuleList(
@@ -256,7 +254,7 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         """
         xs = self.embed(tokens) * math.sqrt(self.embed.embedding_dim)
         previous = previous.to(xs.dtype).expand_as(xs)
-        xs = self.project_in(torch.cat([self.token_dropout(xs), previous], dim=-1))
+        xs = self.project_in(torch.cat([xs, previous], dim=-1))
         n_total = n_before + tokens.size(1)
         # Only the table of positions: ESPnet's forward also scales its input.
         self.positions.extend_pe(xs.new_empty(1, n_total, 1))
@@ -386,9 +384,12 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
             None if n_new == 1 else causal_mask(n_new, n_tokens, ys.device),
             fired.near_at(steps[-1:], owners),
         )
-        logp, lengths = logits.log_softmax(dim=-1), fired.lengths[before.owners]
         logp = mask_by_fired_length(
-            logp, n_tokens - 1, lengths, self.eos, self.eos_slack
+            torch.log_softmax(logits, dim=-1),
+            n_tokens - 1,
+            fired.lengths[before.owners],
+            self.eos,
+            self.eos_slack,
         )
         scored = Scored(before.owners, rows)
         return logp, [HypothesisState(fired, pool, scored, n) for n in range(n_hyp)]

@@ -145,24 +145,3 @@ def test_null_is_a_value_of_some_options():
     conf = {"tail_threshold": None, "conv_channels": None, "dropout_rate": 0}
     assert make_decoder(predictor_conf=conf).tail_threshold is None
     assert make_decoder(predictor_conf=None).tail_threshold == 0.5
-
-
-def test_token_dropout_hides_complete_tokens_in_training_only():
-    hidden = make_decoder(token_dropout_rate=1.0)
-    plain = make_decoder()
-    fired = torch.randn(2, 6, SIZE)
-    one, other = torch.randint(1, VOCAB - 1, (2, 2, 6))
-    assert not torch.equal(plain.decode(fired, one)[0], plain.decode(fired, other)[0])
-    # In evaluation it changes nothing.
-    assert torch.equal(hidden.decode(fired, one)[0], plain.decode(fired, one)[0])
-    # The other dropouts are off; without any token the vectors alone decide.
-    hidden.token_dropout.train()
-    assert torch.equal(hidden.decode(fired, one)[0], hidden.decode(fired, other)[0])
-    some = make_decoder(token_dropout_rate=0.25).token_dropout.train()
-    kept = some(torch.ones(4, 1000, SIZE))
-    assert torch.equal(kept, kept[..., :1].expand_as(kept))
-    assert (kept == 0).float().mean() == pytest.approx(0.25, abs=0.03)
-    # Without it no random number is drawn: results of seeds do not change.
-    before = torch.get_rng_state()
-    plain.token_dropout.train()(kept)
-    assert torch.equal(torch.get_rng_state(), before)

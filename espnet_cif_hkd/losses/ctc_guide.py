@@ -18,6 +18,8 @@ from torch import Tensor
 
 from espnet_cif_hkd.losses.ctc_alignment import ctc_alignment
 
+_LEAST = 1e-7
+
 
 @torch.no_grad()
 def ctc_spikes(
@@ -89,3 +91,34 @@ def ctc_guide_loss(alpha: Tensor, spikes: Tensor, slack: float = 0.5) -> Tensor:
     wanted = torch.arange(spikes.size(1), device=alpha.device) + 0.5
     beyond = ((reached - wanted).abs() - slack).clamp(min=0)
     return beyond.masked_fill(spikes < 0, 0.0).sum()
+
+
+def ctc_spike_loss(alpha: Tensor, spikes: Tensor) -> Tensor:
+    """Return the binary cross-entropy of the weights of frames, 1 at spikes, else 0.
+
+    Frames after the last spike have no loss: ``<eos>``, which CTC does not know, fires
+    there.
+
+    Args:
+        alpha: Unscaled weights, ``(B, T)``, float32 or float64.
+        spikes: Frames of :func:`ctc_spikes`, ``(B, U)``.
+
+    Returns:
+        The sum over all frames, in nats; a scalar with the dtype of alpha.
+
+    Example:
+        >>> import torch
+        >>> alpha = torch.tensor([[0.5, 0.5, 0.9]])
+        >>> round(ctc_spike_loss(alpha, torch.tensor([[1, -1]])).item(), 4)
+        1.3863
+    """
+    n_frames = alpha.size(1)
+    if n_frames == 0 or spikes.size(1) == 0:
+        return alpha.sum() * 0
+    places = torch.arange(n_frames, device=alpha.device)
+    is_spike = (spikes[:, None] == places[:, None]).any(dim=2)  # (B, T)
+    counted = places <= spikes.max(dim=1, keepdim=True).values
+    chance = torch.where(is_spike, alpha, 1 - alpha)
+    # At most 16 nats a frame, also for weights that rounding has made greater than 1.
+    loss = -chance.clamp(min=_LEAST, max=1.0).log()
+    return loss.masked_fill(~counted, 0.0).sum()

@@ -1,6 +1,5 @@
 """The CIF recogniser as an ESPnet model: encoder, CTC, CIF decoder, distillation."""
 
-import math
 from typing import Any
 
 import torch
@@ -17,10 +16,8 @@ from espnet2.torch_utils.device_funcs import force_gatherable
 
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.decoder.cif_nar import CIFNARDecoder
-from espnet_cif_hkd.distill.schedule import CommonOptions
 from espnet_cif_hkd.distill.taps import MODEL_TAPS, TextDecoder, TokenLoss
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.losses.ctc_guide import ctc_guide_loss, ctc_spikes
 from espnet_cif_hkd.losses.token import shift_targets
 from espnet_cif_hkd.models.checkpoint import (
     VERSION_KEY,
@@ -28,6 +25,7 @@ from espnet_cif_hkd.models.checkpoint import (
     token_list_digest,
     version_tensor,
 )
+from espnet_cif_hkd.models.ctc_guide import build_guide
 from espnet_cif_hkd.models.distilling import DistillingMixin
 from espnet_cif_hkd.models.nar import build_one_pass, one_pass_losses, score_output
 from espnet_cif_hkd.models.short_audio import refuse_short_audio
@@ -52,10 +50,13 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         ctc_weight: Weight of CTC on the encoder's output, ``0 <= w < 1``; added to the
             other losses, while ESPnet interpolates CTC and attention.
         quantity_weight: Weight of ``|sum of alpha - tokens|``, ``<eos>`` counted.
-        ctc_guide_weight: Weight of :func:`ctc_guide_loss`, which keeps the running sum
-            of alpha near the tokens of CTC's forced alignment; 0: none. Needs CTC.
-        ctc_guide_slack: Distance in tokens that the guide allows; 0.5: the sum is
-            inside the token at its spike.
+        ctc_guide_weight: Weight of a loss that makes tokens fire where CTC's forced
+            alignment has them; 0: none. Needs CTC.
+        ctc_guide_kind: ``sum``: :func:`ctc_guide_loss` keeps the running sum of alpha
+            near its token at CTC's spike. ``spikes``: :func:`ctc_spike_loss` makes
+            alpha 1 at the spikes and 0 between them.
+        ctc_guide_slack: Of ``sum``: the distance in tokens that it allows; 0.5: the sum
+            is inside the token at its spike.
         ctc_guide_start: Number of optimizer updates before the guide takes part,
             because CTC has no useful alignment in the beginning.
         criterion: Name of a criterion such as ``hkd``; null: no distillation. Excludes
@@ -109,6 +110,7 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         ctc_weight: float = 0.5,
         quantity_weight: float = 1.0,
         ctc_guide_weight: float = 0.0,
+        ctc_guide_kind: str = "sum",
         ctc_guide_slack: float = 0.5,
         ctc_guide_start: int = 0,
         criterion: str | None = None,
@@ -144,8 +146,12 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
                 "1: it is added to the CIF loss (the paper's 0.5), and ESPnet drops "
                 "the decoder at 1"
             )
-        self._check_guide(
-            ctc_weight, ctc_guide_weight, ctc_guide_slack, ctc_guide_start
+        guide = build_guide(
+            ctc_weight,
+            ctc_guide_weight,
+            ctc_guide_kind,
+            ctc_guide_slack,
+            ctc_guide_start,
         )
         super().__init__(
             vocab_size=vocab_size,
@@ -179,8 +185,7 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         )
         self.quantity_weight = quantity_weight
         self.lsm_weight = lsm_weight
-        self.ctc_guide_weight, self.ctc_guide_slack = ctc_guide_weight, ctc_guide_slack
-        self.ctc_guide = CommonOptions(start=ctc_guide_start if ctc_guide_weight else 0)
+        self.ctc_guide = guide
         self.register_buffer("token_list_digest", token_list_digest(self.token_list))
         self.register_buffer(VERSION_KEY, version_tensor())
 
@@ -191,7 +196,7 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
             sizes.pop("decoder")
         token_loss = TokenLoss(1.0, lsm_weight)
         self.add_criteria("cif", sizes, criterion, criterion_conf, criteria, token_loss)
-        if self.ctc_guide.is_scheduled:
+        if self.ctc_guide.schedule.is_scheduled:
             self.count_updates()
         self.start_encoder(encoder_lr_factor, freeze_encoder_updates)
 
@@ -263,12 +268,12 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
             loss_ctc = loss_ctc.float() * text.size(0) / n_tokens
             loss = loss + self.ctc_weight * loss_ctc
             stats.update(loss_ctc=loss_ctc.detach(), cer_ctc=cer_ctc)
-            if self.ctc_guide_weight and self.scheduled_factor(self.ctc_guide):
+            guide = self.ctc_guide
+            if guide.weight and self.scheduled_factor(guide.schedule):
                 logp = self.ctc.log_softmax(hs_pad.detach())
-                spikes = ctc_spikes(logp, hlens, text, text_lengths, self.blank_id)
-                guide = ctc_guide_loss(output.cif.alpha, spikes, self.ctc_guide_slack)
-                loss_guide = (guide / n_tokens).float()
-                loss = loss + self.ctc_guide_weight * loss_guide
+                summed = guide.loss(logp, output.cif, text, text_lengths, self.blank_id)
+                loss_guide = (summed / n_tokens).float()
+                loss = loss + guide.weight * loss_guide
                 stats["loss_ctc_guide"] = loss_guide.detach()
         if self.has_criteria:
             taps = self.make_taps(
@@ -305,26 +310,6 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
                 stats.update(cer=cer, wer=wer)
             stats.update(self._free_stats(hs_pad, hlens, ys_in_pad, ys_lens, text))
         return force_gatherable((loss, stats, n_tokens), loss.device)
-
-    @staticmethod
-    def _check_guide(ctc_weight: float, weight: Any, slack: Any, start: Any) -> None:
-        for name, value in (("weight", weight), ("slack", slack)):
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not (number and 0 <= value < math.inf):
-                raise UserError(
-                    f"model_conf: ctc_guide_{name} is {value!r}; it must be a number "
-                    ">= 0"
-                )
-        if type(start) is not int or start < 0:
-            raise UserError(
-                f"model_conf: ctc_guide_start is {start!r}; it must be a number of "
-                "optimizer updates, an integer >= 0"
-            )
-        if weight and not ctc_weight:
-            raise UserError(
-                "model_conf: ctc_guide_weight needs CTC: set ctc_weight greater than "
-                "0, or ctc_guide_weight to 0"
-            )
 
     def encode(
         self, speech: torch.Tensor, speech_lengths: torch.Tensor

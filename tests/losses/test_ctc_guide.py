@@ -1,12 +1,17 @@
 """CTC's forced alignment by enumeration of all paths, and the guide by hand."""
 
 import itertools
+import math
 
 import pytest
 import torch
 from ctc_paths import FRAMES, SENTENCES, VOCAB, collapsed
 
-from espnet_cif_hkd.losses.ctc_guide import ctc_guide_loss, ctc_spikes
+from espnet_cif_hkd.losses.ctc_guide import (
+    ctc_guide_loss,
+    ctc_spike_loss,
+    ctc_spikes,
+)
 
 
 def oracle(logp, tokens):
@@ -91,3 +96,44 @@ def test_descent_moves_the_firings_to_the_spikes():
         (grad,) = torch.autograd.grad(loss, logits)
         logits = (logits - grad).detach().requires_grad_()
     assert loss.item() < 1e-3
+
+
+def spikes_by_hand(alpha, spikes):
+    total = 0.0
+    for weights, frames in zip(alpha.tolist(), spikes.tolist(), strict=True):
+        frames = [frame for frame in frames if frame >= 0]
+        for t, weight in enumerate(weights[: max(frames, default=-1) + 1]):
+            total -= math.log(weight if t in frames else 1 - weight)
+    return total
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_spike_loss_by_hand(dtype):
+    alpha = torch.rand(4, 7, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    spikes = torch.tensor([[0, 2, 6], [3, 4, -1], [-1, -1, -1], [0, -1, -1]])
+    found = ctc_spike_loss(alpha, spikes)
+    assert found.dtype is dtype
+    assert float(found) == pytest.approx(spikes_by_hand(alpha, spikes), rel=1e-5)
+    # Frames after the last spike, padding among them, and companions change nothing.
+    alone = sum(ctc_spike_loss(alpha[n : n + 1], spikes[n : n + 1]) for n in range(4))
+    torch.testing.assert_close(found, alone)
+    changed = alpha.clone()
+    changed[1, 5:], changed[2], changed[3, 1:] = 0.1, 0.9, 0.0
+    assert torch.equal(ctc_spike_loss(changed, spikes), found)
+    assert float(ctc_spike_loss(alpha, spikes[:, :0])) == 0
+
+
+def test_spike_loss_and_gradient_stay_finite():
+    """Weights of exactly 0 and 1, and a little more by rounding."""
+    alpha = torch.tensor([[0.0, 1.0 + 1e-6, 1.0, 0.0]], requires_grad=True)
+    loss = ctc_spike_loss(alpha, torch.tensor([[0, 1, 3]]))
+    loss.backward()
+    assert loss.isfinite() and alpha.grad.isfinite().all()
+    perfect = torch.tensor([[0.0, 1.0, 0.3]])
+    assert float(ctc_spike_loss(perfect, torch.tensor([[1]]))) == pytest.approx(0)
+
+
+def test_spike_loss_gradient():
+    alpha = torch.rand(2, 5, dtype=torch.float64).mul(0.8).add(0.1).requires_grad_()
+    spikes = torch.tensor([[1, 4], [0, -1]])
+    assert torch.autograd.gradcheck(lambda a: ctc_spike_loss(a, spikes), alpha)

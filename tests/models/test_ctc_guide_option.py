@@ -5,7 +5,11 @@ import torch
 from tiny_model import gradients, tiny_batch, tiny_model
 
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.losses.ctc_guide import ctc_guide_loss, ctc_spikes
+from espnet_cif_hkd.losses.ctc_guide import (
+    ctc_guide_loss,
+    ctc_spike_loss,
+    ctc_spikes,
+)
 
 
 def model_of(**conf):
@@ -27,17 +31,25 @@ def test_off_changes_no_bit_and_no_key():
         assert torch.equal(grad, gradients(plain)[name])
 
 
-def test_it_adds_the_guide_per_token_and_trains_the_predictor():
-    model, plain = model_of(weight=0.7, slack=0.1), tiny_model()
+def expected_loss(kind, plain, hs_pad, hlens, text_lengths, spikes):
+    if kind == "spikes":  # weights as the predictor gives them
+        return ctc_spike_loss(plain.decoder.predictor(hs_pad, hlens), spikes)
+    fired = plain.decoder.fire(hs_pad, hlens, text_lengths + 1)
+    return ctc_guide_loss(fired.alpha, spikes, 0.1)
+
+
+@pytest.mark.parametrize("kind", ["sum", "spikes"])
+def test_it_adds_the_guide_per_token_and_trains_the_predictor(kind):
+    model, plain = model_of(weight=0.7, slack=0.1, kind=kind), tiny_model()
     batch = tiny_batch()
     loss, stats, n_tokens = model.train()(**batch)
     plain.train()
     with torch.no_grad():
         hs_pad, hlens = plain.encode(batch["speech"], batch["speech_lengths"])
-        alpha = plain.decoder.fire(hs_pad, hlens, batch["text_lengths"] + 1).alpha
         logp = plain.ctc.log_softmax(hs_pad)
         spikes = ctc_spikes(logp, hlens, batch["text"], batch["text_lengths"])
-        expected = ctc_guide_loss(alpha, spikes, 0.1) / n_tokens
+        lengths = batch["text_lengths"]
+        expected = expected_loss(kind, plain, hs_pad, hlens, lengths, spikes) / n_tokens
     assert (spikes >= 0).sum() == batch["text_lengths"].sum()
     assert float(expected) > 0
     assert float(stats["loss_ctc_guide"]) == pytest.approx(float(expected), rel=1e-5)
@@ -79,6 +91,7 @@ def test_it_starts_after_some_updates_also_of_a_resumed_training():
         ({"ctc_guide_weight": -1}, "ctc_guide_weight is -1; it must be"),
         ({"ctc_guide_weight": "1e-2"}, "ctc_guide_weight is '1e-2'; it must be"),
         ({"ctc_guide_slack": float("nan")}, "ctc_guide_slack is nan; it must be"),
+        ({"ctc_guide_kind": "frames"}, "ctc_guide_kind is 'frames'; it must be sum or"),
         ({"ctc_guide_start": 1.5}, "ctc_guide_start is 1.5; it must be"),
         ({"ctc_guide_weight": 1.0, "ctc_weight": 0.0}, "ctc_guide_weight needs CTC"),
     ],

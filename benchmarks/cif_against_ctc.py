@@ -7,7 +7,8 @@ Decodes the utterances of DATA_DIR, one by one, on the CPU, with a trained ``mod
 cif`` in EXP_DIR in three ways: greedy CTC (best path), greedy CIF, and greedy CIF whose
 alpha is scaled to the true number of tokens. A model with ``nar_conf`` has a fourth
 way, its one-pass decoder. Prints error rates, differences to CTC with their intervals,
-errors by position in the sentence, and by length error of CIF. Errors are those of an
+how far the firing of CIF drifts from CTC's forced alignment, errors by position in the
+sentence, and by length error of CIF. Errors are those of an
 alignment like sclite's, of characters, words, and tokens of the model. Several EXP_DIR
 are models of one configuration with different seeds; their errors are added up.
 """
@@ -48,11 +49,16 @@ class Utterance:
         reference: Token ids without ``<eos>``.
         fired: Number of fired vectors; one more than tokens is right.
         found: Token ids by way.
+        drift: Of each token of the reference, the running sum of alpha, scaled to the
+            true length, minus the token's place, at the token's spike in CTC's forced
+            alignment. The place of token u, counted from 0, is u + 0.5. Empty if CTC
+            has too few frames.
     """
 
     reference: list[int]
     fired: int
     found: dict[str, list[int]] = field(default_factory=dict)
+    drift: list[float] = field(default_factory=list)
 
 
 @torch.no_grad()
@@ -76,6 +82,7 @@ def recognise(
     decoder = model.decoder
     fired = int(decoder.fire(hs_pad, hlens).lengths)
     found = Utterance(list(reference), fired)
+    found.drift = drift(model, hs_pad, hlens, reference)
     best = model.ctc.argmax(hs_pad)[0, : int(hlens)]
     tokens = torch.unique_consecutive(best).tolist()
     found.found["CTC"] = [token for token in tokens if token != model.blank_id]
@@ -89,6 +96,24 @@ def recognise(
         (one,) = one_pass_search(model.nar, hs_pad, hlens, firing=decoder)
         found.found[ONE_PASS] = one.yseq[1:-1].tolist()
     return found
+
+
+def drift(
+    model: Any, hs_pad: torch.Tensor, hlens: torch.Tensor, reference: Sequence[int]
+) -> list[float]:
+    """See :class:`Utterance`; other arguments are those of :func:`recognise`."""
+    from espnet_cif_hkd.losses.ctc_guide import ctc_spikes
+
+    tokens, length = torch.tensor([list(reference)]), torch.tensor([len(reference)])
+    spikes = ctc_spikes(
+        model.ctc.log_softmax(hs_pad), hlens, tokens, length, model.blank_id
+    )[0]
+    if not len(reference) or bool((spikes < 0).any()):
+        return []
+    alpha = model.decoder.fire(hs_pad, hlens, length + 1).alpha[0]
+    middles = alpha.cumsum(dim=0) - alpha / 2
+    places = torch.arange(len(reference)) + 0.5
+    return (middles[spikes] - places).tolist()  # type: ignore[no-any-return]
 
 
 def rate(aligned: Sequence[Alignment]) -> float:
@@ -199,6 +224,16 @@ class Analysis:
     def errors(self, aligned: Sequence[Alignment]) -> np.ndarray:
         """Errors of each model in each utterance, (models, utterances)."""
         return np.array([one.errors for one in aligned]).reshape(self.n_models, -1)
+
+    def drifts(self) -> str:
+        """How far the firing is from the tokens, in tokens."""
+        found = np.abs([one for each in self.utterances for one in each.drift])
+        if not len(found):
+            return "CTC has too few frames for its tokens in all utterances"
+        shares = [100 * float((found > limit).mean()) for limit in (0.5, 1, 2)]
+        head = ["tokens", "mean drift", "> 0.5, %", "> 1, %", "> 2, %"]
+        row = [len(found), round(float(found.mean()), 2)]
+        return table(head, [[*row, *(round(share) for share in shares)]])
 
     def positions(self) -> str:
         """Token error rate in each tenth of the reference."""
@@ -341,7 +376,8 @@ def main() -> None:
     print(describe("espnet", threads=torch.get_num_threads()))
     seconds = time.monotonic() - begin
     print(f"{found.n_models} models, {found.n_each} utterances, {seconds:.0f} s\n")
-    tables = (found.rates, found.differences, found.positions, found.lengths)
+    tables = (found.rates, found.differences, found.drifts)
+    tables += (found.positions, found.lengths)
     for part in tables:
         print(part() + "\n")
 

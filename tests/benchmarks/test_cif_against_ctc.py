@@ -12,6 +12,7 @@ from cif_against_ctc import Analysis, Utterance
 from tiny_model import TOKENS, tiny_batch, tiny_config, tiny_model
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.losses.ctc_guide import ctc_spikes
 from espnet_cif_hkd.search.greedy import greedy_search
 from espnet_cif_hkd.search.nar import one_pass_search
 
@@ -76,6 +77,36 @@ def test_several_models_are_as_many_rows():
     assert cells(two.rates())[2][4] == "37.5"
     cif = cells(two.differences())[2]
     assert cif[2] == "0.0" and cif[5] == "[0.0, 0.0]"
+
+
+def test_drift_by_hand(monkeypatch):
+    """Alpha that is 1 at CTC's spikes has none."""
+    model, batch = tiny_model().eval(), tiny_batch(1)
+    with torch.no_grad():
+        hs_pad, hlens = model.encode(batch["speech"], batch["speech_lengths"])
+    reference = batch["text"][0].tolist()
+    length = torch.tensor([len(reference)])
+    logp = model.ctc.log_softmax(hs_pad)
+    spikes = ctc_spikes(logp, hlens, torch.tensor([reference]), length, model.blank_id)
+    n_frames = int(hlens)
+    assert int(spikes.max()) < n_frames - 1 and int(spikes.min()) >= 0
+    alpha = torch.full((1, n_frames), 1e-9)
+    alpha[0, spikes[0]] = 1.0
+    alpha[0, -1] = 1.0  # <eos>
+    monkeypatch.setattr(model.decoder.predictor, "forward", lambda *_: alpha)
+    found = cif_against_ctc.drift(model, hs_pad, hlens, reference)
+    assert found == pytest.approx([0.0] * len(reference), abs=1e-6)
+    # Nothing at the first spike, and two tokens at the end: all others are one late.
+    late = alpha.clone()
+    late[0, spikes[0, 0]], late[0, -1] = 1e-9, 2.0
+    monkeypatch.setattr(model.decoder.predictor, "forward", lambda *_: late)
+    moved = cif_against_ctc.drift(model, hs_pad, hlens, reference)
+    expected = [-0.5] + [-1.0] * (len(reference) - 1)
+    assert moved == pytest.approx(expected, abs=1e-6)
+    one = Utterance(reference, 3, dict.fromkeys(cif_against_ctc.WAYS, reference))
+    one.drift = [0.1, -0.7, 1.4, 2.2]
+    (row,) = cells(Analysis([one], TOKENS, to_text).drifts())[2:]
+    assert row == ["4", "1.1", "75", "50", "25"]
 
 
 def test_positions_by_hand():
@@ -156,11 +187,11 @@ def trained(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_prints_four_tables(trained, monkeypatch, capsys):
+def test_the_command_prints_five_tables(trained, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["cif_against_ctc.py", *map(str, trained)])
     cif_against_ctc.main()
     printed = capsys.readouterr().out
-    assert "3 utterances" in printed and printed.count("|---|") >= 4
+    assert "3 utterances" in printed and printed.count("|---|") >= 5
     exp, data = trained
     found = cif_against_ctc.analyse([exp], data)
     assert [one.reference for one in found.utterances] == [

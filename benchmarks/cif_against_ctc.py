@@ -8,9 +8,9 @@ cif`` in EXP_DIR in three ways: greedy CTC (best path), greedy CIF, and greedy C
 alpha is scaled to the true number of tokens. A model with ``nar_conf`` has a fourth
 way, its one-pass decoder. Prints error rates, differences to CTC with their intervals,
 how far the firing of CIF drifts from CTC's forced alignment, errors by position in the
-sentence, and by length error of CIF. Errors are those of an
-alignment like sclite's, of characters, words, and tokens of the model. Several EXP_DIR
-are models of one configuration with different seeds; their errors are added up.
+sentence, and by length error of CIF. Errors are those of an alignment like sclite's, of
+characters, words, and tokens of the model. Several EXP_DIR are models of one
+configuration with different seeds; their errors are added up.
 """
 
 import argparse
@@ -49,10 +49,9 @@ class Utterance:
         reference: Token ids without ``<eos>``.
         fired: Number of fired vectors; one more than tokens is right.
         found: Token ids by way.
-        drift: Of each token of the reference, the running sum of alpha, scaled to the
-            true length, minus the token's place, at the token's spike in CTC's forced
-            alignment. The place of token u, counted from 0, is u + 0.5. Empty if CTC
-            has too few frames.
+        drift: :func:`~espnet_cif_hkd.losses.ctc_guide.ctc_drift` of each token of the
+            reference, with alpha scaled to the true length. Empty if CTC has too few
+            frames.
     """
 
     reference: list[int]
@@ -102,18 +101,16 @@ def drift(
     model: Any, hs_pad: torch.Tensor, hlens: torch.Tensor, reference: Sequence[int]
 ) -> list[float]:
     """See :class:`Utterance`; other arguments are those of :func:`recognise`."""
-    from espnet_cif_hkd.losses.ctc_guide import ctc_spikes
+    from espnet_cif_hkd.losses.ctc_guide import ctc_drift, ctc_spikes
 
     tokens, length = torch.tensor([list(reference)]), torch.tensor([len(reference)])
     spikes = ctc_spikes(
         model.ctc.log_softmax(hs_pad), hlens, tokens, length, model.blank_id
-    )[0]
+    )
     if not len(reference) or bool((spikes < 0).any()):
         return []
-    alpha = model.decoder.fire(hs_pad, hlens, length + 1).alpha[0]
-    middles = alpha.cumsum(dim=0) - alpha / 2
-    places = torch.arange(len(reference)) + 0.5
-    return (middles[spikes] - places).tolist()  # type: ignore[no-any-return]
+    alpha = model.decoder.fire(hs_pad, hlens, length + 1).alpha
+    return ctc_drift(alpha, spikes)[0].tolist()
 
 
 def rate(aligned: Sequence[Alignment]) -> float:
@@ -344,7 +341,7 @@ def analyse(
 
     found: list[Utterance] = []
     models = [load(folder, name) for folder in folders]
-    first, args = models[0]
+    first, first_args = models[0]
     for folder, (model, _) in zip(folders, models, strict=True):
         if model.token_list != first.token_list:
             raise UserError(f"{folder}: has other tokens than {folders[0]}")
@@ -354,7 +351,7 @@ def analyse(
         for speech, reference in itertools.islice(examples(args, data), limit):
             lengths = torch.tensor([speech.size(1)])
             found.append(recognise(model, speech, lengths, reference))
-    tokenizer = build_tokenizer(args.token_type, args.bpemodel)
+    tokenizer = build_tokenizer(first_args.token_type, first_args.bpemodel)
     return Analysis(found, first.token_list, tokenizer.tokens2text, len(models))
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from measure import describe, table
 from peer_whisper import FasterWhisper
-from quality import evenly, opened
+from quality import opened
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
@@ -29,7 +29,7 @@ from espnet_cif_hkd.inference.assemble import word_borders  # noqa: E402
 from espnet_cif_hkd.inference.calibration import Calibration  # noqa: E402
 from espnet_cif_hkd.inference.evidence import Evidence  # noqa: E402
 from espnet_cif_hkd.io.audio import read_utterance, resample  # noqa: E402
-from espnet_cif_hkd.io.tables import read_table, read_text  # noqa: E402
+from espnet_cif_hkd.io.tables import evenly, read_table, read_text  # noqa: E402
 
 MEASURES = {
     "AUC": fitting.area_under_curve,

@@ -45,12 +45,6 @@ def opened(model: str, beam_size: int | None, **options: Any) -> Recognizer:
     return Recognizer(model, greedy=greedy, beam_size=beam_size or 5, **options)
 
 
-def evenly(items: Sequence[str], limit: int) -> list[str]:
-    """At most ``limit`` of them, at even distances."""
-    places = np.linspace(0, len(items) - 1, min(limit, len(items)))
-    return [items[int(place)] for place in places]
-
-
 class Errors:
     """Errors of each utterance, of characters without spaces.
 

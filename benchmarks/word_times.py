@@ -27,7 +27,7 @@ from boundaries import HEAD, Boundaries, Span, given, matched
 from flite_words import sentences
 from measure import describe, table
 from peer_whisper import FasterWhisper
-from quality import evenly, opened
+from quality import opened
 from times_cost import cost
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
@@ -35,7 +35,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 from espnet_cif_hkd.inference.calibration import Calibration  # noqa: E402
 from espnet_cif_hkd.inference.recognition import Recognition  # noqa: E402
 from espnet_cif_hkd.io.audio import read_utterance, resample  # noqa: E402
-from espnet_cif_hkd.io.tables import read_table, read_text  # noqa: E402
+from espnet_cif_hkd.io.tables import evenly, read_table, read_text  # noqa: E402
 from espnet_cif_hkd.teachers.lm.aligner import Aligner, NoAlignmentError  # noqa: E402
 from espnet_cif_hkd.teachers.lm.lexicon import Lexicon  # noqa: E402
 from espnet_cif_hkd.teachers.lm.pronounce import cmudict  # noqa: E402

@@ -39,7 +39,7 @@ from espnet_cif_hkd.inference.evidence import Floats
 from espnet_cif_hkd.io.audio import read_utterance, resample, select_channel
 from espnet_cif_hkd.io.digest import sha256
 from espnet_cif_hkd.io.log import log, progress
-from espnet_cif_hkd.io.tables import read_table, read_text
+from espnet_cif_hkd.io.tables import evenly, read_table, read_text
 
 if TYPE_CHECKING:
     from espnet_cif_hkd.inference.recognizer import Recognizer
@@ -69,12 +69,6 @@ class Decoded:
     gaps: Floats | None
     missing: fitting.Bools | None
     margins: fitting.Margins | None
-
-
-def evenly(keys: Sequence[str], limit: int) -> list[str]:
-    """At most ``limit`` keys at even distances: neighbours share a speaker."""
-    places = np.linspace(0, len(keys) - 1, min(limit, len(keys)))
-    return [keys[int(place)] for place in places]
 
 
 def get_parser() -> argparse.ArgumentParser:

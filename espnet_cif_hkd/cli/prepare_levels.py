@@ -2,10 +2,9 @@
 
 In this order, and only for the levels that --asr_config and --asr_args use: lexicons,
 sub-word units, lists of characters and words, alignments, language models (for lm_type
-unigram: the counts of units).
-Files that are up to date are kept, and so are files that were not made by this command.
-The options of asr.sh come after --, and stages 1 to 5 must have run. Stage 10 stores
-the labels themselves.
+unigram: the counts of units). Files that are up to date are kept, and so are files that
+were not made by this command. The options of asr.sh come after --, and stages 1 to 5
+must have run. Stage 10 stores the labels themselves.
 """
 
 import argparse

@@ -154,6 +154,14 @@ def split_evenly(keys: Sequence[str], parts: int) -> list[list[str]]:
     return runs
 
 
+def evenly(keys: Sequence[str], limit: int) -> list[str]:
+    """Return at most ``limit`` keys at even distances: neighbours share a speaker."""
+    import numpy as np
+
+    places = np.linspace(0, len(keys) - 1, min(limit, len(keys)))
+    return [keys[int(place)] for place in places]
+
+
 def first_few(names: Iterable[str], limit: int = 5) -> str:
     """Return some names in one line, and the number of further ones."""
     listed = list(names)

@@ -61,12 +61,37 @@ def ctc_spikes(
     return spikes.masked_fill(~within.any(dim=2), -1)
 
 
+def ctc_drift(alpha: Tensor, spikes: Tensor) -> Tensor:
+    """Return how far the running sum of alpha is from each token at its spike.
+
+    Token u, counted from 0, owns the interval [u, u + 1] of the running sum. The drift
+    is the sum up to the middle of the token's spike minus the middle of the interval.
+
+    Args:
+        alpha: Weights that are scaled to the number of tokens, ``(B, T)``; 0 in
+            padding.
+        spikes: Frames of :func:`ctc_spikes`, ``(B, U)``.
+
+    Returns:
+        Tokens, ``(B, U)``, negative if the firing is late; 0 where there is no spike.
+
+    Example:
+        >>> import torch
+        >>> alpha = torch.tensor([[1.0, 0.0, 0.0, 1.0]])
+        >>> ctc_drift(alpha, torch.tensor([[0, 1, -1]])).tolist()
+        [[0.0, -0.5, 0.0]]
+    """
+    middles = alpha.cumsum(dim=1) - alpha / 2
+    reached = middles.gather(1, spikes.clamp(min=0))  # (B, U)
+    wanted = torch.arange(spikes.size(1), device=alpha.device) + 0.5
+    return (reached - wanted).masked_fill(spikes < 0, 0.0)
+
+
 def ctc_guide_loss(alpha: Tensor, spikes: Tensor, slack: float = 0.5) -> Tensor:
     """Return how far the running sum of alpha is from its tokens at their spikes.
 
-    Token u, counted from 0, owns the interval [u, u + 1] of the running sum. The sum up
-    to the middle of the token's spike should be in the middle of the interval, or at
-    most ``slack`` away from it: 0.5 allows the complete interval.
+    Each token's :func:`ctc_drift` should be at most ``slack``: 0.5 allows the complete
+    interval of the token.
 
     Args:
         alpha: Weights that are scaled to the number of tokens, ``(B, T)``, float32 or
@@ -86,11 +111,7 @@ def ctc_guide_loss(alpha: Tensor, spikes: Tensor, slack: float = 0.5) -> Tensor:
         >>> ctc_guide_loss(alpha, torch.tensor([[1, 4]]), slack=0.25).item()
         0.75
     """
-    middles = alpha.cumsum(dim=1) - alpha / 2
-    reached = middles.gather(1, spikes.clamp(min=0))  # (B, U)
-    wanted = torch.arange(spikes.size(1), device=alpha.device) + 0.5
-    beyond = ((reached - wanted).abs() - slack).clamp(min=0)
-    return beyond.masked_fill(spikes < 0, 0.0).sum()
+    return (ctc_drift(alpha, spikes).abs() - slack).clamp(min=0).sum()
 
 
 def ctc_spike_loss(alpha: Tensor, spikes: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ WRITTEN_UNITS = ("char", "word")
 def make_bpe(run: Run, model: Path, n_units: int, texts: Sequence[Path]) -> None:
     """Train a sentencepiece model and write its token list, by stage 5.
 
-    A model that was not made here is kept as it is.
+    The user's own model stays unchanged.
 
     Args:
         run: The recipe, after stage 4.
@@ -57,7 +57,7 @@ def make_bpe(run: Run, model: Path, n_units: int, texts: Sequence[Path]) -> None
 def make_vocabulary(run: Run, unit: str, path: Path, text: Path) -> None:
     """Write the characters or words of a text as a token list, as stage 5 does.
 
-    A list that was not made here is kept as it is.
+    The user's own list stays unchanged.
 
     Args:
         run: The recipe, for the cleaning of the text and the special tokens.
@@ -75,17 +75,14 @@ def make_vocabulary(run: Run, unit: str, path: Path, text: Path) -> None:
             f"{path}: a token list that this command makes is {_TOKEN_LIST}"
         )
     options = replace(run.options, token_type=unit)
-    mark = stamps.Fingerprint().words(
-        *(unit, options.cleaner, options.g2p, options.nlsyms_txt),
-        *(options.blank, options.oov, options.sos_eos),
-    )
+    mark = tokens.settings_mark(options).files(text, options.nlsyms_txt)
 
     def write() -> None:
         with replacing(path) as part:
             tokens.write_vocabulary(text, part, options)
             tokens.read_token_list(part)
 
-    make(path.parent, mark.files(text, options.nlsyms_txt), [path.name], write)
+    make(path.parent, mark, [path.name], write)
 
 
 def is_foreign(path: Path) -> bool:

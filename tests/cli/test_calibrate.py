@@ -145,16 +145,6 @@ def test_a_one_pass_search_is_calibrated_by_its_own_decoder(tmp_path: Path) -> N
         assert one.uncalibrated.tolist() == pytest.approx(sure, abs=1e-5)
 
 
-def test_utterances_are_chosen_from_all_speakers():
-    keys = [f"speaker{n // 50}-{n:03d}" for n in range(250)]
-    chosen = calibrate.evenly(keys, 100)
-    assert len(set(chosen)) == 100 and (chosen[0], chosen[-1]) == (keys[0], keys[-1])
-    assert {key.split("-")[0] for key in calibrate.evenly(chosen, 10)} == {
-        f"speaker{n}" for n in range(5)
-    }
-    assert calibrate.evenly(keys[:3], 100) == keys[:3] and not calibrate.evenly([], 9)
-
-
 def test_times_of_streams_become_those_of_complete_utterances(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

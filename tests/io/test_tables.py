@@ -7,6 +7,7 @@ import pytest
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.tables import (
     copy_data_dir,
+    evenly,
     read_lines,
     read_table,
     read_text,
@@ -114,3 +115,13 @@ def test_a_copied_folder_is_clean(tmp_path: Path) -> None:
 def test_splitting_is_even_and_keeps_the_order() -> None:
     assert split_evenly(list("abcdefg"), 3) == [list("abc"), list("de"), list("fg")]
     assert split_evenly(["a"], 5) == [["a"]]
+
+
+def test_utterances_are_chosen_from_all_speakers() -> None:
+    keys = [f"speaker{n // 50}-{n:03d}" for n in range(250)]
+    chosen = evenly(keys, 100)
+    assert len(set(chosen)) == 100 and (chosen[0], chosen[-1]) == (keys[0], keys[-1])
+    assert {key.split("-")[0] for key in evenly(chosen, 10)} == {
+        f"speaker{n}" for n in range(5)
+    }
+    assert evenly(keys[:3], 100) == keys[:3] and not evenly([], 9)

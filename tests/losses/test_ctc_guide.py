@@ -8,6 +8,7 @@ import torch
 from ctc_paths import FRAMES, SENTENCES, VOCAB, collapsed
 
 from espnet_cif_hkd.losses.ctc_guide import (
+    ctc_drift,
     ctc_guide_loss,
     ctc_spike_loss,
     ctc_spikes,
@@ -137,3 +138,9 @@ def test_spike_loss_gradient():
     alpha = torch.rand(2, 5, dtype=torch.float64).mul(0.8).add(0.1).requires_grad_()
     spikes = torch.tensor([[1, 4], [0, -1]])
     assert torch.autograd.gradcheck(lambda a: ctc_spike_loss(a, spikes), alpha)
+
+
+def test_drift_by_hand():
+    alpha = torch.tensor([[0.5, 0.5, 1.0, 0.0], [0.0, 2.0, 1.0, 0.0]])
+    found = ctc_drift(alpha, torch.tensor([[1, 2], [0, -1]]))
+    assert found.tolist() == [[0.25, 0.0], [-0.5, 0.0]]

@@ -198,13 +198,18 @@ def tokenizer_files(run: Run) -> list[Path]:
     return []
 
 
-def fingerprint(run: Run) -> str:
-    """Return the fingerprint of the inputs of stage 5."""
-    options = run.options
-    mark = stamps.Fingerprint().words(
+def settings_mark(options: Options) -> stamps.Fingerprint:
+    """Begin the fingerprint of a token list: token type, cleaning, special tokens."""
+    return stamps.Fingerprint().words(
         *(options.token_type, options.cleaner, options.g2p, options.nlsyms_txt),
         *(options.blank, options.oov, options.sos_eos),
     )
+
+
+def fingerprint(run: Run) -> str:
+    """Return the fingerprint of the inputs of stage 5."""
+    options = run.options
+    mark = settings_mark(options)
     if options.token_type == "bpe":
         mark.words(options.nbpe, options.bpemode, options.bpe_char_cover)
         mark.words(options.bpe_input_sentence_size, options.bpe_nlsyms)

@@ -9,6 +9,7 @@ def integrate_and_fire_naive(
     lengths: torch.Tensor,
     target_lengths: torch.Tensor | None = None,
     tail_threshold: float | None = 0.5,
+    segment_ends: torch.Tensor | None = None,
 ) -> tuple[list[torch.Tensor], list[list[float]]]:
     """Fire utterance by utterance and frame by frame.
 
@@ -38,7 +39,12 @@ def integrate_and_fire_naive(
         weights = alpha[b, :n_frames]
         target = None if target_lengths is None else int(target_lengths[b])
         if target is not None:
-            weights = weights * target / weights.sum()
+            ends = [] if segment_ends is None else segment_ends[b].tolist()
+            ends = [*ends[: max(0, target - 1)], n_frames - 1]
+            if segment_ends is not None and _have_frames(ends, target):
+                weights = _scale_segments(weights, ends)
+            else:
+                weights = weights * target / weights.sum()
         fired, fired_at = _fire_utterance(hs[b, :n_frames], weights, target)
         token, filled = fired.pop()  # the token still open at the end
         if target is not None:
@@ -54,6 +60,24 @@ def integrate_and_fire_naive(
         vectors.append(torch.stack(rows) if rows else hs.new_zeros(0, hs.size(2)))
         times.append(fired_at)
     return vectors, times
+
+
+def _have_frames(ends: list[int], n_tokens: int) -> bool:
+    """Whether each token has a frame: the last frames of all tokens rise."""
+    starts = [-1, *ends[:-1]]
+    rise = all(a < b for a, b in zip(starts, ends, strict=True))
+    return len(ends) == n_tokens and rise
+
+
+def _scale_segments(weights: torch.Tensor, ends: list[int]) -> torch.Tensor:
+    """Scale weights to 1 up to each end; a frame has 0.001 beside its weight."""
+    parts = []
+    first = 0
+    for end in ends:
+        part = weights[first : end + 1] + 1e-3
+        parts.append(part / part.sum())
+        first = end + 1
+    return torch.cat(parts)
 
 
 def _fire_utterance(

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import torch
 
+from espnet_cif_hkd.cif.segments import segment_sums
 from espnet_cif_hkd.cif.staircase import fire_tokens
 
 # A running sum this close below an integer counts as the integer. The difference is the
@@ -41,6 +42,7 @@ class CIFOutput:
         alpha: Weights after masking and (in training) scaling, ``(B, T)`` float64;
             zero in padding.
         frame_lengths: Number of valid frames, ``(B,)`` integer.
+        unscaled: Weights before scaling, ``(B, T)`` float64; zero in padding.
 
     Example:
         >>> import torch
@@ -56,6 +58,7 @@ class CIFOutput:
     quantity: torch.Tensor
     alpha: torch.Tensor
     frame_lengths: torch.Tensor
+    unscaled: torch.Tensor
 
     @property
     def firing_times(self) -> torch.Tensor:
@@ -90,6 +93,7 @@ def integrate_and_fire(
     target_lengths: torch.Tensor | None = None,
     tail_threshold: float | None = 0.5,
     max_target_length: int | None = None,
+    segment_ends: torch.Tensor | None = None,
 ) -> CIFOutput:
     """Sum frames by weight; each full unit of weight fires one vector.
 
@@ -113,6 +117,12 @@ def integrate_and_fire(
         max_target_length: L, if the caller knows it. It must be at least the largest
             number of tokens; a larger value adds padding. It avoids one
             synchronisation with the device.
+        segment_ends: With ``target_lengths``: the last frame of each token but the
+            last, ``(B, U)`` int64 with U >= L - 1, any value in padding. Alpha is
+            scaled to 1 in the segment of each token, with 0.001 more for each frame.
+            An utterance whose frames do not rise, or leave none for the last token, is
+            scaled as without it; so is one with a negative frame. None: alpha is scaled
+            over the utterance.
 
     Returns:
         Fired vectors, their numbers, the quantity and the firing times.
@@ -121,7 +131,7 @@ def integrate_and_fire(
         ValueError: If the shapes do not fit.
 
     Source: arXiv 1905.11235: the CIF module, and among its supporting strategies the
-    scaling strategy (training) and tail handling (inference).
+    scaling strategy (training) and tail handling (inference). ``segment_ends`` is ours.
 
     Example:
         >>> import torch
@@ -133,24 +143,31 @@ def integrate_and_fire(
         >>> [round(time, 3) for time in fired.firing_times[0].tolist()]
         [1.667, 3.0]
     """
-    _check_shapes(hs, alpha, lengths, target_lengths)
+    _check_shapes(hs, alpha, lengths, target_lengths, segment_ends)
     n_frames = hs.size(1)
     lengths = lengths.to(hs.device)
     frame_pad = (
         torch.arange(n_frames, device=hs.device)[None, :] >= lengths[:, None]
     )  # (B, T)
-    alpha64 = alpha.double().masked_fill(frame_pad, 0.0)
-    total = alpha64.sum(dim=1)  # (B,)
+    unscaled = alpha.double().masked_fill(frame_pad, 0.0)
+    total = unscaled.sum(dim=1)  # (B,)
     quantity = total.to(torch.promote_types(alpha.dtype, torch.float32))
 
     if target_lengths is not None:
         token_lengths = target_lengths.to(device=hs.device, dtype=torch.int64)
         # An alpha of zeros cannot be scaled: its tokens are zero vectors.
         divisor = torch.where(total > 0, total, torch.ones_like(total))
-        alpha64 = alpha64 * (token_lengths / divisor)[:, None]
+        alpha64 = unscaled * (token_lengths / divisor)[:, None]
         cum = alpha64.cumsum(dim=1)  # (B, T)
+        if segment_ends is not None and n_frames > 0:
+            ends = segment_ends.to(hs.device)
+            sums, used = segment_sums(unscaled, lengths, ends, token_lengths)
+            cum = torch.where(used[:, None], sums, cum)
+            shares = cum.diff(dim=1, prepend=cum.new_zeros(len(cum), 1))
+            alpha64 = torch.where(used[:, None], shares, alpha64)
         tail = None
     else:
+        alpha64 = unscaled
         cum = alpha64.cumsum(dim=1)
         token_lengths, tail = _free_lengths(cum, tail_threshold)
 
@@ -169,6 +186,7 @@ def integrate_and_fire(
         quantity=quantity,
         alpha=alpha64,
         frame_lengths=lengths,
+        unscaled=unscaled,
     )
 
 
@@ -177,6 +195,7 @@ def _check_shapes(
     alpha: torch.Tensor,
     lengths: torch.Tensor,
     target_lengths: torch.Tensor | None,
+    segment_ends: torch.Tensor | None,
 ) -> None:
     if hs.dim() != 3 or alpha.shape != hs.shape[:2]:
         raise ValueError(
@@ -188,6 +207,14 @@ def _check_shapes(
     if target_lengths is not None and target_lengths.shape != hs.shape[:1]:
         raise ValueError(
             f"target_lengths must be ({hs.size(0)},), got {tuple(target_lengths.shape)}"
+        )
+    if segment_ends is None:
+        return
+    if target_lengths is None:
+        raise ValueError("segment_ends needs target_lengths: the tokens are not known")
+    if segment_ends.dim() != 2 or len(segment_ends) != hs.size(0):
+        raise ValueError(
+            f"segment_ends must be ({hs.size(0)}, U), got {tuple(segment_ends.shape)}"
         )
 
 

@@ -13,7 +13,6 @@ i    step of the search: number of tokens of a hypothesis
 ===  =====================================================================
 """
 
-import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -23,29 +22,17 @@ import torch
 from espnet2.asr.decoder.abs_decoder import AbsDecoder
 
 from espnet_cif_hkd.cif import CIFOutput, integrate_and_fire
-from espnet_cif_hkd.decoder.ending import checked_slack, mask_by_fired_length
+from espnet_cif_hkd.decoder.ending import checked_slack
 from espnet_cif_hkd.decoder.firing_options import build_firing
 from espnet_cif_hkd.decoder.frame_attention import FrameAttention, NearFrames
 from espnet_cif_hkd.decoder.layer import CausalLayer, causal_mask
 from espnet_cif_hkd.decoder.output import CIFDecoderOutput
-from espnet_cif_hkd.decoder.search_state import (
-    BLOCKS,
-    FiredTokens,
-    HypothesisState,
-    KeyValuePool,
-    Scored,
-    gathered,
-    ready_for_search,
-)
+from espnet_cif_hkd.decoder.search_scores import SearchScores
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.plugin.compat import (
-    BatchScorerInterface,
-    LayerNorm,
-    PositionalEncoding,
-)
+from espnet_cif_hkd.plugin.compat import LayerNorm, PositionalEncoding
 
 
-class CIFDecoder(AbsDecoder, BatchScorerInterface):
+class CIFDecoder(SearchScores, AbsDecoder):
     """Predict token i from the tokens before it and the vectors fired up to it.
 
     The decoder contains the predictor, because ESPnet's beam search has only the
@@ -131,6 +118,7 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         hlens: torch.Tensor,
         target_lengths: torch.Tensor | None = None,
         max_target_length: int | None = None,
+        segment_ends: torch.Tensor | None = None,
     ) -> CIFOutput:
         """Integrate encoder frames into one vector per token.
 
@@ -140,10 +128,18 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
             target_lengths: Number of tokens to fire, ``<eos>`` included, ``(B,)``;
                 None: alpha determines the number, as in a search.
             max_target_length: L, if known.
+            segment_ends: Last frame of each token, if known, ``(B, U)``; see
+                :func:`integrate_and_fire`.
         """
         alpha = self.predictor(hs_pad, hlens)
         return integrate_and_fire(
-            hs_pad, alpha, hlens, target_lengths, self.tail_threshold, max_target_length
+            hs_pad,
+            alpha,
+            hlens,
+            target_lengths,
+            self.tail_threshold,
+            max_target_length,
+            segment_ends,
         )
 
     def forward(
@@ -173,9 +169,14 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         hlens: torch.Tensor,
         ys_in_pad: torch.Tensor,
         ys_in_lens: torch.Tensor,
+        segment_ends: torch.Tensor | None = None,
     ) -> CIFDecoderOutput:
-        """As :meth:`forward`, with fired vectors, quantity and decoder states."""
-        fired = self.fire(hs_pad, hlens, ys_in_lens, ys_in_pad.size(1))
+        """As :meth:`forward`, with fired vectors, quantity and decoder states.
+
+        ``segment_ends`` is that of :meth:`fire`.
+        """
+        n_tokens = ys_in_pad.size(1)
+        fired = self.fire(hs_pad, hlens, ys_in_lens, n_tokens, segment_ends)
         near = self.near_frames(hs_pad, hlens, fired)
         hidden = self._transform(fired.embeddings, ys_in_pad)
         states = self._join(hidden, fired.embeddings, near)
@@ -295,105 +296,3 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         current = current[:, None].to(hidden.dtype).expand_as(hidden)
         states = self._join(hidden, current, near)
         return self.output_layer(states.squeeze(1))  # type: ignore[no-any-return]
-
-    def init_state(self, x: torch.Tensor) -> HypothesisState:
-        """Fire the tokens of one utterance, ``x (T, D)``, before a search."""
-        return self.batch_init_state(x)
-
-    def batch_init_state(
-        self, x: torch.Tensor, xs_lengths: torch.Tensor | None = None
-    ) -> HypothesisState:
-        """Fire the tokens of one utterance or of a batch, once, before a search.
-
-        Args:
-            x: Encoder frames, ``(T, D)`` or ``(B, T, D)``.
-            xs_lengths: Number of valid frames of a batch, ``(B,)``; None: all.
-
-        Returns:
-            The initial state of every hypothesis.
-        """
-        fired = self._fire_once(x, xs_lengths)
-        return HypothesisState(fired, KeyValuePool(len(self.layers)))
-
-    def _fire_once(
-        self, x: torch.Tensor, xs_lengths: torch.Tensor | None
-    ) -> FiredTokens:
-        """Fire before a search; arguments are those of :meth:`batch_init_state`."""
-        hs_pad = x if x.dim() == 3 else x.unsqueeze(0)
-        if xs_lengths is None:
-            xs_lengths = torch.full((hs_pad.size(0),), hs_pad.size(1))
-        return self.fire_freely(hs_pad, xs_lengths)
-
-    def fire_freely(
-        self,
-        hs_pad: torch.Tensor,
-        hlens: torch.Tensor,
-        target_lengths: torch.Tensor | None = None,
-    ) -> FiredTokens:
-        """As :meth:`fire`, for a search, with warnings about unusual lengths.
-
-        Raises:
-            UserError: If alpha of an utterance is not finite.
-        """
-        fired = self.fire(hs_pad, hlens.to(hs_pad.device), target_lengths)
-        near = self.near_frames(hs_pad, hlens, fired)
-        return dataclasses.replace(ready_for_search(fired, hlens), near=near)
-
-    def score(
-        self, ys: torch.Tensor, state: HypothesisState, x: torch.Tensor
-    ) -> tuple[torch.Tensor, HypothesisState]:
-        """Score the next token of one hypothesis, ``ys (i + 1,)``: ``(V,)``."""
-        logp, states = self.batch_score(ys[None], [state], x[None])
-        return logp.squeeze(0), states[0]
-
-    def batch_score(
-        self,
-        ys: torch.Tensor,
-        states: list[HypothesisState],
-        xs: torch.Tensor,
-        xs_mask: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, list[HypothesisState]]:
-        """Score the next token of N hypotheses.
-
-        Args:
-            ys: Prefixes, ``<sos>`` first, ``(N, i + 1)`` int64.
-            states: One state per hypothesis.
-            xs, xs_mask: Not used: the vectors are fired already.
-
-        Returns:
-            Log-probabilities under the ending rule, ``(N, V)``, and N states.
-        """
-        fired, pool = states[0].fired, states[0].pool
-        n_hyp, n_tokens = ys.shape
-        before = gathered(states)
-        n_before = before.rows.size(1)
-        n_new = n_tokens - n_before
-        rows = torch.cat([before.rows, pool.claim(n_hyp, n_new, ys.device)], dim=1)
-
-        steps = torch.arange(n_before, n_tokens, device=ys.device)
-        several = fired.embeddings.size(0) > 1
-        owners = before.owners.to(ys.device) if several else None
-        current, previous = fired.at(steps, owners)
-        logits = self.extend(
-            ys[:, n_before:],
-            previous,
-            current[:, -1],
-            n_before,
-            lambda layer, keys, values: pool.exchange(layer, rows, keys, values),
-            # one new token, the last, attends to all tokens
-            None if n_new == 1 else causal_mask(n_new, n_tokens, ys.device),
-            fired.near_at(steps[-1:], owners),
-        )
-        logp = mask_by_fired_length(
-            torch.log_softmax(logits, dim=-1),
-            n_tokens - 1,
-            fired.lengths[before.owners],
-            self.eos,
-            self.eos_slack,
-        )
-        scored = Scored(before.owners, rows)
-        return logp, [HypothesisState(fired, pool, scored, n) for n in range(n_hyp)]
-
-    def extend_prob(self, x: torch.Tensor) -> None:
-        """Refuse block by block decoding: firing would end with the first block."""
-        raise UserError(BLOCKS)

@@ -115,9 +115,11 @@ class CIFNARDecoder(CIFDecoder):
         hlens: torch.Tensor,
         ys_in_pad: torch.Tensor,
         ys_in_lens: torch.Tensor,
+        segment_ends: torch.Tensor | None = None,
     ) -> CIFDecoderOutput:
         """As in :class:`CIFDecoder`; tokens are the targets of the sampler only."""
-        fired = self.fire(hs_pad, hlens, ys_in_lens, ys_in_pad.size(1))
+        n_tokens = ys_in_pad.size(1)
+        fired = self.fire(hs_pad, hlens, ys_in_lens, n_tokens, segment_ends)
         return self.read(fired, self.near_frames(hs_pad, hlens, fired), ys_in_pad)
 
     def read(

@@ -18,6 +18,7 @@ from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.decoder.cif_nar import CIFNARDecoder
 from espnet_cif_hkd.distill.taps import MODEL_TAPS, TextDecoder, TokenLoss
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.losses.ctc_guide import ctc_spikes
 from espnet_cif_hkd.losses.token import shift_targets
 from espnet_cif_hkd.models.checkpoint import (
     VERSION_KEY,
@@ -25,7 +26,7 @@ from espnet_cif_hkd.models.checkpoint import (
     token_list_digest,
     version_tensor,
 )
-from espnet_cif_hkd.models.ctc_guide import build_guide
+from espnet_cif_hkd.models.ctc_guide import build_guide, mean_drift
 from espnet_cif_hkd.models.distilling import DistillingMixin
 from espnet_cif_hkd.models.nar import build_one_pass, one_pass_losses, score_output
 from espnet_cif_hkd.models.short_audio import refuse_short_audio
@@ -57,8 +58,11 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
             alpha 1 at the spikes and 0 between them.
         ctc_guide_slack: Of ``sum``: the distance in tokens that it allows; 0.5: the sum
             is inside the token at its spike.
-        ctc_guide_start: Number of optimizer updates before the guide takes part,
-            because CTC has no useful alignment in the beginning.
+        ctc_guide_scaling: How training scales alpha to the number of tokens. By one
+            factor: ``utterance``; ``segments``: between CTC's spikes, so that the
+            vector of a token is made of its own frames. ``segments`` needs CTC.
+        ctc_guide_start: Number of optimizer updates before the loss and the segments
+            take part, because CTC has no useful alignment in the beginning.
         criterion: Name of a criterion such as ``hkd``; null: no distillation. Excludes
             ``criteria``.
         criterion_conf: Options of the criterion; ignored without one.
@@ -112,6 +116,7 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         ctc_guide_weight: float = 0.0,
         ctc_guide_kind: str = "sum",
         ctc_guide_slack: float = 0.5,
+        ctc_guide_scaling: str = "utterance",
         ctc_guide_start: int = 0,
         criterion: str | None = None,
         criterion_conf: dict[str, Any] | None = None,
@@ -151,6 +156,7 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
             ctc_guide_weight,
             ctc_guide_kind,
             ctc_guide_slack,
+            ctc_guide_scaling,
             ctc_guide_start,
         )
         super().__init__(
@@ -233,7 +239,14 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         )
         ys_lens = text_lengths + 1  # with <eos>
         n_tokens = ys_lens.sum()
-        output = self.decoder.forward_with_states(hs_pad, hlens, ys_in_pad, ys_lens)
+        spikes = None
+        if self.ctc is not None and self._is_guided():
+            logp = self.ctc.log_softmax(hs_pad.detach()).detach()
+            spikes = ctc_spikes(logp, hlens, text, text_lengths, self.blank_id)
+        ends = self.ctc_guide.segment_ends(spikes)
+        output = self.decoder.forward_with_states(
+            hs_pad, hlens, ys_in_pad, ys_lens, ends
+        )
 
         scores, n_scored = score_output(
             output, ys_out_pad, self.ignore_id, self.lsm_weight
@@ -268,13 +281,12 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
             loss_ctc = loss_ctc.float() * text.size(0) / n_tokens
             loss = loss + self.ctc_weight * loss_ctc
             stats.update(loss_ctc=loss_ctc.detach(), cer_ctc=cer_ctc)
-            guide = self.ctc_guide
-            if guide.weight and self.scheduled_factor(guide.schedule):
-                logp = self.ctc.log_softmax(hs_pad.detach())
-                summed = guide.loss(logp, output.cif, text, text_lengths, self.blank_id)
-                loss_guide = (summed / n_tokens).float()
-                loss = loss + guide.weight * loss_guide
-                stats["loss_ctc_guide"] = loss_guide.detach()
+        if spikes is not None:
+            stats["drift"] = mean_drift(output.cif, spikes)
+            if self.ctc_guide.weight:
+                loss_guide = self.ctc_guide.loss(output.cif, spikes) / n_tokens
+                loss = loss + self.ctc_guide.weight * loss_guide.float()
+                stats["loss_ctc_guide"] = loss_guide.detach().float()
         if self.has_criteria:
             taps = self.make_taps(
                 wanted,
@@ -310,6 +322,13 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
                 stats.update(cer=cer, wer=wer)
             stats.update(self._free_stats(hs_pad, hlens, ys_in_pad, ys_lens, text))
         return force_gatherable((loss, stats, n_tokens), loss.device)
+
+    def _is_guided(self) -> bool:
+        """Whether this step uses CTC's spikes; validation always does."""
+        guide = self.ctc_guide
+        if self.training and not guide.needs_spikes:
+            return False
+        return self.scheduled_factor(guide.schedule) > 0
 
     def encode(
         self, speech: torch.Tensor, speech_lengths: torch.Tensor

@@ -9,9 +9,14 @@ import torch
 from espnet_cif_hkd.cif import CIFOutput
 from espnet_cif_hkd.distill.schedule import CommonOptions
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.losses.ctc_guide import ctc_guide_loss, ctc_spike_loss, ctc_spikes
+from espnet_cif_hkd.losses.ctc_guide import (
+    ctc_drift,
+    ctc_guide_loss,
+    ctc_spike_loss,
+)
 
 KINDS = ("sum", "spikes")
+SCALINGS = ("utterance", "segments")
 
 
 @dataclass(frozen=True)
@@ -19,44 +24,59 @@ class CTCGuide:
     """How CTC guides the firing.
 
     Attributes:
-        weight: Of the loss; 0: there is no guide.
+        weight: Of the loss; 0: there is no loss.
         kind: ``sum``: :func:`ctc_guide_loss`; ``spikes``: :func:`ctc_spike_loss`.
         slack: Of ``sum``, in tokens.
-        schedule: Its first update.
+        scaling: ``utterance``, or ``segments``: alpha is scaled to 1 between CTC's
+            spikes.
+        schedule: The first update of the loss and of the segments.
     """
 
     weight: float
     kind: str
     slack: float
+    scaling: str
     schedule: CommonOptions
 
-    def loss(
-        self,
-        logp: torch.Tensor,
-        fired: CIFOutput,
-        ys_pad: torch.Tensor,
-        ys_lens: torch.Tensor,
-        blank: int,
-    ) -> torch.Tensor:
+    @property
+    def needs_spikes(self) -> bool:
+        """Whether the loss or the scaling uses CTC's spikes."""
+        return self.weight > 0 or self.scaling == "segments"
+
+    def segment_ends(self, spikes: torch.Tensor | None) -> torch.Tensor | None:
+        """Return what scales alpha: ``spikes (B, U)``, or None: the utterance."""
+        return spikes if self.scaling == "segments" else None
+
+    def loss(self, fired: CIFOutput, spikes: torch.Tensor) -> torch.Tensor:
         """Return the loss, a sum over tokens, without its weight.
 
         Args:
-            logp: CTC's log-probabilities, ``(B, T, V)``, without a gradient.
             fired: Vectors fired for known tokens.
-            ys_pad: Tokens, ``(B, U)``.
-            ys_lens: Their numbers, ``(B,)``.
-            blank: Index of the blank.
+            spikes: Frames of :func:`ctc_spikes`, ``(B, U)``.
         """
-        spikes = ctc_spikes(logp, fired.frame_lengths, ys_pad, ys_lens, blank)
         if self.kind == "sum":
-            return ctc_guide_loss(fired.alpha, spikes, self.slack)
-        total = fired.alpha.sum(dim=1).clamp(min=torch.finfo(torch.float64).tiny)
-        unscaled = fired.alpha * (fired.quantity / total)[:, None]
-        return ctc_spike_loss(unscaled, spikes)
+            return ctc_guide_loss(_scaled(fired), spikes, self.slack)
+        return ctc_spike_loss(fired.unscaled, spikes)
+
+
+@torch.no_grad()
+def mean_drift(fired: CIFOutput, spikes: torch.Tensor) -> torch.Tensor:
+    """Return the mean absolute :func:`ctc_drift` of the tokens with a spike, a scalar.
+
+    Arguments: see :meth:`CTCGuide.loss`. Alpha is scaled over the utterance.
+    """
+    n_tokens = (spikes >= 0).sum().clamp(min=1)
+    return (ctc_drift(_scaled(fired), spikes).abs().sum() / n_tokens).float()
+
+
+def _scaled(fired: CIFOutput) -> torch.Tensor:
+    """Alpha scaled over the utterance to the number of tokens, ``(B, T)``."""
+    total = fired.unscaled.sum(dim=1).clamp(min=torch.finfo(torch.float64).tiny)
+    return fired.unscaled * (fired.lengths / total)[:, None]
 
 
 def build_guide(
-    ctc_weight: float, weight: Any, kind: Any, slack: Any, start: Any
+    ctc_weight: float, weight: Any, kind: Any, slack: Any, scaling: Any, start: Any
 ) -> CTCGuide:
     """Check the options and return the guide.
 
@@ -69,10 +89,12 @@ def build_guide(
             raise UserError(
                 f"model_conf: ctc_guide_{name} is {value!r}; it must be a number >= 0"
             )
-    if kind not in KINDS:
-        raise UserError(
-            f"model_conf: ctc_guide_kind is {kind!r}; it must be {' or '.join(KINDS)}"
-        )
+    for name, value, known in (("kind", kind, KINDS), ("scaling", scaling, SCALINGS)):
+        if value not in known:
+            raise UserError(
+                f"model_conf: ctc_guide_{name} is {value!r}; it must be "
+                f"{' or '.join(known)}"
+            )
     if type(start) is not int or start < 0:
         raise UserError(
             f"model_conf: ctc_guide_start is {start!r}; it must be a number of "
@@ -83,5 +105,11 @@ def build_guide(
             "model_conf: ctc_guide_weight needs CTC: set ctc_weight greater than "
             "0, or ctc_guide_weight to 0"
         )
-    schedule = CommonOptions(start=start if weight else 0)
-    return CTCGuide(weight, kind, slack, schedule)
+    if scaling == "segments" and not ctc_weight:
+        raise UserError(
+            "model_conf: ctc_guide_scaling: segments needs CTC: set ctc_weight greater "
+            "than 0, or ctc_guide_scaling: utterance"
+        )
+    is_used = weight or scaling == "segments"
+    schedule = CommonOptions(start=start if is_used else 0)
+    return CTCGuide(weight, kind, slack, scaling, schedule)

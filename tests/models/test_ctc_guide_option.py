@@ -1,4 +1,4 @@
-"""``ctc_guide_weight`` in the model: off as before, late, refused where impossible."""
+"""Options ``ctc_guide_*``: off as before, late, refused where impossible."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ from tiny_model import gradients, tiny_batch, tiny_model
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.losses.ctc_guide import (
+    ctc_drift,
     ctc_guide_loss,
     ctc_spike_loss,
     ctc_spikes,
@@ -85,6 +86,85 @@ def test_it_starts_after_some_updates_also_of_a_resumed_training():
     assert "loss_ctc_guide" in stats
 
 
+def fired_of(model, batch, ends=None):
+    """Vectors for known tokens, and CTC's spikes."""
+    with torch.no_grad():
+        hs_pad, hlens = model.encode(batch["speech"], batch["speech_lengths"])
+        logp, lengths = model.ctc.log_softmax(hs_pad), batch["text_lengths"]
+        spikes = ctc_spikes(logp, hlens, batch["text"], lengths)
+        assert (spikes >= 0).sum() == lengths.sum()
+        ends = spikes if ends else None
+        fired = model.decoder.fire(hs_pad, hlens, lengths + 1, segment_ends=ends)
+    return fired, spikes
+
+
+@pytest.mark.parametrize("decoder", ["cif", "cif_nar"])
+def test_segments_fire_each_token_at_its_spike(decoder, monkeypatch):
+    conf = {"decoder": decoder, "model_conf": {"ctc_guide_scaling": "segments"}}
+    model, batch = tiny_model(**conf).eval(), tiny_batch()
+    seen = []
+    fire = model.decoder.fire
+    monkeypatch.setattr(
+        model.decoder, "fire", lambda *a, **k: seen.append(fire(*a, **k)) or seen[-1]
+    )
+    _, stats, _ = model.train()(**batch)
+    assert "loss_ctc_guide" not in stats  # the scaling is no loss
+    fired, spikes = fired_of(model, batch, ends=True)
+    torch.testing.assert_close(seen[0].embeddings, fired.embeddings)
+    used = 0
+    for b, length in enumerate(batch["text_lengths"].tolist()):
+        if spikes[b, length - 1] < fired.frame_lengths[b] - 1:
+            times = seen[0].firing_times[b, :length]
+            assert torch.equal(times, spikes[b, :length] + 1.0)
+            used += 1
+    assert used
+    # The number of tokens in recognition depends on the sum of the unscaled alpha.
+    plain, _ = fired_of(tiny_model(decoder=decoder), batch)
+    assert torch.equal(fired.quantity, plain.quantity)
+    assert not torch.allclose(fired.embeddings, plain.embeddings)
+
+
+def test_the_loss_of_the_spikes_is_the_same_beside_segments():
+    batch, found = tiny_batch(), []
+    for scaling in ("utterance", "segments"):
+        for kind in ("sum", "spikes"):
+            model = model_of(weight=0.7, slack=0.1, kind=kind, scaling=scaling)
+            stats = model.train()(**batch)[1]
+            found.append((float(stats["loss_ctc_guide"]), float(stats["drift"])))
+    assert found[:2] == found[2:]
+    assert min(found[0]) > 0
+
+
+def test_segments_start_after_some_updates():
+    losses = []
+    for conf in ({}, {"scaling": "segments", "start": 1}, {"scaling": "segments"}):
+        model, logged = model_of(**conf).train(), []
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        for _ in range(2):
+            optimizer.zero_grad()
+            loss = model(**tiny_batch())[0]
+            loss.sum().backward()
+            optimizer.step()
+            logged.append(float(loss.detach()))
+        losses.append(logged)
+    never, late, early = losses
+    assert never[0] == late[0] != early[0]
+    assert never[1] != late[1]
+
+
+def test_validation_reports_the_drift():
+    batch, model = tiny_batch(), tiny_model().eval()
+    fired, spikes = fired_of(model, batch)
+    expected = ctc_drift(fired.alpha, spikes).abs().sum() / batch["text_lengths"].sum()
+    stats = model(**batch)[1]
+    assert float(stats["drift"]) == pytest.approx(float(expected), rel=1e-5)
+    assert float(expected) > 0
+    # A loss for 16 bits is computed in as many bits as without autocast.
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model(**batch)[1]["drift"].dtype is torch.float32
+    assert "drift" not in tiny_model(model_conf={"ctc_weight": 0.0}).eval()(**batch)[1]
+
+
 @pytest.mark.parametrize(
     ("conf", "message"),
     [
@@ -94,6 +174,14 @@ def test_it_starts_after_some_updates_also_of_a_resumed_training():
         ({"ctc_guide_kind": "frames"}, "ctc_guide_kind is 'frames'; it must be sum or"),
         ({"ctc_guide_start": 1.5}, "ctc_guide_start is 1.5; it must be"),
         ({"ctc_guide_weight": 1.0, "ctc_weight": 0.0}, "ctc_guide_weight needs CTC"),
+        (
+            {"ctc_guide_scaling": "token"},
+            "ctc_guide_scaling is 'token'; it must be utt",
+        ),
+        (
+            {"ctc_guide_scaling": "segments", "ctc_weight": 0.0},
+            "ctc_guide_scaling: segments needs CTC",
+        ),
     ],
 )
 def test_a_wrong_value_is_one_line(conf, message):

@@ -37,7 +37,7 @@ def batch(texts, embed=6, state=7, seed=0):
         embeddings[b, :n] = torch.randn(n, embed, generator=generator)
         states[b, :n] = torch.randn(n, state, generator=generator)
     none = torch.zeros(len(texts))
-    fired = CIFOutput(embeddings.requires_grad_(), lengths, none, none, none)
+    fired = CIFOutput(embeddings.requires_grad_(), lengths, *4 * (none,))
     return Taps(
         hs_pad=torch.zeros(len(texts), 1, embed),
         hlens=torch.ones(len(texts), dtype=torch.long),

@@ -189,7 +189,7 @@ def test_the_criterion_takes_the_random_teacher_without_transformers(monkeypatch
             hlens=torch.ones(2, dtype=torch.long),
             ys_pad=torch.tensor([[3, 4, 5], [6, -1, -1]]),
             ys_pad_lens=lengths - 1,
-            fired=CIFOutput(torch.randn(2, 4, 6), lengths, none, none, none),
+            fired=CIFOutput(torch.randn(2, 4, 6), lengths, *4 * (none,)),
             states={"output": torch.randn(2, 4, 7)},
         )
     )

@@ -1,0 +1,66 @@
+"""Scaling of alpha in the segment of each token, where the tokens are known.
+
+Shapes and names: as in :mod:`espnet_cif_hkd.cif.op`.
+
+Scaling over the utterance gives the right number of tokens, wherever they fire. Here
+each token gets the frames after the end of the token before it and up to its own end,
+and alpha is scaled to 1 in this segment.
+"""
+
+import torch
+from torch import Tensor
+
+# What each frame has in its segment besides alpha: a segment whose alpha is 0
+# everywhere is the mean of its frames.
+_FLOOR = 1e-3
+
+
+def segment_sums(
+    alpha: Tensor, lengths: Tensor, ends: Tensor, token_lengths: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the running sum of alpha that is scaled to 1 in each segment.
+
+    Args:
+        alpha: Unscaled weights, ``(B, T)`` float64, 0 in padding.
+        lengths: Number of valid frames, ``(B,)`` integer.
+        ends: Last frame of each token but the last, ``(B, U)`` int64; any value in
+            padding. The last token ends with the last valid frame.
+        token_lengths: Number of tokens, ``(B,)`` int64, at most U + 1.
+
+    Returns:
+        The running sum, ``(B, T)``, exactly k at the end of token k - 1; and whether
+        the segments can be used, ``(B,)`` bool: each token has a frame.
+
+    Example:
+        >>> import torch
+        >>> alpha = torch.tensor([[0.499, 0.0, 0.249, 0.749]], dtype=torch.float64)
+        >>> sums, used = segment_sums(
+        ...     alpha, torch.tensor([4]), torch.tensor([[0]]), torch.tensor([2])
+        ... )
+        >>> [round(value, 3) for value in sums[0].tolist()], used.tolist()
+        ([1.0, 1.001, 1.25, 2.0], [True])
+    """
+    n_frames = alpha.size(1)
+    frames = torch.arange(n_frames, device=alpha.device)
+    last = lengths[:, None] - 1  # (B, 1)
+    known = torch.arange(ends.size(1), device=alpha.device) < token_lengths[:, None] - 1
+    ends = torch.where(known, ends, last)
+    ends = torch.cat([ends, last], dim=1)  # (B, U + 1)
+    before = torch.nn.functional.pad(ends[:, :-1], (1, 0), value=-1)
+    rising = (ends > before) | torch.nn.functional.pad(~known, (1, 0), value=False)
+    used = rising.all(dim=1) & (ends >= 0).all(dim=1)
+    used = used & (token_lengths > 0) & (token_lengths <= ends.size(1))
+    ends = ends.clamp(0, n_frames - 1)
+
+    floored = (alpha + _FLOOR).masked_fill(frames > last, 0.0)
+    cum = floored.cumsum(dim=1)
+    reached = cum.gather(1, ends)  # (B, U + 1)
+    start = torch.nn.functional.pad(reached[:, :-1], (1, 0))
+    size = reached - start
+    size = torch.where(size > 0, size, torch.ones_like(size))
+    # A frame belongs to the token after all tokens that end before it.
+    rising_ends = ends.cummax(dim=1).values
+    token = torch.searchsorted(rising_ends, frames.expand_as(cum).contiguous())
+    token = torch.minimum(token, (token_lengths[:, None] - 1).clamp(min=0))
+    inside = (cum - start.gather(1, token)) / size.gather(1, token)
+    return token + inside, used

@@ -37,6 +37,7 @@ from espnet_cif_hkd.errors import UserError  # noqa: E402
 from espnet_cif_hkd.recipe.stages.sclite import Alignment, align  # noqa: E402
 
 WAYS = ("CTC", "CIF", "CIF, true length")
+AT_SPIKES = "CIF at CTC's spikes"
 ONE_PASS = "one pass"  # a fourth way of models with nar_conf
 _FAR = 3  # length errors from here on share a row
 
@@ -72,6 +73,7 @@ def recognise(
         lengths: ``(1,)``.
         reference: Token ids without ``<eos>``.
     """
+    from espnet_cif_hkd.losses.ctc_guide import ctc_free_spikes
     from espnet_cif_hkd.search.greedy import greedy_search
     from espnet_cif_hkd.search.nar import one_pass_search
 
@@ -91,6 +93,12 @@ def recognise(
         limit = -max(1, fired, len(reference) + 1)
         (one,) = greedy_search(decoder, hs_pad, hlens, limit, target)
         found.found[way] = one.yseq[1:-1].tolist()
+    spikes, count = ctc_free_spikes(
+        model.ctc.log_softmax(hs_pad), hlens, model.blank_id
+    )
+    limit = -max(1, int(count) + 1)
+    (one,) = greedy_search(decoder, hs_pad, hlens, limit, count + 1, spikes)
+    found.found[AT_SPIKES] = one.yseq[1:-1].tolist()
     if model.nar is not None:
         (one,) = one_pass_search(model.nar, hs_pad, hlens, firing=decoder)
         found.found[ONE_PASS] = one.yseq[1:-1].tolist()

@@ -9,6 +9,7 @@ from ctc_paths import FRAMES, SENTENCES, VOCAB, collapsed
 
 from espnet_cif_hkd.losses.ctc_guide import (
     ctc_drift,
+    ctc_free_spikes,
     ctc_guide_loss,
     ctc_spike_loss,
     ctc_spikes,
@@ -54,6 +55,46 @@ def test_spikes_are_those_of_the_best_of_all_paths(seed):
     found = ctc_spikes(logp, torch.tensor(FRAMES), ys_pad, ys_lens)
     for b, spikes in enumerate(expected):
         assert found[b].tolist() == spikes + [-1] * (7 - len(spikes))
+
+
+def free_by_hand(logp):
+    """Spikes of the best path, ``logp (T, V)``, and its tokens."""
+    best = logp.argmax(-1).tolist()
+    found, tokens, t = [], [], 0
+    for value, group in itertools.groupby(best):
+        span = range(t, t + len(list(group)))
+        t = span.stop
+        if value != 0:
+            found.append(max(span, key=lambda t, v=value: float(logp[t, v])))
+            tokens.append(value)
+    return found, tokens
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_spikes_without_a_transcript(seed):
+    generator = torch.Generator().manual_seed(seed)
+    logp = torch.randn(4, 30, VOCAB, generator=generator).mul(2).log_softmax(-1)
+    logp[3, :9] = torch.tensor([1.0] + [0.0] * (VOCAB - 1)).log_softmax(-1)
+    hlens = torch.tensor([30, 17, 1, 9])
+    expected = [free_by_hand(logp[b, :n]) for b, n in enumerate(hlens.tolist())]
+    for b, n in enumerate(hlens.tolist()):
+        logp[b, n:] = float("nan")
+    spikes, lengths = ctc_free_spikes(logp, hlens)
+    assert lengths.tolist() == [len(found) for found, _ in expected]
+    assert lengths[3] == 0 < lengths[0]
+    for b, (found, tokens) in enumerate(expected):
+        assert spikes[b].tolist() == found + [-1] * (spikes.size(1) - len(found))
+        # The forced alignment of its own tokens has the same spikes.
+        if tokens and hlens[b] > 1:
+            one = slice(b, b + 1)
+            ys = torch.tensor([tokens])
+            forced = ctc_spikes(logp[one], hlens[one], ys, lengths[one])
+            assert forced[0].tolist() == found
+
+
+def test_no_frames_have_no_spikes():
+    spikes, lengths = ctc_free_spikes(torch.zeros(2, 0, VOCAB), torch.zeros(2).long())
+    assert spikes.shape == (2, 0) and lengths.tolist() == [0, 0]
 
 
 def test_without_tokens_there_are_no_spikes():

@@ -60,6 +60,28 @@ def test_the_folder_is_the_same_model(model_bin: Path, tmp_path: Path) -> None:
     assert torch.equal(one.logits, other.logits)
 
 
+def test_ctranslate2_computes_the_same(model_bin: Path, tmp_path: Path) -> None:
+    """Our reader and our writer of the format could share a mistake."""
+    pytest.importorskip("ctranslate2", reason="needs pip install ctranslate2")
+    import ctranslate2
+    from transformers import WhisperForConditionalGeneration
+    from whisper_conversion import compare, ct2_folder
+
+    main([str(model_bin), str(tmp_path / "out")])
+    model = WhisperForConditionalGeneration.from_pretrained(
+        tmp_path / "out", dtype=torch.float32
+    ).eval()
+    folder = tmp_path / "ct2"
+    folder.mkdir()
+    ct2_folder([model_bin.read_bytes()], model.config, folder)
+    peer = ctranslate2.models.Whisper(str(folder), compute_type="float32")
+    generator = torch.Generator().manual_seed(0)
+    mel = torch.randn(1, model.config.num_mel_bins, 100, generator=generator).numpy()
+    difference, n_tokens, n_same = compare(peer, model, mel)
+    assert difference < 1e-4
+    assert n_same == n_tokens > 0
+
+
 def test_parts_and_the_encoder_alone(model_bin: Path, tmp_path: Path) -> None:
     data = model_bin.read_bytes()
     parts = [tmp_path / "part1", tmp_path / "part2"]

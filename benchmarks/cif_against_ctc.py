@@ -73,7 +73,7 @@ def recognise(
         lengths: ``(1,)``.
         reference: Token ids without ``<eos>``.
     """
-    from espnet_cif_hkd.losses.ctc_guide import ctc_free_spikes
+    from espnet_cif_hkd.losses.ctc_path import ctc_free_spikes
     from espnet_cif_hkd.search.greedy import greedy_search
     from espnet_cif_hkd.search.nar import one_pass_search
 

@@ -40,6 +40,8 @@ def integrate_and_fire_naive(
         target = None if target_lengths is None else int(target_lengths[b])
         if target is not None:
             ends = [] if segment_ends is None else segment_ends[b].tolist()
+            # The last token does not share the last frame.
+            ends = [min(e, n_frames - 2) if e < n_frames else -1 for e in ends]
             ends = [*ends[: max(0, target - 1)], n_frames - 1]
             if segment_ends is not None and _have_frames(ends, target):
                 weights = _scale_segments(weights, ends)

@@ -120,9 +120,9 @@ def integrate_and_fire(
         segment_ends: With ``target_lengths``: the last frame of each token but the
             last, ``(B, U)`` int64 with U >= L - 1, any value in padding. Alpha is
             scaled to 1 in the segment of each token, with 0.001 more for each frame.
-            An utterance whose frames do not rise, or leave none for the last token, is
-            scaled as without it; so is one with a negative frame. None: alpha is scaled
-            over the utterance.
+            The last token has at least the last frame. An utterance whose frames are
+            negative, do not rise or leave none for the last token is scaled as without
+            them. None: alpha is scaled over the utterance.
 
     Returns:
         Fired vectors, their numbers, the quantity and the firing times.

@@ -22,6 +22,7 @@ import torch
 from espnet2.asr.decoder.abs_decoder import AbsDecoder
 
 from espnet_cif_hkd.cif import CIFOutput, integrate_and_fire
+from espnet_cif_hkd.decoder.ctc_firing import CTCFiring
 from espnet_cif_hkd.decoder.ending import checked_slack
 from espnet_cif_hkd.decoder.firing_options import build_firing
 from espnet_cif_hkd.decoder.frame_attention import FrameAttention, NearFrames
@@ -85,6 +86,8 @@ class CIFDecoder(SearchScores, AbsDecoder):
             )
         self.tail_threshold, self.predictor = build_firing(size, predictor_conf)
         self.eos_slack = checked_slack(eos_slack)
+        # The model sets it, because CTC belongs to the model.
+        self.ctc_firing: CTCFiring | None = None
         # ESPnet's token lists end with <sos/eos>; the model sets other indices.
         self.sos = self.eos = vocab_size - 1
 
@@ -131,7 +134,10 @@ class CIFDecoder(SearchScores, AbsDecoder):
             segment_ends: Last frame of each token, if known, ``(B, U)``; see
                 :func:`integrate_and_fire`.
         """
-        alpha = self.predictor(hs_pad, hlens)
+        if target_lengths is None:
+            alpha = self.weights(hs_pad, hlens)
+        else:
+            alpha = self.predictor(hs_pad, hlens)
         return integrate_and_fire(
             hs_pad,
             alpha,
@@ -141,6 +147,22 @@ class CIFDecoder(SearchScores, AbsDecoder):
             max_target_length,
             segment_ends,
         )
+
+    def weights(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> torch.Tensor:
+        """Return alpha as a search integrates it, without a known number of tokens.
+
+        Args:
+            hs_pad: Encoder frames, ``(B, T, D)``.
+            hlens: Valid frames, ``(B,)``.
+
+        Returns:
+            ``(B, T)``, 0 in padding: what the predictor gives, or with
+            ``ctc_guide_firing: spikes`` what fires at CTC's spikes.
+        """
+        alpha: torch.Tensor = self.predictor(hs_pad, hlens)
+        if self.ctc_firing is None:
+            return alpha
+        return self.ctc_firing.weights(alpha, hs_pad, hlens)
 
     def forward(
         self,

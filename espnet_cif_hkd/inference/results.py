@@ -114,7 +114,7 @@ class ResultMaker:
         hs_pad, hlens = frames.hidden[None], torch.tensor([len(frames.hidden)])
         alpha, ctc = frames.alpha, frames.ctc
         if alpha is None and isinstance(self.model.decoder, CIFDecoder):
-            alpha = self.model.decoder.predictor(hs_pad, hlens.to(hs_pad.device))[0]
+            alpha = self.model.decoder.weights(hs_pad, hlens.to(hs_pad.device))[0]
         if ctc is None and self.model.ctc is not None:
             ctc = self.model.ctc.log_softmax(hs_pad)[0].float().cpu().numpy()
         return replace(frames, alpha=alpha, ctc=ctc)
@@ -131,7 +131,21 @@ class ResultMaker:
 
     def aligned(self, frames: Frames, known: Found) -> Recognition:
         """Make the result for a known text."""
-        return self._one(frames, known, is_known=True)
+        return self._one(self._at_known(frames, known.ids), known, is_known=True)
+
+    @torch.no_grad()
+    def _at_known(self, frames: Frames, ids: Sequence[int]) -> Frames:
+        """Frames whose alpha fires where CTC has the known tokens, if it decides."""
+        firing = getattr(self.model.decoder, "ctc_firing", None)
+        if firing is None or not len(ids) or not len(frames.hidden):
+            return frames
+        hs_pad, device = frames.hidden[None], frames.hidden.device
+        hlens = torch.tensor([len(frames.hidden)], device=device)
+        alpha = self.model.decoder.predictor(hs_pad, hlens)
+        ys_pad, ys_lens = torch.tensor([ids]), torch.tensor([len(ids)])
+        ys_pad, ys_lens = ys_pad.to(device), ys_lens.to(device)
+        alpha = firing.known_weights(alpha, hs_pad, hlens, ys_pad, ys_lens)
+        return replace(frames, alpha=alpha[0])
 
     def _one(self, frames: Frames, one: Found, is_known: bool = False) -> Recognition:
         if not len(frames.hidden) or not len(one.ids):

@@ -199,6 +199,11 @@ def check_model(model: Any) -> None:
         raise UserError(
             f"a stream needs 'decoder: cif' or 'decoder: transducer', not {decoder}"
         )
+    if is_cif and model.decoder.ctc_firing is not None:
+        raise UserError(
+            "a stream needs model_conf: ctc_guide_firing: alpha, not spikes: CTC's "
+            "spikes are those of the complete audio"
+        )
     if encoder.chunks.left < 0:
         logging.warning(
             "encoder_conf: left_chunks is -1: the memory of a stream and the time of a "

@@ -61,47 +61,6 @@ def ctc_spikes(
     return spikes.masked_fill(~within.any(dim=2), -1)
 
 
-@torch.no_grad()
-def ctc_free_spikes(
-    logp: Tensor, hlens: Tensor, blank: int = 0
-) -> tuple[Tensor, Tensor]:
-    """Return the frame of each token of CTC's best path, without a transcript.
-
-    A token of several frames has the one with its highest probability.
-
-    Args:
-        logp: Log-probabilities, ``(B, T, V)``; padding may hold any value.
-        hlens: Valid frames, ``(B,)`` integer.
-        blank: Index of the blank.
-
-    Returns:
-        Frames, ``(B, U)`` int64, -1 in padding; number of tokens, ``(B,)`` int64.
-
-    Example:
-        >>> import torch
-        >>> path = torch.tensor([[0, 2, 2, 0, 2, 1]])
-        >>> logp = torch.nn.functional.one_hot(path, 3).float().log_softmax(-1)
-        >>> spikes, lengths = ctc_free_spikes(logp, torch.tensor([6]))
-        >>> spikes.tolist(), lengths.tolist()
-        ([[1, 4, 5]], [3])
-    """
-    if logp.size(1) == 0:
-        none = torch.zeros(len(logp), dtype=torch.int64, device=logp.device)
-        return none.new_zeros(len(logp), 0), none
-    score, label = logp.max(dim=2)  # (B, T)
-    frames = torch.arange(logp.size(1), device=logp.device)
-    label = label.masked_fill(frames >= hlens.to(logp.device)[:, None], blank)
-    before = torch.nn.functional.pad(label[:, :-1], (1, 0), value=blank)
-    begins = (label != blank) & (label != before)
-    number = begins.cumsum(dim=1) - 1  # (B, T), the token to which a frame belongs
-    number = number.masked_fill(label == blank, -1)
-    lengths = begins.sum(dim=1)
-    places = torch.arange(int(lengths.max()), device=logp.device)
-    within = number[:, None] == places[:, None]  # (B, U, T)
-    spikes = score[:, None].masked_fill(~within, -torch.inf).argmax(dim=2)
-    return spikes.masked_fill(places >= lengths[:, None], -1), lengths
-
-
 def ctc_drift(alpha: Tensor, spikes: Tensor) -> Tensor:
     """Return how far the running sum of alpha is from each token at its spike.
 

@@ -16,6 +16,7 @@ from espnet2.torch_utils.device_funcs import force_gatherable
 
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.decoder.cif_nar import CIFNARDecoder
+from espnet_cif_hkd.decoder.ctc_firing import CTCFiring
 from espnet_cif_hkd.distill.taps import MODEL_TAPS, TextDecoder, TokenLoss
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.losses.ctc_guide import ctc_spikes
@@ -28,6 +29,7 @@ from espnet_cif_hkd.models.checkpoint import (
 )
 from espnet_cif_hkd.models.ctc_guide import build_guide, mean_drift
 from espnet_cif_hkd.models.distilling import DistillingMixin
+from espnet_cif_hkd.models.free_stats import free_stats
 from espnet_cif_hkd.models.nar import build_one_pass, one_pass_losses, score_output
 from espnet_cif_hkd.models.short_audio import refuse_short_audio
 from espnet_cif_hkd.models.streaming import report_streaming
@@ -60,7 +62,10 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
             is inside the token at its spike.
         ctc_guide_scaling: How training scales alpha to the number of tokens. By one
             factor: ``utterance``; ``segments``: between CTC's spikes, so that the
-            vector of a token is made of its own frames. ``segments`` needs CTC.
+            vector of a token is made of its own frames.
+        ctc_guide_firing: Where tokens fire in recognition, also of validation's
+            ``cer_free``: where the sum of ``alpha`` passes an integer, or at the
+            ``spikes`` of CTC's best path, with alpha scaled between them.
         ctc_guide_start: Number of optimizer updates before the loss and the segments
             take part, because CTC has no useful alignment in the beginning.
         criterion: Name of a criterion such as ``hkd``; null: no distillation. Excludes
@@ -117,6 +122,7 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         ctc_guide_kind: str = "sum",
         ctc_guide_slack: float = 0.5,
         ctc_guide_scaling: str = "utterance",
+        ctc_guide_firing: str = "alpha",
         ctc_guide_start: int = 0,
         criterion: str | None = None,
         criterion_conf: dict[str, Any] | None = None,
@@ -157,6 +163,7 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
             ctc_guide_kind,
             ctc_guide_slack,
             ctc_guide_scaling,
+            ctc_guide_firing,
             ctc_guide_start,
         )
         super().__init__(
@@ -192,6 +199,8 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         self.quantity_weight = quantity_weight
         self.lsm_weight = lsm_weight
         self.ctc_guide = guide
+        if guide.firing == "spikes":
+            self.decoder.ctc_firing = CTCFiring(self.ctc, self.blank_id)
         self.register_buffer("token_list_digest", token_list_digest(self.token_list))
         self.register_buffer(VERSION_KEY, version_tensor())
 
@@ -320,7 +329,7 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
             if self.error_calculator is not None:
                 cer, wer = self.error_calculator(scores.likeliest.cpu(), text.cpu())
                 stats.update(cer=cer, wer=wer)
-            stats.update(self._free_stats(hs_pad, hlens, ys_in_pad, ys_lens, text))
+            stats.update(free_stats(self, hs_pad, hlens, ys_in_pad, ys_lens, text))
         return force_gatherable((loss, stats, n_tokens), loss.device)
 
     def _is_guided(self) -> bool:
@@ -348,44 +357,6 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         """
         refuse_short_audio(self.frontend, speech)
         return super().encode(speech, speech_lengths)  # type: ignore[no-any-return]
-
-    @torch.no_grad()
-    def _free_stats(
-        self,
-        hs_pad: torch.Tensor,
-        hlens: torch.Tensor,
-        ys_in_pad: torch.Tensor,
-        ys_lens: torch.Tensor,
-        text: torch.Tensor,
-    ) -> dict[str, Any]:
-        """Return statistics of the unscaled alpha: length error and ``cer_free``.
-
-        ``length_error`` is ``sum |fired - target| / sum target`` over the batch.
-        ``cer_free`` decodes known prefixes by argmax over freely fired vectors, as
-        the authors' validation "wer" does: every ``<eos>`` is dropped, a token that did
-        not fire is a deletion, and another token in the place of ``<eos>`` is an
-        insertion. Vectors after that place are ignored, because they have no known
-        prefix; the original counts them up to the longest target of the batch.
-        """
-        fired = self.decoder.fire(hs_pad, hlens)
-        length_error = (fired.lengths - ys_lens).abs().sum() / ys_lens.sum()
-        stats: dict[str, Any] = {"length_error": length_error}
-        if self.error_calculator is None or not self.error_calculator.report_cer:
-            return stats
-        n_tokens = ys_in_pad.size(1)
-        near = self.decoder.near_frames(hs_pad, hlens, fired)
-        logits = self.decoder.decode_free(fired, ys_in_pad, near)
-        ys_hat = logits.argmax(dim=-1)  # (B, L)
-        steps = torch.arange(n_tokens, device=ys_hat.device)
-        n_fired = torch.minimum(fired.lengths, ys_lens)
-        dropped = (ys_hat == self.eos) | (steps[None, :] >= n_fired[:, None])
-        # The calculator drops blanks and cuts a hypothesis at the length of its
-        # reference. So each text is passed as the reference.
-        ys_hat = ys_hat.masked_fill(dropped, self.blank_id).cpu()
-        hyps, _ = self.error_calculator.convert_to_char(ys_hat, ys_hat)
-        _, refs = self.error_calculator.convert_to_char(text.cpu(), text.cpu())
-        stats["cer_free"] = self.error_calculator.calculate_cer(hyps, refs)
-        return stats
 
     def load_state_dict(  # type: ignore[override]
         self, state_dict: dict[str, Any], strict: bool = True, assign: bool = False

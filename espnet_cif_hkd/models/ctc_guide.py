@@ -17,6 +17,7 @@ from espnet_cif_hkd.losses.ctc_guide import (
 
 KINDS = ("sum", "spikes")
 SCALINGS = ("utterance", "segments")
+FIRINGS = ("alpha", "spikes")
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class CTCGuide:
         slack: Of ``sum``, in tokens.
         scaling: ``utterance``, or ``segments``: alpha is scaled to 1 between CTC's
             spikes.
+        firing: ``alpha``, or ``spikes``: recognition fires at CTC's spikes.
         schedule: The first update of the loss and of the segments.
     """
 
@@ -36,6 +38,7 @@ class CTCGuide:
     kind: str
     slack: float
     scaling: str
+    firing: str
     schedule: CommonOptions
 
     @property
@@ -76,7 +79,13 @@ def _scaled(fired: CIFOutput) -> torch.Tensor:
 
 
 def build_guide(
-    ctc_weight: float, weight: Any, kind: Any, slack: Any, scaling: Any, start: Any
+    ctc_weight: float,
+    weight: Any,
+    kind: Any,
+    slack: Any,
+    scaling: Any,
+    firing: Any,
+    start: Any,
 ) -> CTCGuide:
     """Check the options and return the guide.
 
@@ -89,7 +98,9 @@ def build_guide(
             raise UserError(
                 f"model_conf: ctc_guide_{name} is {value!r}; it must be a number >= 0"
             )
-    for name, value, known in (("kind", kind, KINDS), ("scaling", scaling, SCALINGS)):
+    choices = {"kind": (kind, KINDS), "scaling": (scaling, SCALINGS)}
+    choices["firing"] = (firing, FIRINGS)
+    for name, (value, known) in choices.items():
         if value not in known:
             raise UserError(
                 f"model_conf: ctc_guide_{name} is {value!r}; it must be "
@@ -100,16 +111,14 @@ def build_guide(
             f"model_conf: ctc_guide_start is {start!r}; it must be a number of "
             "optimizer updates, an integer >= 0"
         )
-    if weight and not ctc_weight:
-        raise UserError(
-            "model_conf: ctc_guide_weight needs CTC: set ctc_weight greater than "
-            "0, or ctc_guide_weight to 0"
-        )
-    if scaling == "segments" and not ctc_weight:
-        raise UserError(
-            "model_conf: ctc_guide_scaling: segments needs CTC: set ctc_weight greater "
-            "than 0, or ctc_guide_scaling: utterance"
-        )
+    needs = {"weight": (weight, 0), "scaling": (scaling, "utterance")}
+    needs["firing"] = (firing, "alpha")
+    for name, (value, without) in needs.items():
+        if value != without and not ctc_weight:
+            raise UserError(
+                f"model_conf: ctc_guide_{name} {value} needs CTC: set ctc_weight "
+                f"greater than 0, or ctc_guide_{name} to {without}"
+            )
     is_used = weight or scaling == "segments"
     schedule = CommonOptions(start=start if is_used else 0)
-    return CTCGuide(weight, kind, slack, scaling, schedule)
+    return CTCGuide(weight, kind, slack, scaling, firing, schedule)

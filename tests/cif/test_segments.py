@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from espnet_cif_hkd.cif import integrate_and_fire
 from espnet_cif_hkd.cif.naive import integrate_and_fire_naive
+from espnet_cif_hkd.cif.segments import dense_segment_weights, segment_weights
 
 
 @st.composite
@@ -130,7 +131,7 @@ def test_each_token_is_made_of_its_own_frames():
 
 @pytest.mark.parametrize(
     "ends",
-    [[1, 1], [3, 1], [-1, 2], [1, 5], [1, 9]],
+    [[1, 1], [3, 1], [-1, 2], [4, 5], [1, 9]],
     ids=["one frame twice", "falling", "none", "none left", "after the last frame"],
 )
 def test_an_utterance_that_cannot_be_cut_is_scaled_as_before(ends):
@@ -144,6 +145,49 @@ def test_an_utterance_that_cannot_be_cut_is_scaled_as_before(ends):
     )
     assert torch.equal(out.embeddings, plain.embeddings)
     assert torch.equal(out.alpha, plain.alpha)
+
+
+def test_a_token_that_ends_with_the_utterance_leaves_a_frame_for_the_last():
+    late, early = (fire([0.2] * 6, ends, 3) for ends in ([1, 5], [1, 4]))
+    assert torch.equal(late.embeddings, early.embeddings)
+    assert late.firing_times.tolist() == [[2.0, 5.0, 6.0]]
+
+
+@settings(max_examples=200)
+@given(batches())
+def test_weights_fire_without_a_target_what_segments_fire_with_one(batch):
+    """Also with operations of exported graphs, as far as ends can be given to them."""
+    hs, alpha, lengths, tokens, ends = batch
+    for b, n in enumerate(lengths.tolist()):
+        alpha[b, n:] = float("nan")
+    weights = segment_weights(alpha, lengths, ends, tokens)
+    expected = integrate_and_fire(hs, alpha, lengths, tokens, segment_ends=ends)
+    found = integrate_and_fire(hs, weights, lengths, max_target_length=30)
+    for b, n in enumerate(lengths.tolist()):
+        rows = ends[b, : int(tokens[b]) - 1].tolist()
+        if torch.equal(weights[b, :n], alpha[b, :n]):
+            continue  # not used: alpha fires as many tokens as it holds
+        assert int(found.lengths[b]) == int(tokens[b])
+        torch.testing.assert_close(
+            found.embeddings[b, : tokens[b]], expected.embeddings[b, : tokens[b]]
+        )
+        assert (weights[b, n:] == 0).all()
+        is_end = torch.zeros(1, alpha.size(1), dtype=torch.bool)
+        is_end[0, rows] = True
+        dense = dense_segment_weights(alpha[b : b + 1], lengths[b : b + 1], is_end)
+        torch.testing.assert_close(dense[0], weights[b])
+
+
+@pytest.mark.parametrize("ends", [[4, 5], [0, 1, 2, 3, 4, 5]])
+def test_dense_weights_that_leave_no_frame_are_alpha(ends):
+    alpha = torch.tensor([[0.1, 0.3, 0.9, 0.9, 0.2, 0.2, 0.5]])
+    is_end = torch.zeros(1, 7, dtype=torch.bool)
+    is_end[0, ends] = True
+    lengths, tokens = torch.tensor([6]), torch.tensor([len(ends) + 1])
+    dense = dense_segment_weights(alpha, lengths, is_end)
+    plain = segment_weights(alpha, lengths, torch.tensor([ends]), tokens)
+    assert torch.equal(dense, plain)
+    assert torch.equal(plain[0, :6], alpha[0, :6].double()) and plain[0, 6] == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])

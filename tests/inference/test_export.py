@@ -60,6 +60,7 @@ CASES = {
         "decoder_conf": NO_DROPOUT,
     },
     "ESPnet's encoder": {**OURS, **ESPNETS, "normalize": None},
+    "at CTC's spikes": {**OURS, "model_conf": {"ctc_guide_firing": "spikes"}},
 }
 # 0.01 s is too short; the order is not that of the lengths.
 SECONDS = (1.0, 0.6, 0.01, 2.1, 0.8)
@@ -115,7 +116,7 @@ def test_the_same_result_as_the_model(exported):
             assert one.duration == len(wave) / RATE
             require_same(one.validate(), model(wave))
             require_same(one, runner.recognise(wave))
-        assert found[2].text == "" and sum(len(one.tokens) for one in found) > 10
+        assert found[2].text == "" and sum(len(one.tokens) for one in found) > 5
 
 
 def require_same(one, other):
@@ -145,7 +146,7 @@ def test_graphs_differ_by_rounding_only_and_8_bits_by_little(exported):
     recordings = [noise(0.9, 7), noise(3.0, 8), np.zeros(RATE, np.float32)]
     result = compare(model, top / "with", recordings)
     assert result.worst < 1e-4 and not result.different
-    assert result.n_recordings == 3 and result.n_tokens > 10
+    assert result.n_recordings == 3 and result.n_tokens > 5
     assert {"alpha", "CTC"} < set(result.deviation)
     small = compare(model, top / "with", recordings, int8=True)
     assert 1e-4 < small.worst < 2

@@ -9,11 +9,11 @@ from ctc_paths import FRAMES, SENTENCES, VOCAB, collapsed
 
 from espnet_cif_hkd.losses.ctc_guide import (
     ctc_drift,
-    ctc_free_spikes,
     ctc_guide_loss,
     ctc_spike_loss,
     ctc_spikes,
 )
+from espnet_cif_hkd.losses.ctc_path import ctc_free_spikes, dense_free_spikes
 
 
 def oracle(logp, tokens):
@@ -74,6 +74,7 @@ def free_by_hand(logp):
 def test_spikes_without_a_transcript(seed):
     generator = torch.Generator().manual_seed(seed)
     logp = torch.randn(4, 30, VOCAB, generator=generator).mul(2).log_softmax(-1)
+    logp[0, 3:6] = logp[0, 3]  # equal frames: the first is the spike
     logp[3, :9] = torch.tensor([1.0] + [0.0] * (VOCAB - 1)).log_softmax(-1)
     hlens = torch.tensor([30, 17, 1, 9])
     expected = [free_by_hand(logp[b, :n]) for b, n in enumerate(hlens.tolist())]
@@ -82,6 +83,9 @@ def test_spikes_without_a_transcript(seed):
     spikes, lengths = ctc_free_spikes(logp, hlens)
     assert lengths.tolist() == [len(found) for found, _ in expected]
     assert lengths[3] == 0 < lengths[0]
+    dense = dense_free_spikes(logp, hlens)
+    for b, (found, _) in enumerate(expected):
+        assert dense[b].nonzero().flatten().tolist() == found
     for b, (found, tokens) in enumerate(expected):
         assert spikes[b].tolist() == found + [-1] * (spikes.size(1) - len(found))
         # The forced alignment of its own tokens has the same spikes.

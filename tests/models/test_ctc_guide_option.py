@@ -173,14 +173,19 @@ def test_validation_reports_the_drift():
         ({"ctc_guide_slack": float("nan")}, "ctc_guide_slack is nan; it must be"),
         ({"ctc_guide_kind": "frames"}, "ctc_guide_kind is 'frames'; it must be sum or"),
         ({"ctc_guide_start": 1.5}, "ctc_guide_start is 1.5; it must be"),
-        ({"ctc_guide_weight": 1.0, "ctc_weight": 0.0}, "ctc_guide_weight needs CTC"),
+        ({"ctc_guide_weight": 1.0, "ctc_weight": 0.0}, "ctc_guide_weight 1.0 needs"),
         (
             {"ctc_guide_scaling": "token"},
             "ctc_guide_scaling is 'token'; it must be utt",
         ),
         (
             {"ctc_guide_scaling": "segments", "ctc_weight": 0.0},
-            "ctc_guide_scaling: segments needs CTC",
+            "ctc_guide_scaling segments needs CTC",
+        ),
+        ({"ctc_guide_firing": 1}, "ctc_guide_firing is 1; it must be alpha or spikes"),
+        (
+            {"ctc_guide_firing": "spikes", "ctc_weight": 0.0},
+            "ctc_guide_firing spikes needs CTC",
         ),
     ],
 )

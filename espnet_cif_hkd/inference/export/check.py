@@ -125,9 +125,7 @@ def compare(
         hs_pad, hlens = _encoded(model, wave)
         encoded = both[0].encode([wave])
         if "alpha" in encoded:
-            result.note(
-                "alpha", encoded["alpha"], model.decoder.predictor(hs_pad, hlens)
-            )
+            result.note("alpha", encoded["alpha"], model.decoder.weights(hs_pad, hlens))
         if "ctc" in encoded:
             result.note("CTC", encoded["ctc"], model.ctc.log_softmax(hs_pad))
         for recognizer in both:

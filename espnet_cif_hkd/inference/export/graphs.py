@@ -66,6 +66,8 @@ def traceable(model: Any) -> Any:
                 f"{name}: {kind.__name__} cannot be exported; train a model with "
                 "cif_conformer, or a conformer with rel_pos_type: latest"
             )
+    if getattr(model.decoder, "ctc_firing", None) is not None:
+        model.decoder.ctc_firing.dense = True
     return model.requires_grad_(False)
 
 
@@ -134,7 +136,7 @@ class EncoderGraph(SpeechGraph):
             lengths: Number of valid ones, ``(B,)`` int64.
         """
         hs_pad, hlens = self.encode(speech, lengths)
-        alpha = self.decoder.predictor(hs_pad, hlens)
+        alpha = self.decoder.weights(hs_pad, hlens)
         fired = fire_densely(hs_pad, alpha, hlens, self.decoder.tail_threshold)
         found = [hlens, alpha, fired.embeddings, fired.lengths]
         if self.ctc is not None:

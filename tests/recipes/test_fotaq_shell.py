@@ -176,7 +176,13 @@ def test_a_failed_pretraining_is_the_end(recipe: RecordedRecipe) -> None:
 
 @pytest.mark.parametrize(
     ("system", "models"),
-    [("whisper", ["whisper-base"]), ("whisper_hkd", ["whisper-base"]), ("hkd", [])],
+    [
+        *(
+            (f"whisper{end}", ["whisper-base"])
+            for end in ("", "_hkd", "_bpe", "_bpe_hkd")
+        ),
+        ("hkd", []),
+    ],
 )
 def test_one_training_without_pretraining(
     recipe: RecordedRecipe, system: str, models: list[str]
@@ -187,7 +193,13 @@ def test_one_training_without_pretraining(
     statistics = {True: "global_mvn", False: "utterance_mvn"}[bool(models)]
     assert only.feats_normalize == statistics
     # Those of Whisper's features must not be those of the other systems.
-    folder = "exp/asr_stats_whisper" if models else ""
+    bpe = "_bpe" if "_bpe" in system else ""
+    folder = f"exp/asr_stats_whisper{bpe}" if models else ""
+    assert only.token_type == ("bpe" if bpe else "char")
+    assert only.nbpe == 300 or not bpe
+    end = "_spikes" if bpe else ""
+    assert only.inference_config == f"conf/decode_asr{end}.yaml"
+    assert (recipe.folder / only.inference_config).is_file()
     assert (only.asr_stats_dir or "") == folder
     assert converted(recipe) == models
     assert only.asr_config == f"conf/train_asr_cif_{system}.yaml"

@@ -86,6 +86,30 @@ def test_the_whisper_systems_differ_in_the_criterion_only() -> None:
         assert "pad" not in one and one["teacher_store"] != conf["teacher_store"]
 
 
+@pytest.mark.parametrize("end", ["", "_hkd"])
+def test_the_systems_of_sub_words_differ_in_the_firing_only(end: str) -> None:
+    letters, pieces = (
+        load(CONF, f"cif_whisper{end}"),
+        load(CONF, f"cif_whisper_bpe{end}"),
+    )
+    conf = pieces["model_conf"]
+    guide = {key: conf.pop(key) for key in list(conf) if key.startswith("ctc_guide_")}
+    assert guide == {
+        "ctc_guide_weight": 1.0,
+        "ctc_guide_kind": "spikes",
+        "ctc_guide_scaling": "segments",
+        "ctc_guide_firing": "spikes",
+        "ctc_guide_start": 300,
+    }
+    if end:  # vectors of other units
+        stores = [
+            one["model_conf"]["criterion_conf"].pop("teacher_store")
+            for one in (letters, pieces)
+        ]
+        assert stores[0] != stores[1]
+    assert letters == pieces
+
+
 def build(path: Path) -> Any:
     """The model of a configuration, made by ESPnet."""
     from espnet2.tasks.asr import ASRTask
@@ -111,7 +135,9 @@ def whispers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     return widths
 
 
-@pytest.mark.parametrize("name", ["cif_whisper", "cif_whisper_hkd"])
+@pytest.mark.parametrize(
+    "name", [f"cif_whisper{bpe}{hkd}" for bpe in ("", "_bpe") for hkd in ("", "_hkd")]
+)
 def test_espnet_builds_the_whisper_systems(whispers: dict[str, int], name: str) -> None:
     model = build(CONF / f"train_asr_{name}.yaml")
     assert model.frontend.output_size() == whispers["downloads/whisper_base"]

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # FOTAQ: English game dialogue, 3.9 hours for training. The paper's four systems, and
 # for comparison ESPnet's CTC/attention model (att), transducers, also for streaming,
-# CIF on frozen Whisper, and CIF with soft labels of language models of phones and
-# letters (soft):
+# CIF on frozen Whisper (whisper; whisper_bpe writes sub-words instead of letters), and
+# CIF with soft labels of language models of phones and letters (soft):
 #   ./run.sh --system cif|acd|lrd|hkd|soft|att|transducer|transducer_streaming|
-#                     whisper|whisper_hkd|whisper_soft
+#                     whisper|whisper_hkd|whisper_soft|whisper_bpe|whisper_bpe_hkd
 #            [--subset N] [--pretrain true [--unlabelled "FOLDER..."]]
 #            [any option of asr.sh]
 # With --pretrain true the encoder first learns from two Whisper models (stages 10 and
@@ -52,7 +52,7 @@ take_options "system subset fotaq_archive pretrain unlabelled pretrain_config
     level_lm_args" "$@"
 choose pretrain true false
 choose system cif acd lrd hkd soft att transducer whisper whisper_hkd whisper_soft \
-    transducer_streaming
+    whisper_bpe whisper_bpe_hkd transducer_streaming
 case "${pretrain} ${system}" in
     "true whisper"*)
         refuse "--pretrain true --system ${system}: it reads Whisper instead of having" \
@@ -71,8 +71,13 @@ for folder in ${unlabelled}; do
 done
 find_system_config
 decoding=conf/decode_asr.yaml
+units=(--token_type char)
 case "${system}" in
     transducer*) decoding=conf/decode_asr_transducer.yaml ;;
+    whisper_bpe*)
+        decoding=conf/decode_asr_spikes.yaml
+        units=(--token_type bpe --nbpe 300)
+        ;;
 esac
 if [ "${system}" = transducer_streaming ]; then
     : "${pretrain_config:=conf/pretrain_streaming.yaml}"
@@ -111,7 +116,11 @@ case "${system}" in
         # The mean of a short utterance is too uncertain for features of Whisper. Their
         # statistics are not those of the other systems' features.
         : "${feats_normalize:=global_mvn}"
-        : "${asr_stats_dir:=${expdir}/asr_stats_whisper}"
+        stats=whisper
+        case "${system}" in
+            whisper_bpe*) stats=whisper_bpe ;;
+        esac
+        : "${asr_stats_dir:=${expdir}/asr_stats_${stats}}"
         ;;
 esac
 : "${feats_normalize:=utterance_mvn}"
@@ -136,7 +145,7 @@ run_asr() {
         --inference_nj 2 \
         --fs 11025 \
         --audio_format flac \
-        --token_type char \
+        "${units[@]}" \
         --feats_type raw \
         --feats_normalize "${feats_normalize}" \
         --max_wav_duration 20 \

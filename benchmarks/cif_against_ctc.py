@@ -4,8 +4,9 @@
     python3 ../../../benchmarks/cif_against_ctc.py exp/asr_x dump/raw/dev
 
 Decodes the utterances of DATA_DIR, one by one, on the CPU, with a trained ``model:
-cif`` in EXP_DIR in three ways: greedy CTC (best path), greedy CIF, and greedy CIF whose
-alpha is scaled to the true number of tokens. A model with ``nar_conf`` has a fourth
+cif`` in EXP_DIR in four ways: greedy CTC (best path), greedy CIF, greedy CIF whose
+alpha is scaled to the true number of tokens, and greedy CIF that fires at the spikes of
+CTC's best path, whatever ``ctc_guide_firing`` is. A model with ``nar_conf`` has a fifth
 way, its one-pass decoder. Prints error rates, differences to CTC with their intervals,
 how far the firing of CIF drifts from CTC's forced alignment, errors by position in the
 sentence, and by length error of CIF. Errors are those of an alignment like sclite's, of
@@ -36,9 +37,9 @@ from ablation.verdict import bracket, in_a_word, signed  # noqa: E402
 from espnet_cif_hkd.errors import UserError  # noqa: E402
 from espnet_cif_hkd.recipe.stages.sclite import Alignment, align  # noqa: E402
 
-WAYS = ("CTC", "CIF", "CIF, true length")
 AT_SPIKES = "CIF at CTC's spikes"
-ONE_PASS = "one pass"  # a fourth way of models with nar_conf
+WAYS = ("CTC", "CIF", "CIF, true length", AT_SPIKES)
+ONE_PASS = "one pass"  # a fifth way of models with nar_conf
 _FAR = 3  # length errors from here on share a row
 
 
@@ -73,7 +74,7 @@ def recognise(
         lengths: ``(1,)``.
         reference: Token ids without ``<eos>``.
     """
-    from espnet_cif_hkd.losses.ctc_path import ctc_free_spikes
+    from espnet_cif_hkd.decoder.ctc_firing import CTCFiring
     from espnet_cif_hkd.search.greedy import greedy_search
     from espnet_cif_hkd.search.nar import one_pass_search
 
@@ -81,6 +82,7 @@ def recognise(
     if isinstance(hs_pad, tuple):
         hs_pad = hs_pad[0]
     decoder = model.decoder
+    decoder.ctc_firing = None  # alpha decides where tokens fire
     fired = int(decoder.fire(hs_pad, hlens).lengths)
     found = Utterance(list(reference), fired)
     found.drift = drift(model, hs_pad, hlens, reference)
@@ -93,12 +95,11 @@ def recognise(
         limit = -max(1, fired, len(reference) + 1)
         (one,) = greedy_search(decoder, hs_pad, hlens, limit, target)
         found.found[way] = one.yseq[1:-1].tolist()
-    spikes, count = ctc_free_spikes(
-        model.ctc.log_softmax(hs_pad), hlens, model.blank_id
-    )
-    limit = -max(1, int(count) + 1)
-    (one,) = greedy_search(decoder, hs_pad, hlens, limit, count + 1, spikes)
+    decoder.ctc_firing = CTCFiring(model.ctc, model.blank_id)
+    limit = -max(1, int(decoder.fire(hs_pad, hlens).lengths))
+    (one,) = greedy_search(decoder, hs_pad, hlens, limit)
     found.found[AT_SPIKES] = one.yseq[1:-1].tolist()
+    decoder.ctc_firing = None
     if model.nar is not None:
         (one,) = one_pass_search(model.nar, hs_pad, hlens, firing=decoder)
         found.found[ONE_PASS] = one.yseq[1:-1].tolist()

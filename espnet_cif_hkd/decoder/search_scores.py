@@ -72,19 +72,13 @@ class SearchScores(BatchScorerInterface):
         hs_pad: torch.Tensor,
         hlens: torch.Tensor,
         target_lengths: torch.Tensor | None = None,
-        segment_ends: torch.Tensor | None = None,
     ) -> FiredTokens:
         """As :meth:`fire`, for a search, with warnings about unusual lengths.
 
         Raises:
             UserError: If alpha of an utterance is not finite.
         """
-        fired = self.fire(
-            hs_pad,
-            hlens.to(hs_pad.device),
-            target_lengths,
-            segment_ends=segment_ends,
-        )
+        fired = self.fire(hs_pad, hlens.to(hs_pad.device), target_lengths)
         near = self.near_frames(hs_pad, hlens, fired)
         return dataclasses.replace(ready_for_search(fired, hlens), near=near)
 

@@ -39,7 +39,6 @@ def greedy_search(
     hlens: torch.Tensor,
     maxlenratio: float = 0.0,
     target_lengths: torch.Tensor | None = None,
-    segment_ends: torch.Tensor | None = None,
 ) -> list[GreedyHypothesis]:
     """Choose the token with the highest probability at each step.
 
@@ -56,8 +55,6 @@ def greedy_search(
             many tokens as frames, -n allows n.
         target_lengths: Known number of tokens, ``<eos>`` included, ``(B,)`` integer, to
             which alpha is scaled, for an analysis; None: alpha determines it.
-        segment_ends: With ``target_lengths``: where alpha is scaled, see
-            :func:`espnet_cif_hkd.cif.integrate_and_fire`.
 
     Returns:
         One hypothesis for each utterance.
@@ -69,7 +66,7 @@ def greedy_search(
         from espnet_cif_hkd.search.nar import one_pass_search
 
         return one_pass_search(decoder, hs_pad, hlens, maxlenratio, target_lengths)
-    fired = decoder.fire_freely(hs_pad, hlens, target_lengths, segment_ends)
+    fired = decoder.fire_freely(hs_pad, hlens, target_lengths)
     n_steps = torch.minimum(fired.lengths, _limits(hlens.cpu(), maxlenratio))
     n_steps, order = n_steps.sort(descending=True, stable=True)
     lengths = fired.lengths[order].to(hs_pad.device)

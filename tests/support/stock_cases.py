@@ -156,8 +156,9 @@ def whisper(folder: Path) -> list[str]:
     build_tiny_whisper(folder / "downloads" / "whisper_base")
     options[options.index("--asr_args") + 1] += (
         " --frontend_conf weights=value --frontend_conf teacher_dim=12"
+        " --model_conf ctc_guide_start=2"
     )
-    return ["--system", "whisper_hkd", *options]
+    return ["--system", "whisper_bpe_hkd", "--nbpe", "30", *options]
 
 
 def hsk(folder: Path) -> list[str]:

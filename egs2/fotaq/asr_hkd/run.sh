@@ -74,10 +74,7 @@ decoding=conf/decode_asr.yaml
 units=(--token_type char)
 case "${system}" in
     transducer*) decoding=conf/decode_asr_transducer.yaml ;;
-    whisper_bpe*)
-        decoding=conf/decode_asr_spikes.yaml
-        units=(--token_type bpe --nbpe 300)
-        ;;
+    whisper_bpe*) units=(--token_type bpe --nbpe 300) ;;
 esac
 if [ "${system}" = transducer_streaming ]; then
     : "${pretrain_config:=conf/pretrain_streaming.yaml}"

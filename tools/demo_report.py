@@ -20,6 +20,7 @@ from espnet_cif_hkd.recipe.stages.sclite import align
 MODEL = "valid.acc.ave.pth"
 _FEWEST_LETTERS = 15
 _MOST_LETTERS = 50
+_MARK = "\u2581"  # of a sub-word that begins a word
 
 
 @dataclass(frozen=True)
@@ -67,19 +68,22 @@ def to_show(rows: list[Decoded]) -> tuple[Decoded, Decoded, Decoded]:
 
 
 def word_times(alignment: Alignment) -> list[tuple[str, float, float]]:
-    """Return the words with the times between which their tokens fire, in seconds."""
+    """Return the words with the times between which their tokens fire, in seconds.
+
+    A word begins after ``<space>``, or with a sub-word that begins with its mark.
+    """
     words: list[tuple[str, float, float]] = []
     word, begin, end = "", 0.0, 0.0
     for token, (start, stop, _) in zip(
         alignment.tokens, labels_of(alignment), strict=False
     ):
-        if token == "<space>":
-            if word:
-                words.append((word, begin, end))
+        if word and (token == "<space>" or token.startswith(_MARK)):
+            words.append((word, begin, end))
             word = ""
-            continue
-        begin = begin if word else start
-        word, end = word + token, stop
+        letters = "" if token == "<space>" else token.removeprefix(_MARK)
+        if letters:
+            begin = begin if word else start
+            word, end = word + letters, stop
     return [*words, (word, begin, end)] if word else words
 
 

@@ -135,7 +135,7 @@ def _headlines_of_controls(summary: Summary) -> list[str]:
     texts = []
     for name, some in groups.items():
         control = summary.label(name)
-        if any(find(found) is Finding.SHOWN for _, found in some):
+        if any(find(found) in (Finding.SHOWN, Finding.ONE_SEED) for _, found in some):
             texts.append(headline(control, some, len(some)))
         else:
             systems = listed([label for label, _ in some])

@@ -79,23 +79,26 @@ def headline(
     """
     if not compared:
         return "Nothing can be compared yet."
-    groups: dict[str, list[str]] = {"better": [], "worse": [], "open": []}
+    ways = ("better", "worse")
+    groups: dict[tuple[Finding, str], list[str]] = {}
+    undecided: list[str] = []
     for label, found in compared:
-        if find(found) is not Finding.SHOWN:
-            groups["open"].append(label)
-        elif found.absolute_utterances.side < 0:
-            groups["better"].append(label)
+        finding, way = find(found), ways[found.absolute_utterances.side > 0]
+        if finding in (Finding.SHOWN, Finding.ONE_SEED):
+            groups.setdefault((finding, way), []).append(label)
         else:
-            groups["worse"].append(label)
-    parts = [
-        f"{way.capitalize()} than {italic(baseline)}: {listed(groups[way])}."
-        for way in ("better", "worse")
-        if groups[way]
-    ]
+            undecided.append(label)
+    begin = {Finding.SHOWN: "", Finding.ONE_SEED: "in one run of each, "}
+    parts = []
+    for finding, words in begin.items():
+        for way in ways:
+            if names := groups.get((finding, way)):
+                head = f"{words}{way} than {italic(baseline)}"
+                parts.append(f"{head[0].upper()}{head[1:]}: {listed(names)}.")
     if not parts:
         parts = [f"No system was shown to be better or worse than {italic(baseline)}."]
-    elif groups["open"]:
-        parts.append(f"Not decided: {listed(groups['open'])}.")
+    elif undecided:
+        parts.append(f"Not decided: {listed(undecided)}.")
     text = " ".join(parts)
     if len(compared) < sought:
         text += f" Only {len(compared)} of {sought} systems have been run."

@@ -118,6 +118,12 @@ def test_a_headline_sorts_the_systems_by_finding():
     assert text == "Better than *CIF*: *C*. Worse than *CIF*: *B*. Not decided: *A*."
     text = headline("CIF", [("A", better), ("+ B, C and D", better)], 3)
     assert text.startswith("Better than *CIF*: *A*; *+ B, C and D*. Only 2 of 3")
+    once = [difference(one) for one in (BELOW, ABOVE, AROUND)]
+    text = headline("CIF", list(zip("ABC", once, strict=True)), 3)
+    assert text == (
+        "In one run of each, better than *CIF*: *A*. In one run of each, worse than "
+        "*CIF*: *B*. Not decided: *C*."
+    )
 
 
 RANGES = st.tuples(st.floats(-5, 5), st.floats(0, 5))

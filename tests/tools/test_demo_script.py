@@ -58,8 +58,8 @@ def option(words: list[str], name: str) -> str:
 @pytest.mark.parametrize(
     ("gone", "system", "passes"),
     [
-        ((), "whisper_bpe_hkd", 10),
-        (("text",), "whisper_bpe", 10),
+        ((), "whisper_hkd", 8),
+        (("text",), "whisper", 8),
         (("speech",), "hkd", 6),
         (("speech", "text"), "cif", 6),
     ],

@@ -4,9 +4,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from naive_firing import check_against_the_loop
 
 from espnet_cif_hkd.cif import integrate_and_fire
-from espnet_cif_hkd.cif.naive import integrate_and_fire_naive
 from espnet_cif_hkd.cif.segments import dense_segment_weights, segment_weights
 
 
@@ -44,33 +44,7 @@ def batches(draw, dtype=torch.float64):
 @given(batches())
 def test_agrees_with_the_naive_loop_in_outputs_and_gradients(batch):
     hs, alpha, lengths, tokens, ends = batch
-    results, grads = [], []
-    for fast in (True, False):
-        h, a = hs.clone().requires_grad_(), alpha.clone().requires_grad_()
-        if fast:
-            out = integrate_and_fire(h, a, lengths, tokens, segment_ends=ends)
-            rows = [out.embeddings[b, :n] for b, n in enumerate(out.lengths)]
-            times = [t[t >= 0].tolist() for t in out.firing_times]
-        else:
-            rows, times = integrate_and_fire_naive(
-                h, a, lengths, tokens, segment_ends=ends
-            )
-        results.append((rows, times))
-        loss = sum(
-            (
-                (i + 1) * (row * (row + k + 1)).sum()
-                for i, r in enumerate(rows)
-                for k, row in enumerate(r)
-            ),
-            start=(h.sum() + a.sum()) * 0,
-        )
-        loss.backward()
-        grads.append((h.grad, a.grad))
-    for ours, oracle in zip(results[0][0], results[1][0], strict=True):
-        torch.testing.assert_close(ours, oracle, rtol=1e-9, atol=1e-9)
-    for ours, oracle in zip(results[0][1], results[1][1], strict=True):
-        assert ours == pytest.approx(oracle, abs=1e-6)
-    torch.testing.assert_close(grads[0], grads[1], rtol=1e-6, atol=1e-7)
+    check_against_the_loop(hs, alpha, lengths, target_lengths=tokens, segment_ends=ends)
 
 
 @settings(max_examples=60)

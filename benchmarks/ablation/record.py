@@ -29,7 +29,12 @@ _ANSWER = "answer.md"
 def inputs(matrix: Matrix) -> str:
     """Return a digest of a matrix, its notes, its results, and the code."""
     folder, corpus = matrix.path.parent, matrix.corpus
-    results = sorted((folder / "results" / corpus).rglob("*"))
+    # Hidden files, such as the lock of a run, are not committed.
+    results = [
+        path
+        for path in sorted((folder / "results" / corpus).rglob("*"))
+        if not path.name.startswith(".")
+    ]
     files = [matrix.path, folder / f"{corpus}_notes.md", *results]
     own = _digest((path for path in files if path.is_file()), folder)
     code = [*sorted(HERE.glob("*.py")), *(ROOT / name for name in _ALSO)]

@@ -89,6 +89,15 @@ def test_a_change_without_the_command_is_found(recorded, tmp_path, changed):
     assert len(found) == (1 if changed in ("answer.md", "page") else 2), found
 
 
+def test_the_lock_of_a_run_is_no_input(recorded, tmp_path):
+    """It is on the machine of the run and in no clone."""
+    folder, matrices = recorded
+    (folder / "results/fotaq/.lock").touch()
+    assert record.faults(folder, tmp_path, matrices) == []
+    (folder / "results/fotaq/other.json").touch()
+    assert record.faults(folder, tmp_path, matrices)
+
+
 def test_a_matrix_that_is_gone_leaves_the_record(recorded, tmp_path):
     folder, _ = recorded
     known = json.loads((folder / "results/pages.json").read_text())

@@ -15,8 +15,8 @@ for name, value in {
     "TRANSFORMERS_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "MPLBACKEND": "Agg",
-    # On CPUs with AMX torch 2.13 reads memory that it has not written in convolutions of
-    # bfloat16: Conv2d(8, 8, 3, 2) of (4, 8, 35, 4) gives NaN.
+    # On CPUs with AMX convolutions of bfloat16 in torch 2.13 read memory that nothing
+    # has written: Conv2d(8, 8, 3, 2) of (4, 8, 35, 4) gives NaN.
     "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16",
 }.items():
     os.environ[name] = value

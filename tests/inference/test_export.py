@@ -77,7 +77,23 @@ def trained(folder, **changes):
             extra = 0.2 * torch.randn(value.shape, generator=generator)
             state[name] = value + (extra.abs() if "running_var" in name else extra)
     torch.save(state, parameters)
+    if "spikes" in changes.get("model_conf", {}).values():
+        torch.save(with_spikes(config, parameters), parameters)
     return config, parameters
+
+
+@torch.no_grad()
+def with_spikes(config, parameters):
+    """Parameters of a CTC whose best path has many tokens.
+
+    Frames of noise differ little. Without their mean each has another likeliest token.
+    """
+    model = Speech2Text(config, parameters, greedy=True).asr_model
+    samples = torch.from_numpy(noise(2.0))[None]
+    hs_pad, _ = model.encode(samples, torch.tensor([samples.size(1)]))
+    linear = model.ctc.ctc_lo
+    linear.bias.copy_(-linear.weight @ hs_pad[0].mean(dim=0))
+    return model.state_dict()
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -116,7 +132,7 @@ def test_the_same_result_as_the_model(exported):
             assert one.duration == len(wave) / RATE
             require_same(one.validate(), model(wave))
             require_same(one, runner.recognise(wave))
-        assert found[2].text == "" and sum(len(one.tokens) for one in found) > 5
+        assert found[2].text == "" and sum(len(one.tokens) for one in found) > 10
 
 
 def require_same(one, other):
@@ -146,7 +162,7 @@ def test_graphs_differ_by_rounding_only_and_8_bits_by_little(exported):
     recordings = [noise(0.9, 7), noise(3.0, 8), np.zeros(RATE, np.float32)]
     result = compare(model, top / "with", recordings)
     assert result.worst < 1e-4 and not result.different
-    assert result.n_recordings == 3 and result.n_tokens > 5
+    assert result.n_recordings == 3 and result.n_tokens > 10
     assert {"alpha", "CTC"} < set(result.deviation)
     small = compare(model, top / "with", recordings, int8=True)
     assert 1e-4 < small.worst < 2

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import torch
 
-from espnet_cif_hkd.cif.segments import segment_sums
+from espnet_cif_hkd.cif.segments import segment_sums, utterance_weights
 from espnet_cif_hkd.cif.staircase import fire_tokens
 
 # A running sum this close below an integer counts as the integer. The difference is the
@@ -150,21 +150,19 @@ def integrate_and_fire(
         torch.arange(n_frames, device=hs.device)[None, :] >= lengths[:, None]
     )  # (B, T)
     unscaled = alpha.double().masked_fill(frame_pad, 0.0)
-    total = unscaled.sum(dim=1)  # (B,)
-    quantity = total.to(torch.promote_types(alpha.dtype, torch.float32))
+    wide = torch.promote_types(alpha.dtype, torch.float32)
+    quantity = unscaled.sum(dim=1).to(wide)  # (B,)
 
     if target_lengths is not None:
         token_lengths = target_lengths.to(device=hs.device, dtype=torch.int64)
-        # An alpha of zeros cannot be scaled: its tokens are zero vectors.
-        divisor = torch.where(total > 0, total, torch.ones_like(total))
-        alpha64 = unscaled * (token_lengths / divisor)[:, None]
+        # The tokens of an alpha of zeros are zero vectors.
+        alpha64 = utterance_weights(unscaled, token_lengths)
         cum = alpha64.cumsum(dim=1)  # (B, T)
         if segment_ends is not None and n_frames > 0:
             ends = segment_ends.to(hs.device)
-            sums, used = segment_sums(unscaled, lengths, ends, token_lengths)
-            cum = torch.where(used[:, None], sums, cum)
-            shares = cum.diff(dim=1, prepend=cum.new_zeros(len(cum), 1))
-            alpha64 = torch.where(used[:, None], shares, alpha64)
+            sums, weights, used = segment_sums(unscaled, lengths, ends, token_lengths)
+            cum = torch.where(used, sums, cum)
+            alpha64 = torch.where(used, weights, alpha64)
         tail = None
     else:
         alpha64 = unscaled

@@ -1,10 +1,10 @@
-"""Scaling of alpha in the segment of each token, where the tokens are known.
+"""Scaling of alpha over the utterance, and in the segment of each token.
 
 Shapes and names: as in :mod:`espnet_cif_hkd.cif.op`.
 
-Scaling over the utterance gives the right number of tokens, wherever they fire. Here
-each token gets the frames after the end of the token before it and up to its own end,
-and alpha is scaled to 1 in this segment.
+Scaling over the utterance gives the right number of tokens, wherever they fire. With
+segments each token gets the frames after the end of the token before it and up to its
+own end, and alpha is scaled to 1 in this segment.
 """
 
 import torch
@@ -15,9 +15,28 @@ from torch import Tensor
 _FLOOR = 1e-3
 
 
+def utterance_weights(alpha: Tensor, token_lengths: Tensor) -> Tensor:
+    """Return alpha scaled to the number of tokens, ``(B, T)``.
+
+    Args:
+        alpha: Unscaled weights, ``(B, T)`` float64, 0 in padding. An alpha of zeros
+            cannot be scaled and stays.
+        token_lengths: Number of tokens, ``(B,)`` int64.
+
+    Example:
+        >>> import torch
+        >>> alpha = torch.tensor([[0.25, 0.75]], dtype=torch.float64)
+        >>> utterance_weights(alpha, torch.tensor([4])).tolist()
+        [[1.0, 3.0]]
+    """
+    total = alpha.sum(dim=1)  # (B,)
+    divisor = torch.where(total > 0, total, torch.ones_like(total))
+    return alpha * (token_lengths / divisor)[:, None]
+
+
 def segment_sums(
     alpha: Tensor, lengths: Tensor, ends: Tensor, token_lengths: Tensor
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return the running sum of alpha that is scaled to 1 in each segment.
 
     Args:
@@ -29,17 +48,18 @@ def segment_sums(
         token_lengths: Number of tokens, ``(B,)`` int64, at most U + 1.
 
     Returns:
-        The running sum, ``(B, T)``, exactly k at the end of token k - 1; and whether
-        the segments can be used, ``(B,)`` bool: each token has a frame.
+        The running sum, ``(B, T)``, exactly k at the end of token k - 1; its weights,
+        ``(B, T)``; and whether the segments can be used, ``(B, 1)`` bool: each token
+        has a frame.
 
     Example:
         >>> import torch
         >>> alpha = torch.tensor([[0.499, 0.0, 0.249, 0.749]], dtype=torch.float64)
-        >>> sums, used = segment_sums(
+        >>> sums, _, used = segment_sums(
         ...     alpha, torch.tensor([4]), torch.tensor([[0]]), torch.tensor([2])
         ... )
         >>> [round(value, 3) for value in sums[0].tolist()], used.tolist()
-        ([1.0, 1.001, 1.251, 2.0], [True])
+        ([1.0, 1.001, 1.251, 2.0], [[True]])
     """
     n_frames = alpha.size(1)
     frames = torch.arange(n_frames, device=alpha.device)
@@ -64,8 +84,9 @@ def segment_sums(
     rising_ends = ends.cummax(dim=1).values
     token = torch.searchsorted(rising_ends, frames.expand_as(cum).contiguous())
     token = torch.minimum(token, (token_lengths[:, None] - 1).clamp(min=0))
-    share = (cum - start.gather(1, token)) / size.gather(1, token)
-    return token + share, used
+    sums = token + (cum - start.gather(1, token)) / size.gather(1, token)
+    weights = sums.diff(dim=1, prepend=sums.new_zeros(len(sums), 1))
+    return sums, weights, used[:, None]
 
 
 def segment_weights(
@@ -89,9 +110,8 @@ def segment_weights(
     alpha = alpha.double().masked_fill(frames >= lengths[:, None], 0.0)
     if alpha.size(1) == 0:
         return alpha
-    sums, used = segment_sums(alpha, lengths, ends, token_lengths)
-    shares = sums.diff(dim=1, prepend=sums.new_zeros(len(sums), 1))
-    return torch.where(used[:, None], shares, alpha)
+    _, weights, used = segment_sums(alpha, lengths, ends, token_lengths)
+    return torch.where(used, weights, alpha)
 
 
 def dense_segment_weights(alpha: Tensor, lengths: Tensor, is_end: Tensor) -> Tensor:

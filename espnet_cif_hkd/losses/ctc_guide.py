@@ -53,12 +53,31 @@ def ctc_spikes(
         return ys_pad.new_full(ys_pad.shape, -1)
     at = ctc_alignment(logp, hlens, ys_pad, ys_lens, blank)  # (B, T)
     places = torch.arange(n_tokens, device=device)
-    within = at[:, None] == places[:, None]  # (B, U, T)
     tokens = ys_pad.masked_fill(places >= ys_lens.to(device)[:, None], blank)
     frames = tokens[:, None].expand(-1, logp.size(1), -1)
-    scores = logp.gather(2, frames).float().transpose(1, 2)
-    spikes = scores.masked_fill(~within, -torch.inf).argmax(dim=2)
-    return spikes.masked_fill(~within.any(dim=2), -1)
+    return likeliest_frames(at, logp.gather(2, frames).float().transpose(1, 2))
+
+
+def likeliest_frames(at: Tensor, scores: Tensor) -> Tensor:
+    """Return the frame of each token in which its score is highest.
+
+    Args:
+        at: The token to which each frame belongs, ``(B, T)`` int64; -1: to none.
+        scores: Of each token in each frame, ``(B, U, T)``, T at least 1.
+
+    Returns:
+        Frames, ``(B, U)`` int64, the first of equal ones; -1 without a frame.
+
+    Example:
+        >>> import torch
+        >>> at = torch.tensor([[0, 0, -1, 1]])
+        >>> likeliest_frames(at, torch.tensor([[[1.0, 2, 9, 9]] * 3])).tolist()
+        [[1, 3, -1]]
+    """
+    tokens = torch.arange(scores.size(1), device=at.device)
+    within = at[:, None] == tokens[:, None]  # (B, U, T)
+    frames = scores.masked_fill(~within, -torch.inf).argmax(dim=2)
+    return frames.masked_fill(~within.any(dim=2), -1)
 
 
 def ctc_drift(alpha: Tensor, spikes: Tensor) -> Tensor:

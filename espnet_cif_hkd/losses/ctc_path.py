@@ -6,6 +6,8 @@ Names of shapes: as in :mod:`espnet_cif_hkd.losses.ctc_guide`.
 import torch
 from torch import Tensor
 
+from espnet_cif_hkd.losses.ctc_guide import likeliest_frames
+
 
 @torch.no_grad()
 def ctc_free_spikes(
@@ -42,10 +44,8 @@ def ctc_free_spikes(
     number = begins.cumsum(dim=1) - 1  # (B, T), the token to which a frame belongs
     number = number.masked_fill(label == blank, -1)
     lengths = begins.sum(dim=1)
-    places = torch.arange(int(lengths.max()), device=logp.device)
-    within = number[:, None] == places[:, None]  # (B, U, T)
-    spikes = score[:, None].masked_fill(~within, -torch.inf).argmax(dim=2)
-    return spikes.masked_fill(places >= lengths[:, None], -1), lengths
+    scores = score[:, None].expand(-1, int(lengths.max()), -1)  # (B, U, T)
+    return likeliest_frames(number, scores), lengths
 
 
 def dense_free_spikes(logp: Tensor, hlens: Tensor, blank: int = 0) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from espnet_cif_hkd.cif import CIFOutput
+from espnet_cif_hkd.cif.segments import utterance_weights
 from espnet_cif_hkd.distill.schedule import CommonOptions
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.losses.ctc_guide import (
@@ -58,7 +59,8 @@ class CTCGuide:
             spikes: Frames of :func:`ctc_spikes`, ``(B, U)``.
         """
         if self.kind == "sum":
-            return ctc_guide_loss(_scaled(fired), spikes, self.slack)
+            scaled = utterance_weights(fired.unscaled, fired.lengths)
+            return ctc_guide_loss(scaled, spikes, self.slack)
         return ctc_spike_loss(fired.unscaled, spikes)
 
 
@@ -69,13 +71,8 @@ def mean_drift(fired: CIFOutput, spikes: torch.Tensor) -> torch.Tensor:
     Arguments: see :meth:`CTCGuide.loss`. Alpha is scaled over the utterance.
     """
     n_tokens = (spikes >= 0).sum().clamp(min=1)
-    return (ctc_drift(_scaled(fired), spikes).abs().sum() / n_tokens).float()
-
-
-def _scaled(fired: CIFOutput) -> torch.Tensor:
-    """Alpha scaled over the utterance to the number of tokens, ``(B, T)``."""
-    total = fired.unscaled.sum(dim=1).clamp(min=torch.finfo(torch.float64).tiny)
-    return fired.unscaled * (fired.lengths / total)[:, None]
+    scaled = utterance_weights(fired.unscaled, fired.lengths)
+    return (ctc_drift(scaled, spikes).abs().sum() / n_tokens).float()
 
 
 def build_guide(

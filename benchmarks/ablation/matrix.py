@@ -20,6 +20,7 @@ string that is split like in the shell. ``{seed}`` in them is the seed of the ru
       cif: {label: CIF, options: [--system, cif]}
       att: {label: CTC/attention, options: [], outside: true}
       random: {label: random teacher, options: [], before: python3 make_teacher.py}
+      more: {label: its own training set, options: [], stage: 2}  # first stage; or 11
     variants:                    # side experiments on a system
       neg100: {label: 100 negatives, system: hkd, options: []}
       small: {label: 500 utterances, system: cif, epochs: 90, subset: 500}
@@ -43,6 +44,7 @@ import yaml
 from espnet_cif_hkd.errors import UserError
 
 TRAIN_SET = "train"  # in all recipes of this repository
+TRAINING = 11  # its stage
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _KEYS = {
     *("corpus", "title", "recipe", "baseline", "controls", "words", "readings"),
@@ -61,6 +63,8 @@ class System:
         options: words of the command line in addition to those of every run.
         outside: an external reference, not part of the question.
         before: a command to run first, in the folder of the recipe.
+        stage: first stage of its runs; an earlier one than that of the training if its
+            training set is its own.
     """
 
     name: str
@@ -68,6 +72,7 @@ class System:
     options: tuple[str, ...]
     outside: bool
     before: tuple[str, ...]
+    stage: int
 
 
 @dataclass(frozen=True)
@@ -249,9 +254,10 @@ def read_matrix(path: Path) -> Matrix:
             options=one.words("options"),
             outside=one.flag("outside", False),
             before=one.words("before"),
+            stage=one.count("stage") if "stage" in one.data else TRAINING,
         )
         for name, one in top.group(
-            "systems", {"label", "options", "outside", "before"}
+            "systems", {"label", "options", "outside", "before", "stage"}
         ).items()
     }
     epochs = top.count("epochs")

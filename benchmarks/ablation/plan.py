@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablation.matrix import TRAIN_SET, Decode, Matrix
+from ablation.matrix import TRAIN_SET, TRAINING, Decode, Matrix
 from espnet_cif_hkd.errors import UserError
 
 # In options: the seed of the cell, such as that of a training before.
@@ -154,7 +154,7 @@ def commands(matrix: Matrix, cell: Cell) -> list[list[str]]:
     options += ["--asr_args", training, "--asr_tag", cell.name]
     return [
         *([list(system.before)] if system.before else []),
-        _run(matrix, *options, *_stages(11, 11)),
+        _run(matrix, *options, *_stages(system.stage, TRAINING)),
         *(
             _run(
                 matrix,

@@ -8,7 +8,7 @@ command writes a new data folder of Kaldi's tables for ``--train_set``:
       -o data/train_pseudo
 
 Recordings of at most --longest seconds become one utterance each, others one for each
-passage between pauses.
+passage between pauses. Utterances without text or with <unk> are left out.
 """
 
 import argparse
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 PREFIX = "pseudo-"
 # Why pieces are left out, as reported.
 _EMPTY, _SHORT, _LONG = "without text", "too short", "too long"
-_UNSURE, _CHANNELS = "with a low confidence", "with several channels"
+_UNKNOWN, _UNSURE = "with <unk>", "with a low confidence"
+_CHANNELS = "with several channels"
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -90,10 +91,10 @@ def run(args: argparse.Namespace) -> None:
     audio = recordings(args.audio)
     kept, left_out, missing = _chosen(args, audio)
     if not kept:
-        reasons = ", ".join(f"{n} are {why}" for why, n in left_out.items())
+        reasons = f"run `espnet-cif transcribe … -f json -o {args.results}` first"
         raise UserError(
             f"no utterance is left of {len(audio)} recordings: "
-            + (reasons or f"run `espnet-cif transcribe … -f json -o {args.results}`")
+            f"{_counted(left_out) or reasons}"
         )
     if missing:
         log(
@@ -108,8 +109,12 @@ def run(args: argparse.Namespace) -> None:
         f"{args.data_dir} and {len(kept)} with recognised text, {hours:.2f} hours, "
         f"{n_words} words"
     )
-    for why, count in left_out.items():
-        log(f"{args.output_dir}: {count} utterances {why} are left out")
+    if left_out:
+        log(f"{args.output_dir}: left out: {_counted(left_out)}")
+
+
+def _counted(left_out: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {why}" for why, count in sorted(left_out.items()))
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -176,6 +181,8 @@ def _fault(args: argparse.Namespace, piece: "Piece") -> str | None:
     seconds = piece.end - piece.start
     if not piece.text:
         return _EMPTY
+    if piece.unknown:
+        return _UNKNOWN
     if seconds < args.shortest:
         return _SHORT
     if seconds > args.longest:

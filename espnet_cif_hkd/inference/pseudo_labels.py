@@ -7,14 +7,15 @@ that found the text may use more than the student has, such as a language model.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from espnet_cif_hkd.inference.recognition import Recognition, Word
+from espnet_cif_hkd.inference.recognition import Recognition
 from espnet_cif_hkd.inference.units import plain, segments_of
 
 # Seconds of audio beside the words of a passage: times of words are not exact.
 MARGIN = 0.2
+UNKNOWN = "<unk>"
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Piece:
         complete: It is the complete recording.
         text: In one line; may be empty.
         confidence: Mean over its words; NaN: the recogniser computed none.
+        unknown: ``<unk>`` is among its tokens.
     """
 
     start: float
@@ -34,6 +36,7 @@ class Piece:
     complete: bool
     text: str
     confidence: float
+    unknown: bool
 
 
 def pieces_of(found: Recognition, longest: float) -> Iterator[Piece]:
@@ -48,18 +51,21 @@ def pieces_of(found: Recognition, longest: float) -> Iterator[Piece]:
         longest: Seconds.
     """
     if found.duration <= longest:
-        sure = _confidence(found.words)
-        yield Piece(0.0, found.duration, True, plain(found.text), sure)
+        yield Piece(0.0, found.duration, True, plain(found.text), *_facts(found))
         return
     passages = segments_of(found)
     middles = [(one.end + after.start) / 2 for one, after in pairwise(passages)]
     borders = [0.0, *middles, found.duration]
     for one, (least, most) in zip(passages, pairwise(borders)):
         start, end = max(least, one.start - MARGIN), min(most, one.end + MARGIN)
-        sure = _confidence(found.words[one.first : one.last])
-        yield Piece(start, end, False, plain(one.text), sure)
+        words = found.words[one.first : one.last]
+        tokens = found.tokens[words[0].first : words[-1].last]
+        facts = _facts(replace(found, words=words, tokens=tokens))
+        yield Piece(start, end, False, plain(one.text), *facts)
 
 
-def _confidence(words: tuple[Word, ...]) -> float:
-    known = [word.confidence for word in words if word.confidence is not None]
-    return sum(known) / len(known) if known else math.nan
+def _facts(found: Recognition) -> tuple[float, bool]:
+    """Return the mean confidence of words, and whether a token is ``<unk>``."""
+    known = [word.confidence for word in found.words if word.confidence is not None]
+    mean = sum(known) / len(known) if known else math.nan
+    return mean, any(token.token == UNKNOWN for token in found.tokens)

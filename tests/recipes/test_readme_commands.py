@@ -13,9 +13,13 @@ EGS2 = Path(__file__).parents[2] / "egs2"
 CORPORA = ("aishell", "fotaq", "hsk", "librispeech")
 
 
+def readme(corpus: str) -> str:
+    return (EGS2 / corpus / "asr_hkd/README.md").read_text(encoding="utf-8")
+
+
 def commands(corpus: str) -> Iterator[str]:
     """Each ``./run.sh`` of the README after the assignments of its block."""
-    text = (EGS2 / corpus / "asr_hkd/README.md").read_text(encoding="utf-8")
+    text = readme(corpus)
     for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         lines = block.replace("\\\n", " ").splitlines()
         given = [line for line in lines if re.fullmatch(r'\w+=("[^"]*"|\S+)', line)]
@@ -30,6 +34,10 @@ def commands(corpus: str) -> Iterator[str]:
 def test_the_commands_of_a_readme(corpus: str, tmp_path: Path) -> None:
     recipe = RecordedRecipe(corpus, tmp_path / "recipe")
     (recipe.folder / "downloads/uqm_voice").mkdir(parents=True)  # --unlabelled
+    (recipe.folder / "FOLDER").mkdir()  # --pseudo_labels
+    for name in re.findall(r"--labeller (exp/\S+)", readme(corpus)):
+        (recipe.folder / name).mkdir(parents=True)
+        (recipe.folder / name / "config.yaml").touch()
     found = list(commands(corpus))
     assert len(found) >= 8
     for command in found:

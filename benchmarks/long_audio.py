@@ -3,9 +3,10 @@
 
     python3 benchmarks/long_audio.py MODEL DATA [--minutes 5 20] [--json FILE]
 
-MODEL is the folder of an experiment, DATA a Kaldi data folder (``wav.scp``, ``text``;
-paths as from the folder of the recipe, or absolute). Utterances are joined with pauses
-of 0.3 to 1.5 s of faint noise, repeated if there are too few. Each length runs in a
+MODEL is the folder of an experiment or of an exported model, DATA a Kaldi data folder
+(``wav.scp``, ``text``; paths as from the folder of the recipe, or absolute). Utterances
+are joined with pauses of 0.3 to 1.5 s of faint noise, repeated if there are too few.
+Each length runs in a
 process of its own, on one thread: ``peak`` is its largest resident memory, ``base``
 that before the recognition. ``utterances``: of one by one recognition. ``lost`` counts
 utterances of three or more characters without a token in their time, ``doubled`` those
@@ -110,15 +111,28 @@ def mean_ms(seconds: Sequence[float]) -> float | None:
     return 1000 * float(np.mean(seconds)) if seconds else None
 
 
-def run(args: argparse.Namespace, minutes: float) -> dict[str, Any]:
-    """Recognise audio of this length in this process."""
+def opened(args: argparse.Namespace) -> tuple[Any, dict[str, float]]:
+    """The recogniser and its options for long audio, on one thread."""
+    from espnet_cif_hkd.inference.onnx_folder import is_exported
+
+    if is_exported(args.model):
+        from espnet_cif_hkd.inference.onnx_runner import OnnxRecognizer
+
+        return OnnxRecognizer(args.model, threads=1), {}
     import torch
 
     torch.set_num_threads(1)
-    from espnet_cif_hkd.inference.joining import joined
     from espnet_cif_hkd.inference.recognizer import Recognizer
 
-    recognizer = Recognizer(args.model)
+    names = ("window", "context", "pause")
+    return Recognizer(args.model), {name: getattr(args, name) for name in names}
+
+
+def run(args: argparse.Namespace, minutes: float) -> dict[str, Any]:
+    """Recognise audio of this length in this process."""
+    from espnet_cif_hkd.inference.joining import joined
+
+    recognizer, options = opened(args)
     rate, generator = recognizer.sampling_rate, np.random.default_rng(0)
     data, root = Path(args.data), Path(args.root)
     if args.flite:
@@ -156,7 +170,6 @@ def run(args: argparse.Namespace, minutes: float) -> dict[str, Any]:
     def read(begin: float, end: float) -> np.ndarray:
         return np.array(mapped[round(begin * rate) : round(end * rate)])
 
-    options = {name: getattr(args, name) for name in ("window", "context", "pause")}
     passages = list(recognizer.long(read, duration, **options))
     seconds = time.process_time() - start
     result = joined(passages, duration).validate()

@@ -35,7 +35,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--model",
         "-m",
         required=True,
-        help="folder of a training (exp/asr_…), packed model (zip), or tag",
+        help="folder of a training (exp/asr_…), packed model (zip), tag, or, for "
+        "transcribe, folder of an exported model",
     )
     parser.add_argument(
         "--output_format",
@@ -165,9 +166,14 @@ def _contents(model: Path) -> dict[str, str]:
 
     A training that goes on, or a calibration, keeps their names.
     """
+    from espnet_cif_hkd.inference.onnx_folder import is_exported
+    from espnet_cif_hkd.io.digest import sha256
+
+    if is_exported(model):
+        files = sorted(one for one in model.iterdir() if one.is_file())
+        return {"exported": " ".join(sha256(one)[:12] for one in files)}
     from espnet_cif_hkd.inference.calibration import calibration_file
     from espnet_cif_hkd.inference.model_files import model_files
-    from espnet_cif_hkd.io.digest import sha256
 
     if model.is_file() and model.suffix != ".pth":  # packed
         return {"model_file": sha256(model)[:12]}

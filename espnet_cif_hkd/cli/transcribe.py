@@ -7,6 +7,8 @@ and the exit code is 1.
 
   espnet-cif transcribe talk.wav --model exp/asr_x
   espnet-cif transcribe talks/ --model exp/asr_x -f srt,json -o subtitles
+
+The folder of an exported model needs neither torch nor ESPnet.
 """
 
 import argparse
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 _PIECE = 0.32
 # Options that change results.
 _SEARCH = ("beam", "ctc_weight", "stream", "long_above")
+# Options of a search that exported models do not have.
+_NOT_EXPORTED = ("beam", "ctc_weight", "rescore_lm")
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -68,6 +72,9 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--rescore_bonus", type=float, help="what each token adds (default: 0)"
+    )
+    parser.add_argument(
+        "--int8", action="store_true", help="weights of 8 bits of an exported model"
     )
     parser.add_argument(
         "--batch_size", type=int, default=16, help="files processed together (16)"
@@ -117,6 +124,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output_dir is not None:
         made_by = {n: getattr(args, n) for n in _SEARCH}
         made_by |= _rescoring(args) | one_pass_of(args)
+        made_by |= {"int8": True} if args.int8 else {}
         sink = folder_of(args, outputs, made_by)
         chosen = remaining(sink, chosen, progress)
     done = Summary()
@@ -162,6 +170,15 @@ def _rescoring(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _recognizer(args: argparse.Namespace) -> Any:
+    from espnet_cif_hkd.inference.onnx_folder import is_exported
+
+    if is_exported(args.model):
+        return _exported(args)
+    if args.int8:
+        raise UserError(
+            f"--int8: {args.model} is no exported model: export it first (espnet-cif "
+            "export --int8)"
+        )
     from espnet_cif_hkd.inference.recognizer import Recognizer
 
     return Recognizer(
@@ -172,6 +189,35 @@ def _recognizer(args: argparse.Namespace) -> Any:
         **search_of(args),
         **_rescoring(args),
     )
+
+
+def _exported(args: argparse.Namespace) -> Any:
+    """Return the recogniser of an exported model, without torch."""
+    from espnet_cif_hkd.inference.onnx_runner import OnnxRecognizer
+
+    for name in _NOT_EXPORTED:
+        if getattr(args, name) is not None:
+            raise UserError(
+                f"--{name}: {args.model} is an exported model, which has no beam "
+                f"search: leave out --{name}, or give the folder of the training"
+            )
+    if args.device not in ("auto", "cpu"):
+        raise UserError(
+            f"--device {args.device}: exported models run on the CPU: leave it out"
+        )
+    found = OnnxRecognizer(
+        args.model,
+        int8=args.int8,
+        one_pass=True if args.one_pass else None,
+        fallback_below=args.fallback_below or 0.0,
+        batch_size=args.batch_size,
+    )
+    if found.is_streaming and not args.stream:
+        raise UserError(
+            f"{args.model} was exported with --streaming: add --stream, or export the "
+            "model again without --streaming"
+        )
+    return found
 
 
 def _work(

@@ -113,11 +113,33 @@ def assembled(
             pieces, symbols, ids, spans, known, strict=True
         )
     )
+    return of_tokens(tokens, duration, score, flags)
+
+
+def of_tokens(
+    tokens: Sequence[Token],
+    duration: float,
+    score: float | None = None,
+    flags: Sequence[Flag] = (),
+) -> Recognition:
+    """Make the result of tokens: their text, words and segments.
+
+    Args:
+        tokens: In order of time.
+        duration: Length of the audio in seconds.
+        score: Log-probability of the hypothesis in the search.
+        flags: Warnings.
+
+    Example:
+        >>> so, far = Token("so", "so", 7, 0.1, 0.3), Token(" far", "▁far", 8, 0.3, 0.8)
+        >>> [word.text for word in of_tokens((so, far), 1.0).words]
+        ['so', 'far']
+    """
     words = tuple(_words(tokens))
     segments = tuple(_segments(words, tokens))
-    text = "".join(pieces)
+    text = "".join(token.text for token in tokens)
     return Recognition(
-        text, tokens, words, segments, duration, score, flags=tuple(flags)
+        text, tuple(tokens), words, segments, duration, score, flags=tuple(flags)
     )
 
 

@@ -107,6 +107,11 @@ def _text_of_pieces(pieces: Sequence[str]) -> str:
     return text
 
 
+def is_exported(model: str | Path) -> bool:
+    """Whether ``model`` is the folder of an exported model."""
+    return (Path(model) / METADATA).is_file()
+
+
 def read_metadata(folder: Path) -> dict[str, Any]:
     """Read the metadata.
 

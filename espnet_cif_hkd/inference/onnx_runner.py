@@ -1,6 +1,6 @@
 """Recognition with an exported model, in numpy and onnxruntime."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -10,6 +10,7 @@ from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.inference.assemble import assembled, silent_tokens, text_pieces
 from espnet_cif_hkd.inference.by_length import in_batches
 from espnet_cif_hkd.inference.confidence import confidences
+from espnet_cif_hkd.inference.cut_windows import WINDOW, recognise_windows
 from espnet_cif_hkd.inference.evidence import Evidence
 from espnet_cif_hkd.inference.gaps import flags
 from espnet_cif_hkd.inference.growing_stream import stream_options
@@ -166,6 +167,34 @@ class OnnxRecognizer:
         waves = [checked(one, f"samples[{n}]") for n, one in enumerate(samples)]
         size = self.batch_size if self.metadata["batches"] else 1
         return in_batches(waves, size, self._recognise)
+
+    def long(
+        self,
+        read: Callable[[float, float], Array],
+        duration: float,
+        *,
+        state: str | Path | None = None,
+    ) -> Iterator[Recognition]:
+        """Recognise long audio in windows that end in pauses between words.
+
+        Args:
+            read: Returns the samples between two times in seconds, at
+                :attr:`sampling_rate`.
+            duration: Length of the audio in seconds.
+            state: File for the state, to go on after an interruption.
+
+        Yields:
+            The result of each window, with times of the complete audio.
+
+        Raises:
+            UserError: As :meth:`recognise`, or the state is damaged.
+        """
+        window = WINDOW
+        if "longest_samples" in self.metadata:
+            longest = int(self.metadata["longest_samples"]) / self.sampling_rate
+            window = min(window, longest)
+        path = None if state is None else Path(state)
+        return recognise_windows(self.recognise, read, duration, window, path)
 
     def _recognise(self, waves: list[Array]) -> list[Recognition]:
         results = [Recognition(duration=len(w) / self.sampling_rate) for w in waves]

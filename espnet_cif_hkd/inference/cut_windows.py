@@ -1,0 +1,149 @@
+"""Long audio for a recogniser of utterances: passages between pauses of its own result.
+
+A window is recognised as an utterance, which shows the pauses between words. The window
+ends in the last one of its second half, where the next window begins, and what is
+between two pauses is recognised again as an utterance, as the decoder has learned them.
+So no word is cut that has a pause beside it, and most audio is read twice. The module
+needs neither torch nor ESPnet; :mod:`espnet_cif_hkd.inference.long_audio`, which does,
+divides encoder frames instead and reads everything once.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from espnet_cif_hkd.errors import UserError, one_line
+from espnet_cif_hkd.inference.assemble import of_tokens
+from espnet_cif_hkd.inference.recognition import Recognition
+from espnet_cif_hkd.io.atomic import write_text
+
+# Seconds: of a window; of silence between words that is preferred; before the end of a
+# window, where a word may begin that is not complete.
+WINDOW, PAUSE, CONTEXT = 24.0, 0.4, 1.0
+# Samples between two times in seconds.
+Read = Callable[[float, float], Any]
+
+
+def recognise_windows(
+    recognise: Callable[[list[Any]], Sequence[Recognition]],
+    read: Read,
+    duration: float,
+    window: float = WINDOW,
+    state: Path | None = None,
+) -> Iterator[Recognition]:
+    """Recognise long audio with the memory of one window.
+
+    Args:
+        recognise: Returns the results of a list of samples.
+        read: Returns the samples between two times.
+        duration: Length of the audio in seconds.
+        window: Seconds of a window.
+        state: File for what is done after each window; if it exists, the recognition
+            goes on from there, and earlier results are yielded first. It is removed at
+            the end.
+
+    Yields:
+        The result of each passage, with times of the complete audio.
+
+    Raises:
+        UserError: The state is damaged.
+    """
+    start, done = (0.0, []) if state is None else _load(state)
+    yield from done
+    while start < duration:
+        end = min(duration, start + window)
+        (found,) = recognise([read(start, end)])
+        cut, n_tokens = end - start, len(found.tokens)
+        if end < duration:
+            cut, n_tokens = _place(found, cut)
+        borders = [start, *(start + time for time in _pauses(found, cut)), start + cut]
+        if len(borders) > 2:
+            spans = list(pairwise(borders))
+            again = recognise([read(*span) for span in spans])
+            new = [
+                _moved(one, len(one.tokens), begin, duration)
+                for one, (begin, _) in zip(again, spans, strict=True)
+            ]
+        else:
+            new = [_moved(found, n_tokens, start, duration, cut)]
+        done += new
+        start = start + cut if end < duration else duration
+        if state is not None:
+            _save(state, start, done)
+        yield from new
+    if state is not None:
+        state.unlink(missing_ok=True)
+
+
+def _pauses(found: Recognition, cut: float) -> list[float]:
+    """The middles of the pauses between words before ``cut``, in seconds."""
+    gaps = [(one.end, after.start) for one, after in pairwise(found.words)]
+    return [
+        (begin + end) / 2 for begin, end in gaps if end - begin >= PAUSE and end <= cut
+    ]
+
+
+def _place(found: Recognition, length: float) -> tuple[float, int]:
+    """Where to end a window: seconds in it, and the number of tokens before."""
+    least, most = length / 2, max(length / 2, length - CONTEXT)
+    words = found.words
+    if not words:
+        return most, len(found.tokens)
+    gaps = [(0.0, words[0].start, 0)]
+    gaps += [(one.end, after.start, one.last) for one, after in pairwise(words)]
+    gaps.append((words[-1].end, length, words[-1].last))
+    # Where a pause that begins in the first half has its part in the second one.
+    inside = [(max(a, least), b, n) for a, b, n in gaps if b > least and a < most]
+    if not inside:  # one word up to the end
+        return length, len(found.tokens)
+    pauses = [gap for gap in inside if gap[1] - gap[0] >= PAUSE]
+    begin, end, n_tokens = (
+        pauses[-1] if pauses else max(inside, key=lambda gap: gap[1] - gap[0])
+    )
+    return max(begin, min((begin + end) / 2, most)), n_tokens
+
+
+def _moved(
+    found: Recognition,
+    n_tokens: int,
+    start: float,
+    duration: float,
+    cut: float = math.inf,
+) -> Recognition:
+    """The first tokens of a result, and its warnings before ``cut``, moved to ``start``
+    seconds in audio of ``duration`` seconds."""
+    tokens = [
+        replace(token, start=start + token.start, end=min(start + token.end, duration))
+        for token in found.tokens[:n_tokens]
+    ]
+    flags = [
+        replace(flag, start=start + flag.start, end=start + flag.end)
+        for flag in found.flags
+        if flag.start < cut
+    ]
+    score = found.score if n_tokens == len(found.tokens) else None
+    return of_tokens(tokens, duration, score, flags)
+
+
+def _save(path: Path, start: float, done: list[Recognition]) -> None:
+    content = {"start": start, "found": [one.to_dict() for one in done]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(content, ensure_ascii=False))
+
+
+def _load(path: Path) -> tuple[float, list[Recognition]]:
+    if not path.exists():
+        return 0.0, []
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        found = [Recognition.from_dict(one) for one in content["found"]]
+        return float(content["start"]), found
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is no state of a recognition ({one_line(error, 200)}): remove it "
+            "to start again"
+        ) from error

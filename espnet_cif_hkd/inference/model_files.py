@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from espnet_cif_hkd.errors import UserError, one_line
+from espnet_cif_hkd.inference.onnx_folder import is_exported
 from espnet_cif_hkd.io.digest import sha256
 from espnet_cif_hkd.io.lock import alone
 from espnet_cif_hkd.io.log import log
@@ -93,6 +94,11 @@ def _in_folder(folder: Path) -> dict[str, Any]:
             # Of epochs the last one.
             best = max(found, key=lambda name: (_epoch(name), name == min(found)))
             return _with_config(folder / best)
+    if is_exported(folder):
+        raise UserError(
+            f"{folder} is an exported model, which `espnet-cif transcribe` and "
+            "OnnxRecognizer read: give the folder of the training (exp/asr_…)"
+        )
     raise UserError(
         f"{folder} is no model: it has no checkpoint such as valid.acc.ave.pth; give "
         "the folder of a training (exp/asr_…)"

@@ -17,7 +17,7 @@ from tiny_model import CIF_CONFORMER, tiny_config
 from tiny_speech import CHANGES, RATE, model_files, noise
 from tiny_stream import streaming_conf, streaming_model
 
-from espnet_cif_hkd.cli import export, transcribe
+from espnet_cif_hkd.cli import align, export, transcribe
 from espnet_cif_hkd.inference import onnx_runner
 from espnet_cif_hkd.inference.joining import joined
 from espnet_cif_hkd.inference.onnx_runner import OnnxRecognizer
@@ -184,6 +184,14 @@ def test_refused_in_one_line(
     assert run(speech, "--model", model, *words) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and message in line
+
+
+def test_other_commands_name_it(
+    model: Path, speech: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [speech / "one.wav", "--model", model, "--text", "a"]
+    assert align.main([str(word) for word in words]) == 1
+    assert f"error: {model} is an exported model" in capsys.readouterr().err
 
 
 def test_8_bits_are_those_of_exported_models(

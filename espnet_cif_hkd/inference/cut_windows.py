@@ -98,13 +98,20 @@ def _place(found: Recognition, length: float) -> tuple[float, int]:
     gaps.append((words[-1].end, length, words[-1].last))
     # Where a pause that begins in the first half has its part in the second one.
     inside = [(max(a, least), b, n) for a, b, n in gaps if b > least and a < most]
-    if not inside:  # one word up to the end
-        return length, len(found.tokens)
-    pauses = [gap for gap in inside if gap[1] - gap[0] >= PAUSE]
-    begin, end, n_tokens = (
-        pauses[-1] if pauses else max(inside, key=lambda gap: gap[1] - gap[0])
-    )
-    return max(begin, min((begin + end) / 2, most)), n_tokens
+    if inside:
+        pauses = [gap for gap in inside if gap[1] - gap[0] >= PAUSE]
+        begin, end, n_tokens = (
+            pauses[-1] if pauses else max(inside, key=lambda gap: gap[1] - gap[0])
+        )
+        return max(begin, min((begin + end) / 2, most)), n_tokens
+    # A word fills the second half up to its last second, and perhaps more.
+    for begin, _, n_tokens in gaps:
+        if begin >= most and n_tokens < len(found.tokens):
+            return begin, n_tokens
+    for begin, end, n_tokens in reversed(gaps):
+        if CONTEXT <= (begin + end) / 2 <= least:
+            return (begin + end) / 2, n_tokens
+    return length, len(found.tokens)
 
 
 def _moved(

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from recognitions import recognition
 
@@ -66,6 +66,7 @@ def words_of(parts: list[tuple[float, float]]) -> list[Spoken]:
     return words
 
 
+@example([(0.0, 1.0), (9.0, 3.0), (0.0, 0.1), (0.0, 1.0)], 0.0)
 @given(
     st.lists(
         st.tuples(
@@ -79,7 +80,7 @@ def words_of(parts: list[tuple[float, float]]) -> list[Spoken]:
 def test_each_word_is_found_once_at_its_time(
     parts: list[tuple[float, float]], rest: float
 ) -> None:
-    """Words are shorter than half a window, so there is always a border of two."""
+    """Words are shorter than half a window, so a border of two is always inside."""
     words = words_of(parts)
     duration = (words[-1][2] if words else 0.0) + rest
     found, listener = run(words, duration)
@@ -111,6 +112,19 @@ def test_a_window_ends_in_its_last_pause() -> None:
     found, listener = run([("long", 0.0, 20.0)], 20.0)
     assert [span for span, _ in listener.heard] == [0.0, 8.0, 16.0]
     assert found.text == "long~ long~ long~"
+
+
+@pytest.mark.parametrize(
+    ("words", "second"),
+    [
+        # The border is in the last second, or in the first half.
+        ([("a", 3.0, 7.2), ("b", 7.2, 9.0)], 7.2),
+        ([("a", 0.0, 1.0), ("b", 3.0, 12.0)], 2.0),
+    ],
+)
+def test_a_long_word_moves_the_border(words: list[Spoken], second: float) -> None:
+    _, listener = run(words, 13.0)
+    assert any(start == pytest.approx(second) for start, _ in listener.heard)
 
 
 def test_silence_is_read_with_an_overlap() -> None:

@@ -98,8 +98,9 @@ def run(args: argparse.Namespace) -> None:
         )
     if missing:
         log(
-            f"warning: {args.results} has no result of {len(missing)} of {len(audio)} "
-            f"recordings ({first_few(missing, 3)}): they are left out"
+            f"warning: {len(missing)} of {len(audio)} recordings have no result in "
+            f"{args.results} or cannot be read ({first_few(missing, 3)}): they are "
+            "left out"
         )
     _write(args, kept)
     hours = sum(piece.end - piece.start for _, piece in kept) / 3600
@@ -144,7 +145,7 @@ def _chosen(
     args: argparse.Namespace, audio: "Sequence[Recording]"
 ) -> "tuple[list[tuple[Recording, Piece]], Counter[str], list[str]]":
     """Return the utterances, how many were left out for which reason, and recordings
-    without a result."""
+    that have no result or cannot be read."""
     import soundfile
 
     from espnet_cif_hkd.inference.pseudo_labels import pieces_of
@@ -165,7 +166,12 @@ def _chosen(
                 f"{path}: is no result of `espnet-cif transcribe -f json`: remove it "
                 "and run that command again"
             ) from error
-        if soundfile.info(one.path).channels > 1:
+        try:
+            channels = soundfile.info(one.path).channels
+        except (OSError, RuntimeError):
+            missing.append(one.name)
+            continue
+        if channels > 1:
             left_out[_CHANNELS] += 1
             continue
         for piece in pieces_of(found, args.longest):

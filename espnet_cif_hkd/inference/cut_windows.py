@@ -52,8 +52,10 @@ def recognise_windows(
     Raises:
         UserError: The state is damaged.
     """
-    start, done = (0.0, []) if state is None else _load(state)
-    yield from done
+    start = 0.0
+    if state is not None:
+        start, done = _load(state)
+        yield from done
     while start < duration:
         end = min(duration, start + window)
         (found,) = recognise([read(start, end)])
@@ -70,10 +72,9 @@ def recognise_windows(
             ]
         else:
             new = [_moved(found, n_tokens, start, duration, cut)]
-        done += new
         start = start + cut if end < duration else duration
         if state is not None:
-            _save(state, start, done)
+            _append(state, start, new)
         yield from new
     if state is not None:
         state.unlink(missing_ok=True)
@@ -136,21 +137,34 @@ def _moved(
     return of_tokens(tokens, duration, score, flags)
 
 
-def _save(path: Path, start: float, done: list[Recognition]) -> None:
-    content = {"start": start, "found": [one.to_dict() for one in done]}
+def _append(path: Path, start: float, new: list[Recognition]) -> None:
+    """Add what a window has found, a line; ``start`` is that of the next window."""
+    line = json.dumps({"start": start, "found": [one.to_dict() for one in new]})
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(content, ensure_ascii=False))
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(f"{line}\n")
 
 
 def _load(path: Path) -> tuple[float, list[Recognition]]:
+    """Return where the recognition goes on, and the results before.
+
+    A line that was not written completely is removed.
+    """
     if not path.exists():
         return 0.0, []
+    start, done = 0.0, list[Recognition]()
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        found = [Recognition.from_dict(one) for one in content["found"]]
-        return float(content["start"]), found
+        content = path.read_text(encoding="utf-8")
+        lines, torn = content.split("\n")[:-1], content.rpartition("\n")[2]
+        for line in lines:
+            known = json.loads(line)
+            done += [Recognition.from_dict(one) for one in known["found"]]
+            start = float(known["start"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} is no state of a recognition ({one_line(error, 200)}): remove it "
             "to start again"
         ) from error
+    if torn:
+        write_text(path, "".join(f"{line}\n" for line in lines))
+    return start, done

@@ -111,6 +111,8 @@ def test_what_is_left_out_is_counted(
     case.add("stereo", recognition(SHORT, duration=1.2), channels=2)
     case.add("endless", recognition([("la", 1.0, 8.0)], duration=9.0))
     sound(case.speech / "new.wav", 1.0)
+    case.add("gone", recognition(SHORT, duration=1.2))
+    (case.speech / "gone.flac").write_text("no audio")
     tables = case.run("--least_confidence", "0.5", "--longest", "7")
     assert set(tables["text"]) == {"b-1", "pseudo-one"}
     printed = capfd.readouterr().out
@@ -118,7 +120,8 @@ def test_what_is_left_out_is_counted(
         "1 utterances of " + str(case.data) + " and 1 with recognised text, 0.00 hours",
         "left out: 1 too long, 1 too short, 1 with <unk>, "
         "1 with a low confidence, 1 with several channels, 1 without text",
-        "has no result of 1 of 8 recordings (new): they are left out",
+        "2 of 9 recordings have no result in ",
+        " or cannot be read (gone, new): they are left out",
     ):
         assert line in printed
     # A recogniser without confidences has no utterance that is sure enough.

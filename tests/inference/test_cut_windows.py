@@ -1,6 +1,5 @@
 """Long audio in windows that end in pauses; the recogniser hears known words."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -162,16 +161,25 @@ def test_an_interrupted_recognition_goes_on(tmp_path: Path) -> None:
     assert first.heard + second.heard == listener.heard
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"start": "x", "found": []}', "[1]"])
+@pytest.mark.parametrize("content", ["{}", '{"start": "x", "found": []}', "[1]"])
 def test_a_damaged_state_is_named(tmp_path: Path, content: str) -> None:
     state = tmp_path / "one.json"
-    state.write_text(content)
+    state.write_text(f"{content}\n")
     with pytest.raises(UserError, match=r"one\.json is no state of a recognition"):
         run([], 9.0, state)
 
 
-def test_the_state_is_readable_json(tmp_path: Path) -> None:
+def test_a_line_that_was_not_completed_is_done_again(tmp_path: Path) -> None:
+    words = [(f"天{n}", 2.0 * n, 2.0 * n + 1) for n in range(20)]
     state = tmp_path / "one.json"
-    listener = Listener([("天", 1.0, 2.0)])
-    next(recognise_windows(listener, listener.read, 40.0, WINDOW, state))
-    assert json.loads(state.read_text())["found"][0]["text"] == "天"
+    whole, listener = run(words, 40.0)
+    results = recognise_windows(listener, listener.read, 40.0, WINDOW, state)
+    for _ in range(8):
+        next(results)
+    lines = state.read_text().splitlines()
+    assert len(lines) > 1
+    state.write_text("\n".join([*lines[:-1], lines[-1][:20]]))
+    again = recognise_windows(listener, listener.read, 40.0, WINDOW, state)
+    next(again)
+    assert state.read_text().splitlines() == lines[:-1]
+    assert run(words, 40.0, state)[0] == whole

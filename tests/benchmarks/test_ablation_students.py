@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from ablation.matrix import read_matrix
 from ablation.plan import Cell, cells, commands
+from recorded_recipe import RecordedRecipe
 
 from espnet_cif_hkd.distill.frame_options import TeacherOptions, teacher_options
 from espnet_cif_hkd.recipe.options import Options
@@ -34,8 +35,9 @@ def teachers(cell: Cell) -> dict[str, TeacherOptions]:
     options = given(cell)
     if options.get("--pretrain") != "true":
         return {}
+    name = "pretrain_streaming" if "streaming" in options["--system"] else "pretrain"
     training = Options(
-        asr_config=str(CONF / "pretrain.yaml"), asr_args=options["--pretrain_args"]
+        asr_config=str(CONF / f"{name}.yaml"), asr_args=options["--pretrain_args"]
     )
     conf = configured_args(training).model_conf["criteria"]["speech"]
     return {one.name: one for one in teacher_options(conf["teachers"])}
@@ -62,6 +64,25 @@ def test_each_seed_has_its_pre_training() -> None:
     # CIF starts from the encoder of the transducer's pre-training.
     assert tags.pop("pretrain_both_seed1") == 2
     assert set(tags.values()) == {1}
+
+
+def test_streaming_students_have_a_pre_training_that_streams(tmp_path: Path) -> None:
+    recipe = RecordedRecipe("fotaq", tmp_path / "recipe")
+    found = {}
+    for name in ("streaming", "streaming-both"):
+        system = MATRIX.variants[name].system
+        words = next(c for c in commands(MATRIX, Cell(system, 1, name)) if "11" in c)
+        done = recipe.run(*words[1:])
+        assert done.returncode == 0, done.stderr
+        found[name] = recipe.trainings()
+    (scratch,), (first, second) = found["streaming"], found["streaming-both"]
+    assert first.asr_config == "conf/pretrain_streaming.yaml"
+    for one in (scratch, second):
+        assert one.asr_config == "conf/train_asr_transducer_streaming.yaml"
+    # All read the same statistics.
+    assert {one.feats_normalize for one in (scratch, first, second)} == {"global_mvn"}
+    assert len({one.asr_stats_dir for one in (scratch, first, second)}) == 1
+    assert "asr_pretrain_streaming_seed1/" in second.pretrained_model
 
 
 def test_a_store_belongs_to_one_teacher() -> None:

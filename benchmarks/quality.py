@@ -70,7 +70,7 @@ class Errors:
 
     def minus(self, other: "Errors") -> str:
         """Difference of the rates in points, and its interval of 95 %."""
-        return _interval(self.errors - other.errors, self.n_tokens)
+        return interval(self.errors - other.errors, self.n_tokens)
 
 
 def compared(
@@ -109,7 +109,8 @@ def compared(
     return rows
 
 
-def _interval(errors: np.ndarray, n_tokens: np.ndarray, draws: int = 1000) -> str:
+def interval(errors: np.ndarray, n_tokens: np.ndarray, draws: int = 1000) -> str:
+    """Errors per token in percent, and their interval of 95 % over utterances."""
     rng = np.random.default_rng(0)
     drawn = rng.integers(len(errors), size=(draws, len(errors)))
     rates = 100 * errors[drawn].sum(1) / n_tokens[drawn].sum(1)

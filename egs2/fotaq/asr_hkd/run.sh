@@ -13,7 +13,7 @@
 # --asr_args; --pretrain_tag: its --asr_tag. --unlabelled adds the speech of folders of
 # audio files to it, which needs no transcripts. --level_lm_args: further options of
 # lm_train for the language models of soft labels.
-# --pseudo_labels adds the speech of folders to the training set, with the text that a
+# --pseudo_labels adds speech (folders, wav.scp) to the training set, with the text that a
 # trained recogniser EXP (exp/asr_...) writes before stage 2. --labeller_args: its options
 # of espnet-cif transcribe (--beam 5); --pseudo_tag: in the names of the set and of the
 # training (pseudo); --pseudo_args: options of espnet-cif pseudo-labels.
@@ -50,15 +50,10 @@ feats_normalize=
 asr_stats_dir=
 speed_perturb_factors=
 level_lm_args=
-pseudo_labels=
-labeller=
-labeller_args="--beam 5"
-pseudo_tag=pseudo
-pseudo_args=
 take_options "system subset fotaq_archive pretrain unlabelled pretrain_config
     pretrain_tag pretrain_args stage stop_stage asr_tag asr_exp asr_args dumpdir expdir
     train_set valid_set ngpu feats_normalize asr_stats_dir speed_perturb_factors
-    level_lm_args pseudo_labels labeller labeller_args pseudo_tag pseudo_args" "$@"
+    level_lm_args ${pseudo_options}" "$@"
 choose pretrain true false
 choose system cif acd lrd hkd soft att transducer whisper whisper_hkd whisper_soft \
     whisper_bpe whisper_bpe_hkd transducer_streaming
@@ -78,16 +73,7 @@ fi
 for folder in ${unlabelled}; do
     [ -d "${folder}" ] || refuse "--unlabelled ${folder}: there is no such folder"
 done
-for folder in ${pseudo_labels}; do
-    [ -d "${folder}" ] || refuse "--pseudo_labels ${folder}: there is no such folder"
-done
-if [ -n "${pseudo_labels}" ] && [ ! -f "${labeller}/config.yaml" ]; then
-    refuse "--pseudo_labels needs --labeller, the folder of a trained recogniser" \
-        "(exp/asr_...); '${labeller}' has no config.yaml"
-fi
-if [ -n "${labeller}" ] && [ -z "${pseudo_labels}" ]; then
-    refuse "--labeller ${labeller}: only --pseudo_labels reads it"
-fi
+check_pseudo_labels
 find_system_config
 decoding=conf/decode_asr.yaml
 units=(--token_type char)
@@ -184,32 +170,7 @@ run_asr() {
         "$@"
 }
 
-# The training set with the speech of ${pseudo_labels}: recognised text.
-pseudo_label() {
-    local python=${PYTHON:-python3} results=${dumpdir}/pseudo/${pseudo_tag}
-    read_checkout
-    # shellcheck disable=SC2086
-    "${python}" -m espnet_cif_hkd transcribe ${pseudo_labels} --model "${labeller}" \
-        -f json -o "${results}" ${labeller_args}
-    # shellcheck disable=SC2086
-    "${python}" -m espnet_cif_hkd pseudo-labels ${pseudo_labels} --results "${results}" \
-        --data_dir "data/${train_set}" -o "data/${train_set}_${pseudo_tag}" ${pseudo_args}
-}
-
-if [ -n "${pseudo_labels}" ] && [ "${stop_stage}" -ge 2 ]; then
-    if [ "${stage}" -le 1 ]; then
-        run_asr --stage 1 --stop_stage 1
-        stage=2
-    fi
-    if [ "${stage}" -le 2 ]; then
-        pseudo_label
-    fi
-    train_set+=_${pseudo_tag}
-    # Other names than those of the labeller, which may be the same system.
-    : "${asr_stats_dir:=${expdir}/asr_stats_raw_${lang}_char${suffix}}"
-    asr_stats_dir+=_${pseudo_tag}
-    : "${asr_tag:=${system}_${pseudo_tag}}"
-fi
+add_pseudo_labels run_asr "${expdir}/asr_stats_raw_${lang}_char${suffix}"
 
 if [ "${stage}" -le 11 ] && [ "${stop_stage}" -ge 10 ]; then
     for model in ${speech_models[@]+"${speech_models[@]}"}; do

@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
 # HSK: synthetic Mandarin sentences, joined from recorded syllables. The four systems, and
 # CIF with soft labels of language models of initials and finals, and of characters (soft):
-#   ./run.sh --system cif|acd|lrd|hkd|soft [--subset N] [any option of asr.sh]
+#   ./run.sh --system cif|acd|lrd|hkd|soft [--subset N]
+#            [--pseudo_labels "FOLDER..." --labeller EXP] [any option of asr.sh]
 # --level_lm_args: further options of lm_train for these language models.
+# --pseudo_labels adds speech (folders, wav.scp) to the training set, with the text that a
+# trained recogniser EXP (exp/asr_...) writes before stage 2: see docs/pseudo_labels.md.
 
 set -e
 set -u
@@ -20,12 +23,21 @@ stop_stage=10000
 asr_args=
 dumpdir=
 expdir=
+asr_tag=
+asr_stats_dir=
+train_set=
 level_lm_args=
-take_options "system subset stage stop_stage asr_args dumpdir expdir level_lm_args" "$@"
+take_options "system subset stage stop_stage asr_args dumpdir expdir asr_tag
+    asr_stats_dir train_set level_lm_args ${pseudo_options}" "$@"
 choose system cif acd lrd hkd soft
+check_pseudo_labels
 find_system_config
 lang=zh
+chosen_train=${train_set}
 name_subset
+# Token list and language models are those of the transcripts.
+transcribed=${train_set}
+train_set=${chosen_train:-${train_set}}
 subset_levels
 level_options=(
     --level_lm_config conf/train_lm_level.yaml
@@ -59,13 +71,16 @@ run_asr() {
         --train_set "${train_set}" \
         --valid_set "${valid_set}" \
         --test_sets "${test_sets}" \
-        --bpe_train_text "data/${train_set}/text" \
-        --lm_train_text "data/${train_set}/text" \
+        --bpe_train_text "data/${transcribed}/text" \
+        --lm_train_text "data/${transcribed}/text" \
         --local_data_opts "${local_data_opts}" \
+        ${asr_stats_dir:+--asr_stats_dir "${asr_stats_dir}"} \
+        ${asr_tag:+--asr_tag "${asr_tag}"} \
         ${options[@]+"${options[@]}"} \
         "$@"
 }
 
+add_pseudo_labels run_asr "${expdir}/asr_stats_raw_${lang}_char"
 if [ "${system}" = soft ]; then
     prepare_levels run_asr
 fi

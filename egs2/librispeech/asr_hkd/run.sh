@@ -10,6 +10,8 @@
 #            [--unlabelled true] [any option of asr.sh]
 # --unlabelled true adds the audio of the other 860 hours to this first training.
 # --pretrain_args: its --asr_args; --pretrain_tag: its --asr_tag.
+# --pseudo_labels "FOLDER..." --labeller EXP adds speech (folders, wav.scp) to the training
+# set, with the text that a trained recogniser writes: see docs/pseudo_labels.md.
 
 set -e
 set -u
@@ -49,8 +51,9 @@ level_lm_args=
 take_options "system hours units asr_config asr_args use_lm incomplete data_url
     remove_archive pretrain unlabelled pretrain_tag pretrain_args stage stop_stage
     asr_tag asr_exp dumpdir expdir ngpu nbpe feats_normalize asr_stats_dir
-    speed_perturb_factors level_lm_args" "$@"
+    speed_perturb_factors level_lm_args ${pseudo_options}" "$@"
 choose system cif acd lrd hkd soft transducer transducer_streaming
+check_pseudo_labels
 choose pretrain true false
 choose unlabelled true false
 choose units bpe wordpiece
@@ -139,7 +142,8 @@ else
 fi
 
 # The text for language models is downloaded only for --use_lm true.
-lm_train_text=data/${train_set}/text
+transcribed=${train_set}
+lm_train_text=data/${transcribed}/text
 inference_config=conf/decode_asr.yaml
 if "${transducer}"; then
     inference_config=conf/decode_asr_transducer.yaml
@@ -180,7 +184,7 @@ run_asr() {
         --train_set "${train_set}" \
         --valid_set dev \
         --test_sets "test_clean test_other dev_clean dev_other" \
-        --bpe_train_text "data/${train_set}/text" \
+        --bpe_train_text "data/${transcribed}/text" \
         --lm_train_text "${lm_train_text}" \
         --local_data_opts "${local_data_opts}" \
         ${asr_stats_dir:+--asr_stats_dir "${asr_stats_dir}"} \
@@ -189,6 +193,9 @@ run_asr() {
         "$@"
 }
 
+unit=${nbpe:+bpe${nbpe}}
+stats=asr_stats_raw_${lang}_${unit:-hugging_face}${speed_perturb_factors:+_sp}
+add_pseudo_labels run_asr "${expdir}/${stats}"
 exp=(${asr_exp:+--asr_exp "${asr_exp}"})
 tag=(${asr_tag:+--asr_tag "${asr_tag}"} ${exp[@]+"${exp[@]}"})
 if ! "${pretrain}"; then

@@ -158,6 +158,61 @@ pretrain_audio() {
     }
 }
 
+# Options of pseudo-labels for take_options, and their defaults.
+pseudo_options="pseudo_labels labeller labeller_args pseudo_tag pseudo_args"
+pseudo_labels=
+labeller=
+labeller_args="--beam 5"
+pseudo_tag=pseudo
+pseudo_args=
+
+# Refuses pseudo-labels that cannot be made.
+check_pseudo_labels() {
+    local audio
+    for audio in ${pseudo_labels}; do
+        [ -e "${audio}" ] || refuse "--pseudo_labels ${audio}: there is no such folder" \
+            "or wav.scp"
+    done
+    if [ -n "${pseudo_labels}" ] && [ ! -f "${labeller}/config.yaml" ]; then
+        refuse "--pseudo_labels needs --labeller, the folder of a trained recogniser" \
+            "(exp/asr_...); '${labeller}' has no config.yaml"
+    fi
+    if [ -n "${labeller}" ] && [ -z "${pseudo_labels}" ]; then
+        refuse "--labeller ${labeller}: only --pseudo_labels reads it"
+    fi
+}
+
+# add_pseudo_labels RUN STATS
+# Runs stage 1, then adds the speech of ${pseudo_labels} to the training set, with the
+# text that ${labeller} writes, if stages 1 or 2 are wanted. Later stages use the new set
+# ${train_set}, with statistics in ${asr_stats_dir} (default STATS) and the model in
+# ${asr_tag}. RUN calls asr.sh with all options. Afterwards ${stage} is the first stage
+# that was not run.
+add_pseudo_labels() {
+    local python=${PYTHON:-python3} results=${dumpdir}/pseudo/${pseudo_tag}
+    if [ -z "${pseudo_labels}" ] || [ "${stop_stage}" -lt 2 ]; then
+        return
+    fi
+    if [ "${stage}" -le 1 ]; then
+        "$1" --stage 1 --stop_stage 1
+        stage=2
+    fi
+    if [ "${stage}" -le 2 ]; then
+        read_checkout
+        # shellcheck disable=SC2086
+        "${python}" -m espnet_cif_hkd transcribe ${pseudo_labels} --model "${labeller}" \
+            -f json -o "${results}" ${labeller_args}
+        # shellcheck disable=SC2086
+        "${python}" -m espnet_cif_hkd pseudo-labels ${pseudo_labels} \
+            --results "${results}" --data_dir "data/${train_set}" \
+            -o "data/${train_set}_${pseudo_tag}" ${pseudo_args}
+    fi
+    train_set+=_${pseudo_tag}
+    # Other names than those of the labeller, which may be the same system.
+    : "${asr_stats_dir:=$2}" "${asr_tag:=${system}_${pseudo_tag}}"
+    asr_stats_dir+=_${pseudo_tag}
+}
+
 # begin_data "USAGE" "NAMES" ARGUMENTS...
 # The first step of local/data.sh: take_options, where an unknown option is an error.
 # Ends the script for --help, and in stage 4, which asr.sh announces by --asr_data_dir:

@@ -1,4 +1,4 @@
-"""FOTAQ's --pseudo_labels: a training set with speech that a recogniser transcribed."""
+"""--pseudo_labels of run.sh: a training set with text that a recogniser wrote."""
 
 import os
 from pathlib import Path
@@ -77,6 +77,46 @@ def test_names_and_stages_are_the_users(recipe: RecordedRecipe) -> None:
     assert joined[-4:] == ["--data_dir", "data/train_7", "-o", "data/train_7_lm"]
 
 
+def test_hsk_has_it_too(tmp_path: Path) -> None:
+    recipe = RecordedRecipe("hsk", tmp_path / "recipe")
+    (recipe.folder / "exp/asr_old").mkdir(parents=True)
+    (recipe.folder / "exp/asr_old/config.yaml").touch()
+    (recipe.folder / "rest.scp").touch()
+    words = ("--pseudo_labels", "rest.scp", *WORDS[2:], "--subset", "7")
+    done = recipe.run("--system", "cif", *words)
+    assert done.returncode == 0, done.stderr
+    data, training = recipe.trainings()
+    assert (data.stop_stage, data.train_set) == (1, "train_7")
+    assert (training.stage, training.train_set) == (2, "train_7_pseudo")
+    assert training.lm_train_text == training.bpe_train_text == "data/train_7/text"
+    assert training.asr_tag == "cif_pseudo"
+    stats = paths.derive(data).asr_stats_dir
+    assert training.asr_stats_dir == f"{stats}_pseudo"
+    assert recipe.python()[0][3] == "rest.scp"
+    # Other options are as before.
+    recipe.run("--system", "cif", "--train_set", "mine", "--asr_tag", "tag")
+    (only,) = recipe.trainings()
+    assert (only.train_set, only.asr_tag, only.asr_stats_dir) == ("mine", "tag", "")
+    assert only.lm_train_text == "data/train/text"
+
+
+def test_librispeech_has_it_too(tmp_path: Path) -> None:
+    recipe = RecordedRecipe("librispeech", tmp_path / "recipe")
+    for name in ("more", "other", "exp/asr_old"):
+        (recipe.folder / name).mkdir(parents=True)
+    (recipe.folder / "exp/asr_old/config.yaml").touch()
+    done = recipe.run("--system", "transducer", "--use_lm", "true", *WORDS)
+    assert done.returncode == 0, done.stderr
+    data, training = recipe.trainings()
+    assert (data.stop_stage, data.train_set) == (1, "train_clean_100")
+    assert training.train_set == "train_clean_100_pseudo"
+    assert training.bpe_train_text == data.bpe_train_text
+    assert training.lm_train_text == data.lm_train_text
+    assert "pseudo" not in training.bpe_train_text + training.lm_train_text
+    assert training.asr_tag == "transducer_pseudo"
+    assert training.asr_stats_dir == f"{paths.derive(data).asr_stats_dir}_pseudo"
+
+
 @pytest.mark.parametrize("first", ["3", "11", "12"])
 def test_later_stages_use_the_set(recipe: RecordedRecipe, first: str) -> None:
     recipe.run("--system", "cif", *WORDS, "--stage", first)
@@ -112,7 +152,7 @@ def test_a_failed_command_is_the_end(recipe: RecordedRecipe, program: str) -> No
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--pseudo_labels", "no"], "--pseudo_labels no: there is no such folder"),
+        (["--pseudo_labels", "no"], "--pseudo_labels no: there is no such folder or"),
         (["--pseudo_labels", "more"], "--pseudo_labels needs --labeller, the folder"),
         ([*WORDS[:3], "exp/none"], "'exp/none' has no config.yaml"),
         (["--labeller", "exp/asr_old"], "only --pseudo_labels reads it"),

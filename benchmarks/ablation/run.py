@@ -19,6 +19,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import IO
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -41,6 +42,27 @@ from espnet_cif_hkd.errors import UserError
 
 TOP = Path(__file__).resolve().parents[2]
 SETS = ("dev", "test")
+WAIT = 20.0  # seconds for a lock
+
+
+def _lock(stream: IO[bytes], log: Path) -> None:
+    """Lock a log; a process of the command before may need some seconds to end.
+
+    Raises:
+        UserError: Another process has it.
+    """
+    until = time.monotonic() + WAIT
+    while True:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            if time.monotonic() > until:
+                raise UserError(
+                    f"{log} is locked: another run.py, or a process it started, does "
+                    "this work"
+                ) from error
+        time.sleep(0.1)
 
 
 def execute(words: list[str], recipe: Path, log: Path, threads: int) -> None:
@@ -55,16 +77,10 @@ def execute(words: list[str], recipe: Path, log: Path, threads: int) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     packages = [str(TOP), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, packages))
-    refusal = (
-        f"{log} is locked: another run.py, or a process it started, does this work"
-    )
     log.parent.mkdir(parents=True, exist_ok=True)
     # Not by filelock: the command inherits this lock.
     with log.open("ab") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(refusal) from error
+        _lock(stream, log)
         stream.write(f"# {time.ctime()}\n{shlex.join(words)}\n".encode())
         stream.flush()
         done = subprocess.run(

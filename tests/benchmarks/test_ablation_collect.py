@@ -200,7 +200,10 @@ def test_scores_of_the_named_cells_are_collected_again(
     assert kept == [Cell("cif", 2), Cell("cif", 1), Cell("cif", 2)]
 
 
-def test_what_still_runs_is_not_started_a_second_time(matrix: Matrix) -> None:
+def test_what_still_runs_is_not_started_a_second_time(
+    matrix: Matrix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "WAIT", 0.2)
     log = run.TOP / matrix.recipe / "cell.log"
     with log.open("ab") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -209,3 +212,12 @@ def test_what_still_runs_is_not_started_a_second_time(matrix: Matrix) -> None:
     run.execute(["./run.sh", "--stage", "11"], log.parent, log, threads=1)
     assert (log.parent / "calls").read_text() == "1: --stage 11\n"
     assert "./run.sh --stage 11" in log.read_text()
+
+
+def test_a_process_that_is_about_to_end_is_waited_for(matrix: Matrix) -> None:
+    log = run.TOP / matrix.recipe / "cell.log"
+    # It inherits the lock and outlives the command by a second.
+    words = ["bash", "-c", "sleep 1 & echo begun"]
+    run.execute(words, log.parent, log, threads=1)
+    run.execute(["echo", "next"], log.parent, log, threads=1)
+    assert log.read_text().splitlines()[-1] == "next"

@@ -6,13 +6,12 @@
 MODEL is the folder of an experiment or of an exported model, DATA a Kaldi data folder
 (``wav.scp``, ``text``; paths as from the folder of the recipe, or absolute). Utterances
 are joined with pauses of 0.3 to 1.5 s of faint noise, repeated if there are too few.
-Each length runs in a
-process of its own, on one thread: ``peak`` is its largest resident memory, ``base``
-that before the recognition. ``utterances``: of one by one recognition. ``lost`` counts
-utterances of three or more characters without a token in their time, ``doubled`` those
-with more than twice as many characters as their text. ``moved`` is the mean distance
-between the borders of equal tokens in long audio and in their utterance alone, in the
-first and in the last five minutes, in ms.
+Each length runs in a process of its own, on one thread: ``peak`` is its largest
+resident memory, ``base`` that before the recognition. ``utterances``: of one by one
+recognition. ``lost`` counts utterances of three or more characters without a token in
+their time, ``doubled`` those with more than twice as many characters as their text.
+``moved`` is the mean distance between the borders of equal tokens in long audio and in
+their utterance alone, in the first and in the last five minutes, in ms.
 
 ``--flite VOICE`` has Debian's flite speak the texts, whose words have exact times:
 ``error`` and ``bias`` are those of the borders of words in these minutes, in ms.

@@ -46,22 +46,32 @@ def opened(model: str, beam_size: int | None, **options: Any) -> Recognizer:
 
 
 class Errors:
-    """Errors of each utterance, of characters without spaces.
+    """Errors of each utterance, of characters without spaces, or of words.
 
     Args:
         references: Texts.
         hypotheses: Texts that were recognised.
+        words: Count words.
+
+    Attributes:
+        alignments: Of each utterance.
     """
 
-    def __init__(self, references: Sequence[str], hypotheses: Sequence[str]) -> None:
-        texts = [text.replace(" ", "") for text in references]
-        self.n_tokens = np.array([len(text) for text in texts])
-        self.errors = np.array(
-            [
-                align(list(text), list(one.replace(" ", ""))).errors
-                for text, one in zip(texts, hypotheses, strict=True)
-            ]
-        )
+    def __init__(
+        self,
+        references: Sequence[str],
+        hypotheses: Sequence[str],
+        words: bool = False,
+    ) -> None:
+        def split(text: str) -> list[str]:
+            return text.split() if words else list(text.replace(" ", ""))
+
+        self.alignments = [
+            align(split(text), split(one))
+            for text, one in zip(references, hypotheses, strict=True)
+        ]
+        self.n_tokens = np.array([one.n_ref for one in self.alignments])
+        self.errors = np.array([one.errors for one in self.alignments])
 
     @property
     def rate(self) -> float:
@@ -70,7 +80,7 @@ class Errors:
 
     def minus(self, other: "Errors") -> str:
         """Difference of the rates in points, and its interval of 95 %."""
-        return interval(self.errors - other.errors, self.n_tokens)
+        return _interval(self.errors - other.errors, self.n_tokens)
 
 
 def compared(
@@ -109,8 +119,7 @@ def compared(
     return rows
 
 
-def interval(errors: np.ndarray, n_tokens: np.ndarray, draws: int = 1000) -> str:
-    """Errors per token in percent, and their interval of 95 % over utterances."""
+def _interval(errors: np.ndarray, n_tokens: np.ndarray, draws: int = 1000) -> str:
     rng = np.random.default_rng(0)
     drawn = rng.integers(len(errors), size=(draws, len(errors)))
     rates = 100 * errors[drawn].sum(1) / n_tokens[drawn].sum(1)

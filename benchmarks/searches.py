@@ -15,23 +15,21 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 from ablation.collect import read_sounds
 from ablation.errors import SOUNDS, by_sound
 from measure import table
-from quality import interval
+from quality import Errors
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.tables import first_few, read_text
-from espnet_cif_hkd.recipe.stages.sclite import Alignment, align
 
 SETS = ("train", "dev", "test")
 
 
-def hypotheses(path: Path, references: Mapping[str, str]) -> dict[str, str]:
-    """The texts of a folder for all transcripts.
+def hypotheses(path: Path, references: Mapping[str, str]) -> list[str]:
+    """The texts of a folder for all transcripts, in their order.
 
     Raises:
         UserError: A text is missing.
@@ -39,18 +37,7 @@ def hypotheses(path: Path, references: Mapping[str, str]) -> dict[str, str]:
     found = read_text(path / "text" if path.is_dir() else path)
     if missing := sorted(set(references) - set(found)):
         raise UserError(f"{path} lacks {len(missing)} texts: {first_few(missing, 3)}")
-    return {name: found[name] for name in references}
-
-
-def aligned(
-    references: Mapping[str, str], texts: Mapping[str, str], words: bool
-) -> list[Alignment]:
-    """Alignments of words, or of characters without spaces, in one order."""
-
-    def split(text: str) -> list[str]:
-        return text.split() if words else list(text.replace(" ", ""))
-
-    return [align(split(references[name]), split(texts[name])) for name in references]
+    return [found[name] for name in references]
 
 
 def main(cmd: Sequence[str] | None = None) -> None:
@@ -72,21 +59,18 @@ def main(cmd: Sequence[str] | None = None) -> None:
     has_words = any(" " in text for text in references.values())
     units = {"CER": False, **({"WER": True} if has_words else {})}
     rows: list[list[object]] = []
-    first: dict[str, np.ndarray] = {}
+    first: dict[str, Errors] = {}
     for folder, texts in found.items():
         row: list[object] = [folder.parent.name if folder.is_dir() else folder.name]
         for unit, words in units.items():
-            pairs = aligned(references, texts, words)
-            errors = np.array([one.errors for one in pairs])
-            n_tokens = np.array([one.n_ref for one in pairs])
+            errors = Errors(list(references.values()), texts, words)
             before = first.setdefault(unit, errors)
-            row.append(f"{100 * errors.sum() / n_tokens.sum():.2f}")
-            row.append(interval(errors - before, n_tokens) if rows else "–")
+            row += [f"{errors.rate:.2f}", errors.minus(before) if rows else "–"]
             if sounds and not words:
                 counts: Counter[str] = Counter()
-                for name, one in zip(references, pairs, strict=True):
+                for name, one in zip(references, errors.alignments, strict=True):
                     counts.update(by_sound(one, spoken[name], sounds.readings))
-                share = 100 / n_tokens.sum()
+                share = 100 / errors.n_tokens.sum()
                 row += [f"{counts[kind] * share:.1f}" for kind in SOUNDS]
         rows.append(row)
     head = [""]

@@ -102,13 +102,12 @@ def run(args: argparse.Namespace) -> None:
             f"{args.results} or cannot be read ({first_few(missing, 3)}): they are "
             "left out"
         )
-    _write(args, kept)
+    n_transcribed = _write(args, kept)
     hours = sum(piece.end - piece.start for _, piece in kept) / 3600
     n_words = sum(len(piece.text.split()) for _, piece in kept)
     log(
-        f"{args.output_dir}: {len(read_table(args.data_dir / 'text'))} utterances of "
-        f"{args.data_dir} and {len(kept)} with recognised text, {hours:.2f} hours, "
-        f"{n_words} words"
+        f"{args.output_dir}: {n_transcribed} utterances of {args.data_dir} and "
+        f"{len(kept)} with recognised text, {hours:.2f} hours, {n_words} words"
     )
     if left_out:
         log(f"{args.output_dir}: left out: {_counted(left_out)}")
@@ -198,9 +197,13 @@ def _fault(args: argparse.Namespace, piece: "Piece") -> str | None:
     return None
 
 
-def _write(args: argparse.Namespace, kept: "list[tuple[Recording, Piece]]") -> None:
-    """Write the tables of the transcribed set and of ``kept``."""
-    from espnet_cif_hkd.inference.writers.speech import key
+def _write(args: argparse.Namespace, kept: "list[tuple[Recording, Piece]]") -> int:
+    """Write the tables of the transcribed set and of ``kept``.
+
+    Returns:
+        Number of transcribed utterances.
+    """
+    from espnet_cif_hkd.inference.writers.speech import key, segment_name
 
     target, source = args.output_dir, args.data_dir
     wav: dict[str, str] = read_table(source / "wav.scp")
@@ -215,7 +218,7 @@ def _write(args: argparse.Namespace, kept: "list[tuple[Recording, Piece]]") -> N
     for one, piece in kept:
         recording = name = PREFIX + key(one.name).replace("/", "-")
         if not piece.complete:
-            name += f"-{round(piece.start * 1000):08d}-{round(piece.end * 1000):08d}"
+            name = segment_name(recording, piece.start, piece.end)
         if recording in transcribed or wav.get(recording, str(one.path)) != str(
             one.path
         ):
@@ -234,6 +237,7 @@ def _write(args: argparse.Namespace, kept: "list[tuple[Recording, Piece]]") -> N
     tables = {"wav.scp": wav, "text": text, "utt2spk": utt2spk}
     for file, table in {**tables, "spk2utt": spk2utt(utt2spk)}.items():
         write_table(target / file, table)
+    return len(text) - len(kept)
 
 
 def _complete_recordings(source: Path, wav: Mapping[str, str]) -> dict[str, str]:

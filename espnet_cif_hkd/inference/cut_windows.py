@@ -80,11 +80,18 @@ def recognise_windows(
         state.unlink(missing_ok=True)
 
 
+def _gaps(found: Recognition) -> list[tuple[float, float, int]]:
+    """Begin and end of the gaps between words, and the number of tokens before."""
+    pairs = pairwise(found.words)
+    return [(one.end, after.start, one.last) for one, after in pairs]
+
+
 def _pauses(found: Recognition, cut: float) -> list[float]:
     """The middles of the pauses between words before ``cut``, in seconds."""
-    gaps = [(one.end, after.start) for one, after in pairwise(found.words)]
     return [
-        (begin + end) / 2 for begin, end in gaps if end - begin >= PAUSE and end <= cut
+        (begin + end) / 2
+        for begin, end, _ in _gaps(found)
+        if end - begin >= PAUSE and end <= cut
     ]
 
 
@@ -94,9 +101,8 @@ def _place(found: Recognition, length: float) -> tuple[float, int]:
     words = found.words
     if not words:
         return most, len(found.tokens)
-    gaps = [(0.0, words[0].start, 0)]
-    gaps += [(one.end, after.start, one.last) for one, after in pairwise(words)]
-    gaps.append((words[-1].end, length, words[-1].last))
+    ends = (0.0, words[0].start, 0), (words[-1].end, length, words[-1].last)
+    gaps = [ends[0], *_gaps(found), ends[1]]
     # Where a pause that begins in the first half has its part in the second one.
     inside = [(max(a, least), b, n) for a, b, n in gaps if b > least and a < most]
     if inside:

@@ -1,6 +1,6 @@
 """Recognition with an exported model, in numpy and onnxruntime."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -10,7 +10,7 @@ from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.inference.assemble import assembled, silent_tokens, text_pieces
 from espnet_cif_hkd.inference.by_length import in_batches
 from espnet_cif_hkd.inference.confidence import confidences
-from espnet_cif_hkd.inference.cut_windows import WINDOW, recognise_windows
+from espnet_cif_hkd.inference.cut_windows import WINDOW, Read, recognise_windows
 from espnet_cif_hkd.inference.evidence import Evidence
 from espnet_cif_hkd.inference.gaps import flags
 from espnet_cif_hkd.inference.growing_stream import stream_options
@@ -170,7 +170,7 @@ class OnnxRecognizer:
 
     def long(
         self,
-        read: Callable[[float, float], Array],
+        read: Read,
         duration: float,
         *,
         state: str | Path | None = None,
@@ -184,7 +184,7 @@ class OnnxRecognizer:
             state: File for the state, to go on after an interruption.
 
         Yields:
-            The result of each window, with times of the complete audio.
+            The result of each passage, with times of the complete audio.
 
         Raises:
             UserError: As :meth:`recognise`, or the state is damaged.

@@ -7,10 +7,10 @@ that found the text may use more than the student has, such as a language model.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
-from espnet_cif_hkd.inference.recognition import Recognition
+from espnet_cif_hkd.inference.recognition import Recognition, Token, Word
 from espnet_cif_hkd.inference.units import plain, segments_of
 
 # Seconds of audio beside the words of a passage: times of words are not exact.
@@ -51,21 +51,26 @@ def pieces_of(found: Recognition, longest: float) -> Iterator[Piece]:
         longest: Seconds.
     """
     if found.duration <= longest:
-        yield Piece(0.0, found.duration, True, plain(found.text), *_facts(found))
+        yield _piece((0.0, found.duration), found.text, found.words, found.tokens, True)
         return
     passages = segments_of(found)
     middles = [(one.end + after.start) / 2 for one, after in pairwise(passages)]
     borders = [0.0, *middles, found.duration]
     for one, (least, most) in zip(passages, pairwise(borders)):
-        start, end = max(least, one.start - MARGIN), min(most, one.end + MARGIN)
+        span = max(least, one.start - MARGIN), min(most, one.end + MARGIN)
         words = found.words[one.first : one.last]
         tokens = found.tokens[words[0].first : words[-1].last]
-        facts = _facts(replace(found, words=words, tokens=tokens))
-        yield Piece(start, end, False, plain(one.text), *facts)
+        yield _piece(span, one.text, words, tokens, False)
 
 
-def _facts(found: Recognition) -> tuple[float, bool]:
-    """Return the mean confidence of words, and whether a token is ``<unk>``."""
-    known = [word.confidence for word in found.words if word.confidence is not None]
+def _piece(
+    span: tuple[float, float],
+    text: str,
+    words: tuple[Word, ...],
+    tokens: tuple[Token, ...],
+    complete: bool,
+) -> Piece:
+    known = [word.confidence for word in words if word.confidence is not None]
     mean = sum(known) / len(known) if known else math.nan
-    return mean, any(token.token == UNKNOWN for token in found.tokens)
+    unknown = any(token.token == UNKNOWN for token in tokens)
+    return Piece(*span, complete, plain(text), mean, unknown)

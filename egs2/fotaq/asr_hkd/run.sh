@@ -90,13 +90,7 @@ fi
     refuse "--pretrain_config ${pretrain_config}: there is no such file"
 : "${pretrain_tag:=$(basename "${pretrain_config}" .yaml)${unlabelled:+_unlabelled}}"
 lang=en
-chosen_train=${train_set}
-chosen_valid=${valid_set}
 name_subset
-# Token list and language models stay those of the complete set.
-complete_set=${train_set}
-train_set=${chosen_train:-${train_set}}
-valid_set=${chosen_valid:-${valid_set}}
 subset_levels
 level_options=(
     --level_lm_config conf/train_lm_level.yaml
@@ -127,9 +121,11 @@ case "${system}" in
 esac
 : "${feats_normalize:=utterance_mvn}"
 suffix=${speed_perturb_factors:+_sp}
+# The name that asr.sh gives to the statistics of letters.
+letter_stats=${expdir}/asr_stats_raw_${lang}_char${suffix}
 if [ -n "${unlabelled}" ] && [ "${feats_normalize}" = global_mvn ]; then
-    # Both trainings read these statistics. asr.sh gives letters the same name.
-    : "${asr_stats_dir:=${expdir}/asr_stats_raw_${lang}_char${suffix}}"
+    # Both trainings read these statistics.
+    : "${asr_stats_dir:=${letter_stats}}"
 fi
 if "${pretrain}"; then
     speech_models+=(whisper-base whisper-tiny.en)
@@ -170,7 +166,7 @@ run_asr() {
         "$@"
 }
 
-add_pseudo_labels run_asr "${expdir}/asr_stats_raw_${lang}_char${suffix}"
+add_pseudo_labels run_asr "${letter_stats}"
 
 if [ "${stage}" -le 11 ] && [ "${stop_stage}" -ge 10 ]; then
     for model in ${speech_models[@]+"${speech_models[@]}"}; do

@@ -26,18 +26,15 @@ expdir=
 asr_tag=
 asr_stats_dir=
 train_set=
+valid_set=
 level_lm_args=
 take_options "system subset stage stop_stage asr_args dumpdir expdir asr_tag
-    asr_stats_dir train_set level_lm_args ${pseudo_options}" "$@"
+    asr_stats_dir train_set valid_set level_lm_args ${pseudo_options}" "$@"
 choose system cif acd lrd hkd soft
 check_pseudo_labels
 find_system_config
 lang=zh
-chosen_train=${train_set}
 name_subset
-# Token list and language models are those of the transcripts.
-transcribed=${train_set}
-train_set=${chosen_train:-${train_set}}
 subset_levels
 level_options=(
     --level_lm_config conf/train_lm_level.yaml
@@ -71,8 +68,8 @@ run_asr() {
         --train_set "${train_set}" \
         --valid_set "${valid_set}" \
         --test_sets "${test_sets}" \
-        --bpe_train_text "data/${transcribed}/text" \
-        --lm_train_text "data/${transcribed}/text" \
+        --bpe_train_text "data/${complete_set}/text" \
+        --lm_train_text "data/${complete_set}/text" \
         --local_data_opts "${local_data_opts}" \
         ${asr_stats_dir:+--asr_stats_dir "${asr_stats_dir}"} \
         ${asr_tag:+--asr_tag "${asr_tag}"} \

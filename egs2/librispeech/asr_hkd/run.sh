@@ -193,9 +193,11 @@ run_asr() {
         "$@"
 }
 
+# The name that asr.sh gives to the statistics.
 unit=${nbpe:+bpe${nbpe}}
-stats=asr_stats_raw_${lang}_${unit:-hugging_face}${speed_perturb_factors:+_sp}
-add_pseudo_labels run_asr "${expdir}/${stats}"
+suffix=${speed_perturb_factors:+_sp}
+default_stats=${expdir}/asr_stats_raw_${lang}_${unit:-hugging_face}${suffix}
+add_pseudo_labels run_asr "${default_stats}"
 exp=(${asr_exp:+--asr_exp "${asr_exp}"})
 tag=(${asr_tag:+--asr_tag "${asr_tag}"} ${exp[@]+"${exp[@]}"})
 if ! "${pretrain}"; then
@@ -222,17 +224,14 @@ folder=${expdir}/asr_${pretrain_tag}
 # transcripts.
 pretrain_unlabelled() {
     local python=${PYTHON:-python3} raw=${dumpdir}/raw
-    local suffix=${speed_perturb_factors:+_sp}
     local all=${raw}/unlabelled${suffix}
-    # The name that asr.sh gives to this folder.
-    local stats=${asr_stats_dir:-${expdir}/asr_stats_raw_${lang}_bpe${nbpe}${suffix}}
     read_checkout
     "${python}" local/librispeech_unlabelled.py --target "${all}" \
         --data_dir "${raw}/${train_set}${suffix}" \
         data/train_clean_360 data/train_other_500
     # shellcheck disable=SC2086
     pretrain_audio "${pretrain_config}" "${folder}" "${all}" "${raw}/dev" \
-        "${stats}" --frontend_conf fs=16k --max_epoch 12 ${pretrain_args}
+        "${asr_stats_dir:-${default_stats}}" --frontend_conf fs=16k --max_epoch 12 ${pretrain_args}
 }
 
 if [ "${stage}" -le 11 ] && [ "${stop_stage}" -ge 10 ]; then

@@ -18,6 +18,14 @@ def key(name: str) -> str:
     return f"_{words[1:]}" if words.startswith(";") else words
 
 
+def segment_name(name: str, start: float, end: float) -> str:
+    """Return the name of the utterance from ``start`` to ``end`` seconds.
+
+    The times in names sort as the recording does, as Kaldi wants it.
+    """
+    return f"{key(name)}-{round(start * 1000):08d}-{round(end * 1000):08d}"
+
+
 def ctm(found: Recognition, name: str) -> str:
     """NIST's CTM: name, channel, start, duration, word and, if known, confidence."""
     lines = []
@@ -85,12 +93,8 @@ def segments(found: Recognition, name: str) -> str:
 
 def _cut(found: Recognition, name: str) -> list[tuple[str, float, float, str]]:
     """Return utterance, start, end and text of each segment."""
-    # The times in names sort as the recording does, as Kaldi wants it.
     return [
-        (
-            f"{key(name)}-{round(one.start * 1000):08d}-{round(one.end * 1000):08d}",
-            *(one.start, one.end, one.text),
-        )
+        (segment_name(name, one.start, one.end), one.start, one.end, one.text)
         for one in segments_of(found)
     ]
 

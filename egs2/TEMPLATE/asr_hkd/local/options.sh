@@ -62,23 +62,26 @@ find_system_config() {
 # The names of a training on ${subset} utterances, or on the complete corpus if it is 0.
 # A subset has its own names for everything, so that it never shares a token list,
 # statistics or a checkpoint with the complete corpus. ${lang} must be set before;
-# ${dumpdir} and ${expdir} are kept unless they are empty.
+# ${train_set}, ${valid_set}, ${dumpdir} and ${expdir} are kept unless they are empty.
+# ${complete_set} is the set whose text makes the token list and the language models,
+# also if another one is trained on.
 name_subset() {
     case "${subset}" in
         *[!0-9]* | "") refuse "--subset ${subset}: give a number of utterances" ;;
     esac
-    train_set=train
-    valid_set=dev
+    complete_set=train
+    local valid=dev
     test_sets="dev test"
     local_data_opts=
     if [ "${subset}" -gt 0 ]; then
-        train_set=train_${subset}
-        valid_set=dev_${subset}
+        complete_set=train_${subset}
+        valid=dev_${subset}
         test_sets=test_${subset}
         lang=${lang}_${subset}
         : "${dumpdir:=dump/subset_${subset}}" "${expdir:=exp/subset_${subset}}"
         local_data_opts="--subset ${subset}"
     fi
+    : "${train_set:=${complete_set}}" "${valid_set:=${valid}}"
     : "${dumpdir:=dump}" "${expdir:=exp}"
 }
 

@@ -162,6 +162,7 @@ def sections() -> dict[str, list[Key]]:
     from espnet_cif_hkd.distill.transducer_path import TransducerPathCriterion
     from espnet_cif_hkd.encoder.cif_conformer import CIFConformerEncoder
     from espnet_cif_hkd.encoder.kaldi_fbank import KaldiFbankFrontend
+    from espnet_cif_hkd.encoder.silence import SilencePreprocessor
     from espnet_cif_hkd.encoder.speech_teacher import SpeechTeacherFrontend
     from espnet_cif_hkd.models.cif import CIFASRModel
     from espnet_cif_hkd.models.hybrid import HybridASRModel
@@ -175,6 +176,7 @@ def sections() -> dict[str, list[Key]]:
         "decoder_conf": list(keys_of(CIFDecoder)),
         "nar_conf": list(keys_of(CIFNARDecoder)),
         "kaldi_fbank": list(keys_of(KaldiFbankFrontend)),
+        "silence": list(keys_of(SilencePreprocessor)),
         "predictor_conf": [*keys_of(CIFPredictor), *tail],
         "model_conf": list(keys_of(CIFASRModel)),
         "hybrid": list(keys_of(HybridASRModel)),

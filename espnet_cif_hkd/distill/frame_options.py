@@ -18,7 +18,7 @@ _TEACHERS = (
     *("layer", "pad", "rate", "teacher_dtype", "teacher_store", "store_coding"),
 )
 # Options of ESPnet's training that change the audio on the fly.
-CHANGES_AUDIO = ("rir_scp", "noise_scp", "speech_volume_normalize")
+_CHANGES_AUDIO = ("rir_scp", "noise_scp", "speech_volume_normalize")
 _NO_WARP = (
     "SpecAugment's time warp moves the student's frames away from the times of the "
     "teacher's: set specaug_conf.apply_time_warp: false, or specaug: null"
@@ -148,6 +148,27 @@ def refuse_time_warp(warped: bool) -> None:
         raise UserError(_NO_WARP)
 
 
+def adds_silence(training: Mapping[str, Any]) -> bool:
+    """Whether training utterances get silence, so that their frames move in time."""
+    return training.get("preprocessor") == "silence"
+
+
+def changes_of_audio(training: Mapping[str, Any]) -> list[str]:
+    """Return the options that change the samples of utterances during a training.
+
+    Args:
+        training: Options of ESPnet's training command; empty if unknown.
+    """
+    if not training.get("use_preprocessor", True):
+        return []
+    conf = training.get("preprocessor_conf") or {}
+    changed = ["preprocessor: silence"] if adds_silence(training) else []
+    changed += [name for name in _CHANGES_AUDIO if training.get(name)]
+    if conf.get("data_aug_prob"):
+        changed.append("preprocessor_conf.data_aug_effects")
+    return changed
+
+
 def check_training(
     teachers: Sequence[TeacherOptions], training: Mapping[str, Any]
 ) -> None:
@@ -166,13 +187,7 @@ def check_training(
     stored = [one.name for one in teachers if one.store]
     if not stored:
         return
-    preprocessor = training.get("preprocessor_conf") or {}
-    changed = [name for name in CHANGES_AUDIO if training.get(name) is not None]
-    changed += [
-        f"preprocessor_conf.{name}"
-        for name in ("data_aug_effects", *CHANGES_AUDIO)
-        if preprocessor.get(name) is not None
-    ]
+    changed = changes_of_audio(training)
     if changed:
         raise UserError(
             f"{changed[0]} changes the audio on the fly, so that the stored targets of "

@@ -20,7 +20,7 @@ from espnet_cif_hkd.distill.criterion import (
     DistillOutput,
     Sentences,
 )
-from espnet_cif_hkd.distill.frame_options import refuse_time_warp
+from espnet_cif_hkd.distill.frame_options import adds_silence, refuse_time_warp
 from espnet_cif_hkd.distill.level_check import check_depth, check_sources
 from espnet_cif_hkd.distill.level_heads import LevelHead, build_head
 from espnet_cif_hkd.distill.level_options import Level, level_options
@@ -142,6 +142,12 @@ class SoftLabelsCriterion(AbsDistillCriterion):
         warp = (training.get("specaug_conf") or {}).get("apply_time_warp", True)
         if aligned:
             refuse_time_warp(bool(training.get("specaug")) and bool(warp))
+            if adds_silence(training):
+                raise UserError(
+                    f"{aligned[0].place}: map: alignment does not fit preprocessor: "
+                    "silence, which moves the frames away from the times of the "
+                    "alignment: remove one of the two"
+                )
         check_sources(levels, training, conf.get("token_type"))
 
     @classmethod

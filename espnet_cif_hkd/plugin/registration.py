@@ -23,6 +23,9 @@ LM_MODULE = "espnet2.tasks.lm"
 # Table of classes in TASK_MODULE -> name in YAML -> (module, class). ESPnet looks
 # names up in lower case.
 REGISTERED: dict[str, dict[str, tuple[str, str]]] = {
+    "preprocessor_choices": {
+        "silence": ("espnet_cif_hkd.encoder.silence", "SilencePreprocessor"),
+    },
     "frontend_choices": {
         "kaldi_fbank": ("espnet_cif_hkd.encoder.kaldi_fbank", "KaldiFbankFrontend"),
         "speech_teacher": (

@@ -57,6 +57,7 @@ def summary(used: dict[str, Level]) -> dict[str, Any]:
 EXPECTED: dict[str, dict[str, float]] = {
     "cif": {},
     "hard": {"phone": 0.0, "char": 0.0},
+    "silence": {"phone": 0.0, "char": 0.0},
     "interpolation": {"output": 0.3},
     "output-gemma": {"output": 0.3},
     "output-uniform": {"output": 0.3},

@@ -112,8 +112,12 @@ AUGMENTED = {
     "noise_scp": {"noise_scp": "noises"},
     "speech_volume_normalize": {"speech_volume_normalize": 0.9},
     "preprocessor_conf.data_aug_effects": {
-        "preprocessor_conf": {"data_aug_effects": [[0.1, "pitch_shift", {}]]}
+        "preprocessor_conf": {
+            "data_aug_effects": [[0.1, "pitch_shift", {}]],
+            "data_aug_prob": 0.5,
+        }
     },
+    "preprocessor: silence": {"preprocessor": "silence"},
 }
 
 

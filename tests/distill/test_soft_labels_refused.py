@@ -228,6 +228,9 @@ def test_alignments_without_times_or_with_time_warp(tmp_path):
     training = {"specaug": "specaug", "specaug_conf": {}}
     with pytest.raises(UserError, match="time warp moves the student's frames"):
         SoftLabelsCriterion.check_training({"levels": {"one": level}}, training)
+    training = {"preprocessor": "silence"}
+    with pytest.raises(UserError, match=r"levels\.one: map: alignment does not fit"):
+        SoftLabelsCriterion.check_training({"levels": {"one": level}}, training)
 
 
 def short_for_ctc(folder, **options):

@@ -43,8 +43,8 @@ espnet_cif_hkd.register()
 espnet_cif_hkd.register()
 tables = {
     choices.name: [list(choices.classes), list(choices.choices())]
-    for choices in (asr.frontend_choices, asr.encoder_choices, asr.decoder_choices,
-                    asr.model_choices)
+    for choices in (asr.preprocessor_choices, asr.frontend_choices, asr.encoder_choices,
+                    asr.decoder_choices, asr.model_choices)
 }
 print(json.dumps({
     "chosen": chosen, "launched": launched, "tables": tables,

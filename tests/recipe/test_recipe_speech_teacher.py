@@ -117,6 +117,7 @@ def frontend_args(conf, **changed):
             {"preprocessor_conf": {"data_aug_effects": [], "data_aug_prob": 0.5}},
             "preprocessor_conf.data_aug_effects changes",
         ),
+        ({"preprocessor": "silence"}, "preprocessor: silence changes"),
     ],
 )
 def test_changes_of_the_audio_are_refused_with_a_store(recipe, changed, message):

@@ -18,7 +18,7 @@ def check_frontend(args: argparse.Namespace) -> None:
     """
     if args.frontend != "speech_teacher":
         return
-    from espnet_cif_hkd.distill.frame_options import CHANGES_AUDIO
+    from espnet_cif_hkd.distill.frame_options import changes_of_audio
     from espnet_cif_hkd.encoder.speech_teacher import SpeechTeacherFrontend
 
     conf = args.frontend_conf or {}
@@ -29,12 +29,8 @@ def check_frontend(args: argparse.Namespace) -> None:
             f"frontend_conf: {error}; docs/configuration.md lists the options of "
             "frontend: speech_teacher"
         ) from error
-    if conf.get("teacher_store") and args.use_preprocessor:
-        options = {name: getattr(args, name, None) for name in CHANGES_AUDIO}
-        more = args.preprocessor_conf or {}
-        if more.get("data_aug_prob"):
-            options["preprocessor_conf.data_aug_effects"] = more["data_aug_prob"]
-        used = [name for name, value in options.items() if value]
+    if conf.get("teacher_store"):
+        used = changes_of_audio(vars(args))
         if used:
             raise UserError(
                 f"{used[0]} changes the samples in training, but frontend_conf reads "

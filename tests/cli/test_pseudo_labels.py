@@ -194,3 +194,46 @@ def test_a_command_in_wav_scp_has_no_known_length(
     case.add("talk", recognition(LONG, duration=4.0))
     assert "b-1 is a command" in refused(case, capsys, ["--longest", "2"])
     assert "pseudo-one" in case.run()["text"]
+
+
+def test_text_of_another_recogniser(
+    case: Case, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for n in range(5):
+        sound(case.speech / f"{n}.flac", 1.0)
+    sound(case.speech / "stereo.flac", 1.0, 2)
+    table = case.folder / "labels"
+    table.write_text(
+        "one It, says...\n0 Say 7 its\n1 [laughter]\n2\n3 stay!\n"
+        "stereo say\nother say\n"
+    )
+    words = case.words()
+    words[words.index("--results") : words.index("--results") + 2] = ["--text", table]
+    main([str(word) for word in words])
+    text = dict(read_table(case.out / "text"))
+    assert text == {"b-1": "SAY IT", "pseudo-one": "IT SAYS", "pseudo-3": "STAY"}
+    printed = capfd.readouterr().out
+    assert "2 of 8 recordings have no result in" in printed and "deep/two" in printed
+    assert "1 with characters that no transcript has" in printed
+    assert "1 with several channels, 2 without text" in printed
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ([], "--text labels: there is no such table"),
+        (["--least_confidence", 0.5], "the table of --text has no confidences"),
+    ],
+)
+def test_wrong_tables(
+    case: Case,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    more: list[object],
+    message: str,
+) -> None:
+    monkeypatch.chdir(case.folder)
+    if more:
+        Path("labels").write_text("one YES\n")
+    words = [case.speech, "--text", "labels", "--data_dir", case.data, "-o", case.out]
+    assert message in error_line(main, capsys, *words, *more)

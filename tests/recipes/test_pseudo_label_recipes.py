@@ -77,6 +77,22 @@ def test_names_and_stages_are_the_users(recipe: RecordedRecipe) -> None:
     assert joined[-4:] == ["--data_dir", "data/train_7", "-o", "data/train_7_lm"]
 
 
+def test_whisper_can_write_the_text(recipe: RecordedRecipe) -> None:
+    (recipe.folder / "whisper").mkdir()
+    (recipe.folder / "whisper/tokenizer.json").touch()
+    done = recipe.run(
+        *("--system", "cif", *WORDS[:3], "whisper"),
+        *("--labeller_args", "--language en"),
+    )
+    assert done.returncode == 0, done.stderr
+    labels, joined = recipe.python()
+    assert labels == [
+        *("-m", "espnet_cif_hkd.cli.whisper_text", "more", "other"),
+        *("--model", "whisper", "-o", "dump/pseudo/pseudo/text", "--language", "en"),
+    ]
+    assert joined[5:7] == ["--text", "dump/pseudo/pseudo/text"]
+
+
 def test_hsk_has_it_too(tmp_path: Path) -> None:
     recipe = RecordedRecipe("hsk", tmp_path / "recipe")
     (recipe.folder / "exp/asr_old").mkdir(parents=True)
@@ -154,7 +170,7 @@ def test_a_failed_command_is_the_end(recipe: RecordedRecipe, program: str) -> No
     [
         (["--pseudo_labels", "no"], "--pseudo_labels no: there is no such folder or"),
         (["--pseudo_labels", "more"], "--pseudo_labels needs --labeller, the folder"),
-        ([*WORDS[:3], "exp/none"], "'exp/none' has no config.yaml"),
+        ([*WORDS[:3], "exp/none"], "'exp/none' has neither config.yaml nor token"),
         (["--labeller", "exp/asr_old"], "only --pseudo_labels reads it"),
     ],
 )

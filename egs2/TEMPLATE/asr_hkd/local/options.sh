@@ -165,7 +165,7 @@ pretrain_audio() {
 pseudo_options="pseudo_labels labeller labeller_args pseudo_tag pseudo_args"
 pseudo_labels=
 labeller=
-labeller_args="--beam 5"
+labeller_args=
 pseudo_tag=pseudo
 pseudo_args=
 
@@ -176,9 +176,11 @@ check_pseudo_labels() {
         [ -e "${audio}" ] || refuse "--pseudo_labels ${audio}: there is no such folder" \
             "or wav.scp"
     done
-    if [ -n "${pseudo_labels}" ] && [ ! -f "${labeller}/config.yaml" ]; then
+    if [ -n "${pseudo_labels}" ] && [ ! -f "${labeller}/config.yaml" ] &&
+        [ ! -f "${labeller}/tokenizer.json" ]; then
         refuse "--pseudo_labels needs --labeller, the folder of a trained recogniser" \
-            "(exp/asr_...); '${labeller}' has no config.yaml"
+            "(exp/asr_...) or of a Whisper model with its tokenizer; '${labeller}' has" \
+            "neither config.yaml nor tokenizer.json"
     fi
     if [ -n "${labeller}" ] && [ -z "${pseudo_labels}" ]; then
         refuse "--labeller ${labeller}: only --pseudo_labels reads it"
@@ -202,12 +204,20 @@ add_pseudo_labels() {
     fi
     if [ "${stage}" -le 2 ]; then
         read_checkout
-        # shellcheck disable=SC2086
-        "${python}" -m espnet_cif_hkd transcribe ${pseudo_labels} --model "${labeller}" \
-            -f json -o "${results}" ${labeller_args}
+        local text=(--results "${results}")
+        if [ -f "${labeller}/config.yaml" ]; then
+            # shellcheck disable=SC2086
+            "${python}" -m espnet_cif_hkd transcribe ${pseudo_labels} \
+                --model "${labeller}" -f json -o "${results}" ${labeller_args:---beam 5}
+        else
+            text=(--text "${results}/text")
+            # shellcheck disable=SC2086
+            "${python}" -m espnet_cif_hkd.cli.whisper_text ${pseudo_labels} \
+                --model "${labeller}" -o "${results}/text" ${labeller_args}
+        fi
         # shellcheck disable=SC2086
         "${python}" -m espnet_cif_hkd pseudo-labels ${pseudo_labels} \
-            --results "${results}" --data_dir "data/${train_set}" \
+            "${text[@]}" --data_dir "data/${train_set}" \
             -o "data/${train_set}_${pseudo_tag}" ${pseudo_args}
     fi
     train_set+=_${pseudo_tag}

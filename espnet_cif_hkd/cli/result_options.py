@@ -23,14 +23,19 @@ if TYPE_CHECKING:
 _LIMITS = ("line", "lines", "shortest", "longest", "speed")
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options for audio, model, formats and output."""
+def add_audio(parser: argparse.ArgumentParser) -> None:
+    """Add the recordings that a command reads."""
     parser.add_argument(
         "audio",
         nargs="+",
         metavar="FILE",
         help="audio files, folders, patterns, or a table wav.scp",
     )
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for audio, model, formats and output."""
+    add_audio(parser)
     parser.add_argument(
         "--model",
         "-m",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espnet_cif_hkd.cli.command import command_parser, run_logged
-from espnet_cif_hkd.cli.result_options import device_of
+from espnet_cif_hkd.cli.result_options import add_audio, device_of
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.atomic import write_text
 from espnet_cif_hkd.io.digest import sha256
@@ -30,12 +30,7 @@ if TYPE_CHECKING:
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = command_parser(__file__, __doc__)
-    parser.add_argument(
-        "audio",
-        nargs="+",
-        metavar="FILE",
-        help="the audio, given as to transcribe: files, folders, patterns, wav.scp",
-    )
+    add_audio(parser)
     parser.add_argument(
         "--model", type=Path, required=True, help="folder of a Whisper of transformers"
     )

@@ -35,9 +35,10 @@ def test_the_commands_of_a_readme(corpus: str, tmp_path: Path) -> None:
     recipe = RecordedRecipe(corpus, tmp_path / "recipe")
     (recipe.folder / "downloads/uqm_voice").mkdir(parents=True)  # --unlabelled
     (recipe.folder / "FOLDER").mkdir()  # --pseudo_labels
-    for name in re.findall(r"--labeller (exp/\S+)", readme(corpus)):
+    for name in re.findall(r"--labeller ((?:exp|downloads)/\S+)", readme(corpus)):
         (recipe.folder / name).mkdir(parents=True)
-        (recipe.folder / name / "config.yaml").touch()
+        file = "config.yaml" if name.startswith("exp/") else "tokenizer.json"
+        (recipe.folder / name / file).touch()
     found = list(commands(corpus))
     assert len(found) >= 8
     for command in found:

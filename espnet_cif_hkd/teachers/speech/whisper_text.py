@@ -69,14 +69,15 @@ class WhisperText:
         self._prompt = self._prompt_of(language)
 
     def _open(self, dtype: torch.dtype, device: str) -> None:
-        from tokenizers import Tokenizer
         from transformers import (
+            PreTrainedTokenizerFast,
             WhisperFeatureExtractor,
             WhisperForConditionalGeneration,
         )
 
         try:
-            self._tokenizer = Tokenizer.from_file(str(self.folder / TOKENIZER))
+            file = str(self.folder / TOKENIZER)
+            self._tokenizer = PreTrainedTokenizerFast(tokenizer_file=file)
             self._extractor = WhisperFeatureExtractor.from_pretrained(self.folder)
             model, report = WhisperForConditionalGeneration.from_pretrained(
                 self.folder,
@@ -115,7 +116,7 @@ class WhisperText:
         words.append("<|notimestamps|>")
         found = []
         for word in words:
-            index = self._tokenizer.token_to_id(word)
+            index = self._tokenizer.convert_tokens_to_ids(word)
             if index is None:
                 raise UserError(
                     f"{self.folder / TOKENIZER}: has no {word}: give a language of "
@@ -173,6 +174,10 @@ class WhisperText:
             length = tokens.index(end) if end in tokens else len(tokens)
             text = ""
             if length < min(limit, room):
-                text = self._tokenizer.decode(tokens[:length], skip_special_tokens=True)
+                text = self._tokenizer.decode(
+                    tokens[:length],
+                    skip_special_tokens=True,
+                    clean_up_tokenization_spaces=False,
+                )
             texts.append(" ".join(text.split()))
         return texts

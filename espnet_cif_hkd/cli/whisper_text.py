@@ -126,19 +126,19 @@ def _batches(
     left_out: list[str],
 ) -> "Iterator[list[tuple[Recording, Any]]]":
     """Yield recordings and their samples; name those that cannot be read."""
-    from espnet_cif_hkd.inference.media import open_audio, read_audio
+    from espnet_cif_hkd.inference.media import open_audio
 
     waiting: list[tuple[Recording, Any]] = []
     for one in progress(chosen, len(chosen), str(args.output)):
         try:
             with open_audio(one.path, model.rate, args.channel) as audio:
-                seconds = audio.duration
-            if seconds > model.longest:
-                left_out.append(
-                    f"{one.path}: {seconds:.1f} s, more than {model.longest:g}"
-                )
-                continue
-            wave, _ = read_audio(one.path, model.rate, args.channel)
+                if audio.duration > model.longest:
+                    left_out.append(
+                        f"{one.path}: {audio.duration:.1f} s, more than "
+                        f"{model.longest:g}"
+                    )
+                    continue
+                wave = audio.samples()
         except UserError as error:
             left_out.append(str(error))
             continue

@@ -143,7 +143,7 @@ class Batch:
                     self._long(one, audio)
                     continue
                 try:
-                    samples = _complete(audio)
+                    samples = audio.samples()
                 except (UserError, MemoryError) as error:
                     self._failed(one, error)
                     continue
@@ -213,12 +213,6 @@ class Batch:
             if note not in self._said:
                 self._said.add(note)
                 self.progress.note(f"{one.path}: {note}; said once")
-
-
-def _complete(audio: Audio) -> Samples:
-    import numpy as np
-
-    return np.concatenate(list(audio.blocks()))
 
 
 def total_seconds(recordings: Sequence[Recording]) -> float:

@@ -137,6 +137,14 @@ class Audio:
         self._require_end(got, file.frames)
         self.note_doubts()
 
+    def samples(self) -> Samples:
+        """Return the complete audio: ``(S,)`` at :attr:`rate`.
+
+        Raises:
+            UserError: See :meth:`blocks`.
+        """
+        return np.concatenate(list(self.blocks()))
+
     def read(self, start: float, end: float) -> Samples:
         """Return the samples from ``start`` to ``end`` in seconds; calls in any order.
 
@@ -248,7 +256,7 @@ def read_audio(
         UserError: The file cannot be read, is empty, or a sample is NaN or infinite.
     """
     with open_audio(path, rate, channel) as audio:
-        return np.concatenate(list(audio.blocks())), audio.notes
+        return audio.samples(), audio.notes
 
 
 def _opened(path: Path) -> Any:

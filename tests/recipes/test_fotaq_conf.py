@@ -122,3 +122,15 @@ def test_the_teachers_package_is_installed_without_what_it_requires() -> None:
     assert len(commands) >= 7
     for command in commands:
         assert "--no-deps" in command
+
+
+def test_the_falling_rate_differs_in_the_schedule_only() -> None:
+    shipped, falling = (
+        load(CONF, "cif_whisper"),
+        load(CONF / "tuning", "cif_whisper_decay"),
+    )
+    assert {key for key in shipped if shipped[key] != falling[key]} == {
+        "scheduler",
+        "scheduler_conf",
+    }
+    assert shipped.keys() == falling.keys()

@@ -27,6 +27,7 @@ from espnet_cif_hkd.decoder.ending import checked_slack
 from espnet_cif_hkd.decoder.firing_options import build_firing
 from espnet_cif_hkd.decoder.frame_attention import FrameAttention, NearFrames
 from espnet_cif_hkd.decoder.layer import CausalLayer, causal_mask
+from espnet_cif_hkd.decoder.near import Near
 from espnet_cif_hkd.decoder.output import CIFDecoderOutput
 from espnet_cif_hkd.decoder.search_scores import SearchScores
 from espnet_cif_hkd.errors import UserError
@@ -84,13 +85,7 @@ class CIFDecoder(SearchScores, AbsDecoder):
                 f"decoder_conf: attention_heads {heads!r} does not divide the "
                 f"encoder's output size {size}; choose a divisor"
             )
-        self.tail_threshold, self.predictor = build_firing(size, predictor_conf)
-        self.eos_slack = checked_slack(eos_slack)
-        # The model sets it, because CTC belongs to the model.
-        self.ctc_firing: CTCFiring | None = None
-        # ESPnet's token lists end with <sos/eos>; the model sets other indices.
-        self.sos = self.eos = vocab_size - 1
-
+        self._add_firing(vocab_size, size, predictor_conf, eos_slack)
         self.embed = torch.nn.Embedding(vocab_size, size)
         self.project_in = torch.nn.Linear(2 * size, size, bias=False)
         self.positions = PositionalEncoding(size, positional_dropout_rate)
@@ -114,6 +109,32 @@ class CIFDecoder(SearchScores, AbsDecoder):
             self.frame_attention = FrameAttention(
                 size, attention_heads, frame_window, self_attention_dropout_rate
             )
+
+    def _add_firing(
+        self,
+        vocab_size: int,
+        size: int,
+        predictor_conf: dict[str, Any] | None,
+        eos_slack: int,
+    ) -> None:
+        """Set what fires and ends; for options see the class."""
+        self.fired_size = size
+        self.tail_threshold, self.predictor = build_firing(size, predictor_conf)
+        self.eos_slack = checked_slack(eos_slack)
+        # The model sets it, because CTC belongs to the model.
+        self.ctc_firing: CTCFiring | None = None
+        # ESPnet's token lists end with <sos/eos>; the model sets other indices.
+        self.sos = self.eos = vocab_size - 1
+
+    @property
+    def language_parameters(self) -> list[torch.nn.Parameter]:
+        """All parameters but those that CIF adds to a decoder of text."""
+        added = ("predictor.", "fired_in.", "fired_out.")
+        return [
+            value
+            for name, value in self.named_parameters()
+            if not name.startswith(added)
+        ]
 
     def fire(
         self,
@@ -206,7 +227,7 @@ class CIFDecoder(SearchScores, AbsDecoder):
 
     def near_frames(
         self, hs_pad: torch.Tensor, hlens: torch.Tensor, fired: CIFOutput
-    ) -> NearFrames | None:
+    ) -> Near | None:
         """Return the frames around each firing; None without ``frame_window``."""
         if self.frame_attention is None:
             return None
@@ -216,7 +237,7 @@ class CIFDecoder(SearchScores, AbsDecoder):
         self,
         embeddings: torch.Tensor,
         ys_in_pad: torch.Tensor,
-        near: NearFrames | None = None,
+        near: Near | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Run the decoder over fired vectors and known tokens.
 
@@ -235,7 +256,7 @@ class CIFDecoder(SearchScores, AbsDecoder):
         return self.output_layer(states), states
 
     def decode_free(
-        self, fired: CIFOutput, ys_in_pad: torch.Tensor, near: NearFrames | None
+        self, fired: CIFOutput, ys_in_pad: torch.Tensor, near: Near | None
     ) -> torch.Tensor:
         """Logits of known tokens ``(B, L, V)``; zeros replace vectors that lack."""
         n_tokens = ys_in_pad.size(1)
@@ -260,13 +281,13 @@ class CIFDecoder(SearchScores, AbsDecoder):
         return self.after_norm(hidden)  # type: ignore[no-any-return]
 
     def _join(
-        self, hidden: torch.Tensor, fired: torch.Tensor, near: NearFrames | None
+        self, hidden: torch.Tensor, fired: torch.Tensor, near: Near | None
     ) -> torch.Tensor:
         """Join states ``(B, L, D)`` and the vectors fired for the same tokens."""
         joined = self.project_out(torch.cat([hidden, fired], dim=-1))
         if self.frame_attention is None or near is None:
             return joined  # type: ignore[no-any-return]
-        return self.frame_attention(joined, near)  # type: ignore[no-any-return]
+        return self.frame_attention(joined, cast(NearFrames, near))  # type: ignore[no-any-return]
 
     def _enter(
         self, tokens: torch.Tensor, previous: torch.Tensor, n_before: int
@@ -293,7 +314,7 @@ class CIFDecoder(SearchScores, AbsDecoder):
             [int, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]
         ],
         mask: torch.Tensor | None = None,
-        near: NearFrames | None = None,
+        near: Near | None = None,
     ) -> torch.Tensor:
         """Predict the next token of prefixes whose last tokens are new, in a search.
 

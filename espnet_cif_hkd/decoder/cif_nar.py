@@ -12,7 +12,7 @@ import torch
 from espnet_cif_hkd.cif import CIFOutput
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.decoder.ending import mask_by_fired_length
-from espnet_cif_hkd.decoder.frame_attention import NearFrames
+from espnet_cif_hkd.decoder.near import Near
 from espnet_cif_hkd.decoder.output import CIFDecoderOutput
 from espnet_cif_hkd.errors import UserError
 
@@ -123,7 +123,7 @@ class CIFNARDecoder(CIFDecoder):
         return self.read(fired, self.near_frames(hs_pad, hlens, fired), ys_in_pad)
 
     def read(
-        self, fired: CIFOutput, near: NearFrames | None, ys_in_pad: torch.Tensor
+        self, fired: CIFOutput, near: Near | None, ys_in_pad: torch.Tensor
     ) -> CIFDecoderOutput:
         """Predict known tokens from their fired vectors.
 
@@ -155,7 +155,7 @@ class CIFNARDecoder(CIFDecoder):
         self,
         embeddings: torch.Tensor,
         ys_in_pad: torch.Tensor,
-        near: NearFrames | None = None,
+        near: Near | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """As in :class:`CIFDecoder`, without use of the tokens; no row is padding."""
         n_batch, n_tokens, _ = embeddings.shape
@@ -166,7 +166,7 @@ class CIFNARDecoder(CIFDecoder):
         return logits, states
 
     def decode_free(
-        self, fired: CIFOutput, ys_in_pad: torch.Tensor, near: NearFrames | None
+        self, fired: CIFOutput, ys_in_pad: torch.Tensor, near: Near | None
     ) -> torch.Tensor:
         """As in :class:`CIFDecoder`, without use of the tokens."""
         logits = self.predict(fired.embeddings, fired.lengths, near)
@@ -178,7 +178,7 @@ class CIFNARDecoder(CIFDecoder):
         self,
         embeddings: torch.Tensor,
         lengths: torch.Tensor,
-        near: NearFrames | None = None,
+        near: Near | None = None,
     ) -> torch.Tensor:
         """Predict all tokens in one pass.
 
@@ -199,7 +199,7 @@ class CIFNARDecoder(CIFDecoder):
         self,
         embeddings: torch.Tensor,
         lengths: torch.Tensor,
-        near: NearFrames | None,
+        near: Near | None,
         shown: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Logits, states before the output layer, and states of the layers.

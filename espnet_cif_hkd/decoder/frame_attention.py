@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from espnet_cif_hkd.decoder.near import Near
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.plugin.compat import LayerNorm
 
@@ -29,7 +30,7 @@ _ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
-class NearFrames:
+class NearFrames(Near):
     """The encoder frames around the firing of each token.
 
     Attributes:

@@ -10,8 +10,8 @@ import torch
 
 from espnet_cif_hkd.cif import CIFOutput
 from espnet_cif_hkd.decoder.ending import mask_by_fired_length
-from espnet_cif_hkd.decoder.frame_attention import NearFrames
 from espnet_cif_hkd.decoder.layer import causal_mask
+from espnet_cif_hkd.decoder.near import Near
 from espnet_cif_hkd.decoder.search_state import (
     BLOCKS,
     FiredTokens,
@@ -36,7 +36,7 @@ class SearchScores(BatchScorerInterface):
     eos_slack: int
     layers: torch.nn.ModuleList
     fire: Callable[..., CIFOutput]
-    near_frames: Callable[..., NearFrames | None]
+    near_frames: Callable[..., Near | None]
     extend: Callable[..., torch.Tensor]
 
     def init_state(self, x: torch.Tensor) -> HypothesisState:
@@ -125,7 +125,7 @@ class SearchScores(BatchScorerInterface):
             lambda layer, keys, values: pool.exchange(layer, rows, keys, values),
             # one new token, the last, attends to all tokens
             None if n_new == 1 else causal_mask(n_new, n_tokens, ys.device),
-            fired.near_at(steps[-1:], owners),
+            fired.near_at(steps, owners),
         )
         logp = mask_by_fired_length(
             torch.log_softmax(logits, dim=-1),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from espnet_cif_hkd.cif import CIFOutput
-from espnet_cif_hkd.decoder.frame_attention import NearFrames
+from espnet_cif_hkd.decoder.near import Near
 from espnet_cif_hkd.errors import UserError
 
 BLOCKS = (
@@ -87,7 +87,7 @@ class FiredTokens:
 
     embeddings: torch.Tensor
     lengths: torch.Tensor
-    near: NearFrames | None = None
+    near: Near | None = None
 
     def at(
         self, steps: torch.Tensor, owners: torch.Tensor | None
@@ -113,9 +113,7 @@ class FiredTokens:
             return current, previous
         return current.index_select(0, owners), previous.index_select(0, owners)
 
-    def near_at(
-        self, steps: torch.Tensor, owners: torch.Tensor | None
-    ) -> NearFrames | None:
+    def near_at(self, steps: torch.Tensor, owners: torch.Tensor | None) -> Near | None:
         """The frames around the firing of tokens; arguments as those of :meth:`at`."""
         if self.near is None:
             return None

@@ -15,6 +15,7 @@ from espnet_cif_hkd.cif.times import FrameTimes
 from espnet_cif_hkd.encoder.chunks import FULL
 from espnet_cif_hkd.encoder.cif_conformer import CIFConformerEncoder
 from espnet_cif_hkd.encoder.frames import Windows, centre_of_first
+from espnet_cif_hkd.encoder.joined import JoinedEncoder
 from espnet_cif_hkd.encoder.kaldi_fbank import KaldiFbankFrontend
 from espnet_cif_hkd.encoder.speech_teacher import SpeechTeacherFrontend
 from espnet_cif_hkd.encoder.streaming import chunk_span
@@ -42,6 +43,8 @@ def encoder_windows(
     """
     if isinstance(encoder, CIFConformerEncoder):
         return encoder.windows(layer)
+    if isinstance(encoder, JoinedEncoder):
+        return encoder_windows(encoder.encoder, layer)
     if type(encoder).__name__ not in _EMBED_ONLY:
         return None
     embed = getattr(encoder, "embed", None) or torch.nn.Identity()

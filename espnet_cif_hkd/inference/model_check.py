@@ -85,7 +85,7 @@ def _configuration(known: Mapping[str, Any], path: Path) -> Iterator[Finding]:
     if fault is None:
         names = (f"{n}: {known[n]}" for n in ("encoder", "decoder") if known.get(n))
         yield Finding(OK, "config.yaml", ", ".join(names))
-    if known.get("decoder") not in ("cif", "cif_nar"):
+    if known.get("decoder") not in ("cif", "cif_nar", "cif_whisper"):
         yield Finding(
             WARN,
             "CIF",

@@ -28,7 +28,7 @@ from espnet_cif_hkd.inference.windows import Read
 from espnet_cif_hkd.plugin.compat import TooShortUttError
 
 _CTC_WEIGHT = 0.3
-_GREEDY_DECODERS = ("cif", "cif_nar", "transducer")
+_GREEDY_DECODERS = ("cif", "cif_nar", "cif_whisper", "transducer")
 _LANGUAGE_MODEL = ("lm_train_config", "lm_file")
 # Seconds. Attention between all frames takes 9 GB for them with frames of 20 ms.
 _LONGEST_KNOWN = 180
@@ -41,8 +41,8 @@ class Recognizer:
         model: The folder of an experiment (with ``config.yaml``), a checkpoint in it, a
             packed model (zip), or a tag of ESPnet's model zoo or of the Hugging Face
             hub.
-        greedy: Choose the most likely token at each step; a model with another decoder
-            than ``cif``, ``cif_nar`` and ``transducer`` uses the beam search.
+        greedy: Choose the most likely token at each step; a model with a decoder that
+            is neither CIF's nor a transducer's uses the beam search.
         beam_size: Of the beam search.
         ctc_weight: Of the beam search; None: 0.3, or 0 for a model without CTC.
         device: ``cpu``, ``cuda`` …

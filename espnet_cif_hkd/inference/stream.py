@@ -9,6 +9,7 @@ from torch import Tensor
 
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.decoder.cif_nar import CIFNARDecoder
+from espnet_cif_hkd.decoder.cif_whisper import CIFWhisperDecoder
 from espnet_cif_hkd.encoder.chunks import FULL
 from espnet_cif_hkd.encoder.cif_conformer import CIFConformerEncoder
 from espnet_cif_hkd.encoder.geometry import known_frame_times
@@ -193,8 +194,8 @@ def check_model(model: Any) -> None:
             raise UserError(f"{name} {kind} cannot be streamed{advice}")
     decoder = type(model.decoder).__name__
     is_cif = isinstance(model.decoder, CIFDecoder)
-    # A one-pass decoder reads all tokens at once.
-    is_cif &= not isinstance(model.decoder, CIFNARDecoder)
+    # A one-pass decoder reads all tokens at once, Whisper's complete utterances.
+    is_cif &= not isinstance(model.decoder, CIFNARDecoder | CIFWhisperDecoder)
     if not is_cif and decoder != "TransducerDecoder":
         raise UserError(
             f"a stream needs 'decoder: cif' or 'decoder: transducer', not {decoder}"

@@ -16,6 +16,7 @@ from espnet2.torch_utils.device_funcs import force_gatherable
 
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.decoder.cif_nar import CIFNARDecoder
+from espnet_cif_hkd.decoder.cif_whisper import CIFWhisperDecoder
 from espnet_cif_hkd.decoder.ctc_firing import CTCFiring
 from espnet_cif_hkd.distill.taps import MODEL_TAPS, TextDecoder, TokenLoss
 from espnet_cif_hkd.errors import UserError
@@ -77,6 +78,8 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
             encoder.
         freeze_encoder_updates: Number of updates for which the encoder is frozen, with
             its dropout and its batch statistics.
+        decoder_lr_factor: Factor of the learning rate of a pre-trained decoder, without
+            its predictor and its other parts that read fired vectors.
         nar_conf: Options of a one-pass decoder beside ``decoder: cif``, on the same
             encoder and firing: those of ``decoder: cif_nar`` without ``predictor_conf``
             and ``eos_slack``; null: none. Its parameters are ``nar.*``.
@@ -129,6 +132,7 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         criteria: dict[str, Any] | None = None,
         encoder_lr_factor: float = 1.0,
         freeze_encoder_updates: int = 0,
+        decoder_lr_factor: float = 1.0,
         nar_conf: dict[str, Any] | None = None,
         nar_weight: float = 1.0,
         nar_distill_weight: float = 0.0,
@@ -145,7 +149,7 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
     ) -> None:
         if not isinstance(decoder, CIFDecoder):
             raise UserError(
-                f"model: cif needs decoder: cif or cif_nar, got "
+                f"model: cif needs decoder: cif, cif_nar or cif_whisper, got "
                 f"{type(decoder).__name__}; set 'decoder: cif' in the training "
                 "configuration"
             )
@@ -206,14 +210,17 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
 
         size = self.decoder.output_layer.in_features
         sizes = dict.fromkeys(MODEL_TAPS["cif"] - {"speech"}, size)
+        sizes |= dict.fromkeys(("hs_pad", "fired"), self.decoder.fired_size)
         sizes["logits"] = vocab_size
-        if isinstance(decoder, CIFNARDecoder):  # it reads no tokens
+        # It reads no tokens, or its vectors are not those of tokens.
+        if isinstance(decoder, CIFNARDecoder | CIFWhisperDecoder):
             sizes.pop("decoder")
         token_loss = TokenLoss(1.0, lsm_weight)
         self.add_criteria("cif", sizes, criterion, criterion_conf, criteria, token_loss)
         if self.ctc_guide.schedule.is_scheduled:
             self.count_updates()
         self.start_encoder(encoder_lr_factor, freeze_encoder_updates)
+        self.scale_decoder_updates(self.decoder.language_parameters, decoder_lr_factor)
 
     def forward(
         self,

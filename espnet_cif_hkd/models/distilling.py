@@ -31,6 +31,7 @@ from espnet_cif_hkd.models.layer_taps import (
     tapped_layers,
 )
 from espnet_cif_hkd.models.own_features import mirrored, mirrored_reach
+from espnet_cif_hkd.models.scaled_updates import ScaledUpdates
 
 # Names that models log after their criteria.
 _LATER = frozenset({"loss", "cer", "wer", "cer_free", "length_error"})
@@ -57,6 +58,7 @@ class DistillingMixin:
     frontend: Any
     specaug: Any
     _encoder_start: EncoderStart | None = None
+    _decoder_updates: ScaledUpdates | None = None
 
     def add_criteria(
         self,
@@ -124,6 +126,14 @@ class DistillingMixin:
         start = EncoderStart(self.encoder, lr_factor, freeze_updates)
         self._encoder_start = start if start.needed else None
 
+    def scale_decoder_updates(
+        self, parameters: Sequence[torch.nn.Parameter], lr_factor: float
+    ) -> None:
+        """Train pre-trained parameters of the decoder at another rate."""
+        self._decoder_updates = ScaledUpdates(
+            parameters, lr_factor, "decoder_lr_factor", "decoder"
+        )
+
     def train(self, mode: bool = True) -> "DistillingMixin":
         """Set the mode; statistics of frozen batch normalisations never change.
 
@@ -156,6 +166,8 @@ class DistillingMixin:
         """Prepare a training; our trainer calls it before the first epoch."""
         if self._encoder_start is not None:
             self._encoder_start.attach(optimizers)
+        if self._decoder_updates is not None:
+            self._decoder_updates.attach(optimizers)
 
     def encode(self, speech: Tensor, speech_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Run frontend and encoder as ESPnet does; the encoder may be frozen."""

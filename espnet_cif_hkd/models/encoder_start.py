@@ -1,8 +1,7 @@
 """How the training of a pre-trained encoder begins: slower, or frozen at first.
 
 Both act on the updates of any optimizer, with any scheduler, through hooks of
-``torch.optim.Optimizer``. Adam's updates do not depend on the scale of gradients, so a
-factor on the gradients would not slow the encoder down.
+``torch.optim.Optimizer``.
 """
 
 import contextlib
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.models.scaled_updates import ScaledUpdates
 
 # Updates so far; in a parameter group, so that it is part of ESPnet's checkpoint.
 _COUNT = "encoder_updates"
@@ -38,12 +38,10 @@ class EncoderStart:
     def __init__(
         self, encoder: torch.nn.Module, lr_factor: float, freeze_updates: int
     ) -> None:
-        number = isinstance(lr_factor, int | float) and not isinstance(lr_factor, bool)
-        if not number or not 0 < lr_factor < float("inf"):
-            raise UserError(
-                f"model_conf.encoder_lr_factor is {lr_factor!r}; give a number above "
-                "0, or freeze_param: [encoder] to keep the encoder fixed"
-            )
+        parameters = list(encoder.parameters())
+        self._scaled = ScaledUpdates(
+            parameters, lr_factor, "encoder_lr_factor", "encoder"
+        )
         counted = isinstance(freeze_updates, int) and not isinstance(
             freeze_updates, bool
         )
@@ -56,7 +54,6 @@ class EncoderStart:
         self.lr_factor = lr_factor
         self.freeze_updates = freeze_updates
         self._optimizer: torch.optim.Optimizer | None = None
-        self._before: list[tuple[Tensor, Tensor]] = []
 
     @property
     def needed(self) -> bool:
@@ -73,6 +70,7 @@ class EncoderStart:
                 groups[0].setdefault(_COUNT, 0)
                 optimizer.register_step_pre_hook(self._before_step)
                 optimizer.register_step_post_hook(self._after_step)
+                self._scaled.attach([optimizer])
                 return
 
     @property
@@ -123,22 +121,11 @@ class EncoderStart:
         return frames + torch.stack([p.flatten()[:0].sum() for p in trained]).sum()
 
     def _before_step(self, optimizer: Any, *_: Any) -> None:
-        self._before = []
         if self.frozen:
             for parameter in self.encoder.parameters():
                 parameter.grad = None
-        elif self.lr_factor != 1:
-            self._before = [
-                (parameter, parameter.detach().clone())
-                for parameter in self.encoder.parameters()
-                if parameter.grad is not None
-            ]
 
-    @torch.no_grad()
     def _after_step(self, optimizer: Any, *_: Any) -> None:
-        for parameter, before in self._before:
-            parameter.copy_(before.lerp(parameter, self.lr_factor))
-        self._before = []
         group = optimizer.param_groups[0]
         group[_COUNT] = group.get(_COUNT, 0) + 1
         if group[_COUNT] == self.freeze_updates:

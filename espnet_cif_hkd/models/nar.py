@@ -70,7 +70,7 @@ def build_one_pass(
             f"model_conf: nar_conf.{shared[0]} has no effect, because both decoders "
             f"share the firing; set decoder_conf.{shared[0]}"
         )
-    size = decoder.output_layer.in_features
+    size = decoder.fired_size
     known = [*inspect.signature(CIFNARDecoder).parameters][2:]
     if unknown := sorted(set(conf) - set(known)):
         raise UserError(

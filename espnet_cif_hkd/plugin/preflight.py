@@ -119,13 +119,18 @@ def check_init_param(args: argparse.Namespace) -> None:
     loaded = {part[2] if len(part) > 2 else "" for part in parts}
     for text, (path, *keys) in zip(args.init_param or (), parts, strict=True):
         config = Path(path).with_name("config.yaml")
-        if keys[:2] not in ([], ["encoder", "encoder"]) or not config.is_file():
+        checked: tuple[list[str], ...] = ([], ["encoder"] * 2, ["decoder"] * 2)
+        if keys[:2] not in checked or not config.is_file():
             continue
         try:
             made = yaml.safe_load(config.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise UserError(f"{config}: cannot be read ({error})") from error
         if not isinstance(made, Mapping):
+            continue
+        if keys[:1] == ["decoder"]:
+            if "model" not in made:  # of espnet_cif_hkd.cli.whisper_decoder
+                _check_decoder(text, made, vars(args), config)
             continue
         pretrained = made.get("model") == "pretrain"
         if not pretrained and made.get("encoder") != args.encoder:
@@ -141,6 +146,30 @@ def check_init_param(args: argparse.Namespace) -> None:
                     "that fit"
                 )
         _warn_of_statistics(made, vars(args), config, loaded)
+
+
+def _check_decoder(
+    text: str, made: Mapping[str, Any], args: Mapping[str, Any], config: Path
+) -> None:
+    """Check the options of the decoder that a configuration names.
+
+    Raises:
+        UserError: An option differs.
+    """
+    conf = _complete("decoder", args)
+    wanted = {"decoder": made.get("decoder")}
+    wanted |= {
+        f"decoder_conf.{name}": value
+        for name, value in (made.get("decoder_conf") or {}).items()
+    }
+    found = {"decoder": args.get("decoder")}
+    found |= {f"decoder_conf.{name}": value for name, value in conf.items()}
+    for name, value in wanted.items():
+        if found.get(name) != value and not args.get("ignore_init_mismatch"):
+            raise UserError(
+                f"--init_param {text}: {name} is {value!r} in {config} and "
+                f"{found.get(name)!r} here; give both the same option"
+            )
 
 
 def _difference(

@@ -37,11 +37,13 @@ REGISTERED: dict[str, dict[str, tuple[str, str]]] = {
         "cif_conformer": (
             "espnet_cif_hkd.encoder.cif_conformer",
             "CIFConformerEncoder",
-        )
+        ),
+        "joined": ("espnet_cif_hkd.encoder.joined", "JoinedEncoder"),
     },
     "decoder_choices": {
         "cif": ("espnet_cif_hkd.decoder.cif_decoder", "CIFDecoder"),
         "cif_nar": ("espnet_cif_hkd.decoder.cif_nar", "CIFNARDecoder"),
+        "cif_whisper": ("espnet_cif_hkd.decoder.cif_whisper", "CIFWhisperDecoder"),
     },
     "model_choices": {
         "cif": ("espnet_cif_hkd.models.cif", "CIFASRModel"),

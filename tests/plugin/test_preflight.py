@@ -79,6 +79,38 @@ def test_a_difference_that_the_user_allows(tmp_path, caplog):
     assert "encoder_conf.num_blocks is 2" in caplog.text
 
 
+DECODER = {"decoder": "cif_whisper", "decoder_conf": {"size": 8, "num_blocks": 2}}
+
+
+def prepared(tmp_path, **here):
+    """Check a training whose decoder starts from a prepared one."""
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(DECODER))
+    yaml_file = tmp_path / "here.yaml"
+    yaml_file.write_text(yaml.safe_dump({**BASE, **here}))
+    start = f"{tmp_path}/decoder.pth:decoder:decoder"
+    check_command(["--config", str(yaml_file), "--init_param", start])
+
+
+@pytest.mark.parametrize(
+    ("here", "message"),
+    [
+        (
+            {"decoder_conf": {"size": 8}},
+            r"decoder_conf\.num_blocks is 2 in .* and 6 here",
+        ),
+        ({"decoder": "cif"}, r"decoder is 'cif_whisper' in .* and 'cif' here"),
+    ],
+)
+def test_a_decoder_of_another_size_is_named(tmp_path, here, message):
+    with pytest.raises(UserError, match=message) as caught:
+        prepared(tmp_path, **{**DECODER, **here})
+    assert "\n" not in str(caught.value)
+    prepared(tmp_path, **DECODER)
+    changed = {**DECODER["decoder_conf"], "frame_window": 3, "dropout_rate": 0.3}
+    prepared(tmp_path, **{**DECODER, "decoder_conf": changed})
+
+
 def test_a_recogniser_may_start_from_another_encoder(tmp_path, caplog):
     """``cif_conformer`` loads ESPnet's ``conformer`` by the names of parameters."""
     other = {"model": "espnet"}

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # FOTAQ: English game dialogue, 3.9 hours for training. The paper's four systems, and
 # for comparison ESPnet's CTC/attention model (att), transducers, also for streaming,
-# CIF on frozen Whisper (whisper; whisper_bpe writes sub-words instead of letters), and
-# CIF with soft labels of language models of phones and letters (soft):
-#   ./run.sh --system cif|acd|lrd|hkd|soft|att|transducer|transducer_streaming|
-#                     whisper|whisper_hkd|whisper_soft|whisper_bpe|whisper_bpe_hkd
+# CIF on frozen Whisper (whisper; whisper_bpe writes sub-words instead of letters), CIF
+# between Whisper's encoder and decoder (whisper_decoder), and CIF with soft labels of
+# language models of phones and letters (soft):
+#   ./run.sh --system cif|acd|lrd|hkd|soft|att|transducer|transducer_streaming|whisper|
+#                     whisper_hkd|whisper_soft|whisper_bpe|whisper_bpe_hkd|whisper_decoder
 #            [--subset N] [--pretrain true [--unlabelled "FOLDER..."]]
 #            [--pseudo_labels "FOLDER..." --labeller EXP] [any option of asr.sh]
 # With --pretrain true the encoder first learns from two Whisper models (stages 10 and
@@ -56,7 +57,7 @@ take_options "system subset fotaq_archive pretrain unlabelled pretrain_config
     level_lm_args ${pseudo_options}" "$@"
 choose pretrain true false
 choose system cif acd lrd hkd soft att transducer whisper whisper_hkd whisper_soft \
-    whisper_bpe whisper_bpe_hkd transducer_streaming
+    whisper_bpe whisper_bpe_hkd whisper_decoder transducer_streaming
 case "${pretrain} ${system}" in
     "true whisper"*)
         refuse "--pretrain true --system ${system}: it reads Whisper instead of having" \
@@ -77,9 +78,11 @@ check_pseudo_labels
 find_system_config
 decoding=conf/decode_asr.yaml
 units=(--token_type char)
+pieces=8000 # of Whisper's tokenizer, for its decoder
 case "${system}" in
     transducer*) decoding=conf/decode_asr_transducer.yaml ;;
     whisper_bpe*) units=(--token_type bpe --nbpe 300) ;;
+    whisper_decoder) units=(--token_type bpe --nbpe "${pieces}" --bpemode whisper) ;;
 esac
 if [ "${system}" = transducer_streaming ]; then
     : "${pretrain_config:=conf/pretrain_streaming.yaml}"
@@ -107,6 +110,11 @@ esac
 # Speech models that a system needs, converted to downloads/.
 speech_models=()
 case "${system}" in
+    whisper_decoder)
+        speech_models+=(whisper-base)
+        # Whisper's decoder expects the values of Whisper's encoder.
+        : "${feats_normalize:=none}"
+        ;;
     whisper*)
         speech_models+=(whisper-base)
         # The mean of a short utterance is too uncertain for features of Whisper. Their
@@ -168,6 +176,30 @@ run_asr() {
 
 add_pseudo_labels run_asr "${letter_stats}"
 
+# Stages up to 5, with the token list and the decoder's parameters of Whisper in stage 5.
+pretrained=()
+prepare_whisper_decoder() {
+    local folder="data/${lang}_token_list/bpe_whisper${pieces}"
+    pretrained=(--pretrained_model "${folder}/decoder.pth:decoder:decoder")
+    if [ "${stage}" -gt 11 ] || [ "${stop_stage}" -lt 5 ]; then
+        return
+    fi
+    if [ "${stage}" -lt 5 ]; then
+        run_asr --stage "${stage}" --stop_stage 4
+    fi
+    local/speech_teacher.sh whisper-base downloads/whisper_base tokenizer
+    read_checkout
+    "${PYTHON:-python3}" -m espnet_cif_hkd.cli.whisper_decoder downloads/whisper_base \
+        "${folder}" --language en --text "data/${complete_set}/text" --pieces "${pieces}"
+    stage=$((stage < 6 ? 6 : stage))
+}
+if [ "${system}" = whisper_decoder ]; then
+    prepare_whisper_decoder
+    if [ "${stage}" -gt "${stop_stage}" ]; then
+        exit
+    fi
+fi
+
 if [ "${stage}" -le 11 ] && [ "${stop_stage}" -ge 10 ]; then
     for model in ${speech_models[@]+"${speech_models[@]}"}; do
         name=${model//[-.]/_}
@@ -181,7 +213,8 @@ if ! "${pretrain}"; then
         *soft) prepare_levels run_asr ${tag[@]+"${tag[@]}"} ;;
     esac
     last_call=yes
-    run_asr --stage "${stage}" --stop_stage "${stop_stage}" ${tag[@]+"${tag[@]}"}
+    run_asr --stage "${stage}" --stop_stage "${stop_stage}" ${tag[@]+"${tag[@]}"} \
+        ${pretrained[@]+"${pretrained[@]}"}
 fi
 
 # The training of stage 11 on the training set and other speech.

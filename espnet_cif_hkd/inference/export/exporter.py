@@ -13,6 +13,7 @@ import torch
 from espnet_cif_hkd import __version__
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.decoder.cif_nar import CIFNARDecoder
+from espnet_cif_hkd.decoder.cif_whisper import CIFWhisperDecoder
 from espnet_cif_hkd.encoder.cif_conformer import CIFConformerEncoder
 from espnet_cif_hkd.encoder.frames import fewest_frames
 from espnet_cif_hkd.encoder.geometry import encoder_windows, known_frame_times
@@ -206,7 +207,9 @@ def check_model(model: Any) -> None:
                 "a transducer without CTC knows no times: train a model with "
                 "model_conf: ctc_weight above 0 to export it"
             )
-    elif not isinstance(model.decoder, CIFDecoder):
+    elif not isinstance(model.decoder, CIFDecoder) or isinstance(
+        model.decoder, CIFWhisperDecoder
+    ):
         raise UserError(
             "export needs 'decoder: cif', 'cif_nar' or 'transducer', this model has "
             f"{type(model.decoder).__name__}"

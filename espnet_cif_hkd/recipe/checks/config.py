@@ -20,7 +20,7 @@ from espnet_cif_hkd.recipe.context import Run
 from espnet_cif_hkd.recipe.options import STOCK_ENGINE
 from espnet_cif_hkd.recipe.stages import train
 
-_CIF_DECODERS = ("cif", "cif_nar")
+_CIF_DECODERS = ("cif", "cif_nar", "cif_whisper")
 _STREAMING_ENCODERS = ("contextual_block_conformer", "contextual_block_transformer")
 
 

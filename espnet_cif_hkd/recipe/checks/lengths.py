@@ -115,6 +115,10 @@ def frame_counter(args: argparse.Namespace) -> AbsFrameCounter | None:
 
 def _encoder_windows(encoder: str, conf: dict[str, Any]) -> Windows | None:
     """Return the windows that reduce the number of frames; None if they are unknown."""
+    if encoder == "joined":
+        return _encoder_windows(
+            str(conf.get("encoder", "conformer")), conf.get("encoder_conf") or {}
+        )
     ours = encoder == "cif_conformer"
     layer = conf.get("input_layer", PAPER_INPUT if ours else "conv2d")
     pooling_layers = conf.get("pooling_layers", PAPER_POOLING) if ours else ()

@@ -37,6 +37,9 @@ class WhisperText:
         device: Of torch.
 
     Attributes:
+        model: ``WhisperForConditionalGeneration`` of transformers.
+        tokenizer: A fast tokenizer of transformers.
+        prompt: Tokens before the text.
         rate: Sampling rate of the audio, Hz.
         longest: Seconds of audio that it reads.
 
@@ -66,7 +69,7 @@ class WhisperText:
         self._open(getattr(torch, dtype), device)
         self.rate = int(self._extractor.sampling_rate)
         self.longest = float(self._extractor.chunk_length)
-        self._prompt = self._prompt_of(language)
+        self.prompt = self._prompt_of(language)
 
     def _open(self, dtype: torch.dtype, device: str) -> None:
         from transformers import (
@@ -77,7 +80,7 @@ class WhisperText:
 
         try:
             file = str(self.folder / TOKENIZER)
-            self._tokenizer = PreTrainedTokenizerFast(tokenizer_file=file)
+            self.tokenizer = PreTrainedTokenizerFast(tokenizer_file=file)
             self._extractor = WhisperFeatureExtractor.from_pretrained(self.folder)
             model, report = WhisperForConditionalGeneration.from_pretrained(
                 self.folder,
@@ -98,13 +101,13 @@ class WhisperText:
                 f"{self.folder}: lacks {len(missing)} weights, e.g. {missing[0]}: "
                 "convert it again, without --encoder_only"
             )
-        self._model: Any = model.eval().to(device)
+        self.model: Any = model.eval().to(device)
         # Transformers would warn of two limits.
-        self._model.generation_config.max_length = None
+        self.model.generation_config.max_length = None
 
     def _prompt_of(self, language: str | None) -> list[int]:
         words = ["<|startoftranscript|>"]
-        if self._model.config.vocab_size != _ENGLISH_ONLY:
+        if self.model.config.vocab_size != _ENGLISH_ONLY:
             if language is None:
                 raise UserError(
                     f"{self.folder}: knows several languages: give --language, such as "
@@ -116,7 +119,7 @@ class WhisperText:
         words.append("<|notimestamps|>")
         found = []
         for word in words:
-            index = self._tokenizer.convert_tokens_to_ids(word)
+            index = self.tokenizer.convert_tokens_to_ids(word)
             if index is None:
                 raise UserError(
                     f"{self.folder / TOKENIZER}: has no {word}: give a language of "
@@ -149,17 +152,17 @@ class WhisperText:
             round(_TOKENS_PER_SECOND * len(one) / self.rate) + _MORE_TOKENS
             for one in waves
         ]
-        room = self._model.config.max_target_positions - len(self._prompt)
+        room = self.model.config.max_target_positions - len(self.prompt)
         given = self._extractor(
             list(waves), sampling_rate=self.rate, return_tensors="pt"
         )
-        parameter = next(self._model.parameters())
-        prompt = torch.tensor([self._prompt] * len(waves), device=parameter.device)
+        parameter = next(self.model.parameters())
+        prompt = torch.tensor([self.prompt] * len(waves), device=parameter.device)
         features = given.input_features.to(parameter)
         # Whisper's own generate() is for long audio, and leaves out the prompt or not.
         found = GenerationMixin.generate(
-            self._model,
-            encoder_outputs=self._model.get_encoder()(features),
+            self.model,
+            encoder_outputs=self.model.get_encoder()(features),
             decoder_input_ids=prompt,
             decoder_attention_mask=torch.ones_like(prompt),
             attention_mask=torch.ones(features.shape[::2], device=features.device),
@@ -167,14 +170,14 @@ class WhisperText:
             do_sample=False,
             num_beams=1,
         )
-        end = self._model.config.eos_token_id
+        end = self.model.config.eos_token_id
         texts = []
         for row, limit in zip(found.tolist(), limits, strict=True):
-            tokens = row[len(self._prompt) :]
+            tokens = row[len(self.prompt) :]
             length = tokens.index(end) if end in tokens else len(tokens)
             text = ""
             if length < min(limit, room):
-                text = self._tokenizer.decode(
+                text = self.tokenizer.decode(
                     tokens[:length],
                     skip_special_tokens=True,
                     clean_up_tokenization_spaces=False,

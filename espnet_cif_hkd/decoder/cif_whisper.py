@@ -1,0 +1,321 @@
+"""Whisper's decoder over what CIF fires.
+
+Shapes and names: as in :mod:`espnet_cif_hkd.decoder.cif_decoder` and
+:mod:`espnet_cif_hkd.decoder.cross_layer`.
+"""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from espnet_cif_hkd.cif import CIFOutput
+from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
+from espnet_cif_hkd.decoder.cross_layer import (
+    CrossLayer,
+    KeysValues,
+    Memory,
+    whisper_norm,
+)
+from espnet_cif_hkd.decoder.layer import causal_mask
+from espnet_cif_hkd.decoder.near import Near
+from espnet_cif_hkd.decoder.output import CIFDecoderOutput
+from espnet_cif_hkd.errors import UserError
+
+# A firing this close after the end of a frame, in frames, still belongs to the frame.
+_ROUNDING = 1e-6
+
+
+class CIFWhisperDecoder(CIFDecoder):
+    """Predict token i with the layers of Whisper's decoder, at its firing.
+
+    The cross-attention of token i reads the vectors fired up to i and the encoder
+    frames around the firing of i, instead of 30 seconds of frames. The number of fired
+    vectors ends a sentence, so the decoder cannot repeat itself. A fired vector is also
+    added to the input and to the state of its token, by matrices that begin with
+    zeros: at first only the cross-attention reads it.
+
+    ``python3 -m espnet_cif_hkd.cli.whisper_decoder`` writes a token list and initial
+    parameters of a Whisper for ``--init_param FILE:decoder:decoder``. The first D
+    dimensions of encoder frames must be the output of the same Whisper's encoder, as
+    with ``encoder: joined``.
+
+    Args:
+        vocab_size: V.
+        encoder_output_size: E, size of encoder frames and of fired vectors, at least D.
+        size: D, size of the decoder.
+        attention_heads: Heads of each attention; must divide D.
+        linear_units: Width of the feed-forward blocks.
+        num_blocks: Layers.
+        prompt_length: P, number of vectors before the first token, such as those of the
+            language and of the task.
+        max_length: Largest number of tokens, ``<eos>`` included.
+        frame_window: W, encoder frames on each side of the firing that a token reads;
+            0: none, null: all frames of the utterance.
+        dropout_rate: Dropout of the input, of residuals and inside the feed-forward
+            blocks.
+        attention_dropout_rate: Dropout of attention weights.
+        predictor_conf, eos_slack: As in ``decoder: cif``.
+
+    Raises:
+        UserError: An option is unknown or wrong.
+
+    Source: the decoder is that of Whisper, arXiv 2212.04356; a pre-trained language
+    decoder over vectors that CIF fires was proposed in arXiv 2101.06699, with BERT. The
+    memory of fired vectors and near frames is ours.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        encoder_output_size: int,
+        size: int = 512,
+        attention_heads: int = 8,
+        linear_units: int = 2048,
+        num_blocks: int = 6,
+        prompt_length: int = 3,
+        max_length: int = 445,
+        frame_window: int | None = 12,
+        dropout_rate: float = 0.1,
+        attention_dropout_rate: float = 0.0,
+        predictor_conf: dict[str, Any] | None = None,
+        eos_slack: int = 1,
+    ) -> None:
+        torch.nn.Module.__init__(self)
+        counts = {
+            "size": (size, 1),
+            "attention_heads": (attention_heads, 1),
+            "num_blocks": (num_blocks, 1),
+            "prompt_length": (prompt_length, 0),
+            "max_length": (max_length, 1),
+            "frame_window": (0 if frame_window is None else frame_window, 0),
+        }
+        for name, (value, least) in counts.items():
+            if type(value) is not int or value < least:
+                raise UserError(
+                    f"decoder_conf: {name} is {value!r}; it must be an integer >= "
+                    f"{least}"
+                )
+        if size % attention_heads != 0:
+            raise UserError(
+                f"decoder_conf: attention_heads {attention_heads} does not divide "
+                f"size {size}; choose a divisor"
+            )
+        if encoder_output_size < size:
+            raise UserError(
+                f"decoder_conf: size {size} is more than the {encoder_output_size} "
+                "dimensions of the encoder; use the Whisper whose encoder is the "
+                "frontend, and encoder: joined"
+            )
+        self._add_firing(vocab_size, encoder_output_size, predictor_conf, eos_slack)
+        self.size = size
+        self.frame_attention = None
+        self.frame_window = frame_window
+        self.prompt_length, self.max_length = prompt_length, max_length
+        self.embed = torch.nn.Embedding(vocab_size, size)
+        # The prompt, and what replaces the embedding of <sos>.
+        self.prompt = torch.nn.Parameter(torch.empty(prompt_length + 1, size))
+        self.position = torch.nn.Parameter(
+            torch.empty(prompt_length + max_length, size)
+        )
+        self.fired_in = torch.nn.Linear(encoder_output_size, size, bias=False)
+        self.layers = torch.nn.ModuleList(
+            CrossLayer(
+                size,
+                attention_heads,
+                linear_units,
+                dropout_rate,
+                attention_dropout_rate,
+            )
+            for _ in range(num_blocks)
+        )
+        self.dropout = torch.nn.Dropout(dropout_rate)
+        self.after_norm = whisper_norm(size)
+        self.fired_out = torch.nn.Linear(encoder_output_size, size, bias=False)
+        self.output_layer = torch.nn.Linear(size, vocab_size, bias=False)
+        self.output_layer.weight = self.embed.weight
+        for table in (self.embed.weight, self.prompt, self.position):
+            torch.nn.init.normal_(table, std=0.02)
+        for added in (self.fired_in, self.fired_out):
+            torch.nn.init.zeros_(added.weight)
+
+    def near_frames(self, hs_pad: Tensor, hlens: Tensor, fired: CIFOutput) -> Memory:
+        """Return keys and values of frames, fired vectors and the prompt."""
+        return self._memory(
+            fired.embeddings, fired.lengths, (hs_pad, hlens, fired.firing_times)
+        )
+
+    def _memory(
+        self,
+        embeddings: Tensor,
+        lengths: Tensor,
+        frames: tuple[Tensor, Tensor, Tensor] | None = None,
+    ) -> Memory:
+        """Build the memory of fired vectors ``(B, L, D)`` and of frames.
+
+        ``frames``: frames ``(B, T, D)``, their numbers, and firing times ``(B, L)``.
+        """
+        missing = 1 if embeddings.size(1) == 0 else 0  # nothing fired: a zero vector
+        embeddings = torch.nn.functional.pad(embeddings, (0, 0, 0, missing))
+        places = torch.arange(embeddings.size(1), device=embeddings.device)
+        valid = places < lengths.to(embeddings.device).clamp(min=1)[:, None]
+        allowed = (
+            causal_mask(len(places), len(places), embeddings.device) & valid[:, None]
+        )
+        vectors = embeddings[..., : self.size].masked_fill(~valid[..., None], 0.0)
+        if frames is not None:
+            hs_pad, hlens, times = frames
+            times = torch.nn.functional.pad(times, (0, missing))
+            near, hs_pad = self._near(hs_pad, hlens, times)
+            vectors = torch.cat([hs_pad, vectors.to(hs_pad.dtype)], dim=1)
+            allowed = torch.cat([near, allowed], dim=2)
+        speech = tuple(self._layer(n).read(vectors) for n in range(len(self.layers)))
+        prompt: list[KeysValues] = []
+        if self.prompt_length > 0:
+            n_prompt = self.prompt_length
+            xs = self.prompt[:n_prompt] + self.position[:n_prompt]
+            xs = self.dropout(xs.expand(len(embeddings), -1, -1))
+            mask = causal_mask(n_prompt, n_prompt, xs.device)
+            for layer, read in zip(self.layers, speech, strict=True):
+                prompt.append(cast(CrossLayer, layer).own(xs))
+                xs = layer(xs, prompt[-1], mask, read, allowed[:, :1])
+        return Memory(speech, tuple(prompt), allowed)
+
+    def _near(
+        self, hs_pad: Tensor, hlens: Tensor, times: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """True where tokens read frames, ``(B, L, T)``; frames, zero in padding."""
+        places = torch.arange(hs_pad.size(1), device=hs_pad.device)
+        hlens = hlens.to(hs_pad.device)
+        valid = places < hlens[:, None]  # (B, T)
+        frames = hs_pad[..., : self.size].masked_fill(~valid[..., None], 0.0)
+        if self.frame_window == 0:
+            return valid[:, None, :0].expand(-1, times.size(1), -1), frames[:, :0]
+        near = valid[:, None].expand(-1, times.size(1), -1)
+        if self.frame_window is not None:
+            last = (hlens - 1).clamp(min=0)[:, None]
+            middle = (times - _ROUNDING).ceil().long() - 1
+            middle = torch.minimum(middle.clamp(min=0), last)[..., None]
+            near = near & ((places - middle).abs() <= self.frame_window)
+        return near, frames
+
+    def _layer(self, index: int) -> CrossLayer:
+        return cast(CrossLayer, self.layers[index])
+
+    def forward_with_states(
+        self,
+        hs_pad: Tensor,
+        hlens: Tensor,
+        ys_in_pad: Tensor,
+        ys_in_lens: Tensor,
+        segment_ends: Tensor | None = None,
+    ) -> CIFDecoderOutput:
+        """As in :class:`CIFDecoder`."""
+        n_tokens = ys_in_pad.size(1)
+        fired = self.fire(hs_pad, hlens, ys_in_lens, n_tokens, segment_ends)
+        memory = self.near_frames(hs_pad, hlens, fired)
+        states, hidden = self._run(fired.embeddings, ys_in_pad, memory)
+        return CIFDecoderOutput(self.output_layer(states), states, fired, hidden)
+
+    def decode(
+        self, embeddings: Tensor, ys_in_pad: Tensor, near: Near | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As in :class:`CIFDecoder`; without ``near``, tokens read vectors only."""
+        if near is None:
+            lengths = torch.full((len(embeddings),), embeddings.size(1))
+            near = self._memory(embeddings, lengths)
+        states, _ = self._run(embeddings, ys_in_pad, cast(Memory, near))
+        return self.output_layer(states), states
+
+    def _run(
+        self, embeddings: Tensor, ys_in_pad: Tensor, memory: Memory
+    ) -> tuple[Tensor, Tensor]:
+        """States joined with vectors, and states before that, ``(B, L, D)`` each."""
+        n_tokens = ys_in_pad.size(1)
+        memory = memory.tokens(torch.arange(n_tokens, device=ys_in_pad.device))
+        hidden = self._transform_tokens(
+            ys_in_pad, embeddings, 0, memory, lambda _, keys, values: (keys, values)
+        )
+        return self._joined(hidden, embeddings), hidden
+
+    def _joined(self, hidden: Tensor, fired: Tensor) -> Tensor:
+        added: Tensor = self.fired_out(fired.to(hidden.dtype))
+        return hidden + added
+
+    def _transform_tokens(
+        self,
+        tokens: Tensor,
+        fired: Tensor,
+        n_before: int,
+        memory: Memory,
+        exchange: Callable[[int, Tensor, Tensor], KeysValues],
+    ) -> Tensor:
+        """Run the layers over tokens ``(N, L)`` and the vectors they shall predict.
+
+        Args:
+            tokens: The tokens before those to predict.
+            fired: Vectors fired for the tokens to predict, ``(N or 1, L, D)``.
+            n_before: Number of tokens before ``tokens``.
+            memory: Of the tokens to predict.
+            exchange: See :meth:`CIFDecoder.extend`.
+        """
+        n_new = tokens.size(1)
+        n_total = n_before + n_new
+        if n_total > self.max_length:
+            raise UserError(
+                f"decoder: cif_whisper reads at most {self.max_length} tokens, this "
+                "utterance has more: cut the audio into shorter utterances"
+            )
+        xs: Tensor = self.embed(tokens)
+        if n_before == 0:
+            start = self.prompt[-1:].to(xs.dtype).expand(len(xs), 1, -1)
+            xs = torch.cat([start, xs[:, 1:]], dim=1)
+        first = self.prompt_length + n_before
+        xs = xs + self.position[first : first + n_new]
+        xs = self.dropout(xs + self.fired_in(fired.to(xs.dtype)))
+        mask = None
+        if n_new > 1:
+            mask = causal_mask(n_new, self.prompt_length + n_total, xs.device)
+        for index in range(len(self.layers)):
+            layer = self._layer(index)
+            pair = exchange(index, *layer.own(xs))
+            if memory.prompt:
+                pair = _joined_pairs(memory.prompt[index], pair)
+            xs = layer(xs, pair, mask, memory.speech[index], memory.allowed)
+        return self.after_norm(xs)  # type: ignore[no-any-return]
+
+    def extend(
+        self,
+        tokens: Tensor,
+        previous: Tensor,
+        current: Tensor,
+        n_before: int,
+        exchange: Callable[[int, Tensor, Tensor], KeysValues],
+        mask: Tensor | None = None,
+        near: Near | None = None,
+    ) -> Tensor:
+        """As in :class:`CIFDecoder`; ``near`` has L tokens, ``mask`` is not used.
+
+        Raises:
+            UserError: Without ``near``: the search sees no frames, as in a stream.
+        """
+        if near is None:
+            raise UserError(
+                "decoder: cif_whisper cannot decode a stream, only complete utterances"
+            )
+        fired = torch.cat([previous[:, 1:], current[:, None]], dim=1)
+        hidden = self._transform_tokens(
+            tokens, fired, n_before, cast(Memory, near), exchange
+        )
+        joined = self._joined(hidden[:, -1:], current[:, None])
+        return self.output_layer(joined.squeeze(1))  # type: ignore[no-any-return]
+
+
+def _joined_pairs(prompt: KeysValues, tokens: KeysValues) -> KeysValues:
+    """Keys and values of the prompt before those of tokens; ``N or 1`` utterances."""
+    keys, values = (
+        torch.cat([first.expand(len(second), -1, -1).to(second.dtype), second], dim=1)
+        for first, second in zip(prompt, tokens, strict=True)
+    )
+    return keys, values

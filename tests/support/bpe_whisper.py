@@ -1,0 +1,82 @@
+"""A random Whisper with a byte-level BPE tokenizer, whose merges a text teaches it."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+SPECIAL = [
+    *("<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|transcribe|>"),
+    "<|notimestamps|>",
+]
+
+
+def build_tokenizer(path: Path, texts: list[str], size: int = 340) -> Path:
+    """Write ``tokenizer.json``; special tokens come last, as Whisper's.
+
+    Args:
+        path: To write.
+        texts: Trains the merges.
+        size: Number of tokens without the special ones, more than 256.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([f" {text}" for text in texts], trainer)
+    tokenizer.add_special_tokens(SPECIAL)
+    tokenizer.save(str(path))
+    return path
+
+
+def random_whisper(vocabulary: int, end: int, **options: Any) -> Any:
+    """Return a ``WhisperForConditionalGeneration`` of width 8.
+
+    Args:
+        vocabulary: Number of tokens.
+        end: Token of the end.
+        options: Of ``WhisperConfig``.
+    """
+    from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+    config = WhisperConfig(
+        vocab_size=vocabulary,
+        num_mel_bins=8,
+        d_model=8,
+        encoder_layers=1,
+        decoder_layers=2,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=16,
+        decoder_ffn_dim=16,
+        max_source_positions=150,
+        max_target_positions=63,
+        pad_token_id=end,
+        bos_token_id=end,
+        eos_token_id=end,
+        decoder_start_token_id=1,
+        begin_suppress_tokens=None,
+        **options,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        model = WhisperForConditionalGeneration(config).eval()
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.6)
+    return model
+
+
+def build_bpe_whisper(folder: Path, texts: list[str], size: int = 280) -> Path:
+    """Write a random Whisper and its tokenizer; ``size`` as in build_tokenizer."""
+    from transformers import WhisperFeatureExtractor
+
+    random_whisper(size + len(SPECIAL), size).save_pretrained(folder)
+    WhisperFeatureExtractor(feature_size=8, chunk_length=3).save_pretrained(folder)
+    build_tokenizer(folder / "tokenizer.json", texts, size)
+    return folder

@@ -152,6 +152,7 @@ def sections() -> dict[str, list[Key]]:
     from espnet_cif_hkd.cif import CIFPredictor, integrate_and_fire
     from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
     from espnet_cif_hkd.decoder.cif_nar import CIFNARDecoder
+    from espnet_cif_hkd.decoder.cif_whisper import CIFWhisperDecoder
     from espnet_cif_hkd.distill.frames import FramesCriterion
     from espnet_cif_hkd.distill.hkd import HKDCriterion
     from espnet_cif_hkd.distill.level_options import LevelOptions
@@ -161,6 +162,7 @@ def sections() -> dict[str, list[Key]]:
     from espnet_cif_hkd.distill.text_only import TextOnlyCriterion
     from espnet_cif_hkd.distill.transducer_path import TransducerPathCriterion
     from espnet_cif_hkd.encoder.cif_conformer import CIFConformerEncoder
+    from espnet_cif_hkd.encoder.joined import JoinedEncoder
     from espnet_cif_hkd.encoder.kaldi_fbank import KaldiFbankFrontend
     from espnet_cif_hkd.encoder.silence import SilencePreprocessor
     from espnet_cif_hkd.encoder.speech_teacher import SpeechTeacherFrontend
@@ -175,6 +177,8 @@ def sections() -> dict[str, list[Key]]:
         "encoder_conf": list(keys_of(CIFConformerEncoder)),
         "decoder_conf": list(keys_of(CIFDecoder)),
         "nar_conf": list(keys_of(CIFNARDecoder)),
+        "cif_whisper": list(keys_of(CIFWhisperDecoder)),
+        "joined": list(keys_of(JoinedEncoder)),
         "kaldi_fbank": list(keys_of(KaldiFbankFrontend)),
         "silence": list(keys_of(SilencePreprocessor)),
         "predictor_conf": [*keys_of(CIFPredictor), *tail],

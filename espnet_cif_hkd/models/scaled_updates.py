@@ -61,5 +61,5 @@ class ScaledUpdates:
     @torch.no_grad()
     def _after_step(self, *_: Any) -> None:
         for parameter, before in self._before:
-            parameter.copy_(before.lerp(parameter, self.factor))
+            parameter.lerp_(before, 1 - self.factor)
         self._before = []

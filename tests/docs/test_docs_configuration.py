@@ -90,16 +90,18 @@ def test_a_value_for_an_unknown_key_is_refused(tool):
 def mappings(config):
     """The mappings of a training configuration that are ours, by name."""
     criterion = config["model_conf"].get("criterion_conf") or {}
+    decoder = "decoder_conf" if config["decoder"] == "cif" else config["decoder"]
     found = {
         "model_conf": config["model_conf"],
-        "decoder_conf": config["decoder_conf"],
+        decoder: config["decoder_conf"],
         "predictor_conf": config["decoder_conf"]["predictor_conf"],
         "criterion_conf": criterion,
         "acoustic": criterion.get("acoustic") or {},
         "linguistic": criterion.get("linguistic") or {},
     }
-    if config["encoder"] == "cif_conformer":
-        found["encoder_conf"] = config["encoder_conf"]
+    names = {"cif_conformer": "encoder_conf", "joined": "joined"}
+    if config["encoder"] in names:
+        found[names[config["encoder"]]] = config["encoder_conf"]
     return found
 
 

@@ -204,6 +204,54 @@ def test_one_training_without_pretraining(
     assert not only.asr_tag and not only.pretrained_model
 
 
+WHISPER_PIECES = "data/en_token_list/bpe_bpe8000"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stages"),
+    [
+        ([], [(1, 4), (6, 10000)]),
+        (["--stage", "3", "--stop_stage", "5"], [(3, 4)]),
+        (["--stop_stage", "4"], [(1, 4)]),
+        (["--stage", "10", "--stop_stage", "11"], [(10, 11)]),
+        (["--stage", "12"], [(12, 10000)]),
+    ],
+)
+def test_whispers_decoder_replaces_stage_5(
+    recipe: RecordedRecipe, arguments: list[str], stages: list[tuple[int, int]]
+) -> None:
+    done = recipe.run("--system", "whisper_decoder", *arguments)
+    assert done.returncode == 0, done.stderr
+    found = recipe.trainings()
+    assert [(one.stage, one.stop_stage) for one in found] == stages
+    for one in found:
+        assert str(paths.derive(one).token_list) == f"{WHISPER_PIECES}/tokens.txt"
+        assert one.asr_config == "conf/train_asr_cif_whisper_decoder.yaml"
+        assert one.feats_normalize == "none"
+    if stages[-1][1] > 10:
+        wanted = f"{WHISPER_PIECES}/decoder.pth:decoder:decoder"
+        assert found[-1].pretrained_model == wanted
+    if stages[-1][0] > 11 or stages[-1][1] < 5 and "5" not in arguments:
+        assert not recipe.python()
+        return
+    convert, prepare = recipe.python()
+    assert convert[-2:] == ["whisper-base", "downloads/whisper_base"]
+    assert prepare == [
+        *("-m", "espnet_cif_hkd.cli.whisper_decoder", "downloads/whisper_base"),
+        *(WHISPER_PIECES, "--language", "en", "--text", "data/train/text"),
+        *("--pieces", "8000"),
+    ]
+
+
+def test_the_control_of_whispers_decoder_begins_with_random_parameters(
+    recipe: RecordedRecipe,
+) -> None:
+    words = ("--system", "whisper_decoder", "--whisper_init", "false")
+    assert recipe.run(*words).returncode == 0
+    assert [one.pretrained_model for one in recipe.trainings()] == ["", ""]
+    assert len(recipe.python()) == 2  # the token list is Whisper's, too
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -246,6 +294,13 @@ def test_a_speech_model_that_is_there_is_not_downloaded(recipe: RecordedRecipe) 
     (folder / "model.safetensors").touch()
     done = recipe.run("whisper-base", str(folder), script=script)
     assert (done.returncode, done.stdout, recipe.calls()) == (0, "", [])
+    # A folder of an earlier version has no tokenizer.
+    words = ("whisper-base", str(folder), "tokenizer")
+    assert len(recipe.run(*words, script=script).stdout.splitlines()) == 1
+    assert len(recipe.calls()) == 1
+    (folder / "tokenizer.json").touch()
+    assert recipe.run(*words, script=script).returncode == 0
+    assert not recipe.calls()
 
 
 def test_the_python_of_a_checkout_converts(recipe: RecordedRecipe) -> None:

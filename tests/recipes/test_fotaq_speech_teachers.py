@@ -110,6 +110,17 @@ def test_the_systems_of_sub_words_differ_in_the_firing_only(end: str) -> None:
     assert letters == pieces
 
 
+def test_whispers_decoder_reads_the_features_of_the_whisper_systems() -> None:
+    alone, decoder = load(CONF, "cif_whisper"), load(CONF, "cif_whisper_decoder")
+    assert alone["frontend_conf"] == decoder["frontend_conf"]
+    small = decoder["encoder_conf"]
+    assert (small["encoder"], small["encoder_conf"]) == (
+        alone["encoder"],
+        alone["encoder_conf"],
+    )
+    assert alone["normalize"] is decoder["normalize"] is None
+
+
 def build(path: Path) -> Any:
     """The model of a configuration, made by ESPnet."""
     from espnet2.tasks.asr import ASRTask
@@ -144,6 +155,18 @@ def test_espnet_builds_the_whisper_systems(whispers: dict[str, int], name: str) 
     assert not any(key.startswith("frontend.") for key in model.state_dict())
     heads = [key for key in model.state_dict() if key.startswith("criterion.")]
     assert bool(heads) == name.endswith("hkd")
+
+
+def test_espnet_builds_whispers_decoder(
+    whispers: dict[str, int], tmp_path: Path
+) -> None:
+    config = load(CONF, "cif_whisper_decoder")
+    config["decoder_conf"] |= {"size": 12, "attention_heads": 2, "num_blocks": 1}
+    path = tmp_path / "here.yaml"
+    path.write_text(yaml.safe_dump(config))
+    model = build(path)
+    assert model.encoder.output_size() == 12 + 192
+    assert model.decoder.output_layer.weight.shape == (8, 12)
 
 
 @pytest.mark.parametrize("end", ["", "_streaming"])

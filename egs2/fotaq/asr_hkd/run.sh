@@ -7,13 +7,16 @@
 #   ./run.sh --system cif|acd|lrd|hkd|soft|att|transducer|transducer_streaming|whisper|
 #                     whisper_hkd|whisper_soft|whisper_bpe|whisper_bpe_hkd|whisper_decoder
 #            [--subset N] [--pretrain true [--unlabelled "FOLDER..."]]
-#            [--pseudo_labels "FOLDER..." --labeller EXP] [any option of asr.sh]
+#            [--pseudo_labels "FOLDER..." --labeller EXP] [--whisper_init true|false]
+#            [any option of asr.sh]
 # With --pretrain true the encoder first learns from two Whisper models (stages 10 and
 # 11), then the system starts from it. --pretrain_config: --asr_config of this first
 # training (conf/pretrain.yaml, or conf/pretrain_streaming.yaml); --pretrain_args: its
 # --asr_args; --pretrain_tag: its --asr_tag. --unlabelled adds the speech of folders of
 # audio files to it, which needs no transcripts. --level_lm_args: further options of
 # lm_train for the language models of soft labels.
+# --whisper_init false: the decoder of whisper_decoder begins with random parameters, for
+# comparison.
 # --pseudo_labels adds speech (folders, wav.scp) to the training set, with the text that a
 # trained recogniser EXP (exp/asr_...) writes before stage 2. --labeller_args: its options
 # of espnet-cif transcribe (--beam 5); --pseudo_tag: in the names of the set and of the
@@ -51,11 +54,13 @@ feats_normalize=
 asr_stats_dir=
 speed_perturb_factors=
 level_lm_args=
+whisper_init=true
 take_options "system subset fotaq_archive pretrain unlabelled pretrain_config
     pretrain_tag pretrain_args stage stop_stage asr_tag asr_exp asr_args dumpdir expdir
     train_set valid_set ngpu feats_normalize asr_stats_dir speed_perturb_factors
-    level_lm_args ${pseudo_options}" "$@"
+    level_lm_args whisper_init ${pseudo_options}" "$@"
 choose pretrain true false
+choose whisper_init true false
 choose system cif acd lrd hkd soft att transducer whisper whisper_hkd whisper_soft \
     whisper_bpe whisper_bpe_hkd whisper_decoder transducer_streaming
 case "${pretrain} ${system}" in
@@ -82,7 +87,7 @@ pieces=8000 # of Whisper's tokenizer, for its decoder
 case "${system}" in
     transducer*) decoding=conf/decode_asr_transducer.yaml ;;
     whisper_bpe*) units=(--token_type bpe --nbpe 300) ;;
-    whisper_decoder) units=(--token_type bpe --nbpe "${pieces}" --bpemode whisper) ;;
+    whisper_decoder) units=(--token_type bpe --nbpe "${pieces}" --bpemode bpe) ;;
 esac
 if [ "${system}" = transducer_streaming ]; then
     : "${pretrain_config:=conf/pretrain_streaming.yaml}"
@@ -110,11 +115,8 @@ esac
 # Speech models that a system needs, converted to downloads/.
 speech_models=()
 case "${system}" in
-    whisper_decoder)
-        speech_models+=(whisper-base)
-        # Whisper's decoder expects the values of Whisper's encoder.
-        : "${feats_normalize:=none}"
-        ;;
+    # Whisper's decoder expects the values of Whisper's encoder.
+    whisper_decoder) : "${feats_normalize:=none}" ;;
     whisper*)
         speech_models+=(whisper-base)
         # The mean of a short utterance is too uncertain for features of Whisper. Their
@@ -179,8 +181,10 @@ add_pseudo_labels run_asr "${letter_stats}"
 # Stages up to 5, with the token list and the decoder's parameters of Whisper in stage 5.
 pretrained=()
 prepare_whisper_decoder() {
-    local folder="data/${lang}_token_list/bpe_whisper${pieces}"
-    pretrained=(--pretrained_model "${folder}/decoder.pth:decoder:decoder")
+    local folder="data/${lang}_token_list/bpe_bpe${pieces}"
+    if "${whisper_init}"; then
+        pretrained=(--pretrained_model "${folder}/decoder.pth:decoder:decoder")
+    fi
     if [ "${stage}" -gt 11 ] || [ "${stop_stage}" -lt 5 ]; then
         return
     fi

@@ -326,7 +326,8 @@ class CIFDecoder(SearchScores, AbsDecoder):
             exchange: Stores keys and values of the new tokens, ``(N, L, D)`` each, for
                 a layer index, and returns those of all P + L tokens.
             mask: As in :meth:`CausalLayer.extend`.
-            near: Frames around the firing of the token to predict, ``(N or 1, 1, …)``.
+            near: Frames around the firings of the tokens to predict, ``(N or 1, L, …)``;
+                this decoder reads those of the last.
 
         Returns:
             Logits, ``(N, V)``.
@@ -337,5 +338,7 @@ class CIFDecoder(SearchScores, AbsDecoder):
             hidden = cast(CausalLayer, layer).extend(hidden, keep, mask)
         hidden = self.after_norm(hidden[:, -1:])  # (N, 1, D)
         current = current[:, None].to(hidden.dtype).expand_as(hidden)
+        if near is not None and tokens.size(1) > 1:
+            near = near.tokens(torch.tensor([tokens.size(1) - 1], device=tokens.device))
         states = self._join(hidden, current, near)
         return self.output_layer(states.squeeze(1))  # type: ignore[no-any-return]

@@ -231,7 +231,7 @@ def test_whispers_decoder_replaces_stage_5(
     if stages[-1][1] > 10:
         wanted = f"{WHISPER_PIECES}/decoder.pth:decoder:decoder"
         assert found[-1].pretrained_model == wanted
-    if stages[-1][0] > 11 or stages[-1][1] < 5 and "5" not in arguments:
+    if stages[-1][0] > 11 or (stages[-1][1] < 5 and "5" not in arguments):
         assert not recipe.python()
         return
     convert, prepare = recipe.python()

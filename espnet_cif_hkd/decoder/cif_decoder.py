@@ -326,7 +326,7 @@ class CIFDecoder(SearchScores, AbsDecoder):
             exchange: Stores keys and values of the new tokens, ``(N, L, D)`` each, for
                 a layer index, and returns those of all P + L tokens.
             mask: As in :meth:`CausalLayer.extend`.
-            near: Frames around the firings of the tokens to predict, ``(N or 1, L, …)``;
+            near: Frames around the firings of L tokens to predict, ``(N or 1, L, …)``;
                 this decoder reads those of the last.
 
         Returns:

@@ -283,6 +283,21 @@ def test_a_model_learns_decodes_freely_and_scales_the_decoder():
     assert stats["cer_free"] is not None
 
 
+def test_autocast_trains_and_fires_as_float32():
+    model, batch = tiny_model(**JOINED), tiny_batch()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    loss, stats, _ = model.train()(**batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        low, low_stats, _ = model(**batch)
+    low.sum().backward()
+    torch.testing.assert_close(low, loss, rtol=0.05, atol=0.05)
+    quantity = stats["loss_quantity"], low_stats["loss_quantity"]
+    torch.testing.assert_close(*quantity, rtol=0.05, atol=0.05)
+    assert all(grad.isfinite().all() for grad in gradients(model).values())
+
+
 def test_distillation_has_the_sizes_of_its_taps():
     conf = {"teacher_type": "random", "teacher_dim": 16}
     model = tiny_model(

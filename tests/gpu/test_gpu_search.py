@@ -26,15 +26,32 @@ CHANGES = {
         "cnn_module_kernel": 3,
     },
 }
+WHISPER = {
+    "encoder": "joined",
+    "encoder_conf": {
+        "encoder": "cif_conformer",
+        "encoder_conf": {**CHANGES["encoder_conf"], "pooling_layers": []}
+        | {"input_layer": "linear"},
+    },
+    "decoder": "cif_whisper",
+    "decoder_conf": {
+        "size": 8,
+        "attention_heads": 2,
+        "linear_units": 32,
+        "num_blocks": 2,
+        "frame_window": 6,
+    },
+}
 SECONDS = (0.6, 0.9, 1.3, 1.8, 2.4, 3.0)
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
+@pytest.fixture(scope="module", params=["cif", "cif_whisper"])
+def files(tmp_path_factory, request):
     folder = tmp_path_factory.mktemp("exp")
-    config = tiny_config(token_type="char", **CHANGES)
+    changes = CHANGES if request.param == "cif" else {**CHANGES, **WHISPER}
+    config = tiny_config(token_type="char", **changes)
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    torch.save(tiny_model(**CHANGES).state_dict(), folder / "1epoch.pth")
+    torch.save(tiny_model(**changes).state_dict(), folder / "1epoch.pth")
     return str(folder / "config.yaml"), str(folder / "1epoch.pth")
 
 

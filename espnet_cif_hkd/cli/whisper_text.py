@@ -66,14 +66,17 @@ def run(args: argparse.Namespace) -> None:
     if args.batch_size < 1:
         raise UserError(f"--batch_size {args.batch_size}: write 1 or more")
     require_writable(args.output.parent)
+    done = _done(args)
+    chosen = [one for one in recordings(args.audio) if key(one.name) not in done]
+    if not chosen and done:
+        log(f"{args.output}: {len(done)} recordings, is up to date")
+        return
     model = WhisperText(
         args.model,
         language=args.language,
         dtype=args.dtype,
         device=device_of(args.device),
     )
-    done = _done(args)
-    chosen = [one for one in recordings(args.audio) if key(one.name) not in done]
     left_out: list[str] = []
     args.output.parent.mkdir(parents=True, exist_ok=True)
     with args.output.open("a", encoding="utf-8") as table:
@@ -138,7 +141,8 @@ def _batches(
                         f"{model.longest:g}"
                     )
                     continue
-                wave = audio.samples()
+                # Resampling may round the length up.
+                wave = audio.samples()[: round(model.longest * model.rate)]
         except UserError as error:
             left_out.append(str(error))
             continue

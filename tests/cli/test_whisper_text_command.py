@@ -60,6 +60,24 @@ def test_an_interrupted_command_continues(
     assert case.run().keys() == {*wanted, "g"}
 
 
+def test_nothing_is_left_to_do(
+    case: Case, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = case.run()
+    module = "espnet_cif_hkd.teachers.speech.whisper_text.WhisperText"
+    monkeypatch.setattr(module, None)  # it is not opened
+    assert case.run() == wanted
+    assert "5 recordings, is up to date" in capfd.readouterr().out
+
+
+def test_the_longest_recording_may_gain_a_sample(case: Case) -> None:
+    case.add("longest", np.zeros(24000))
+    path = case.speech / "longest.flac"
+    # 3 s at a rate whose resampled length is rounded up.
+    soundfile.write(path, np.zeros(33074), 11025)
+    assert len(case.run()) == 6
+
+
 def test_what_cannot_be_read_is_named(
     case: Case, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -81,7 +99,8 @@ def test_wrong_commands(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
         "--dtype", "bfloat16"
     )
     assert "--batch_size 0: write 1 or more" in refused("--batch_size", 0)
-    assert "no folder with a Whisper" in refused("--model", case.speech)
+    other = ("--model", case.speech, "-o", case.table.with_name("other"))
+    assert "no folder with a Whisper" in refused(*other)
     for path in case.speech.rglob("*.flac"):
         path.unlink()
     only = case.add("long", np.zeros(28000))

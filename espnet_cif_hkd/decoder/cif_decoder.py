@@ -128,12 +128,11 @@ class CIFDecoder(SearchScores, AbsDecoder):
 
     @property
     def language_parameters(self) -> list[torch.nn.Parameter]:
-        """All parameters but those that CIF adds to a decoder of text."""
-        added = ("predictor.", "fired_in.", "fired_out.")
+        """All parameters but those of the predictor."""
         return [
             value
             for name, value in self.named_parameters()
-            if not name.startswith(added)
+            if not name.startswith("predictor.")
         ]
 
     def fire(

@@ -33,8 +33,8 @@ class CIFWhisperDecoder(CIFDecoder):
     The cross-attention of token i reads the vectors fired up to i and the encoder
     frames around the firing of i, instead of 30 seconds of frames. The number of fired
     vectors ends a sentence, so the decoder cannot repeat itself. A fired vector is also
-    added to the input and to the state of its token, by matrices that begin with
-    zeros: at first only the cross-attention reads it.
+    added to the input and to the state of its token, normalised, by matrices that begin
+    with zeros: at first only the cross-attention reads it.
 
     ``python3 -m espnet_cif_hkd.cli.whisper_decoder`` writes a token list and initial
     parameters of a Whisper for ``--init_param FILE:decoder:decoder``. The first D
@@ -119,6 +119,9 @@ class CIFWhisperDecoder(CIFDecoder):
         self.position = torch.nn.Parameter(
             torch.empty(prompt_length + max_length, size)
         )
+        # The features of Whisper have large values: without a norm the first updates of
+        # these matrices would outweigh everything that the decoder knows.
+        self.fired_norm = whisper_norm(encoder_output_size)
         self.fired_in = torch.nn.Linear(encoder_output_size, size, bias=False)
         self.layers = torch.nn.ModuleList(
             CrossLayer(
@@ -240,7 +243,7 @@ class CIFWhisperDecoder(CIFDecoder):
         return self._joined(hidden, embeddings), hidden
 
     def _joined(self, hidden: Tensor, fired: Tensor) -> Tensor:
-        added: Tensor = self.fired_out(fired.to(hidden.dtype))
+        added: Tensor = self.fired_out(self.fired_norm(fired.to(hidden.dtype)))
         return hidden + added
 
     def _transform_tokens(
@@ -273,7 +276,7 @@ class CIFWhisperDecoder(CIFDecoder):
             xs = torch.cat([start, xs[:, 1:]], dim=1)
         first = self.prompt_length + n_before
         xs = xs + self.position[first : first + n_new]
-        xs = self.dropout(xs + self.fired_in(fired.to(xs.dtype)))
+        xs = self.dropout(xs + self.fired_in(self.fired_norm(fired.to(xs.dtype))))
         mask = None
         if n_new > 1:
             mask = causal_mask(n_new, self.prompt_length + n_total, xs.device)

@@ -20,6 +20,7 @@ class CTCFiring:
     Args:
         ctc: ESPnet's CTC on the encoder frames.
         blank: Index of the blank.
+        threshold: Of :func:`ctc_free_spikes`.
 
     Attributes:
         dense: Whether to compute with operations that exported graphs have.
@@ -28,8 +29,9 @@ class CTCFiring:
     of CTC's best path, the mean of its probabilities, and has no alpha.
     """
 
-    def __init__(self, ctc: Any, blank: int) -> None:
+    def __init__(self, ctc: Any, blank: int, threshold: float | None = None) -> None:
         self.ctc, self.blank, self.dense = ctc, blank, False
+        self.threshold = threshold
 
     def weights(self, alpha: Tensor, hs_pad: Tensor, hlens: Tensor) -> Tensor:
         """Return alpha that fires at the spikes of CTC's best path.
@@ -45,9 +47,9 @@ class CTCFiring:
         """
         logp = self.ctc.log_softmax(hs_pad)
         if self.dense:
-            is_spike = dense_free_spikes(logp, hlens, self.blank)
+            is_spike = dense_free_spikes(logp, hlens, self.blank, self.threshold)
             return dense_segment_weights(alpha, hlens, is_spike)
-        spikes, lengths = ctc_free_spikes(logp, hlens, self.blank)
+        spikes, lengths = ctc_free_spikes(logp, hlens, self.blank, self.threshold)
         return segment_weights(alpha, hlens, spikes, lengths + 1)
 
     def known_weights(

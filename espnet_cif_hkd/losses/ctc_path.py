@@ -3,15 +3,36 @@
 Names of shapes: as in :mod:`espnet_cif_hkd.losses.ctc_guide`.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
 from espnet_cif_hkd.losses.ctc_guide import likeliest_frames
 
 
+def _labels(
+    logp: Tensor, hlens: Tensor, blank: int, threshold: float | None
+) -> tuple[Tensor, Tensor]:
+    """Return the token of each frame and its log-probability, ``(B, T)`` each.
+
+    Arguments: see :func:`ctc_free_spikes`. The token may be the blank.
+    """
+    if threshold is None:
+        score, label = logp.max(dim=2)
+    else:
+        tokens = torch.arange(logp.size(2), device=logp.device) != blank
+        score, label = logp.masked_fill(~tokens, -torch.inf).max(dim=2)
+        is_token = logp[..., blank] < math.log1p(-threshold)
+        label = torch.where(is_token, label, torch.full_like(label, blank))
+    frames = torch.arange(logp.size(1), device=logp.device)
+    pad = frames >= hlens.to(logp.device)[:, None]
+    return score, label.masked_fill(pad, blank)
+
+
 @torch.no_grad()
 def ctc_free_spikes(
-    logp: Tensor, hlens: Tensor, blank: int = 0
+    logp: Tensor, hlens: Tensor, blank: int = 0, threshold: float | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return the frame of each token of CTC's best path, without a transcript.
 
@@ -21,6 +42,10 @@ def ctc_free_spikes(
         logp: Log-probabilities, ``(B, T, V)``; padding may hold any value.
         hlens: Valid frames, ``(B,)`` integer.
         blank: Index of the blank.
+        threshold: A frame has a token if all tokens together have more than this
+            probability, then the likeliest one: with many tokens the blank can be the
+            likeliest label of a frame that surely has a token. None: a frame has its
+            likeliest label, the best path.
 
     Returns:
         Frames, ``(B, U)`` int64, -1 in padding; number of tokens, ``(B,)`` int64.
@@ -36,9 +61,7 @@ def ctc_free_spikes(
     if logp.size(1) == 0:
         none = torch.zeros(len(logp), dtype=torch.int64, device=logp.device)
         return none.new_zeros(len(logp), 0), none
-    score, label = logp.max(dim=2)  # (B, T)
-    frames = torch.arange(logp.size(1), device=logp.device)
-    label = label.masked_fill(frames >= hlens.to(logp.device)[:, None], blank)
+    score, label = _labels(logp, hlens, blank, threshold)
     before = torch.nn.functional.pad(label[:, :-1], (1, 0), value=blank)
     begins = (label != blank) & (label != before)
     number = begins.cumsum(dim=1) - 1  # (B, T), the token to which a frame belongs
@@ -48,7 +71,9 @@ def ctc_free_spikes(
     return likeliest_frames(number, scores), lengths
 
 
-def dense_free_spikes(logp: Tensor, hlens: Tensor, blank: int = 0) -> Tensor:
+def dense_free_spikes(
+    logp: Tensor, hlens: Tensor, blank: int = 0, threshold: float | None = None
+) -> Tensor:
     """As :func:`ctc_free_spikes`, without operations that a graph does not have.
 
     Needs memory for T · T numbers.
@@ -57,6 +82,7 @@ def dense_free_spikes(logp: Tensor, hlens: Tensor, blank: int = 0) -> Tensor:
         logp: ``(B, T, V)``, T at least 1.
         hlens: Valid frames, ``(B,)`` integer.
         blank: Index of the blank.
+        threshold: As in :func:`ctc_free_spikes`.
 
     Returns:
         Whether a frame is a spike, ``(B, T)`` bool.
@@ -68,9 +94,8 @@ def dense_free_spikes(logp: Tensor, hlens: Tensor, blank: int = 0) -> Tensor:
         >>> dense_free_spikes(logp, torch.tensor([6])).long().tolist()
         [[0, 1, 0, 0, 1, 1]]
     """
-    score, label = logp.max(dim=2)  # (B, T)
+    score, label = _labels(logp, hlens, blank, threshold)
     frames = torch.arange(logp.size(1), device=logp.device)
-    label = label.masked_fill(frames >= hlens[:, None], blank)
     before = torch.cat([torch.full_like(label[:, :1], blank), label[:, :-1]], dim=1)
     number = ((label != blank) & (label != before)).long().cumsum(dim=1)
     # A frame that no other frame of the same token beats, and no earlier one equals

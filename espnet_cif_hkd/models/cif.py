@@ -67,6 +67,9 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         ctc_guide_firing: Where tokens fire in recognition, also of validation's
             ``cer_free``: where the sum of ``alpha`` passes an integer, or at the
             ``spikes`` of CTC's best path, with alpha scaled between them.
+        ctc_guide_threshold: Of firing at ``spikes``: a frame has a token if all tokens
+            together have more than this probability; null: if the blank is not the
+            likeliest label, which misses tokens where many are possible.
         ctc_guide_start: Number of optimizer updates before the loss and the segments
             take part, because CTC has no useful alignment in the beginning.
         criterion: Name of a criterion such as ``hkd``; null: no distillation. Excludes
@@ -79,7 +82,7 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         freeze_encoder_updates: Number of updates for which the encoder is frozen, with
             its dropout and its batch statistics.
         decoder_lr_factor: Factor of the learning rate of a pre-trained decoder, without
-            its predictor and its other parts that read fired vectors.
+            its predictor.
         nar_conf: Options of a one-pass decoder beside ``decoder: cif``, on the same
             encoder and firing: those of ``decoder: cif_nar`` without ``predictor_conf``
             and ``eos_slack``; null: none. Its parameters are ``nar.*``.
@@ -126,6 +129,7 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         ctc_guide_slack: float = 0.5,
         ctc_guide_scaling: str = "utterance",
         ctc_guide_firing: str = "alpha",
+        ctc_guide_threshold: float | None = None,
         ctc_guide_start: int = 0,
         criterion: str | None = None,
         criterion_conf: dict[str, Any] | None = None,
@@ -168,6 +172,7 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
             ctc_guide_slack,
             ctc_guide_scaling,
             ctc_guide_firing,
+            ctc_guide_threshold,
             ctc_guide_start,
         )
         super().__init__(
@@ -204,7 +209,9 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         self.lsm_weight = lsm_weight
         self.ctc_guide = guide
         if guide.firing == "spikes":
-            self.decoder.ctc_firing = CTCFiring(self.ctc, self.blank_id)
+            self.decoder.ctc_firing = CTCFiring(
+                self.ctc, self.blank_id, guide.threshold
+            )
         self.register_buffer("token_list_digest", token_list_digest(self.token_list))
         self.register_buffer(VERSION_KEY, version_tensor())
 

@@ -32,6 +32,7 @@ class CTCGuide:
         scaling: ``utterance``, or ``segments``: alpha is scaled to 1 between CTC's
             spikes.
         firing: ``alpha``, or ``spikes``: recognition fires at CTC's spikes.
+        threshold: Of ``spikes``; see :func:`ctc_free_spikes`.
         schedule: The first update of the loss and of the segments.
     """
 
@@ -40,6 +41,7 @@ class CTCGuide:
     slack: float
     scaling: str
     firing: str
+    threshold: float | None
     schedule: CommonOptions
 
     @property
@@ -82,6 +84,7 @@ def build_guide(
     slack: Any,
     scaling: Any,
     firing: Any,
+    threshold: Any,
     start: Any,
 ) -> CTCGuide:
     """Check the options and return the guide.
@@ -103,6 +106,18 @@ def build_guide(
                 f"model_conf: ctc_guide_{name} is {value!r}; it must be "
                 f"{' or '.join(known)}"
             )
+    if threshold is not None:
+        is_share = type(threshold) is float and 0 < threshold < 1
+        if not is_share:
+            raise UserError(
+                f"model_conf: ctc_guide_threshold is {threshold!r}; it must be a "
+                "number between 0 and 1, or null"
+            )
+        if firing != "spikes":
+            raise UserError(
+                "model_conf: ctc_guide_threshold is of ctc_guide_firing: spikes, not "
+                f"{firing}; set it to null"
+            )
     if type(start) is not int or start < 0:
         raise UserError(
             f"model_conf: ctc_guide_start is {start!r}; it must be a number of "
@@ -118,4 +133,4 @@ def build_guide(
             )
     is_used = weight or scaling == "segments"
     schedule = CommonOptions(start=start if is_used else 0)
-    return CTCGuide(weight, kind, slack, scaling, firing, schedule)
+    return CTCGuide(weight, kind, slack, scaling, firing, threshold, schedule)

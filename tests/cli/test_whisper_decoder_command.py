@@ -43,7 +43,7 @@ def test_the_decoder_has_the_files(words: list[str]) -> None:
     )
     assert not found.unexpected_keys
     assert {name.split(".")[0] for name in found.missing_keys} == {
-        *("predictor", "fired_in", "fired_out"),
+        *("predictor", "fired_in", "fired_out", "fired_norm"),
     }
 
 

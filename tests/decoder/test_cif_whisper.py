@@ -36,7 +36,7 @@ def make_decoder(window=2, model=None, **options):
     given = initial_parameters(state, IDS, PROMPT, END)
     given = {name.removeprefix("decoder."): value for name, value in given.items()}
     report = decoder.load_state_dict(given, strict=False)
-    new = ("predictor.", "fired_in.", "fired_out.")
+    new = ("predictor.", "fired_in.", "fired_out.", "fired_norm.")
     assert not report.unexpected_keys
     assert all(name.startswith(new) for name in report.missing_keys)
     return decoder
@@ -67,7 +67,12 @@ def oracle(decoder, model, frames, times, vectors, tokens):
     ids = torch.tensor([*PROMPT, *(OUTPUT_OF[token] for token in tokens[1:])])
     length = len(ids)
     xs = layers.embed_tokens(ids) + layers.embed_positions.weight[:length]
-    xs = torch.cat([xs[: len(prompt)], xs[len(prompt) :] + decoder.fired_in(vectors)])
+    xs = torch.cat(
+        [
+            xs[: len(prompt)],
+            xs[len(prompt) :] + decoder.fired_in(decoder.fired_norm(vectors)),
+        ]
+    )
     causal = torch.ones(length, length).tril().bool()
     added = [
         torch.zeros(mask.shape).masked_fill(~mask, -torch.inf)[None, None]
@@ -83,7 +88,9 @@ def oracle(decoder, model, frames, times, vectors, tokens):
             use_cache=False,
         )
         xs = xs[0] if isinstance(xs, tuple) else xs
-    xs = layers.layer_norm(xs)[0, len(prompt) :] + decoder.fired_out(vectors)
+    xs = layers.layer_norm(xs)[0, len(prompt) :] + decoder.fired_out(
+        decoder.fired_norm(vectors)
+    )
     return (xs @ layers.embed_tokens.weight.t())[:, [*IDS, END]]
 
 
@@ -269,11 +276,11 @@ def test_a_model_learns_decodes_freely_and_scales_the_decoder():
         losses.append(float(loss.detach()))
     assert losses[-1] < losses[0]
     found = gradients(model)
-    # A bias of keys changes no attention; the first added matrices have gradients now.
+    # A bias of keys changes no attention; the added matrices begin with zeros.
     assert all(g.any() for name, g in found.items() if "linear_k.bias" not in name)
     for name, parameter in model.named_parameters():
-        new = ("decoder.predictor.", "decoder.fired_in.", "decoder.fired_out.")
-        factor = 0.01 if name.startswith("decoder.") and not name.startswith(new) else 1
+        scaled = name.startswith("decoder.") and ".predictor." not in name
+        factor = 0.01 if scaled else 1
         moved = before[name] - parameter.detach()
         torch.testing.assert_close(
             moved, found[name] * 0.1 * factor, atol=1e-5, rtol=1e-3

@@ -57,9 +57,17 @@ def test_spikes_are_those_of_the_best_of_all_paths(seed):
         assert found[b].tolist() == spikes + [-1] * (7 - len(spikes))
 
 
-def free_by_hand(logp):
+def label_by_hand(logp, threshold):
+    """The label of a frame, ``logp (V,)``."""
+    if threshold is None:
+        return int(logp.argmax())
+    is_token = float(logp[1:].exp().sum()) > threshold
+    return 1 + int(logp[1:].argmax()) if is_token else 0
+
+
+def free_by_hand(logp, threshold):
     """Spikes of the best path, ``logp (T, V)``, and its tokens."""
-    best = logp.argmax(-1).tolist()
+    best = [label_by_hand(one, threshold) for one in logp]
     found, tokens, t = [], [], 0
     for value, group in itertools.groupby(best):
         span = range(t, t + len(list(group)))
@@ -71,25 +79,30 @@ def free_by_hand(logp):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_spikes_without_a_transcript(seed):
+@pytest.mark.parametrize("threshold", [None, 0.3, 0.6])
+def test_spikes_without_a_transcript(seed, threshold):
     generator = torch.Generator().manual_seed(seed)
     logp = torch.randn(4, 30, VOCAB, generator=generator).mul(2).log_softmax(-1)
     logp[0, 3:6] = logp[0, 3]  # equal frames: the first is the spike
-    logp[3, :9] = torch.tensor([1.0] + [0.0] * (VOCAB - 1)).log_softmax(-1)
+    logp[..., 0] += 3.0  # of five tokens together
+    logp = logp.log_softmax(-1)
+    logp[3, :9] = torch.tensor([4.0] + [0.0] * (VOCAB - 1)).log_softmax(-1)
     hlens = torch.tensor([30, 17, 1, 9])
-    expected = [free_by_hand(logp[b, :n]) for b, n in enumerate(hlens.tolist())]
+    expected = [
+        free_by_hand(logp[b, :n], threshold) for b, n in enumerate(hlens.tolist())
+    ]
     for b, n in enumerate(hlens.tolist()):
         logp[b, n:] = float("nan")
-    spikes, lengths = ctc_free_spikes(logp, hlens)
+    spikes, lengths = ctc_free_spikes(logp, hlens, threshold=threshold)
     assert lengths.tolist() == [len(found) for found, _ in expected]
     assert lengths[3] == 0 < lengths[0]
-    dense = dense_free_spikes(logp, hlens)
+    dense = dense_free_spikes(logp, hlens, threshold=threshold)
     for b, (found, _) in enumerate(expected):
         assert dense[b].nonzero().flatten().tolist() == found
     for b, (found, tokens) in enumerate(expected):
         assert spikes[b].tolist() == found + [-1] * (spikes.size(1) - len(found))
-        # The forced alignment of its own tokens has the same spikes.
-        if tokens and hlens[b] > 1:
+        # The forced alignment of the best path has the same spikes.
+        if threshold is None and tokens and hlens[b] > 1:
             one = slice(b, b + 1)
             ys = torch.tensor([tokens])
             forced = ctc_spikes(logp[one], hlens[one], ys, lengths[one])

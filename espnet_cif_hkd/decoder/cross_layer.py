@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from espnet_cif_hkd.decoder.layer import Exchange
 from espnet_cif_hkd.decoder.near import Near
 from espnet_cif_hkd.plugin.compat import (
     LayerNorm,
@@ -99,15 +100,10 @@ class CrossLayer(torch.nn.Module):
         """Return keys and values of a memory, ``(N, M, D)`` each."""
         return self.src_attn.linear_k(memory), self.src_attn.linear_v(memory)
 
-    def own(self, xs: Tensor) -> KeysValues:
-        """Return keys and values of tokens, ``(N, L, D)`` each."""
-        normed = self.norm1(xs)
-        return self.self_attn.linear_k(normed), self.self_attn.linear_v(normed)
-
     def forward(
         self,
         xs: Tensor,
-        tokens: KeysValues,
+        exchange: Exchange,
         mask: Tensor | None,
         speech: KeysValues,
         allowed: Tensor,
@@ -116,8 +112,9 @@ class CrossLayer(torch.nn.Module):
 
         Args:
             xs: ``(N, L, D)``.
-            tokens: Keys and values of all tokens up to the last of ``xs``, those of the
-                prompt first, ``(N or 1, K, D)``; ``own(xs)`` are the last of them.
+            exchange: Takes keys and values of these tokens, ``(N, L, D)`` each, and
+                returns those of all tokens up to the last one, the prompt first,
+                ``(N, K, D)``.
             mask: True where a token attends to one of them, ``(L, K)`` bool; None: to
                 all.
             speech: Keys and values of the memory, ``(N or 1, M, D)``.
@@ -126,9 +123,10 @@ class CrossLayer(torch.nn.Module):
         Returns:
             ``(N, L, D)``.
         """
-        query = self.self_attn.linear_q(self.norm1(xs))
-        found = self.self_attn.linear_out(self._attend(query, tokens, mask))
-        xs = xs + self.dropout(found)
+        attention, normed = self.self_attn, self.norm1(xs)
+        tokens = exchange(attention.linear_k(normed), attention.linear_v(normed))
+        found = self._attend(attention.linear_q(normed), tokens, mask)
+        xs = xs + self.dropout(attention.linear_out(found))
         query = self.src_attn.linear_q(self.norm2(xs))
         found = self._attend(query, speech, allowed[:, None])
         xs = xs + self.dropout(self.src_attn.linear_out(found))

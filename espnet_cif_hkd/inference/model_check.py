@@ -6,6 +6,7 @@ from typing import Any
 
 from espnet_cif_hkd.errors import UserError, one_line
 from espnet_cif_hkd.inference.findings import FAIL, OK, WARN, Finding, caught
+from espnet_cif_hkd.plugin.registration import CIF_DECODERS
 
 
 def check_files(model: str, files: dict[str, Path]) -> Iterator[Finding]:
@@ -85,7 +86,7 @@ def _configuration(known: Mapping[str, Any], path: Path) -> Iterator[Finding]:
     if fault is None:
         names = (f"{n}: {known[n]}" for n in ("encoder", "decoder") if known.get(n))
         yield Finding(OK, "config.yaml", ", ".join(names))
-    if known.get("decoder") not in ("cif", "cif_nar", "cif_whisper"):
+    if known.get("decoder") not in CIF_DECODERS:
         yield Finding(
             WARN,
             "CIF",

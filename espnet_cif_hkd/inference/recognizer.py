@@ -26,9 +26,10 @@ from espnet_cif_hkd.inference.speech2text import Speech2Text
 from espnet_cif_hkd.inference.stream import RecognitionStream
 from espnet_cif_hkd.inference.windows import Read
 from espnet_cif_hkd.plugin.compat import TooShortUttError
+from espnet_cif_hkd.plugin.registration import CIF_DECODERS
 
 _CTC_WEIGHT = 0.3
-_GREEDY_DECODERS = ("cif", "cif_nar", "cif_whisper", "transducer")
+_GREEDY_DECODERS = (*CIF_DECODERS, "transducer")
 _LANGUAGE_MODEL = ("lm_train_config", "lm_file")
 # Seconds. Attention between all frames takes 9 GB for them with frames of 20 ms.
 _LONGEST_KNOWN = 180

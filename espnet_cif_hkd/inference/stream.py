@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
-from espnet_cif_hkd.decoder.cif_nar import CIFNARDecoder
-from espnet_cif_hkd.decoder.cif_whisper import CIFWhisperDecoder
 from espnet_cif_hkd.encoder.chunks import FULL
 from espnet_cif_hkd.encoder.cif_conformer import CIFConformerEncoder
 from espnet_cif_hkd.encoder.geometry import known_frame_times
@@ -193,9 +191,7 @@ def check_model(model: Any) -> None:
             advice = "; use normalize: global_mvn" if name == "normalize" else ""
             raise UserError(f"{name} {kind} cannot be streamed{advice}")
     decoder = type(model.decoder).__name__
-    is_cif = isinstance(model.decoder, CIFDecoder)
-    # A one-pass decoder reads all tokens at once, Whisper's complete utterances.
-    is_cif &= not isinstance(model.decoder, CIFNARDecoder | CIFWhisperDecoder)
+    is_cif = isinstance(model.decoder, CIFDecoder) and model.decoder.streams
     if not is_cif and decoder != "TransducerDecoder":
         raise UserError(
             f"a stream needs 'decoder: cif' or 'decoder: transducer', not {decoder}"

@@ -13,3 +13,9 @@ def sha256(path: str | Path) -> str:
         while block := stream.read(_BLOCK):
             found.update(block)
     return found.hexdigest()
+
+
+def weights_digest(folder: Path) -> str:
+    """SHA-256 of the weights in a model folder; of a sharded model, its path."""
+    weights = folder / "model.safetensors"
+    return sha256(weights) if weights.is_file() else str(folder)

@@ -52,6 +52,8 @@ REGISTERED: dict[str, dict[str, tuple[str, str]]] = {
         "transducer": ("espnet_cif_hkd.models.transducer", "TransducerASRModel"),
     },
 }
+# Names of the decoders over fired vectors.
+CIF_DECODERS = tuple(REGISTERED["decoder_choices"])
 
 
 def register() -> None:

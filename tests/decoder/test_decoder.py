@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from decoder_search import check_padding
 
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.errors import UserError
@@ -74,23 +75,7 @@ def test_a_token_sees_only_what_has_fired():
 
 
 def test_padding_and_companions_change_nothing():
-    decoder = make_decoder()
-    hs_pad = torch.randn(3, 15, SIZE)
-    hlens = torch.tensor([15, 9, 4])
-    ys_lens = torch.tensor([5, 7, 2])
-    ys_in_pad = torch.randint(0, VOCAB, (3, 7))
-    for b, n in enumerate(hlens):
-        hs_pad[b, n:] = float("nan")
-    logits, _ = decoder(hs_pad, hlens, ys_in_pad, ys_lens)
-    for b in range(3):
-        n, length = int(hlens[b]), int(ys_lens[b])
-        alone, _ = decoder(
-            hs_pad[b : b + 1, :n],
-            hlens[b : b + 1],
-            ys_in_pad[b : b + 1, :length],
-            ys_lens[b : b + 1],
-        )
-        torch.testing.assert_close(logits[b, :length], alone[0], atol=1e-5, rtol=1e-5)
+    check_padding(make_decoder(), SIZE, VOCAB, 1e-5)
 
 
 def test_bfloat16_autocast_fires_as_float32_does():

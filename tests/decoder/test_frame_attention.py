@@ -14,7 +14,7 @@ from tiny_model import gradients, tiny_batch, tiny_config, tiny_model
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.decoder.frame_attention import FrameAttention
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.plugin.compat import BatchBeamSearch, BeamSearch
+from espnet_cif_hkd.plugin.compat import BatchBeamSearch
 from espnet_cif_hkd.search.greedy import greedy_search
 
 VOCAB, SIZE, HEADS = 11, 8, 2
@@ -111,18 +111,11 @@ def prefix_score(decoder, hs, yseq):
 @pytest.mark.slow
 @torch.no_grad()
 def test_searches_have_the_scores_of_the_forward_pass():
-    decoder = make_decoder()
-    lengths = [24, 9, 17, 30]
-    utterances = [torch.randn(n, SIZE) for n in lengths]
-    hs_pad = torch.nn.utils.rnn.pad_sequence(
-        utterances, batch_first=True, padding_value=float("nan")
-    )
-    greedy = greedy_search(decoder, hs_pad, torch.tensor(lengths))
+    decoder, lengths = make_decoder(), [24, 9, 17, 30]
+    each, hs_pad = check_greedy(decoder, SIZE, lengths, VOCAB, 1e-4)
     plain = greedy_search(make_decoder(0), hs_pad, torch.tensor(lengths))
-    check_greedy(decoder, greedy, utterances, (BatchBeamSearch,), VOCAB, 1e-4)
-    for hs, found, other in zip(utterances, greedy, plain, strict=True):
-        for klass in (BatchBeamSearch, BeamSearch):
-            best = beam(decoder, hs, klass, 4, VOCAB)
+    for (hs, found, largest), other in zip(each, plain, strict=True):
+        for best in largest:
             expected = prefix_score(decoder, hs, best.yseq)
             assert float(best.score) == pytest.approx(expected, abs=1e-4)
         assert found.score != pytest.approx(other.score, abs=1e-3)

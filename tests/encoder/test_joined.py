@@ -2,22 +2,13 @@
 
 import pytest
 import torch
-from tiny_model import tiny_batch, tiny_model
+from tiny_model import tiny_batch, tiny_config, tiny_model
 
 from espnet_cif_hkd.encoder.geometry import encoder_windows
 from espnet_cif_hkd.encoder.joined import JoinedEncoder
 from espnet_cif_hkd.errors import UserError
 
-CONF = {
-    "input_layer": "linear",
-    "output_size": 8,
-    "attention_heads": 2,
-    "linear_units": 16,
-    "num_blocks": 1,
-    "dropout_rate": 0.0,
-    "positional_dropout_rate": 0.0,
-    "attention_dropout_rate": 0.0,
-}
+CONF = tiny_config()["encoder_conf"]
 
 
 @pytest.mark.parametrize("kind", ["transformer", "conformer"])

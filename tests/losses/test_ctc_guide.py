@@ -78,16 +78,8 @@ def free_by_hand(logp, threshold):
     return found, tokens
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("threshold", [None, 0.3, 0.6])
-def test_spikes_without_a_transcript(seed, threshold):
-    generator = torch.Generator().manual_seed(seed)
-    logp = torch.randn(4, 30, VOCAB, generator=generator).mul(2).log_softmax(-1)
-    logp[0, 3:6] = logp[0, 3]  # equal frames: the first is the spike
-    logp[..., 0] += 3.0  # of five tokens together
-    logp = logp.log_softmax(-1)
-    logp[3, :9] = torch.tensor([4.0] + [0.0] * (VOCAB - 1)).log_softmax(-1)
-    hlens = torch.tensor([30, 17, 1, 9])
+def check_free_spikes(logp, hlens, threshold=None):
+    """Compare both forms with a loop, for any padding; return its results."""
     expected = [
         free_by_hand(logp[b, :n], threshold) for b, n in enumerate(hlens.tolist())
     ]
@@ -99,14 +91,39 @@ def test_spikes_without_a_transcript(seed, threshold):
     dense = dense_free_spikes(logp, hlens, threshold=threshold)
     for b, (found, _) in enumerate(expected):
         assert dense[b].nonzero().flatten().tolist() == found
-    for b, (found, tokens) in enumerate(expected):
         assert spikes[b].tolist() == found + [-1] * (spikes.size(1) - len(found))
-        # The forced alignment of the best path has the same spikes.
-        if threshold is None and tokens and hlens[b] > 1:
+    return expected
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_spikes_without_a_transcript(seed):
+    generator = torch.Generator().manual_seed(seed)
+    logp = torch.randn(4, 30, VOCAB, generator=generator).mul(2).log_softmax(-1)
+    logp[0, 3:6] = logp[0, 3]  # equal frames: the first is the spike
+    logp[3, :9] = torch.tensor([1.0] + [0.0] * (VOCAB - 1)).log_softmax(-1)
+    hlens = torch.tensor([30, 17, 1, 9])
+    expected = check_free_spikes(logp, hlens)
+    for b, (found, tokens) in enumerate(expected):
+        # The forced alignment of its own tokens has the same spikes.
+        if tokens and hlens[b] > 1:
             one = slice(b, b + 1)
-            ys = torch.tensor([tokens])
-            forced = ctc_spikes(logp[one], hlens[one], ys, lengths[one])
+            ys, n_tokens = torch.tensor([tokens]), torch.tensor([len(tokens)])
+            forced = ctc_spikes(logp[one], hlens[one], ys, n_tokens)
             assert forced[0].tolist() == found
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("threshold", [0.3, 0.6])
+def test_spikes_where_all_tokens_together_are_likely(seed, threshold):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(4, 30, VOCAB, generator=generator).mul(2)
+    logits[..., 0] += 3.0  # often the likeliest label, with less than half
+    logits[3, :9] = torch.tensor([4.0] + [0.0] * (VOCAB - 1))
+    logp = logits.log_softmax(-1)
+    best = ctc_free_spikes(logp, torch.tensor([30, 17, 1, 9]))[1]
+    expected = check_free_spikes(logp, torch.tensor([30, 17, 1, 9]), threshold)
+    if threshold < 0.5:
+        assert len(expected[0][0]) > best[0]
 
 
 def test_no_frames_have_no_spikes():

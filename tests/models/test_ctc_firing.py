@@ -34,26 +34,20 @@ def encoded(model, batch):
         return model.encode(batch["speech"], batch["speech_lengths"])
 
 
-@pytest.mark.parametrize("threshold", [None, 0.6])
-def test_a_token_fires_at_each_spike(threshold):
-    conf = {**SPIKES["model_conf"], "ctc_guide_threshold": threshold}
-    model, batch = sharpened(tiny_model(model_conf=conf)), tiny_batch(6)
+def test_a_token_fires_at_each_spike():
+    model, batch = sharpened(tiny_model(**SPIKES)), tiny_batch(6)
     hs_pad, hlens = encoded(model, batch)
     with torch.no_grad():
-        logp = model.ctc.log_softmax(hs_pad)
-        spikes, counts = ctc_free_spikes(logp, hlens, threshold=threshold)
+        spikes, counts = ctc_free_spikes(model.ctc.log_softmax(hs_pad), hlens)
         fired = model.decoder.fire(hs_pad, hlens)
         alpha = model.decoder.predictor(hs_pad, hlens)
     expected = integrate_and_fire(hs_pad, alpha, hlens, counts + 1, segment_ends=spikes)
-    # An utterance with a token in each of its last two frames keeps its alpha.
+    # The first utterance has a token in each of its last two frames.
+    assert torch.equal(fired.lengths[1:5], counts[1:5] + 1)
     free = integrate_and_fire(hs_pad, alpha, hlens)
-    chosen = [b for b in range(6) if int(spikes[b].max()) < int(hlens[b]) - 1]
-    assert len({int(counts[b]) for b in chosen}) > 1
-    assert torch.equal(fired.lengths[chosen], counts[chosen] + 1)
-    if threshold is None:
-        assert torch.equal(fired.alpha[0], free.alpha[0])
-    for b in chosen:
-        count = int(counts[b])
+    assert torch.equal(fired.alpha[0], free.alpha[0])
+    assert len(set(counts[1:5].tolist())) > 2
+    for b, count in list(enumerate(counts.tolist()))[1:5]:
         torch.testing.assert_close(
             fired.embeddings[b, : count + 1], expected.embeddings[b, : count + 1]
         )
@@ -65,6 +59,25 @@ def test_a_token_fires_at_each_spike(threshold):
     known = [one.decoder.fire(hs_pad, hlens, counts + 1) for one in (model, plain)]
     assert torch.equal(known[0].embeddings, known[1].embeddings)
     assert model.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_a_threshold_fires_where_all_tokens_together_are_likely():
+    conf = {**SPIKES["model_conf"], "ctc_guide_threshold": 0.6}
+    model, batch = sharpened(tiny_model(model_conf=conf)), tiny_batch(6)
+    hs_pad, hlens = encoded(model, batch)
+    with torch.no_grad():
+        logp = model.ctc.log_softmax(hs_pad)
+        spikes, counts = ctc_free_spikes(logp, hlens, threshold=0.6)
+        fired = model.decoder.fire(hs_pad, hlens)
+    # An utterance with a token in its last frame may keep its alpha.
+    chosen = [b for b in range(6) if int(spikes[b].max()) < int(hlens[b]) - 1]
+    assert len(chosen) > 1
+    assert torch.equal(fired.lengths[chosen], counts[chosen] + 1)
+    assert not torch.equal(counts, ctc_free_spikes(logp, hlens)[1])
+    for b in chosen:
+        count = int(counts[b])
+        times = spikes[b, :count] + 1.0
+        torch.testing.assert_close(fired.firing_times[b, :count], times.double())
 
 
 def test_companions_change_nothing():

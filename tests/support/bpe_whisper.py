@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from writing_whisper import writing_config
 
 SPECIAL = [
     *("<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|transcribe|>"),
@@ -43,27 +44,10 @@ def random_whisper(vocabulary: int, end: int, **options: Any) -> Any:
         end: Token of the end.
         options: Of ``WhisperConfig``.
     """
-    from transformers import WhisperConfig, WhisperForConditionalGeneration
+    from transformers import WhisperForConditionalGeneration
 
-    config = WhisperConfig(
-        vocab_size=vocabulary,
-        num_mel_bins=8,
-        d_model=8,
-        encoder_layers=1,
-        decoder_layers=2,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=16,
-        decoder_ffn_dim=16,
-        max_source_positions=150,
-        max_target_positions=63,
-        pad_token_id=end,
-        bos_token_id=end,
-        eos_token_id=end,
-        decoder_start_token_id=1,
-        begin_suppress_tokens=None,
-        **options,
-    )
+    sizes = {"d_model": 8, "decoder_layers": 2, "max_target_positions": 63}
+    config = writing_config(vocabulary, end, **sizes, **options)
     with torch.random.fork_rng():
         torch.manual_seed(4)
         model = WhisperForConditionalGeneration(config).eval()

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,37 @@ def tone(n: int, rate: int = 16000) -> np.ndarray:
     return wave.astype(np.float32)
 
 
+def writing_config(vocabulary: int, end: int, **options: Any) -> Any:
+    """Return the ``WhisperConfig`` of a small Whisper that reads 3 s and writes.
+
+    Args:
+        vocabulary: Number of tokens.
+        end: Token of the end.
+        options: In place of those here.
+    """
+    from transformers import WhisperConfig
+
+    config: dict[str, Any] = {
+        "vocab_size": vocabulary,
+        "num_mel_bins": 8,
+        "d_model": WIDTH,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 16,
+        "decoder_ffn_dim": 16,
+        "max_source_positions": 150,
+        "max_target_positions": 60,
+        "pad_token_id": end,
+        "bos_token_id": end,
+        "eos_token_id": end,
+        "decoder_start_token_id": 1,
+        "begin_suppress_tokens": None,
+    }
+    return WhisperConfig(**{**config, **options})
+
+
 def build_writing_whisper(folder: Path, *, end: float = 0.3, seed: int = 3) -> Path:
     """Write a Whisper that reads 3 s and writes :data:`WORDS`.
 
@@ -34,30 +66,12 @@ def build_writing_whisper(folder: Path, *, end: float = 0.3, seed: int = 3) -> P
     """
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import (
-        WhisperConfig,
         WhisperFeatureExtractor,
         WhisperForConditionalGeneration,
     )
 
     vocabulary = {word: n for n, word in enumerate([*_SPECIAL, *WORDS])}
-    config = WhisperConfig(
-        vocab_size=len(vocabulary),
-        num_mel_bins=8,
-        d_model=WIDTH,
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=16,
-        decoder_ffn_dim=16,
-        max_source_positions=150,
-        max_target_positions=60,
-        pad_token_id=END,
-        bos_token_id=END,
-        eos_token_id=END,
-        decoder_start_token_id=1,
-        begin_suppress_tokens=None,
-    )
+    config = writing_config(len(vocabulary), END)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = WhisperForConditionalGeneration(config)

@@ -226,7 +226,7 @@ def check_model(model: Any) -> None:
 
 def _check_streaming(model: Any) -> None:
     decoder = model.decoder
-    if not isinstance(decoder, CIFDecoder) or isinstance(decoder, CIFNARDecoder):
+    if not (isinstance(decoder, CIFDecoder) and decoder.streams):
         raise UserError(
             f"--streaming needs 'decoder: cif', this model has {type(decoder).__name__}"
         )

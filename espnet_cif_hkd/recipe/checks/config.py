@@ -14,13 +14,13 @@ from espnet_cif_hkd.plugin.preflight import (
     check_joint_network,
     check_repeated_keys,
 )
+from espnet_cif_hkd.plugin.registration import CIF_DECODERS
 from espnet_cif_hkd.recipe import commands
 from espnet_cif_hkd.recipe.checks.trained import check_same_model
 from espnet_cif_hkd.recipe.context import Run
 from espnet_cif_hkd.recipe.options import STOCK_ENGINE
 from espnet_cif_hkd.recipe.stages import train
 
-_CIF_DECODERS = ("cif", "cif_nar", "cif_whisper")
 _STREAMING_ENCODERS = ("contextual_block_conformer", "contextual_block_transformer")
 
 
@@ -95,7 +95,7 @@ def _check_model(args: argparse.Namespace, run: Run) -> None:
             f"only, or {STOCK_ENGINE}"
         )
     own = None
-    if (args.model == "cif") != (args.decoder in _CIF_DECODERS):
+    if (args.model == "cif") != (args.decoder in CIF_DECODERS):
         own = "cif"
     elif args.model == "transducer" != args.decoder:
         own = "transducer"
@@ -225,7 +225,7 @@ def _check_streaming(run: Run, model: argparse.Namespace | None) -> None:
     model = _configured(run, model)
     if model is None:
         return
-    if model.decoder in _CIF_DECODERS:
+    if model.decoder in CIF_DECODERS:
         raise UserError(
             f"{name}: 'decoder: {model.decoder}' cannot decode block by block in "
             "ESPnet's search: give false, or use espnet-cif transcribe --stream"

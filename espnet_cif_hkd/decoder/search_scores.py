@@ -5,10 +5,11 @@ Names of shapes: as in :mod:`espnet_cif_hkd.decoder.cif_decoder`.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 
-from espnet_cif_hkd.cif import CIFOutput
+from espnet_cif_hkd.cif import CIFOutput, integrate_and_fire
 from espnet_cif_hkd.decoder.ending import mask_by_fired_length
 from espnet_cif_hkd.decoder.layer import causal_mask
 from espnet_cif_hkd.decoder.near import Near
@@ -25,6 +26,16 @@ from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.plugin.compat import BatchScorerInterface
 
 
+class ChoosesLength(Protocol):
+    """What :class:`espnet_cif_hkd.search.lengths.LengthSearch` does."""
+
+    def best(self, decoder: Any, hs_pad: Any, hlens: Any, search: Any) -> list[Any]:
+        """Return the best hypothesis of each utterance."""
+
+    def weights(self, decoder: Any, hs_pad: Any, hlens: Any) -> torch.Tensor:
+        """Return the weights of the best hypotheses."""
+
+
 class SearchScores(BatchScorerInterface):
     """ESPnet's interface of a scorer.
 
@@ -35,7 +46,10 @@ class SearchScores(BatchScorerInterface):
     eos: int
     eos_slack: int
     layers: torch.nn.ModuleList
+    tail_threshold: float | None
+    length_search: ChoosesLength | None
     fire: Callable[..., CIFOutput]
+    weights: Callable[..., torch.Tensor]
     near_frames: Callable[..., Near | None]
     extend: Callable[..., torch.Tensor]
 
@@ -78,7 +92,35 @@ class SearchScores(BatchScorerInterface):
         Raises:
             UserError: If alpha of an utterance is not finite.
         """
+        if self.length_search is not None and target_lengths is None:
+            return self.fire_by(self.search_weights(hs_pad, hlens), hs_pad, hlens)
         fired = self.fire(hs_pad, hlens.to(hs_pad.device), target_lengths)
+        return self._ready(fired, hs_pad, hlens)
+
+    def search_weights(self, hs_pad: torch.Tensor, hlens: torch.Tensor) -> torch.Tensor:
+        """Return the weights that fire in a search, ``(B, T)``.
+
+        Args:
+            hs_pad: Encoder frames, ``(B, T, D)``.
+            hlens: Valid frames, ``(B,)``.
+        """
+        if self.length_search is None:
+            return self.weights(hs_pad, hlens.to(hs_pad.device))
+        return self.length_search.weights(self, hs_pad, hlens)
+
+    def fire_by(
+        self, weights: torch.Tensor, hs_pad: torch.Tensor, hlens: torch.Tensor
+    ) -> FiredTokens:
+        """As :meth:`fire_freely`, with given weights ``(B, T)``."""
+        lengths = hlens.to(hs_pad.device)
+        fired = integrate_and_fire(
+            hs_pad, weights, lengths, tail_threshold=self.tail_threshold
+        )
+        return self._ready(fired, hs_pad, hlens)
+
+    def _ready(
+        self, fired: CIFOutput, hs_pad: torch.Tensor, hlens: torch.Tensor
+    ) -> FiredTokens:
         near = self.near_frames(hs_pad, hlens, fired)
         return dataclasses.replace(ready_for_search(fired, hlens), near=near)
 

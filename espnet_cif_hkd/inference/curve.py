@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from espnet_cif_hkd.cif import integrate_and_fire
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.inference.results import Frames
 
@@ -29,7 +30,13 @@ def curve_of(decoder: CIFDecoder, frames: Frames) -> Curve:
     """Integrate the frames of an utterance and return weights and firings."""
     n = len(frames.hidden)
     lengths = torch.tensor([n], device=frames.hidden.device)
-    fired = decoder.fire(frames.hidden[None], lengths)
+    hs_pad = frames.hidden[None]
+    fired = integrate_and_fire(
+        hs_pad,
+        decoder.search_weights(hs_pad, lengths),
+        lengths,
+        tail_threshold=decoder.tail_threshold,
+    )
     firings = fired.firing_times[0, : int(fired.lengths[0])]
     seconds = frames.times.seconds
     return Curve(

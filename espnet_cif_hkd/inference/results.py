@@ -60,6 +60,7 @@ class Found:
         logp: The decoder's log-probability of each token, ``(U,)``; None: the decoder
             scores the tokens again, as after a beam search, whose scores contain those
             of CTC and the language model.
+        weights: What fired, ``(T,)``; None: unknown, or alpha as it is.
     """
 
     ids: Sequence[int]
@@ -67,6 +68,7 @@ class Found:
     text: str
     score: float | None = None
     logp: Floats | None = None
+    weights: Tensor | None = None
 
 
 class ResultMaker:
@@ -126,8 +128,24 @@ class ResultMaker:
             frames: The passage.
             found: Its hypotheses, best first, at least one.
         """
+        frames = self._as_searched(frames, found[0])
         each = [self._one(frames, one) for one in found]
         return replace(each[0], nbest=tuple(each) if len(each) > 1 else ())
+
+    @torch.no_grad()
+    def _as_searched(self, frames: Frames, best: Found) -> Frames:
+        """Frames whose alpha fires the number of tokens that the decoder chose."""
+        decoder = self.model.decoder
+        if not isinstance(decoder, CIFDecoder) or decoder.length_search is None:
+            return frames
+        n_frames = len(frames.hidden)
+        if n_frames == 0:
+            return frames
+        alpha = best.weights
+        if alpha is None:  # ESPnet's beam search does not return it
+            lengths = torch.tensor([n_frames])
+            alpha = decoder.search_weights(frames.hidden[None], lengths)[0]
+        return replace(frames, alpha=alpha[:n_frames])
 
     def aligned(self, frames: Frames, known: Found) -> Recognition:
         """Make the result for a known text."""

@@ -335,6 +335,7 @@ class Speech2Text(ESPnetSpeech2Text):
                     self.results.text(tokens),
                     float(hypothesis.score),
                     hypothesis.states["logp"].numpy() if self.greedy else None,
+                    hypothesis.states.get("weights") if self.greedy else None,
                 )
                 for _, tokens, ids, hypothesis in nbest
             ]
@@ -355,7 +356,7 @@ class Speech2Text(ESPnetSpeech2Text):
             yseq=found.yseq,
             score=found.score,
             scores={"decoder": found.score},
-            states={"logp": found.logp[ids != 0]},
+            states={"logp": found.logp[ids != 0], "weights": found.weights},
         )
         return text, tokens, token_ids, hypothesis
 

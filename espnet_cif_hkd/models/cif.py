@@ -34,6 +34,7 @@ from espnet_cif_hkd.models.free_stats import free_stats
 from espnet_cif_hkd.models.nar import build_one_pass, one_pass_losses, score_output
 from espnet_cif_hkd.models.short_audio import refuse_short_audio
 from espnet_cif_hkd.models.streaming import report_streaming
+from espnet_cif_hkd.search.lengths import build_length_search
 
 
 class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
@@ -72,6 +73,9 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
             likeliest label, which misses tokens where many are possible.
         ctc_guide_start: Number of optimizer updates before the loss and the segments
             take part, because CTC has no useful alignment in the beginning.
+        length_conf: Options of :class:`LengthSearch`, ``slack`` and ``bonus``: in
+            recognition the decoder chooses the number of tokens among those near what
+            fires; null: it does not choose. Can be changed after the training.
         criterion: Name of a criterion such as ``hkd``; null: no distillation. Excludes
             ``criteria``.
         criterion_conf: Options of the criterion; ignored without one.
@@ -131,6 +135,7 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         ctc_guide_firing: str = "alpha",
         ctc_guide_threshold: float | None = None,
         ctc_guide_start: int = 0,
+        length_conf: dict[str, Any] | None = None,
         criterion: str | None = None,
         criterion_conf: dict[str, Any] | None = None,
         criteria: dict[str, Any] | None = None,
@@ -212,6 +217,7 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
             self.decoder.ctc_firing = CTCFiring(
                 self.ctc, self.blank_id, guide.threshold
             )
+        self.decoder.length_search = build_length_search(length_conf)
         self.register_buffer("token_list_digest", token_list_digest(self.token_list))
         self.register_buffer(VERSION_KEY, version_tensor())
 

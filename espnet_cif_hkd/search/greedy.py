@@ -14,6 +14,7 @@ import torch
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.decoder.cif_nar import CIFNARDecoder
 from espnet_cif_hkd.decoder.ending import is_too_early
+from espnet_cif_hkd.decoder.search_state import FiredTokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,11 +26,17 @@ class GreedyHypothesis:
             Of a transducer ``(U + 1,)``: the blank first.
         score: Sum of the log-probabilities of the tokens and of ``<eos>``.
         logp: Log-probability of each token of ``yseq`` without its ends, ``(U,)``.
+        weights: The weights that fired, ``(T,)``, padded, if the search chose among
+            several; None: those of the decoder.
+        least: Of a one-pass decoder: the probability of the least probable token,
+            ``<eos>`` included.
     """
 
     yseq: torch.Tensor
     score: float
     logp: torch.Tensor
+    weights: torch.Tensor | None = None
+    least: float = 1.0
 
 
 @torch.no_grad()
@@ -42,8 +49,9 @@ def greedy_search(
 ) -> list[GreedyHypothesis]:
     """Choose the token with the highest probability at each step.
 
-    Tokens and scores are those of ESPnet's beam search with beam 1, without CTC and
-    language model. One exception: if ``<eos>`` is chosen at the limit of
+    With ``length_conf`` the decoder chooses among several numbers of tokens. Tokens and
+    scores are those of ESPnet's beam search with beam 1, without CTC and language
+    model. One exception: if ``<eos>`` is chosen at the limit of
     ``maxlenratio``, ESPnet writes a second ``<eos>``.
 
     Args:
@@ -66,21 +74,36 @@ def greedy_search(
         from espnet_cif_hkd.search.nar import one_pass_search
 
         return one_pass_search(decoder, hs_pad, hlens, maxlenratio, target_lengths)
+    if decoder.length_search is not None and target_lengths is None:
+
+        def search(
+            frames: torch.Tensor, lengths: torch.Tensor, weights: torch.Tensor
+        ) -> list[GreedyHypothesis]:
+            fired = decoder.fire_by(weights, frames, lengths)
+            return _search(decoder, fired, lengths, maxlenratio)
+
+        return decoder.length_search.best(decoder, hs_pad, hlens, search)
     fired = decoder.fire_freely(hs_pad, hlens, target_lengths)
+    return _search(decoder, fired, hlens, maxlenratio)
+
+
+def _search(
+    decoder: CIFDecoder, fired: FiredTokens, hlens: torch.Tensor, maxlenratio: float
+) -> list[GreedyHypothesis]:
+    """Search the tokens of fired vectors."""
+    device = fired.embeddings.device
     n_steps = torch.minimum(fired.lengths, _limits(hlens.cpu(), maxlenratio))
     n_steps, order = n_steps.sort(descending=True, stable=True)
-    lengths = fired.lengths[order].to(hs_pad.device)
-    embeddings = fired.embeddings.index_select(0, order.to(hs_pad.device))
+    lengths = fired.lengths[order].to(device)
+    embeddings = fired.embeddings.index_select(0, order.to(device))
     previous = torch.nn.functional.pad(embeddings[:, :-1], (0, 0, 1, 0))
     near = fired.near
     if near is not None:
-        near = near.utterances(order.to(hs_pad.device))
-    steps = torch.arange(embeddings.size(1), device=hs_pad.device)
+        near = near.utterances(order.to(device))
+    steps = torch.arange(embeddings.size(1), device=device)
 
     n_utterances, n_total = len(order), int(n_steps.max())
-    tokens = n_steps.new_full(
-        (n_utterances, n_total + 2), decoder.eos, device=hs_pad.device
-    )
+    tokens = n_steps.new_full((n_utterances, n_total + 2), decoder.eos, device=device)
     tokens[:, 0] = decoder.sos
     logp = embeddings.new_zeros(n_utterances, n_total)
     cache = _Cache(n_utterances, n_total)
@@ -103,7 +126,7 @@ def greedy_search(
 
     chosen = (tokens[:, 1:] == decoder.eos).long()
     n_tokens = chosen.argmax(dim=1)  # the first <eos>
-    counted = torch.arange(n_total, device=hs_pad.device) <= n_tokens[:, None]
+    counted = torch.arange(n_total, device=device) <= n_tokens[:, None]
     scores = (logp * counted).sum(dim=1).tolist()
     found = [
         GreedyHypothesis(row[: n + 2], score, each[:n])

@@ -2,9 +2,11 @@
 
 import torch
 
+from espnet_cif_hkd.cif import CIFOutput, integrate_and_fire
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.decoder.cif_nar import CIFNARDecoder
 from espnet_cif_hkd.decoder.ending import is_too_early
+from espnet_cif_hkd.decoder.search_state import ready_for_search
 from espnet_cif_hkd.search.greedy import GreedyHypothesis, _limits, greedy_search
 
 
@@ -37,9 +39,20 @@ def one_pass_search(
     Raises:
         UserError: If the encoder output of an utterance is not finite.
     """
-    return _search(
-        decoder, firing or decoder, hs_pad, hlens, maxlenratio, target_lengths
-    )[0]
+    firing = firing or decoder
+    if firing.length_search is not None and target_lengths is None:
+
+        def search(
+            frames: torch.Tensor, lengths: torch.Tensor, weights: torch.Tensor
+        ) -> list[GreedyHypothesis]:
+            on_device = lengths.to(frames.device)
+            tail = firing.tail_threshold
+            fired = integrate_and_fire(frames, weights, on_device, tail_threshold=tail)
+            return _search(decoder, fired, frames, lengths, maxlenratio)
+
+        return firing.length_search.best(firing, hs_pad, hlens, search)
+    fired = firing.fire(hs_pad, hlens.to(hs_pad.device), target_lengths)
+    return _search(decoder, fired, hs_pad, hlens, maxlenratio)
 
 
 @torch.no_grad()
@@ -65,8 +78,8 @@ def search_with_fallback(
     Returns:
         One hypothesis for each utterance.
     """
-    found, least = _search(one_pass, decoder, hs_pad, hlens, maxlenratio)
-    weak = [n for n, probability in enumerate(least) if probability < threshold]
+    found = one_pass_search(one_pass, hs_pad, hlens, maxlenratio, firing=decoder)
+    weak = [n for n, one in enumerate(found) if one.least < threshold]
     if weak:
         rows = torch.tensor(weak)
         lengths = hlens.cpu()[rows]
@@ -79,19 +92,15 @@ def search_with_fallback(
 
 def _search(
     decoder: CIFNARDecoder,
-    firing: CIFDecoder,
+    output: CIFOutput,
     hs_pad: torch.Tensor,
     hlens: torch.Tensor,
     maxlenratio: float,
-    target_lengths: torch.Tensor | None = None,
-) -> tuple[list[GreedyHypothesis], list[float]]:
-    """Hypotheses, and the probability of the least probable token of each."""
+) -> list[GreedyHypothesis]:
+    """Search the tokens of vectors that have fired from frames ``(B, T, D)``."""
     hlens = hlens.cpu()
-    fired = firing.fire_freely(hs_pad, hlens, target_lengths)
-    near = fired.near
-    if decoder is not firing and decoder.frame_attention is not None:
-        fires = firing.fire(hs_pad, hlens.to(hs_pad.device), target_lengths)
-        near = decoder.near_frames(hs_pad, hlens, fires)
+    fired = ready_for_search(output, hlens)
+    near = decoder.near_frames(hs_pad, hlens, output)
     logits = decoder.predict(fired.embeddings, fired.lengths, near)  # (B, L, V)
     lengths = fired.lengths.to(logits.device)[:, None]
     step = torch.arange(logits.size(1), device=logits.device)
@@ -109,12 +118,12 @@ def _search(
     n_tokens = (token == decoder.eos).long().argmax(dim=1)  # (B,)
     counted = step <= n_tokens[:, None]
     logp = logp.masked_fill(~counted, 0.0)
-    scores = torch.stack([logp.sum(dim=1), logp.amin(dim=1).exp()]).tolist()
+    scores = logp.sum(dim=1).tolist()
+    least = logp.amin(dim=1).exp().tolist()
     yseq = torch.cat([torch.full_like(ends, decoder.sos), token], dim=1).cpu()
-    found = [
-        GreedyHypothesis(row[: n + 2], score, each[:n])
-        for row, n, score, each in zip(
-            yseq, n_tokens.tolist(), scores[0], logp.float().cpu(), strict=True
+    return [
+        GreedyHypothesis(row[: n + 2], score, each[:n], least=low)
+        for row, n, score, each, low in zip(
+            yseq, n_tokens.tolist(), scores, logp.float().cpu(), least, strict=True
         )
     ]
-    return found, scores[1]

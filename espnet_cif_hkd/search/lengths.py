@@ -1,0 +1,148 @@
+"""The decoder chooses the number of tokens.
+
+Alpha, or CTC's spikes, say how many tokens fire. This is the weak place of CIF: a word
+that is spoken fast may not fire. The decoder, which knows the language, reads the
+vectors of a few more and a few fewer tokens, and its likeliest sentence decides.
+
+Shapes and names: as in :mod:`espnet_cif_hkd.decoder.cif_decoder`, and
+
+===  =====================================================================
+R    candidates of all utterances; each is a number of tokens
+===  =====================================================================
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from espnet_cif_hkd.cif.segments import utterance_weights
+from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
+from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.search.greedy import GreedyHypothesis, greedy_search
+
+# At least so many candidates are searched together, also for one utterance.
+_TOGETHER = 16
+
+Search = Callable[[Tensor, Tensor, Tensor], list[GreedyHypothesis]]
+
+
+@dataclasses.dataclass(frozen=True)
+class LengthSearch:
+    """Chooses the number of fired tokens by the score of the decoder's greedy search.
+
+    The score of a sentence of U tokens is the sum of their log-probabilities, with that
+    of ``<eos>``, plus U times ``bonus``: each token of a longer sentence makes its
+    probability smaller. If several are equal, the number nearest to that of alpha wins.
+
+    Attributes:
+        slack: The largest difference from the number that fires by itself, in tokens.
+        bonus: Added for each token, a log-probability.
+
+    Source: ours. One-pass decoders choose among lengths in the same way (Mask-Predict,
+    arXiv 1904.09324).
+    """
+
+    slack: int = 3
+    bonus: float = 0.2
+
+    @torch.no_grad()
+    def best(
+        self, decoder: CIFDecoder, hs_pad: Tensor, hlens: Tensor, search: Search
+    ) -> list[GreedyHypothesis]:
+        """Search the candidates of each utterance and return the best hypotheses.
+
+        Args:
+            decoder: What fires, in ``eval`` mode.
+            hs_pad: Encoder frames, ``(B, T, D)``.
+            hlens: Valid frames, ``(B,)``.
+            search: Greedy search of frames ``(R, T, D)``, valid frames ``(R,)`` and the
+                weights that fire, ``(R, T)``.
+
+        Returns:
+            One hypothesis for each utterance, with its weights.
+        """
+        owners, weights = self._candidates(decoder, hs_pad, hlens)
+        best: dict[int, tuple[float, GreedyHypothesis]] = {}
+        together = max(len(hs_pad), _TOGETHER)
+        for first in range(0, len(owners), together):
+            rows = owners[first : first + together]
+            some = weights[first : first + together]
+            at = rows.to(hs_pad.device)
+            found = search(hs_pad.index_select(0, at), hlens.cpu()[rows], some)
+            for owner, one, fired in zip(rows.tolist(), found, some, strict=True):
+                score = one.score + self.bonus * (len(one.yseq) - 2)
+                if owner not in best or score > best[owner][0]:
+                    best[owner] = score, dataclasses.replace(one, weights=fired)
+        return [best[owner][1] for owner in range(len(hs_pad))]
+
+    def weights(self, decoder: CIFDecoder, hs_pad: Tensor, hlens: Tensor) -> Tensor:
+        """Return the weights of the best candidates, ``(B, T)`` float64."""
+        found = greedy_search(decoder, hs_pad, hlens)
+        chosen = [one.weights for one in found if one.weights is not None]
+        return torch.stack(chosen)
+
+    def _candidates(
+        self, decoder: CIFDecoder, hs_pad: Tensor, hlens: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Utterance of each candidate ``(R,)``, on the CPU, and its weights ``(R, T)``.
+
+        The first one of an utterance is what fires by itself; the others follow by
+        distance.
+        """
+        hlens = hlens.to(hs_pad.device)
+        fired = decoder.fire(hs_pad, hlens)
+        if decoder.ctc_firing is None:
+            steps = torch.arange(1, self.slack + 1, device=hs_pad.device)
+            changes = torch.stack([-steps, steps], dim=1).flatten()  # -1, 1, -2, 2, …
+            counts = fired.lengths[:, None] + changes  # (B, 2 · slack)
+            wanted = (counts > 0) & (fired.lengths[:, None] > 0)
+            wanted = wanted & (counts <= hlens[:, None])
+            each = [utterance_weights(fired.unscaled, n) for n in counts.unbind(1)]
+            others = torch.stack(each, dim=1) if each else None
+        else:
+            alpha = decoder.predictor(hs_pad, hlens)
+            others, wanted = decoder.ctc_firing.others(
+                alpha, hs_pad, hlens, fired.lengths, self.slack
+            )
+        weights, wanted_cpu = fired.alpha[:, None], torch.ones(len(hs_pad), 1) > 0
+        if others is not None:
+            weights = torch.cat([weights, others], dim=1)
+            wanted_cpu = torch.cat([wanted_cpu, wanted.cpu()], dim=1)
+        owners, places = wanted_cpu.nonzero(as_tuple=True)
+        at = weights.device
+        return owners, weights[owners.to(at), places.to(at)]
+
+
+def build_length_search(conf: Mapping[str, Any] | None) -> LengthSearch | None:
+    """Return what ``model_conf.length_conf`` describes; None: nothing.
+
+    Raises:
+        UserError: An option is unknown or wrong.
+    """
+    if conf is None:
+        return None
+    if not isinstance(conf, Mapping):
+        raise UserError(
+            f"model_conf: length_conf is {conf!r}; it must hold 'option: value', or null"
+        )
+    known = [field.name for field in dataclasses.fields(LengthSearch)]
+    if unknown := sorted(set(conf) - set(known), key=str):
+        raise UserError(
+            f"model_conf: length_conf has unknown keys {unknown}; known are "
+            f"{', '.join(known)}"
+        )
+    found = LengthSearch(**conf)
+    if type(found.slack) is not int or found.slack < 1:
+        raise UserError(
+            f"model_conf: length_conf.slack is {found.slack!r}; it must be a number of "
+            "tokens, an integer >= 1; length_conf: null tries no other number"
+        )
+    if type(found.bonus) not in (int, float) or not math.isfinite(found.bonus):
+        raise UserError(
+            f"model_conf: length_conf.bonus is {found.bonus!r}; it must be a number"
+        )
+    return found

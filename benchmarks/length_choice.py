@@ -1,7 +1,6 @@
 """Error rates and time of a search that chooses the number of tokens (``length_conf``).
 
-The model must have a frontend whose features are stored, as ``frontend:
-speech_teacher`` with ``teacher_store``; run it in the folder of the recipe::
+Run it in the folder of the recipe::
 
     python3 ../../../benchmarks/length_choice.py exp/asr_x dump/raw/dev dump/raw/test
 
@@ -29,10 +28,9 @@ from espnet2.text.build_tokenizer import build_tokenizer  # noqa: E402
 
 
 def encoded(model: Any, folder: Path) -> list[tuple[str, torch.Tensor]]:
-    """Transcript and encoder frames ``(1, T, D)`` of each utterance of a data folder."""
+    """Transcripts and encoder frames ``(1, T, D)`` of a data folder."""
     lines = (folder / "text").read_text(encoding="utf-8").splitlines()
     texts = dict(line.split(maxsplit=1) for line in lines if " " in line)
-    model.frontend.train()  # reads the store
     found = []
     for line in (folder / "wav.scp").read_text(encoding="utf-8").splitlines():
         name, path = line.split(maxsplit=1)

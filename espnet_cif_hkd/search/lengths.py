@@ -127,7 +127,8 @@ def build_length_search(conf: Mapping[str, Any] | None) -> LengthSearch | None:
         return None
     if not isinstance(conf, Mapping):
         raise UserError(
-            f"model_conf: length_conf is {conf!r}; it must hold 'option: value', or null"
+            f"model_conf: length_conf is {conf!r}; it must hold 'option: value', or "
+            "null"
         )
     known = [field.name for field in dataclasses.fields(LengthSearch)]
     if unknown := sorted(set(conf) - set(known), key=str):

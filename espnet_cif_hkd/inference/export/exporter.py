@@ -1,6 +1,7 @@
 """Export a trained model: graphs, tokens and metadata in one folder."""
 
 import json
+import logging
 import math
 import time
 from collections.abc import Sequence
@@ -98,6 +99,12 @@ def export_model(
     if streaming:
         _check_streaming(model)
     check_model(model)
+    if getattr(model.decoder, "length_search", None) is not None:
+        logging.warning(
+            "an exported recogniser does not choose the number of tokens: "
+            "model_conf.length_conf has no effect"
+        )
+        model.decoder.length_search = None
     if source.token_type == "hugging_face" and any(
         token.startswith(("Ġ", "▁")) for token in model.token_list
     ):

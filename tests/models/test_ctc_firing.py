@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from espnet2.bin.asr_inference import Speech2Text as StockSpeech2Text
+from sharp_ctc import sharpened
 from tiny_model import slice_batch, tiny_batch, tiny_model
 from tiny_speech import CHANGES, model_files, noise
 from tiny_stream import streaming_conf
@@ -17,16 +18,6 @@ from espnet_cif_hkd.losses.ctc_path import ctc_free_spikes
 from espnet_cif_hkd.search.greedy import greedy_search
 
 SPIKES = {"model_conf": {"ctc_guide_firing": "spikes"}}
-
-
-def sharpened(model, seed=4):
-    """A CTC whose best path has tokens and blanks, its last frames not all tokens."""
-    generator = torch.Generator().manual_seed(seed)
-    weight = model.ctc.ctc_lo.weight
-    with torch.no_grad():
-        weight.copy_(torch.randn(weight.shape, generator=generator))
-        model.ctc.ctc_lo.bias.zero_()[model.blank_id] = 4.0
-    return model.eval()
 
 
 def encoded(model, batch):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from espnet2.bin.asr_inference import Speech2Text as StockSpeech2Text
 from readable_decoder import EOS, frames, readable_decoder, search, spell
+from sharp_ctc import sharpened
 from tiny_model import slice_batch, tiny_batch, tiny_model
 from tiny_speech import CHANGES, model_files, noise
 
@@ -112,16 +113,6 @@ def test_nothing_fires_in_silence():
     decoder.length_search = LengthSearch(3, 50.0)
     [found] = greedy_search(decoder, nothing[None], torch.tensor([3]))
     assert spell(found) == ""
-
-
-def sharpened(model, seed=4):
-    """A CTC with tokens and blanks on its best path, and frames in doubt."""
-    generator = torch.Generator().manual_seed(seed)
-    weight = model.ctc.ctc_lo.weight
-    with torch.no_grad():
-        weight.copy_(torch.randn(weight.shape, generator=generator))
-        model.ctc.ctc_lo.bias.zero_()[model.blank_id] = 4.0
-    return model.eval()
 
 
 @torch.no_grad()

@@ -50,7 +50,7 @@ def build_firing(
     Raises:
         UserError: An option is unknown or wrong.
     """
-    conf = _checked(predictor_conf, _PLACE, {**_OPTIONS, **_TAIL})
+    conf = checked_options(predictor_conf, _PLACE, {**_OPTIONS, **_TAIL})
     return conf.pop("tail_threshold", 0.5), CIFPredictor(size, **conf)
 
 
@@ -67,14 +67,24 @@ def build_predictor(
     Raises:
         UserError: An option is unknown or wrong.
     """
-    return CIFPredictor(size, **_checked(conf, place, _OPTIONS))
+    return CIFPredictor(size, **checked_options(conf, place, _OPTIONS))
 
 
-def _checked(
+def checked_options(
     given: Mapping[str, Any] | None,
     place: str,
     known: Mapping[str, tuple[Callable[[Any], bool], str]],
 ) -> dict[str, Any]:
+    """Return given options as a dictionary.
+
+    Args:
+        given: The options; None: none.
+        place: Their key in YAML, for messages.
+        known: For each option whether a value is right, and what it must be.
+
+    Raises:
+        UserError: They are no mapping, or an option is unknown or wrong.
+    """
     if given is not None and not isinstance(given, Mapping):
         raise UserError(f"{place} is {given!r}; it must hold 'option: value'")
     conf = dict(given or {})

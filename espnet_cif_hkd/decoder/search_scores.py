@@ -112,11 +112,16 @@ class SearchScores(BatchScorerInterface):
         self, weights: torch.Tensor, hs_pad: torch.Tensor, hlens: torch.Tensor
     ) -> FiredTokens:
         """As :meth:`fire_freely`, with given weights ``(B, T)``."""
+        return self._ready(self.integrate(weights, hs_pad, hlens), hs_pad, hlens)
+
+    def integrate(
+        self, weights: torch.Tensor, hs_pad: torch.Tensor, hlens: torch.Tensor
+    ) -> CIFOutput:
+        """As :meth:`fire` in a search, with given weights ``(B, T)``."""
         lengths = hlens.to(hs_pad.device)
-        fired = integrate_and_fire(
+        return integrate_and_fire(
             hs_pad, weights, lengths, tail_threshold=self.tail_threshold
         )
-        return self._ready(fired, hs_pad, hlens)
 
     def _ready(
         self, fired: CIFOutput, hs_pad: torch.Tensor, hlens: torch.Tensor

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from espnet_cif_hkd.cif import integrate_and_fire
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.inference.results import Frames
 
@@ -31,12 +30,8 @@ def curve_of(decoder: CIFDecoder, frames: Frames) -> Curve:
     n = len(frames.hidden)
     lengths = torch.tensor([n], device=frames.hidden.device)
     hs_pad = frames.hidden[None]
-    fired = integrate_and_fire(
-        hs_pad,
-        decoder.search_weights(hs_pad, lengths),
-        lengths,
-        tail_threshold=decoder.tail_threshold,
-    )
+    weights = decoder.search_weights(hs_pad, lengths)
+    fired = decoder.integrate(weights, hs_pad, lengths)
     firings = fired.firing_times[0, : int(fired.lengths[0])]
     seconds = frames.times.seconds
     return Curve(

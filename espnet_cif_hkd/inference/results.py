@@ -60,7 +60,7 @@ class Found:
         logp: The decoder's log-probability of each token, ``(U,)``; None: the decoder
             scores the tokens again, as after a beam search, whose scores contain those
             of CTC and the language model.
-        weights: What fired, ``(T,)``; None: unknown, or alpha as it is.
+        weights: The weights that fired, ``(T,)``; None: the search did not return them.
     """
 
     ids: Sequence[int]

@@ -21,11 +21,23 @@ from torch import Tensor
 
 from espnet_cif_hkd.cif.segments import utterance_weights
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
-from espnet_cif_hkd.errors import UserError
+from espnet_cif_hkd.decoder.firing_options import checked_options
 from espnet_cif_hkd.search.greedy import GreedyHypothesis, greedy_search
 
 # At least so many candidates are searched together, also for one utterance.
 _TOGETHER = 16
+
+# Whether a value is right, and what it must be.
+_OPTIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "slack": (
+        lambda value: type(value) is int and value >= 1,
+        "a number of tokens, an integer >= 1; length_conf: null tries no other number",
+    ),
+    "bonus": (
+        lambda value: type(value) in (int, float) and math.isfinite(value),
+        "a number",
+    ),
+}
 
 Search = Callable[[Tensor, Tensor, Tensor], list[GreedyHypothesis]]
 
@@ -102,17 +114,15 @@ class LengthSearch:
             wanted = (counts > 0) & (fired.lengths[:, None] > 0)
             wanted = wanted & (counts <= hlens[:, None])
             each = [utterance_weights(fired.unscaled, n) for n in counts.unbind(1)]
-            others = torch.stack(each, dim=1) if each else None
+            others = torch.stack(each, dim=1)
         else:
             alpha = decoder.predictor(hs_pad, hlens)
             others, wanted = decoder.ctc_firing.others(
                 alpha, hs_pad, hlens, fired.lengths, self.slack
             )
-        weights, wanted_cpu = fired.alpha[:, None], torch.ones(len(hs_pad), 1) > 0
-        if others is not None:
-            weights = torch.cat([weights, others], dim=1)
-            wanted_cpu = torch.cat([wanted_cpu, wanted.cpu()], dim=1)
-        owners, places = wanted_cpu.nonzero(as_tuple=True)
+        weights = torch.cat([fired.alpha[:, None], others], dim=1)
+        wanted = torch.nn.functional.pad(wanted, (1, 0), value=True).cpu()
+        owners, places = wanted.nonzero(as_tuple=True)
         at = weights.device
         return owners, weights[owners.to(at), places.to(at)]
 
@@ -125,25 +135,4 @@ def build_length_search(conf: Mapping[str, Any] | None) -> LengthSearch | None:
     """
     if conf is None:
         return None
-    if not isinstance(conf, Mapping):
-        raise UserError(
-            f"model_conf: length_conf is {conf!r}; it must hold 'option: value', or "
-            "null"
-        )
-    known = [field.name for field in dataclasses.fields(LengthSearch)]
-    if unknown := sorted(set(conf) - set(known), key=str):
-        raise UserError(
-            f"model_conf: length_conf has unknown keys {unknown}; known are "
-            f"{', '.join(known)}"
-        )
-    found = LengthSearch(**conf)
-    if type(found.slack) is not int or found.slack < 1:
-        raise UserError(
-            f"model_conf: length_conf.slack is {found.slack!r}; it must be a number of "
-            "tokens, an integer >= 1; length_conf: null tries no other number"
-        )
-    if type(found.bonus) not in (int, float) or not math.isfinite(found.bonus):
-        raise UserError(
-            f"model_conf: length_conf.bonus is {found.bonus!r}; it must be a number"
-        )
-    return found
+    return LengthSearch(**checked_options(conf, "model_conf: length_conf", _OPTIONS))

@@ -2,7 +2,7 @@
 
 import torch
 
-from espnet_cif_hkd.cif import CIFOutput, integrate_and_fire
+from espnet_cif_hkd.cif import CIFOutput
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.decoder.cif_nar import CIFNARDecoder
 from espnet_cif_hkd.decoder.ending import is_too_early
@@ -45,9 +45,7 @@ def one_pass_search(
         def search(
             frames: torch.Tensor, lengths: torch.Tensor, weights: torch.Tensor
         ) -> list[GreedyHypothesis]:
-            on_device = lengths.to(frames.device)
-            tail = firing.tail_threshold
-            fired = integrate_and_fire(frames, weights, on_device, tail_threshold=tail)
+            fired = firing.integrate(weights, frames, lengths)
             return _search(decoder, fired, frames, lengths, maxlenratio)
 
         return firing.length_search.best(firing, hs_pad, hlens, search)

@@ -30,6 +30,10 @@ string that is split like in the shell. ``{seed}`` in them is the seed of the ru
     decodes:
       nolm: {label: without LM, options: []}
       lm: {label: with LM, options: []}
+      length:                    # {exp}: folder of the trained model
+        label: number of tokens chosen
+        before: espnet-cif fit-length --model {exp} --data dump/raw/dev
+        options: --inference_args "--asr_train_config {exp}/config_length.yaml"
 """
 
 import re
@@ -100,11 +104,18 @@ class Variant:
 
 @dataclass(frozen=True)
 class Decode:
-    """One way of decoding a trained system."""
+    """One way of decoding a trained system.
+
+    Attributes:
+        name, label: as of a system.
+        options: words of the command line.
+        before: a command to run first, in the folder of the recipe.
+    """
 
     name: str
     label: str
     options: tuple[str, ...]
+    before: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -277,8 +288,8 @@ def read_matrix(path: Path) -> Matrix:
         ).items()
     }
     decodes = {
-        name: Decode(name, one.text("label"), one.words("options"))
-        for name, one in top.group("decodes", {"label", "options"}).items()
+        name: Decode(name, one.text("label"), one.words("options"), one.words("before"))
+        for name, one in top.group("decodes", {"label", "options", "before"}).items()
     }
     baseline = top.text("baseline")
     if baseline not in systems:

@@ -11,6 +11,8 @@ from espnet_cif_hkd.errors import UserError
 
 # In options: the seed of the cell, such as that of a training before.
 SEED = "{seed}"
+# In options of a way of decoding: the folder of the trained model.
+EXPERIMENT = "{exp}"
 
 
 @dataclass(frozen=True)
@@ -141,28 +143,45 @@ def _with_lm(decode: Decode) -> bool:
     return ("--use_lm", "true") in itertools.pairwise(decode.options)
 
 
-def commands(matrix: Matrix, cell: Cell) -> list[list[str]]:
-    """Train, then decode and score in each way."""
-    system = matrix.systems[cell.system]
-    options = list(system.options)
+def _options(matrix: Matrix, cell: Cell) -> list[str]:
+    """Options of the training of a cell."""
+    options = list(matrix.systems[cell.system].options)
     if cell.variant:
         options += matrix.variants[cell.variant].options
     options = [word.replace(SEED, str(cell.seed)) for word in options]
     options += _subset(matrix, matrix.subset_of(cell.variant))
     epochs = matrix.epochs_of(cell.variant)
     training = f"--max_epoch {epochs} --seed {cell.seed} --num_att_plot 0"
-    options += ["--asr_args", training, "--asr_tag", cell.name]
+    return [*options, "--asr_args", training, "--asr_tag", cell.name]
+
+
+def decoding(matrix: Matrix, cell: Cell, decode: Decode) -> list[list[str]]:
+    """Decode a trained cell in one way, and score it."""
+    folder = f"{experiments(matrix)}/asr_{cell.name}"
+    before, options = (
+        [word.replace(EXPERIMENT, folder) for word in words]
+        for words in (decode.before, decode.options)
+    )
+    score = _run(
+        matrix,
+        *_options(matrix, cell),
+        *options,
+        *("--inference_tag", decode.name, "--inference_nj", "1"),
+        *_stages(12, 13),
+    )
+    return [*([before] if before else []), score]
+
+
+def commands(matrix: Matrix, cell: Cell) -> list[list[str]]:
+    """Train, then decode and score in each way."""
+    system = matrix.systems[cell.system]
+    training = _stages(system.stage, TRAINING)
     return [
         *([list(system.before)] if system.before else []),
-        _run(matrix, *options, *_stages(system.stage, TRAINING)),
+        _run(matrix, *_options(matrix, cell), *training),
         *(
-            _run(
-                matrix,
-                *options,
-                *decode.options,
-                *("--inference_tag", decode.name, "--inference_nj", "1"),
-                *_stages(12, 13),
-            )
+            words
             for decode in matrix.decodes.values()
+            for words in decoding(matrix, cell, decode)
         ),
     ]

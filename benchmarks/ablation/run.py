@@ -1,13 +1,14 @@
 """Run the missing cells of a matrix: train, decode, score, store the results.
 
     python3 benchmarks/ablation/run.py benchmarks/ablation/fotaq.yaml
-        [--jobs 2] [--threads 1] [--list] [--again] [CELL …]
+        [--jobs 2] [--threads 1] [--list] [--again] [--decode NAME] [CELL …]
 
 Cells with a file in ``results/CORPUS/cells`` are done. Of the others, the named ones or
 all are run, ``--jobs`` at a time. A stopped run continues when it is started again:
 finished stages are kept, and training resumes after its last complete epoch. The output
 of the commands is in ``exp/ablation/CORPUS/CELL.log`` of the recipe. ``--again``
 collects the results of finished cells, the named ones or all, from their folders again.
+``--decode NAME`` first decodes these cells in one way, which the plan has got later.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from ablation.matrix import Matrix, read_matrix
 from ablation.plan import (
     Cell,
     commands,
+    decoding,
     experiment,
     experiments,
     missing,
@@ -99,19 +101,26 @@ def execute(words: list[str], recipe: Path, log: Path, threads: int) -> None:
 
 def fill(matrix: Matrix, cell: Cell, threads: int) -> None:
     """Run a cell and write its results."""
+    _execute_all(matrix, cell, commands(matrix, cell), threads)
+    keep(matrix, cell)
+
+
+def _execute_all(
+    matrix: Matrix, cell: Cell, lines: list[list[str]], threads: int
+) -> None:
     recipe = TOP / matrix.recipe
     log = recipe / experiments(matrix) / f"{cell.name}.log"
-    for words in commands(matrix, cell):
+    for words in lines:
         execute(words, recipe, log, threads)
-    keep(matrix, cell)
 
 
 def keep(matrix: Matrix, cell: Cell) -> None:
     """Collect the results from the folder of a cell, and write them."""
+    folder = experiment(matrix, cell, TOP)
     found, rows = collect(
-        experiment(matrix, cell, TOP),
+        folder,
         TOP / matrix.recipe,
-        {name: name for name in matrix.decodes},
+        {name: name for name in matrix.decodes if (folder / name).is_dir()},
         SETS,
         "word" if matrix.words else "char",
         matrix.readings,
@@ -162,6 +171,9 @@ def main() -> None:
         action="store_true",
         help="collect the results of finished cells again",
     )
+    parser.add_argument(
+        "--decode", metavar="NAME", help="decode finished cells in this way, collect"
+    )
     args = parser.parse_intermixed_args()
     if args.jobs < 1:
         parser.error("--jobs must be 1 at least")
@@ -171,12 +183,19 @@ def main() -> None:
         if args.list:
             print("\n".join(cell.name for cell in todo))
             return
-        if args.again:
-            for cell in named(matrix, args.cells):
-                if cell not in todo:
-                    keep(matrix, cell)
-            return
         threads = args.threads or max(1, (os.cpu_count() or 1) // args.jobs)
+        if args.decode is not None and args.decode not in matrix.decodes:
+            known = ", ".join(matrix.decodes)
+            raise UserError(f"{matrix.path}: decodes: no {args.decode}; it has {known}")
+        if args.again or args.decode:
+            for cell in named(matrix, args.cells):
+                if cell in todo:
+                    continue
+                if args.decode:
+                    decode = matrix.decodes[args.decode]
+                    _execute_all(matrix, cell, decoding(matrix, cell, decode), threads)
+                keep(matrix, cell)
+            return
         failures = work(matrix, todo, args.jobs, threads)
     except UserError as error:
         sys.exit(f"error: {error}")

@@ -21,6 +21,7 @@ import numpy as np
 from espnet_cif_hkd.cli.command import command_parser, run_logged
 from espnet_cif_hkd.cli.result_options import device_of
 from espnet_cif_hkd.cli.search_options import add_search, check_search, search_of
+from espnet_cif_hkd.cli.spoken_data import read_spoken, samples_of
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.inference import fitting, gaps
 from espnet_cif_hkd.inference.assemble import silent_tokens, text_pieces
@@ -36,10 +37,9 @@ from espnet_cif_hkd.inference.confidence import (
     sigmoid,
 )
 from espnet_cif_hkd.inference.evidence import Floats
-from espnet_cif_hkd.io.audio import read_utterance, resample, select_channel
 from espnet_cif_hkd.io.digest import sha256
 from espnet_cif_hkd.io.log import log, progress
-from espnet_cif_hkd.io.tables import evenly, read_table, read_text
+from espnet_cif_hkd.io.tables import evenly
 
 if TYPE_CHECKING:
     from espnet_cif_hkd.inference.recognizer import Recognizer
@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--{next(iter(search))} needs --beam")
     if args.utterances < 1:
         raise UserError(f"--utterances {args.utterances}: write at least 1")
-    recordings, texts = _data(args.data)
+    recordings, texts = read_spoken(args.data)
     search |= search_of(args)
     from espnet_cif_hkd.inference.recognizer import Recognizer
 
@@ -170,30 +170,6 @@ def _with_kept_weights(found: Calibration, model_file: Path, data: Path) -> Cali
     return replace(old, timing=found.timing, report=report)
 
 
-def _data(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Return recordings and their transcripts, if there are any."""
-    if (folder / "segments").is_file():
-        raise UserError(
-            f"{folder} has segments: give the folder that stage 4 makes of it, in "
-            "dump/raw"
-        )
-    recordings = read_table(folder / "wav.scp", "give a folder such as dump/raw/dev")
-    if not (folder / "text").exists():
-        return recordings, {}
-    texts = read_text(folder / "text")
-    known = {key: entry for key, entry in recordings.items() if key in texts}
-    if not known:
-        raise UserError(f"{folder}: no utterance has both a recording and a text")
-    return known, texts
-
-
-def _samples(recognizer: "Recognizer", key: str, entry: str) -> Floats:
-    """Read a recording at the rate of the model, ``(S,)`` float32."""
-    sound = select_channel(read_utterance(key, entry), "0", key)
-    wave = resample(sound.samples, sound.rate, recognizer.sampling_rate)
-    return wave.astype(np.float32)
-
-
 def _with_stream_times(
     found: Calibration, recognizer: "Recognizer", chosen: Sequence[tuple[str, str]]
 ) -> Calibration:
@@ -209,7 +185,7 @@ def _with_stream_times(
     offline: list[tuple[float, float]] = []
     streamed: list[tuple[float, float]] = []
     for key, entry in progress(chosen, len(chosen), "calibrate streams"):
-        samples = _samples(recognizer, key, entry)
+        samples = samples_of(recognizer, key, entry)
         whole, stream = recognizer.recognise(samples), recognizer.stream()
         stream.accept(samples)
         parts = stream.finish().tokens
@@ -234,7 +210,7 @@ def _decoded(
     recognizer: "Recognizer", key: str, entry: str, text: str | None
 ) -> Iterator[Decoded]:
     """Decode one utterance; nothing if the result has no tokens."""
-    rate, samples = recognizer.sampling_rate, _samples(recognizer, key, entry)
+    rate, samples = recognizer.sampling_rate, samples_of(recognizer, key, entry)
     frames = recognizer.frames(samples)
     if frames is None:
         return

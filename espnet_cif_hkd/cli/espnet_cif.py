@@ -15,7 +15,10 @@ import espnet_cif_hkd
 from espnet_cif_hkd.cli.command import PROGRAM, exit_status
 
 # What users of a trained model need comes first.
-_FIRST = ("transcribe", "align", "check", "calibrate", "rescore", "export", "serve")
+_FIRST = (
+    *("transcribe", "align", "check", "calibrate", "fit-length", "rescore"),
+    *("export", "serve"),
+)
 
 
 def commands() -> dict[str, str]:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from espnet_cif_hkd.cli.command import command_parser, run_logged
 from espnet_cif_hkd.cli.result_options import device_of
+from espnet_cif_hkd.cli.text_errors import TextErrors
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.inference.nbest import (
     FILES,
@@ -35,9 +36,8 @@ from espnet_cif_hkd.inference.rescoring import scorer_of
 from espnet_cif_hkd.io.atomic import write_text
 from espnet_cif_hkd.io.disk import require_writable
 from espnet_cif_hkd.io.log import log, progress
-from espnet_cif_hkd.io.tables import byte_order, first_few, read_text
+from espnet_cif_hkd.io.tables import byte_order
 from espnet_cif_hkd.recipe.checks import stamps
-from espnet_cif_hkd.recipe.stages.sclite import align
 from espnet_cif_hkd.teachers.text.spelling import CASES
 
 _SCORES = "lm_scores.json"
@@ -109,8 +109,8 @@ def run(args: argparse.Namespace) -> None:
     counted = None
     if args.fit is not None:
         sets.append(read_nbest(args.fit))
-        counted = _Errors(args.fit_text, sets[1], args.unit)
-    errors = None if args.text is None else _Errors(args.text, nbest, args.unit)
+        counted = TextErrors(args.fit_text, sets[1], args.unit)
+    errors = None if args.text is None else TextErrors(args.text, nbest, args.unit)
     require_writable(args.output_dir)
     args.output_dir.mkdir(parents=True, exist_ok=True)
     others = _lm_scores(args, sets)
@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> None:
         found = fit(sets[1], others, counted)
         weight, bonus = found.weight, found.bonus
         log(f"rescore: {args.fit}: weight {weight}, bonus {bonus} for each token")
-        counted.report(args.fit, found)
+        _report(args.fit, counted, found)
     chosen = choose(nbest, others, weight, bonus)
     rows = sorted(chosen.items(), key=lambda item: byte_order(item[0]))
     for name in FILES:
@@ -133,47 +133,17 @@ def run(args: argparse.Namespace) -> None:
     changed = sum(one is not nbest[key][0] for key, (one, _) in chosen.items())
     log(f"rescore: {args.output_dir}: {changed} of {len(chosen)} utterances changed")
     if errors is not None:
-        errors.report(args.folder, fit(nbest, others, errors, [weight], [bonus]))
+        _report(args.folder, errors, fit(nbest, others, errors, [weight], [bonus]))
 
 
-class _Errors:
-    """Counts the errors of texts with the alignment of stage 13, without its cleaners.
-
-    Args:
-        path: Transcripts.
-        nbest: Utterances.
-        unit: ``word`` or ``char``; None chooses.
-
-    Raises:
-        UserError: An utterance has no transcript.
-    """
-
-    def __init__(self, path: Path, nbest: NBest, unit: str | None):
-        texts = read_text(path)
-        if missing := sorted(set(nbest) - set(texts), key=byte_order):
-            raise UserError(
-                f"{path} lacks {len(missing)} of {len(nbest)} utterances "
-                f"({first_few(missing)}): give the transcripts of this set"
-            )
-        self._texts = {key: texts[key] for key in nbest}
-        spaces = any(" " in text for text in self._texts.values())
-        self._unit = unit or ("word" if spaces else "char")
-        self._length = sum(len(self._split(text)) for text in self._texts.values())
-
-    def __call__(self, key: str, text: str) -> int:
-        return align(self._split(self._texts[key]), self._split(text)).errors
-
-    def report(self, folder: Path, found: Fitted) -> None:
-        """Log error rates: before, after, and of the best hypothesis of each list."""
-        counts = found.first, found.errors, found.least
-        rates = [100 * n / max(1, self._length) for n in counts]
-        log(
-            f"rescore: {folder}: {self._unit} errors {rates[0]:.2f} -> "
-            f"{rates[1]:.2f} % (the best of each list: {rates[2]:.2f} %)"
-        )
-
-    def _split(self, text: str) -> list[str]:
-        return text.split() if self._unit == "word" else list(text.replace(" ", "▁"))
+def _report(folder: Path, counted: TextErrors, found: Fitted) -> None:
+    """Log error rates: before, after, and of the best hypothesis of each list."""
+    counts = found.first, found.errors, found.least
+    before, after, least = map(counted.rate, counts)
+    log(
+        f"rescore: {folder}: {counted.unit} errors {before:.2f} -> {after:.2f} % (the "
+        f"best of each list: {least:.2f} %)"
+    )
 
 
 def _lm_scores(args: argparse.Namespace, sets: Sequence[NBest]) -> dict[str, float]:

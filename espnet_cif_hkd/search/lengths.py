@@ -13,7 +13,8 @@ R    candidates of all utterances; each is a number of tokens
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -43,6 +44,24 @@ Search = Callable[[Tensor, Tensor, Tensor], list[GreedyHypothesis]]
 
 
 @dataclasses.dataclass(frozen=True)
+class Candidate:
+    """The best sentence for one number of tokens.
+
+    Attributes:
+        change: How many tokens more than by itself fire.
+        hypothesis: The sentence, with its weights.
+    """
+
+    change: int
+    hypothesis: GreedyHypothesis
+
+    @property
+    def n_tokens(self) -> int:
+        """The number of tokens of the sentence."""
+        return len(self.hypothesis.yseq) - 2
+
+
+@dataclasses.dataclass(frozen=True)
 class LengthSearch:
     """Chooses the number of fired tokens by the score of the decoder's greedy search.
 
@@ -65,7 +84,7 @@ class LengthSearch:
     def best(
         self, decoder: CIFDecoder, hs_pad: Tensor, hlens: Tensor, search: Search
     ) -> list[GreedyHypothesis]:
-        """Search the candidates of each utterance and return the best hypotheses.
+        """Search the candidates of each utterance; return what :meth:`choose` chooses.
 
         Args:
             decoder: What fires, in ``eval`` mode.
@@ -77,19 +96,26 @@ class LengthSearch:
         Returns:
             One hypothesis for each utterance, with its weights.
         """
-        owners, weights = self._candidates(decoder, hs_pad, hlens)
-        best: dict[int, tuple[float, GreedyHypothesis]] = {}
+        owners, changes, weights = self._candidates(decoder, hs_pad, hlens)
+        candidates: list[list[Candidate]] = [[] for _ in hs_pad]
         together = max(len(hs_pad), _TOGETHER)
         for first in range(0, len(owners), together):
             rows = owners[first : first + together]
             some = weights[first : first + together]
             at = rows.to(hs_pad.device)
             found = search(hs_pad.index_select(0, at), hlens.cpu()[rows], some)
-            for owner, one, fired in zip(rows.tolist(), found, some, strict=True):
-                score = one.score + self.bonus * (len(one.yseq) - 2)
-                if owner not in best or score > best[owner][0]:
-                    best[owner] = score, dataclasses.replace(one, weights=fired)
-        return [best[owner][1] for owner in range(len(hs_pad))]
+            each = zip(rows.tolist(), changes[first:], found, some, strict=False)
+            for owner, change, one, fired in each:
+                one = dataclasses.replace(one, weights=fired)
+                candidates[owner].append(Candidate(change, one))
+        return [self.choose(each) for each in candidates]
+
+    def choose(self, candidates: Sequence[Candidate]) -> GreedyHypothesis:
+        """Return the best of an utterance's candidates; the first fires by itself."""
+        scores = [
+            one.hypothesis.score + self.bonus * one.n_tokens for one in candidates
+        ]
+        return candidates[scores.index(max(scores))].hypothesis
 
     def weights(self, decoder: CIFDecoder, hs_pad: Tensor, hlens: Tensor) -> Tensor:
         """Return the weights of the best candidates, ``(B, T)`` float64."""
@@ -99,8 +125,8 @@ class LengthSearch:
 
     def _candidates(
         self, decoder: CIFDecoder, hs_pad: Tensor, hlens: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Utterance of each candidate ``(R,)``, on the CPU, and its weights ``(R, T)``.
+    ) -> tuple[Tensor, list[int], Tensor]:
+        """Utterance ``(R,)``, change of its length, and weights ``(R, T)`` of each.
 
         The first one of an utterance is what fires by itself; the others follow by
         distance.
@@ -121,10 +147,30 @@ class LengthSearch:
                 alpha, hs_pad, hlens, fired.lengths, self.slack
             )
         weights = torch.cat([fired.alpha[:, None], others], dim=1)
+        changes = others.sum(dim=2).round().long() - fired.lengths[:, None]
+        changes = torch.nn.functional.pad(changes, (1, 0)).cpu()
         wanted = torch.nn.functional.pad(wanted, (1, 0), value=True).cpu()
         owners, places = wanted.nonzero(as_tuple=True)
-        at = weights.device
-        return owners, weights[owners.to(at), places.to(at)]
+        chosen = weights[owners.to(weights.device), places.to(weights.device)]
+        return owners, changes[owners, places].tolist(), chosen
+
+
+@contextmanager
+def choosing(decoder: Any, search: LengthSearch | None) -> Iterator[None]:
+    """Let a decoder choose in another way for a while; None: it does not choose.
+
+    Args:
+        decoder: Any decoder; one that does not fire stays as it is.
+        search: What chooses.
+    """
+    if not isinstance(decoder, CIFDecoder):
+        yield
+        return
+    before, decoder.length_search = decoder.length_search, search
+    try:
+        yield
+    finally:
+        decoder.length_search = before
 
 
 def build_length_search(conf: Mapping[str, Any] | None) -> LengthSearch | None:

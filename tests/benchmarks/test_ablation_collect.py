@@ -7,6 +7,7 @@ import re
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from ablation.collect import (
     unfiltered,
 )
 from ablation.matrix import Matrix, read_matrix
-from ablation.plan import Cell, experiments, missing, result_file
+from ablation.plan import Cell, experiment, experiments, missing, result_file
 from finished_recipe import ASR_EXP, INFERENCE, finished
 
 from espnet_cif_hkd.errors import UserError
@@ -198,6 +199,44 @@ def test_scores_of_the_named_cells_are_collected_again(
         )
         run.main()
     assert kept == [Cell("cif", 2), Cell("cif", 1), Cell("cif", 2)]
+
+
+def test_finished_cells_are_decoded_in_a_way_that_came_later(
+    matrix: Matrix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = Cell("cif", 2)
+    result_file(matrix, done).parent.mkdir(parents=True, exist_ok=True)
+    result_file(matrix, done).touch()
+    kept: list[Cell] = []
+    monkeypatch.setattr(run, "keep", lambda _, cell: kept.append(cell))
+    name = next(iter(matrix.decodes))
+    monkeypatch.setattr(sys, "argv", ["run.py", str(matrix.path), "--decode", name])
+    run.main()
+    assert kept == [done]
+    (call,) = (run.TOP / matrix.recipe / "calls").read_text().splitlines()
+    assert f"--inference_tag {name} " in call and "--asr_tag cif_seed2" in call
+    assert call.endswith("--stage 12 --stop_stage 13")
+    monkeypatch.setattr(sys, "argv", ["run.py", str(matrix.path), "--decode", "no"])
+    with pytest.raises(SystemExit, match=f"decodes: no no; it has {name}"):
+        run.main()
+
+
+def test_only_the_ways_of_decoding_that_were_run_are_collected(
+    matrix: Matrix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def collected(*args: Any) -> tuple[dict[str, Any], list[Any]]:
+        seen.append(args[2])
+        return {"versions": {}}, []
+
+    monkeypatch.setattr(run, "collect", collected)
+    cell = Cell("cif", 1)
+    run.keep(matrix, cell)
+    name = next(iter(matrix.decodes))
+    (experiment(matrix, cell, run.TOP) / name).mkdir(parents=True)
+    run.keep(matrix, cell)
+    assert seen == [{}, {name: name}]
 
 
 def test_what_still_runs_is_not_started_a_second_time(

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 from ablation.matrix import Matrix, read_matrix
-from ablation.plan import Cell, cells, commands, missing, preparation, result_file
+from ablation.plan import (
+    Cell,
+    cells,
+    commands,
+    decoding,
+    missing,
+    preparation,
+    result_file,
+)
 
 from espnet_cif_hkd.errors import UserError
 
@@ -72,6 +80,23 @@ def test_a_cell_is_trained_once_and_decoded_in_each_way(matrix: Matrix) -> None:
         assert words[words.index("--use_lm") + 1] == use
         assert words[words.index("--asr_tag") + 1] == "hkd_seed2"
         assert words[-4:] == ["--stage", "12", "--stop_stage", "13"]
+
+
+def test_a_way_of_decoding_may_need_a_command_for_each_model(matrix: Matrix) -> None:
+    decode = dataclasses.replace(
+        matrix.decodes["nolm"],
+        before=("fit", "{exp}"),
+        options=("--inference_args", "--asr_train_config {exp}/b.yaml"),
+    )
+    before, words = decoding(matrix, Cell("hkd", 2), decode)
+    folder = "exp/ablation/tiny/asr_hkd_seed2"
+    assert before == ["fit", folder]
+    given = words[words.index("--inference_args") + 1]
+    assert given == f"--asr_train_config {folder}/b.yaml"
+    assert words[-4:] == ["--stage", "12", "--stop_stage", "13"]
+    decodes = {**matrix.decodes, "nolm": decode}
+    needy = dataclasses.replace(matrix, decodes=decodes)
+    assert commands(needy, Cell("hkd", 2))[1:3] == [before, words]
 
 
 def test_what_a_system_needs_is_made_before_its_training(matrix: Matrix) -> None:

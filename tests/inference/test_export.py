@@ -23,6 +23,8 @@ from espnet_cif_hkd.inference.export.check import Comparison, compare
 from espnet_cif_hkd.inference.export.exporter import Source, export_model
 from espnet_cif_hkd.inference.onnx_folder import METADATA
 from espnet_cif_hkd.inference.onnx_runner import OnnxRecognizer
+from espnet_cif_hkd.search.greedy import greedy_search
+from espnet_cif_hkd.search.lengths import choosing
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
@@ -166,6 +168,30 @@ def test_graphs_differ_by_rounding_only_and_8_bits_by_little(exported):
     assert {"alpha", "CTC"} < set(result.deviation)
     small = compare(model, top / "with", recordings, int8=True)
     assert 1e-4 < small.worst < 2
+
+
+@pytest.mark.slow
+def test_an_exported_model_does_not_choose_the_number_of_tokens(tmp_path, caplog):
+    changes = CASES["both decoders"]
+    chooses = {"length_conf": {"slack": 2, "bonus": 9.0}}
+    model_conf = {**changes["model_conf"], **chooses}
+    trained(tmp_path / "exp", **{**changes, "model_conf": model_conf})
+    source = load_source(str(tmp_path / "exp"))
+    choice = source.model.decoder.length_search
+    export_model(source, tmp_path / "out")
+    assert "does not choose the number of tokens" in caplog.text
+    assert source.model.decoder.length_search is choice is not None
+    result = compare(source.model, tmp_path / "out")
+    assert result.n_tokens > 10 and not result.different
+    assert source.model.decoder.length_search is choice
+    # With the choice the model finds other tokens.
+    hs_pad, hlens = source.model.encode(
+        torch.tensor(noise(1.0))[None], torch.tensor([RATE])
+    )
+    many = greedy_search(source.model.decoder, hs_pad, hlens)[0]
+    with choosing(source.model.decoder, None):
+        few = greedy_search(source.model.decoder, hs_pad, hlens)[0]
+    assert len(many.yseq) > len(few.yseq)
 
 
 @pytest.mark.slow

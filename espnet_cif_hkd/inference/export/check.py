@@ -17,6 +17,7 @@ from espnet_cif_hkd.inference.onnx_runner import OnnxRecognizer
 from espnet_cif_hkd.inference.results import ResultMaker
 from espnet_cif_hkd.inference.stream import RecognitionStream
 from espnet_cif_hkd.search.greedy import greedy_search
+from espnet_cif_hkd.search.lengths import choosing
 from espnet_cif_hkd.search.nar import one_pass_search
 from espnet_cif_hkd.search.transducer_greedy import (
     predicted_step,
@@ -101,7 +102,7 @@ def check_signals(rate: int) -> list[Array]:
 def compare(
     model: Any, folder: Path, recordings: Sequence[Array] | None = None, **options: Any
 ) -> Comparison:
-    """Run the model and its graphs on the same recordings.
+    """Run the model, which does not choose lengths, and its graphs on recordings.
 
     Args:
         model: The model, in ``eval`` mode on the CPU.
@@ -109,8 +110,15 @@ def compare(
         recordings: Samples, ``(S,)`` each; None: :func:`check_signals`.
         options: Of :class:`OnnxRecognizer`.
     """
-    if "streaming" in read_metadata(folder):
-        return compare_streams(model, folder, recordings, **options)
+    with choosing(model.decoder, None):
+        if "streaming" in read_metadata(folder):
+            return compare_streams(model, folder, recordings, **options)
+        return _compare(model, folder, recordings, **options)
+
+
+def _compare(
+    model: Any, folder: Path, recordings: Sequence[Array] | None, **options: Any
+) -> Comparison:
     result = Comparison()
     both = [
         OnnxRecognizer(folder, one_pass=wanted, **options) for wanted in _kinds(model)

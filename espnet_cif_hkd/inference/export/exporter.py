@@ -104,7 +104,6 @@ def export_model(
             "an exported recogniser does not choose the number of tokens: "
             "model_conf.length_conf has no effect"
         )
-        model.decoder.length_search = None
     if source.token_type == "hugging_face" and any(
         token.startswith(("Ġ", "▁")) for token in model.token_list
     ):

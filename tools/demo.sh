@@ -22,12 +22,12 @@ cores=$(nproc)
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores < 4 ? cores : 4))}
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 
-subset=2000
 arguments="--num_att_plot 0"
 cd egs2/fotaq/asr_hkd
 if local/speech_teacher.sh whisper-base downloads/whisper_base tokenizer; then
     system=whisper_decoder
     label="Whisper + CIF"
+    subset=1500
     epochs=2
     arguments+=" --keep_nbest_models 1"
     search="--beam_size 1"
@@ -36,6 +36,7 @@ else
         "alone, as in version 0.2, and writes far more errors (about 110 % WER)."
     system=cif
     label=CIF
+    subset=2000
     epochs=6
     arguments+=" --keep_nbest_models 3"
     search="--beam_size 5"
@@ -54,7 +55,7 @@ if [ "${system}" = cif ]; then
 fi
 tag=demo_${system}
 echo "$(date '+%H:%M:%S') ${label} on ${subset} utterances of real speech, ${epochs}" \
-    "passes: about 17 minutes on two cores"
+    "passes: about 15 minutes on two cores"
 "${PYTHON}" ../../../tools/demo_progress.py exp/demo.log ./run.sh \
     --system "${system}" \
     --subset "${subset}" \

@@ -68,6 +68,8 @@ class LengthSearch:
     The score of a sentence of U tokens is the sum of their log-probabilities, with that
     of ``<eos>``, plus U times ``bonus``: each token of a longer sentence makes its
     probability smaller. If several are equal, the number nearest to that of alpha wins.
+    A sentence without tokens is only chosen if none fires by itself: ``<eos>`` alone is
+    almost always likely.
 
     Attributes:
         slack: The largest difference from the number that fires by itself, in tokens.
@@ -106,8 +108,9 @@ class LengthSearch:
             found = search(hs_pad.index_select(0, at), hlens.cpu()[rows], some)
             each = zip(rows.tolist(), changes[first:], found, some, strict=False)
             for owner, change, one, fired in each:
-                one = dataclasses.replace(one, weights=fired)
-                candidates[owner].append(Candidate(change, one))
+                candidate = Candidate(change, dataclasses.replace(one, weights=fired))
+                if candidate.n_tokens or not candidates[owner]:
+                    candidates[owner].append(candidate)
         return [self.choose(each) for each in candidates]
 
     def choose(self, candidates: Sequence[Candidate]) -> GreedyHypothesis:

@@ -45,6 +45,8 @@ def by_hand(decoder, hs, slack, bonus):
         else:
             known = torch.tensor([n + change])
             [found] = greedy_search(decoder, hs[None], lengths, target_lengths=known)
+            if len(found.yseq) == 2:
+                continue
         score = found.score + bonus * (len(found.yseq) - 2)
         if best is None or score > best_score:
             best, best_score = found, score
@@ -105,6 +107,21 @@ def test_the_bonus_brings_back_a_token_that_did_not_fire():
     [found] = greedy_search(decoder, hs[None], lengths)
     assert spell(found) == "abc"
     assert float(found.weights.sum()) == pytest.approx(3.0, abs=1e-6)
+
+
+def test_a_sentence_with_tokens_does_not_become_empty():
+    """<eos> alone is likelier than "a", but something was said."""
+    hs = frames(("a", 0.6), ("<sos/eos>", 0.7), ("<sos/eos>", 0.7), strength=30.0)
+    decoder = readable_decoder()
+    lengths = torch.tensor([len(hs)])
+    [plain] = greedy_search(decoder, hs[None], lengths)
+    assert spell(plain) == "a"
+    one = torch.tensor([1])
+    [empty] = greedy_search(decoder, hs[None], lengths, target_lengths=one)
+    decoder.length_search = LengthSearch(1, -50.0)
+    [found] = greedy_search(decoder, hs[None], lengths)
+    assert spell(found) == "a"
+    assert spell(empty) == "" and empty.score > plain.score - 50.0
 
 
 def test_nothing_fires_in_silence():

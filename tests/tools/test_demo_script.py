@@ -21,8 +21,9 @@ def demo(tmp_path: Path) -> Path:
     recipe = tmp_path / RECIPE
     (recipe / "local").mkdir(parents=True)
     _script(recipe / "local/speech_teacher.sh", '[ ! -e "${GONE}/speech" ]')
-    (recipe / "data/test_2000").mkdir(parents=True)
-    (recipe / "data/test_2000/wav.scp").write_text("one some.flac\n")
+    for size in (1500, 2000):
+        (recipe / f"data/test_{size}").mkdir(parents=True)
+        (recipe / f"data/test_{size}/wav.scp").write_text("one some.flac\n")
     _script(
         tmp_path / "python",
         'if [ "$1" = -c ]; then [ ! -e "${GONE}/text" ]; exit; fi\n'
@@ -78,7 +79,9 @@ def test_the_system(
     assert option(words, "--max_epoch") == str(passes)
     stored = any("criterion_conf.teacher_store" in word for word in words)
     assert stored == distilled
-    exp = f"exp/subset_2000/asr_{option(training, '--asr_tag')}"
+    size = option(training, "--subset")
+    assert size == ("2000" if "speech" in gone else "1500")
+    exp = f"exp/subset_{size}/asr_{option(training, '--asr_tag')}"
     assert option(report, "--exp") == option(transcribe, "--model") == exp
     assert "some.flac" in transcribe
     # run.sh knows the system.

@@ -4,8 +4,9 @@ Run it in the folder of the recipe::
 
     python3 ../../../benchmarks/length_choice.py exp/asr_x dump/raw/dev dump/raw/test
 
-Prints, for each number of tokens that is tried on both sides and each bonus, character
-and word error rate, and the time of the search in relation to that without the choice.
+Prints, for each number of tokens that is tried on both sides, and for the mean of the
+log-probabilities and each bonus, character and word error rate, and the time of the
+search in relation to that without the choice.
 """
 
 import argparse
@@ -74,7 +75,9 @@ def main() -> None:
 
     choices: list[LengthSearch | None] = [None]
     choices += [
-        LengthSearch(slack, bonus) for slack in args.slack for bonus in args.bonus
+        LengthSearch(slack, bonus)
+        for slack in args.slack
+        for bonus in (None, *args.bonus)
     ]
     for folder in args.data:
         utterances = encoded(model, folder)
@@ -90,7 +93,10 @@ def main() -> None:
             known = [one for one, _ in utterances]
             letters = rate(list(map(list, known)), list(map(list, texts)))
             words = rate([one.split() for one in known], [one.split() for one in texts])
-            name = "none" if choice is None else f"{choice.slack}, {choice.bonus}"
+            name = "none"
+            if choice is not None:
+                by = "mean" if choice.bonus is None else choice.bonus
+                name = f"{choice.slack}, {by}"
             print(
                 f"{folder.name}: slack and bonus {name}: CER {letters:.1f}, "
                 f"WER {words:.1f}, time {seconds / usual:.2f}",

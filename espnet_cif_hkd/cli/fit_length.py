@@ -1,9 +1,9 @@
 """Fit how the decoder chooses the number of tokens, and write a configuration.
 
 Alpha, or CTC's spikes, say how many tokens fire. With ``model_conf.length_conf`` the
-decoder also tries a few more and fewer, and the sentence with the best score is taken.
-The score has a bonus for each token, which this command fits to a set with transcripts,
-such as ``dev``::
+decoder also tries a few more and fewer, and the sentence with the best score is taken:
+the mean of its log-probabilities, or their sum and a bonus for each token. This command
+finds what has the fewest errors on a set with transcripts, such as ``dev``::
 
     espnet-cif fit-length --model exp/asr_x --data dump/raw/org/dev
     ./run.sh --stage 12 --inference_tag length
@@ -33,6 +33,7 @@ from espnet_cif_hkd.io.log import log, progress
 from espnet_cif_hkd.io.tables import evenly
 
 _SLACK = 3
+_MEAN = "mean"
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -43,7 +44,9 @@ def get_parser() -> argparse.ArgumentParser:
     )
     given = parser.add_mutually_exclusive_group(required=True)
     given.add_argument("--data", type=Path, help="folder with wav.scp and text: fit")
-    given.add_argument("--bonus", type=float, help="write this bonus, without a fit")
+    given.add_argument(
+        "--bonus", type=_bonus, help="write this bonus, or mean, without a fit"
+    )
     parser.add_argument(
         "--utterances", type=int, default=500, help="use so many, evenly chosen"
     )
@@ -72,6 +75,15 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _bonus(word: str) -> float | str:
+    if word == _MEAN:
+        return word
+    try:
+        return float(word)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{word}: give a number or mean") from None
+
+
 def run(args: argparse.Namespace) -> None:
     """Decode, fit, write the file.
 
@@ -81,7 +93,8 @@ def run(args: argparse.Namespace) -> None:
     from espnet_cif_hkd.search.lengths import build_length_search
 
     logging.getLogger().setLevel(logging.WARNING)  # ESPnet reports every utterance
-    chosen = {"slack": args.slack, "bonus": args.bonus or 0.0}
+    bonus = None if args.bonus == _MEAN else args.bonus
+    chosen = {"slack": args.slack, "bonus": bonus}
     build_length_search(chosen)  # checks both
     if args.utterances < 1:
         raise UserError(f"--utterances {args.utterances}: write at least 1")
@@ -97,8 +110,8 @@ def run(args: argparse.Namespace) -> None:
     log(f"fit-length: wrote {output}")
 
 
-def _fitted(args: argparse.Namespace) -> float:
-    """Decode the set and return the bonus with the fewest errors."""
+def _fitted(args: argparse.Namespace) -> float | None:
+    """Decode the set and return the bonus with the fewest errors; None: the mean."""
     recordings, texts = read_spoken(args.data)
     if not texts:
         raise UserError(f"{args.data} has no text: a fit needs transcripts")
@@ -119,11 +132,13 @@ def _fitted(args: argparse.Namespace) -> float:
         counted.rate(n)
         for n in (found.before, found.errors, found.held_out, found.least)
     )
+    by = f"a bonus of {found.bonus} for each token"
+    if found.bonus is None:
+        by = "the mean of log-probabilities"
     log(
         f"fit-length: {args.data}, {len(keys)} utterances: {counted.unit} errors "
-        f"{before:.2f} -> {after:.2f} % with a bonus of {found.bonus} for each token "
-        f"({held_out:.2f} % of utterances left out of the fit; the best of all tried "
-        f"numbers of tokens: {least:.2f} %)"
+        f"{before:.2f} -> {after:.2f} % with {by} ({held_out:.2f} % of utterances left "
+        f"out of the fit; the best of all tried numbers of tokens: {least:.2f} %)"
     )
     if found.held_out >= found.before:
         raise UserError(

@@ -1,22 +1,46 @@
-"""Fit the bonus with which the decoder chooses the number of tokens."""
+"""Fit how the decoder chooses the number of tokens."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.inference.nbest import Hypothesis, NBest, choose, fit
 from espnet_cif_hkd.inference.recognizer import Recognizer
 from espnet_cif_hkd.inference.speech import Samples
 from espnet_cif_hkd.search.greedy import GreedyHypothesis
-from espnet_cif_hkd.search.lengths import Candidate, LengthSearch, choosing
+from espnet_cif_hkd.search.lengths import (
+    Candidate,
+    LengthSearch,
+    choosing,
+    length_score,
+)
 
-# What a fit tries.
-BONUSES = tuple(round(0.1 * n, 1) for n in range(-10, 31))
+# What a fit tries; None: the mean of the log-probabilities decides.
+BONUSES = (None, *(round(0.1 * n, 1) for n in range(-10, 31)))
 FOLDS = 5
 
-Errors = Callable[[str, str], int]
+CountErrors = Callable[[str, str], int]
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """The best sentence for one number of tokens.
+
+    Attributes:
+        text: As it is written.
+        score: Sum of the log-probabilities of its tokens and of ``<eos>``.
+        n_tokens: Without ``<eos>``.
+    """
+
+    text: str
+    score: float
+    n_tokens: int
+
+
+Sentences = Mapping[str, Sequence[Sentence]]
 
 
 @dataclass(frozen=True)
@@ -24,14 +48,14 @@ class FittedLength:
     """Result of :func:`fit_bonus`.
 
     Attributes:
-        bonus: With the fewest errors.
+        bonus: With the fewest errors; None: the mean.
         before: Errors of the numbers of tokens that fire by themselves.
         errors: Errors with ``bonus``.
         held_out: Errors of utterances that were left out of a fit, five times a fifth.
         least: Errors of the best candidates.
     """
 
-    bonus: float
+    bonus: float | None
     before: int
     errors: int
     held_out: int
@@ -70,50 +94,61 @@ class CandidateLists:
             )
         self._decoder = decoder
 
-    def __call__(self, samples: Samples) -> list[Hypothesis]:
+    def __call__(self, samples: Samples) -> list[Sentence]:
         """Return the sentence of each number of tokens; the first fires by itself."""
         frames = self._recognizer.frames(samples)
         if frames is None:
-            return [Hypothesis("", "", "", 0.0)]
+            return [Sentence("", 0.0, 0)]
         recorder = _Recorder(self._slack)
         with choosing(self._decoder, recorder):
             self._recognizer.speech2text.search([frames.hidden])
-        return [self._hypothesis(one.hypothesis) for one in recorder.seen[0]]
+        return [self._sentence(one) for one in recorder.seen[0]]
 
-    def _hypothesis(self, one: GreedyHypothesis) -> Hypothesis:
-        ids = one.yseq[1:-1].tolist()
-        tokens = self._recognizer.speech2text.converter.ids2tokens(ids)
+    def _sentence(self, candidate: Candidate) -> Sentence:
+        ids = candidate.hypothesis.yseq[1:-1]
         # ESPnet's search leaves out blanks, too.
-        spoken = [token for token, n in zip(tokens, ids, strict=True) if n != 0]
-        text = self._recognizer.results.text(spoken)
-        return Hypothesis(text, " ".join(tokens), " ".join(map(str, ids)), one.score)
+        spoken = ids[ids != 0].tolist()
+        tokens = self._recognizer.speech2text.converter.ids2tokens(spoken)
+        text = self._recognizer.results.text(tokens)
+        return Sentence(text, candidate.hypothesis.score, candidate.n_tokens)
 
 
-def fit_bonus(lists: NBest, errors: Errors) -> FittedLength:
+def fit_bonus(lists: Sentences, count_errors: CountErrors) -> FittedLength:
     """Find the bonus whose choice has the fewest errors.
 
+    Of equal ones, the mean wins, then the bonus nearest to 0.
+
     Args:
-        lists: Candidates of each utterance, as of :class:`CandidateLists`.
-        errors: Counts the errors of a text, by the name of its utterance.
+        lists: Sentences of each utterance, as of :class:`CandidateLists`.
+        count_errors: Of an utterance's name and a text.
 
     Returns:
         The bonus, and numbers of errors.
     """
-    others = {one.text: 0.0 for some in lists.values() for one in some}
-    found = fit(lists, others, errors, [0.0], BONUSES)
-    keys = list(lists)
+    wrong = [[count_errors(k, one.text) for one in some] for k, some in lists.items()]
+    options = sorted(BONUSES, key=lambda one: -1.0 if one is None else abs(one))
+    # (options, utterances)
+    table = np.array(
+        [
+            [each[_best(some, bonus)] for some, each in zip(lists.values(), wrong)]
+            for bonus in options
+        ]
+    )
+    totals = table.sum(axis=1)
+    best = int(totals.argmin())
     held_out = 0
     for fold in range(FOLDS):
-        rest = {key: lists[key] for n, key in enumerate(keys) if n % FOLDS != fold}
-        bonus = fit(rest, others, errors, [0.0], BONUSES).bonus if rest else 0.0
-        held_out += _errors(
-            {key: lists[key] for key in keys[fold::FOLDS]}, others, errors, bonus
-        )
-    return FittedLength(found.bonus, found.first, found.errors, held_out, found.least)
+        rest = totals - table[:, fold::FOLDS].sum(axis=1)
+        held_out += int(table[int(rest.argmin()), fold::FOLDS].sum())
+    return FittedLength(
+        options[best],
+        sum(each[0] for each in wrong),
+        int(totals[best]),
+        held_out,
+        sum(map(min, wrong)),
+    )
 
 
-def _errors(
-    lists: NBest, others: Mapping[str, float], errors: Errors, bonus: float
-) -> int:
-    chosen = choose(lists, others, 0.0, bonus)
-    return sum(errors(key, one.text) for key, (one, _) in chosen.items())
+def _best(some: Sequence[Sentence], bonus: float | None) -> int:
+    scores = [length_score(one.score, one.n_tokens, bonus) for one in some]
+    return scores.index(max(scores))

@@ -35,8 +35,10 @@ _OPTIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a number of tokens, an integer >= 1; length_conf: null tries no other number",
     ),
     "bonus": (
-        lambda value: type(value) in (int, float) and math.isfinite(value),
-        "a number",
+        lambda value: (
+            value is None or (type(value) in (int, float) and math.isfinite(value))
+        ),
+        "a number, or null for the mean of the log-probabilities",
     ),
 }
 
@@ -57,7 +59,7 @@ class Candidate:
 
     @property
     def n_tokens(self) -> int:
-        """The number of tokens of the sentence."""
+        """The number of tokens of the sentence, without ``<eos>``."""
         return len(self.hypothesis.yseq) - 2
 
 
@@ -65,22 +67,22 @@ class Candidate:
 class LengthSearch:
     """Chooses the number of fired tokens by the score of the decoder's greedy search.
 
-    The score of a sentence of U tokens is the sum of their log-probabilities, with that
-    of ``<eos>``, plus U times ``bonus``: each token of a longer sentence makes its
-    probability smaller. If several are equal, the number nearest to that of alpha wins.
-    A sentence without tokens is only chosen if none fires by itself: ``<eos>`` alone is
-    almost always likely.
+    The score of a sentence is the mean of the log-probabilities of its tokens and of
+    ``<eos>``: their sum would prefer short sentences. With a bonus it is their sum and
+    the bonus for each token. If several are equal, the number nearest to that of alpha
+    wins. A sentence without tokens is only chosen if none fires by itself: ``<eos>``
+    alone is almost always likely.
 
     Attributes:
         slack: The largest difference from the number that fires by itself, in tokens.
-        bonus: Added for each token, a log-probability.
+        bonus: Added for each token, a log-probability; None: the mean decides.
 
     Source: ours. One-pass decoders choose among lengths in the same way (Mask-Predict,
     arXiv 1904.09324).
     """
 
     slack: int = 3
-    bonus: float = 0.2
+    bonus: float | None = None
 
     @torch.no_grad()
     def best(
@@ -116,7 +118,8 @@ class LengthSearch:
     def choose(self, candidates: Sequence[Candidate]) -> GreedyHypothesis:
         """Return the best of an utterance's candidates; the first fires by itself."""
         scores = [
-            one.hypothesis.score + self.bonus * one.n_tokens for one in candidates
+            length_score(one.hypothesis.score, one.n_tokens, self.bonus)
+            for one in candidates
         ]
         return candidates[scores.index(max(scores))].hypothesis
 
@@ -156,6 +159,19 @@ class LengthSearch:
         owners, places = wanted.nonzero(as_tuple=True)
         chosen = weights[owners.to(weights.device), places.to(weights.device)]
         return owners, changes[owners, places].tolist(), chosen
+
+
+def length_score(score: float, n_tokens: int, bonus: float | None) -> float:
+    """Return what decides between sentences of different lengths.
+
+    Args:
+        score: Sum of the log-probabilities of the tokens and of ``<eos>``.
+        n_tokens: Without ``<eos>``.
+        bonus: See :class:`LengthSearch`.
+    """
+    if bonus is None:
+        return score / (n_tokens + 1)
+    return score + bonus * n_tokens
 
 
 @contextmanager

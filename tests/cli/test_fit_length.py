@@ -13,7 +13,12 @@ from tiny_speech import CHANGES, RATE, model_files, noise
 
 from espnet_cif_hkd import Speech2Text
 from espnet_cif_hkd.cli.fit_length import main
-from espnet_cif_hkd.inference.length_fitting import BONUSES, CandidateLists
+from espnet_cif_hkd.inference.length_fitting import (
+    BONUSES,
+    CandidateLists,
+    Sentence,
+    fit_bonus,
+)
 from espnet_cif_hkd.inference.recognizer import Recognizer
 from espnet_cif_hkd.recipe.stages.sclite import align
 from espnet_cif_hkd.search.lengths import LengthSearch
@@ -27,11 +32,10 @@ def text_of(one):
     return one.text if hasattr(one, "text") else one[0][0]
 
 
-def chosen_texts(model, bonus, folder, **options):
+def chosen_texts(model, search, folder, **options):
     """Oracle: decode the recordings with one bonus, by the search itself."""
     recogniser = Speech2Text(*model, greedy=True, **options)
-    decoder = recogniser.asr_model.decoder
-    decoder.length_search = None if bonus is None else LengthSearch(SLACK, bonus)
+    recogniser.asr_model.decoder.length_search = search
     waves = {
         path.stem: soundfile.read(path, dtype="float32")[0]
         for path in sorted(folder.glob("*.wav"))
@@ -71,12 +75,13 @@ def test_the_bonus_with_the_fewest_errors_is_written(recipe, capfd, one_pass):
     conf = {**CHANGES, **(NAR if one_pass else {})}
     model = model_files(recipe / "exp", **conf)
     options = {"one_pass": True} if one_pass else {}
-    texts = references(chosen_texts(model, 1.0, recipe, **options))
+    texts = references(chosen_texts(model, LengthSearch(SLACK, 1.0), recipe, **options))
     write_data(recipe / "dev", texts)
-    expected = {
-        bonus: errors(texts, chosen_texts(model, bonus, recipe, **options))
-        for bonus in BONUSES
-    }
+    expected = {}
+    for bonus in BONUSES:
+        search = LengthSearch(SLACK, bonus)
+        found = chosen_texts(model, search, recipe, **options)
+        expected[bonus] = errors(texts, found)
     plain = errors(texts, chosen_texts(model, None, recipe, **options))
     least = min(expected.values())
     assert expected[1.0] == least < plain
@@ -88,6 +93,7 @@ def test_the_bonus_with_the_fewest_errors_is_written(recipe, capfd, one_pass):
     assert after == before
     assert found["slack"] == SLACK
     near = [bonus for bonus in BONUSES if expected[bonus] == least]
+    assert None not in near
     assert found["bonus"] == min(near, key=abs)
     length = sum(map(len, texts.values()))
     [line] = [one for one in capfd.readouterr().out.splitlines() if " -> " in one]
@@ -102,6 +108,9 @@ def test_the_written_configuration_decides_the_search(recipe, capfd):
     recogniser = Speech2Text("other.yaml", model[1], greedy=True)
     assert recogniser.asr_model.decoder.length_search == LengthSearch(3, 1.0)
     # The file can replace the model's own.
+    main(["--model", "exp", "--bonus", "mean", "-o", "exp/config.yaml"])
+    again = Speech2Text(*model, greedy=True)
+    assert again.asr_model.decoder.length_search == LengthSearch(3, None)
     main(["--model", "exp", "--bonus", "-1", "--slack", "1", "-o", "exp/config.yaml"])
     again = Speech2Text(*model, greedy=True)
     assert again.asr_model.decoder.length_search == LengthSearch(1, -1.0)
@@ -111,6 +120,51 @@ def test_an_utterance_that_is_too_short_counts_as_deleted(recipe):
     model_files(recipe / "exp", **CHANGES)
     lists = CandidateLists(Recognizer("exp"), SLACK)
     assert [one.text for one in lists(np.zeros(20, np.float32))] == [""]
+
+
+def some_lists(n):
+    """Of two sentences the longer one is right, if its score is 0.5 less at most."""
+    random = np.random.default_rng(0)
+    lists, right = {}, {}
+    for k in range(n):
+        gap = float(random.uniform(0, 1.2))
+        lists[f"u{k}"] = [Sentence("a", -2.0, 1), Sentence("ab", -2.0 - gap, 2)]
+        right[f"u{k}"] = "ab" if gap < 0.5 else "a"
+    return lists, right
+
+
+@pytest.mark.parametrize("n", [1, 3, 40])
+def test_the_fit_is_that_of_a_loop(n):
+    lists, right = some_lists(n)
+
+    def errors_of(keys, bonus):
+        search = LengthSearch(1, bonus)
+        chosen = {k: max(lists[k], key=lambda one: score(one, search)) for k in keys}
+        return sum(chosen[k].text != right[k] for k in keys)
+
+    def best(keys):
+        order = sorted(BONUSES, key=lambda b: (b is not None, abs(b or 0.0)))
+        return min(order, key=lambda bonus: errors_of(keys, bonus))
+
+    found = fit_bonus(lists, lambda key, text: int(text != right[key]))
+    assert found.bonus == best(list(lists))
+    assert found.errors == errors_of(list(lists), found.bonus)
+    assert found.before == sum(text != "a" for text in right.values())
+    assert found.least == 0
+    held_out = 0
+    for fold in range(5):
+        keys = list(lists)
+        rest = [key for k, key in enumerate(keys) if k % 5 != fold]
+        held_out += errors_of(keys[fold::5], best(rest))
+    assert found.held_out == held_out
+    if n == 40:
+        assert found.bonus == 0.5 and found.errors == 0
+
+
+def score(one, search):
+    if search.bonus is None:
+        return one.score / (one.n_tokens + 1)
+    return one.score + search.bonus * one.n_tokens
 
 
 def test_utterances_left_out_of_the_fit_decide_whether_it_helps(recipe, capsys):

@@ -55,7 +55,7 @@ if [ "${system}" = cif ]; then
 fi
 tag=demo_${system}
 echo "$(date '+%H:%M:%S') ${label} on ${subset} utterances of real speech, ${epochs}" \
-    "passes: about 15 minutes on two cores"
+    "passes: 10 to 15 minutes on two cores"
 "${PYTHON}" ../../../tools/demo_progress.py exp/demo.log ./run.sh \
     --system "${system}" \
     --subset "${subset}" \

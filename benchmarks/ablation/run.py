@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ablation.cells import write_cell
 from ablation.checked import load_json
-from ablation.collect import collect
+from ablation.collect import collect, unfiltered
 from ablation.matrix import Matrix, read_matrix
 from ablation.plan import (
     Cell,
@@ -120,7 +120,7 @@ def keep(matrix: Matrix, cell: Cell) -> None:
     found, rows = collect(
         folder,
         TOP / matrix.recipe,
-        {name: name for name in matrix.decodes if (folder / name).is_dir()},
+        {name: name for name in matrix.decodes if _is_scored(folder / name)},
         SETS,
         "word" if matrix.words else "char",
         matrix.readings,
@@ -135,6 +135,12 @@ def keep(matrix: Matrix, cell: Cell) -> None:
         # The versions that trained and decoded it, not those that collect it again.
         found["versions"] = load_json(file)["versions"]
     write_cell(file, found, rows)
+
+
+def _is_scored(folder: Path) -> bool:
+    """Whether stage 13 has scored all sets; a stopped decoding leaves a folder, too."""
+    places = (unfiltered(folder, name) for name in SETS)
+    return all((place / "score_cer" / "hyp.trn").is_file() for place in places)
 
 
 def work(matrix: Matrix, todo: list[Cell], jobs: int, threads: int) -> list[str]:

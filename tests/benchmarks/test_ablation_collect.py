@@ -234,9 +234,14 @@ def test_only_the_ways_of_decoding_that_were_run_are_collected(
     cell = Cell("cif", 1)
     run.keep(matrix, cell)
     name = next(iter(matrix.decodes))
-    (experiment(matrix, cell, run.TOP) / name).mkdir(parents=True)
+    decoded = experiment(matrix, cell, run.TOP) / name
+    (decoded / "test/score_cer").mkdir(parents=True)
+    (decoded / "org/dev/score_cer").mkdir(parents=True)
+    (decoded / "test/score_cer/hyp.trn").touch()
     run.keep(matrix, cell)
-    assert seen == [{}, {name: name}]
+    (decoded / "org/dev/score_cer/hyp.trn").touch()
+    run.keep(matrix, cell)
+    assert seen == [{}, {}, {name: name}]
 
 
 def test_what_still_runs_is_not_started_a_second_time(

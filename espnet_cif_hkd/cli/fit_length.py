@@ -90,6 +90,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         UserError: The data or the model are missing or do not fit.
     """
+    from espnet_cif_hkd.plugin.registration import CIF_DECODERS
     from espnet_cif_hkd.search.lengths import build_length_search
 
     logging.getLogger().setLevel(logging.WARNING)  # ESPnet reports every utterance
@@ -101,9 +102,14 @@ def run(args: argparse.Namespace) -> None:
     config = Path(model_files(args.model)["asr_train_config"])
     output = args.output or config.with_name("config_length.yaml")
     require_writable(output.parent)
+    conf: dict[str, Any] = yaml.safe_load(config.read_text(encoding="utf-8"))
+    if conf.get("decoder") not in CIF_DECODERS:
+        raise UserError(
+            f"{config}: decoder: {conf.get('decoder')}: length_conf is for CIF, whose "
+            "decoders are " + ", ".join(CIF_DECODERS)
+        )
     if args.data is not None:
         chosen["bonus"] = _fitted(args)
-    conf: dict[str, Any] = yaml.safe_load(config.read_text(encoding="utf-8"))
     conf["model_conf"] = {**(conf.get("model_conf") or {}), "length_conf": chosen}
     text = yaml.safe_dump(conf, sort_keys=False, allow_unicode=True)
     write_text(output, text)

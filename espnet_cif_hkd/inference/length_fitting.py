@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
-from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.inference.recognizer import Recognizer
 from espnet_cif_hkd.inference.speech import Samples
 from espnet_cif_hkd.search.greedy import GreedyHypothesis
@@ -77,22 +75,13 @@ class CandidateLists:
     """Lists the candidates of utterances.
 
     Args:
-        recognizer: Its search is greedy.
+        recognizer: Of a CIF model; its search is greedy.
         slack: As of :class:`LengthSearch`.
-
-    Raises:
-        UserError: It is no CIF model.
     """
 
     def __init__(self, recognizer: Recognizer, slack: int) -> None:
         self._recognizer, self._slack = recognizer, slack
-        decoder = recognizer.speech2text.asr_model.decoder
-        if not isinstance(decoder, CIFDecoder):
-            raise UserError(
-                f"{recognizer.model_file}: no tokens fire in this model: its decoder "
-                f"is {type(decoder).__name__}; length_conf is for CIF"
-            )
-        self._decoder = decoder
+        self._decoder = recognizer.speech2text.asr_model.decoder
 
     def __call__(self, samples: Samples) -> list[Sentence]:
         """Return the sentence of each number of tokens; the first fires by itself."""

@@ -202,5 +202,7 @@ def test_a_model_that_does_not_fire_is_refused(recipe, capsys):
     conf |= {"model": "hybrid", "model_conf": {"ctc_weight": 0.5}}
     model_files(recipe / "exp", **CHANGES, **conf)
     write_data(recipe / "dev", {"u0": "A"})
-    line = error_line(main, capsys, "--model", "exp", "--data", "dev")
-    assert "length_conf is for CIF" in line
+    for words in (["--data", "dev"], ["--bonus", "mean"]):
+        line = error_line(main, capsys, "--model", "exp", *words)
+        assert "decoder: transformer: length_conf is for CIF" in line
+    assert not (recipe / "exp/config_length.yaml").exists()

@@ -20,21 +20,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from measure import describe, in_turns, medians, table
-from quality import Errors, load
+from quality import Errors, Frames, encoded
 
 from espnet_cif_hkd.inference.recognizer import Recognizer
-
-Frames = list[torch.Tensor]
-
-
-def encoded(
-    recognizer: Recognizer, folder: Path, count: int | None
-) -> tuple[Frames, list[str]]:
-    """Encoder frames (T, D) and texts of a data directory."""
-    spoken = load(folder, recognizer.sampling_rate, count)
-    encode = recognizer.speech2text.encode
-    frames = [encode([torch.from_numpy(one.samples)])[0] for one in spoken]
-    return frames, [one.text for one in spoken]
 
 
 def decode(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
@@ -15,6 +16,8 @@ from espnet_cif_hkd.inference.recognizer import Recognizer  # noqa: E402
 from espnet_cif_hkd.io.audio import read_utterance, resample  # noqa: E402
 from espnet_cif_hkd.io.tables import read_table, read_text  # noqa: E402
 from espnet_cif_hkd.recipe.stages.sclite import align  # noqa: E402
+
+Frames = list[torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,16 @@ def load(folder: Path, rate: int, count: int | None = None) -> list[Spoken]:
         samples = resample(sound.samples, sound.rate, rate).astype(np.float32)
         found.append(Spoken(name, audio[name], samples, texts[name]))
     return found
+
+
+def encoded(
+    recognizer: Recognizer, folder: Path, count: int | None = None
+) -> tuple[Frames, list[str]]:
+    """Encoder frames (T, D) and texts of a data directory."""
+    spoken = load(folder, recognizer.sampling_rate, count)
+    encode = recognizer.speech2text.encode
+    frames = [encode([torch.from_numpy(one.samples)])[0] for one in spoken]
+    return frames, [one.text for one in spoken]
 
 
 def opened(model: str, beam_size: int | None, **options: Any) -> Recognizer:

@@ -148,8 +148,8 @@ def _fitted(args: argparse.Namespace) -> float | None:
     )
     if found.held_out >= found.before:
         raise UserError(
-            "the choice does not help on these utterances: nothing is written; keep "
-            "the model as it is, or give more utterances, or --bonus"
+            "the choice does not help on these utterances: nothing is written; use "
+            "the model without it, or give more utterances, or --bonus"
         )
     return found.bonus
 

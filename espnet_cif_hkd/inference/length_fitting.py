@@ -10,9 +10,9 @@ from espnet_cif_hkd.inference.recognizer import Recognizer
 from espnet_cif_hkd.inference.speech import Samples
 from espnet_cif_hkd.search.greedy import GreedyHypothesis
 from espnet_cif_hkd.search.lengths import (
-    Candidate,
     LengthSearch,
     choosing,
+    length_of,
     length_score,
 )
 
@@ -28,7 +28,7 @@ class Sentence:
     """The best sentence for one number of tokens.
 
     Attributes:
-        text: As it is written.
+        text: The text of its tokens.
         score: Sum of the log-probabilities of its tokens and of ``<eos>``.
         n_tokens: Without ``<eos>``.
     """
@@ -64,11 +64,11 @@ class FittedLength:
 class _Recorder(LengthSearch):
     """Keeps the candidates of each search; what fires by itself stays the result."""
 
-    seen: list[Sequence[Candidate]] = dataclasses.field(default_factory=list)
+    seen: list[Sequence[GreedyHypothesis]] = dataclasses.field(default_factory=list)
 
-    def choose(self, candidates: Sequence[Candidate]) -> GreedyHypothesis:
+    def choose(self, candidates: Sequence[GreedyHypothesis]) -> GreedyHypothesis:
         self.seen.append(candidates)
-        return candidates[0].hypothesis
+        return candidates[0]
 
 
 class CandidateLists:
@@ -93,13 +93,13 @@ class CandidateLists:
             self._recognizer.speech2text.search([frames.hidden])
         return [self._sentence(one) for one in recorder.seen[0]]
 
-    def _sentence(self, candidate: Candidate) -> Sentence:
-        ids = candidate.hypothesis.yseq[1:-1]
+    def _sentence(self, one: GreedyHypothesis) -> Sentence:
+        ids = one.yseq[1:-1]
         # ESPnet's search leaves out blanks, too.
         spoken = ids[ids != 0].tolist()
         tokens = self._recognizer.speech2text.converter.ids2tokens(spoken)
         text = self._recognizer.results.text(tokens)
-        return Sentence(text, candidate.hypothesis.score, candidate.n_tokens)
+        return Sentence(text, one.score, length_of(one))
 
 
 def fit_bonus(lists: Sentences, count_errors: CountErrors) -> FittedLength:

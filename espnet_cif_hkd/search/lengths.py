@@ -46,24 +46,6 @@ Search = Callable[[Tensor, Tensor, Tensor], list[GreedyHypothesis]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Candidate:
-    """The best sentence for one number of tokens.
-
-    Attributes:
-        change: How many tokens more than by itself fire.
-        hypothesis: The sentence, with its weights.
-    """
-
-    change: int
-    hypothesis: GreedyHypothesis
-
-    @property
-    def n_tokens(self) -> int:
-        """The number of tokens of the sentence, without ``<eos>``."""
-        return len(self.hypothesis.yseq) - 2
-
-
-@dataclasses.dataclass(frozen=True)
 class LengthSearch:
     """Chooses the number of fired tokens by the score of the decoder's greedy search.
 
@@ -100,28 +82,26 @@ class LengthSearch:
         Returns:
             One hypothesis for each utterance, with its weights.
         """
-        owners, changes, weights = self._candidates(decoder, hs_pad, hlens)
-        candidates: list[list[Candidate]] = [[] for _ in hs_pad]
+        owners, weights = self._candidates(decoder, hs_pad, hlens)
+        candidates: list[list[GreedyHypothesis]] = [[] for _ in hs_pad]
         together = max(len(hs_pad), _TOGETHER)
         for first in range(0, len(owners), together):
             rows = owners[first : first + together]
             some = weights[first : first + together]
             at = rows.to(hs_pad.device)
             found = search(hs_pad.index_select(0, at), hlens.cpu()[rows], some)
-            each = zip(rows.tolist(), changes[first:], found, some, strict=False)
-            for owner, change, one, fired in each:
-                candidate = Candidate(change, dataclasses.replace(one, weights=fired))
-                if candidate.n_tokens or not candidates[owner]:
-                    candidates[owner].append(candidate)
+            for owner, one, fired in zip(rows.tolist(), found, some, strict=True):
+                if length_of(one) or not candidates[owner]:
+                    one = dataclasses.replace(one, weights=fired)
+                    candidates[owner].append(one)
         return [self.choose(each) for each in candidates]
 
-    def choose(self, candidates: Sequence[Candidate]) -> GreedyHypothesis:
+    def choose(self, candidates: Sequence[GreedyHypothesis]) -> GreedyHypothesis:
         """Return the best of an utterance's candidates; the first fires by itself."""
         scores = [
-            length_score(one.hypothesis.score, one.n_tokens, self.bonus)
-            for one in candidates
+            length_score(one.score, length_of(one), self.bonus) for one in candidates
         ]
-        return candidates[scores.index(max(scores))].hypothesis
+        return candidates[scores.index(max(scores))]
 
     def weights(self, decoder: CIFDecoder, hs_pad: Tensor, hlens: Tensor) -> Tensor:
         """Return the weights of the best candidates, ``(B, T)`` float64."""
@@ -131,8 +111,8 @@ class LengthSearch:
 
     def _candidates(
         self, decoder: CIFDecoder, hs_pad: Tensor, hlens: Tensor
-    ) -> tuple[Tensor, list[int], Tensor]:
-        """Utterance ``(R,)``, change of its length, and weights ``(R, T)`` of each.
+    ) -> tuple[Tensor, Tensor]:
+        """Utterance of each candidate ``(R,)``, on the CPU, and its weights ``(R, T)``.
 
         The first one of an utterance is what fires by itself; the others follow by
         distance.
@@ -153,12 +133,15 @@ class LengthSearch:
                 alpha, hs_pad, hlens, fired.lengths, self.slack
             )
         weights = torch.cat([fired.alpha[:, None], others], dim=1)
-        changes = others.sum(dim=2).round().long() - fired.lengths[:, None]
-        changes = torch.nn.functional.pad(changes, (1, 0)).cpu()
         wanted = torch.nn.functional.pad(wanted, (1, 0), value=True).cpu()
         owners, places = wanted.nonzero(as_tuple=True)
-        chosen = weights[owners.to(weights.device), places.to(weights.device)]
-        return owners, changes[owners, places].tolist(), chosen
+        at = weights.device
+        return owners, weights[owners.to(at), places.to(at)]
+
+
+def length_of(hypothesis: GreedyHypothesis) -> int:
+    """Return the number of tokens, without ``<sos>`` and ``<eos>``."""
+    return len(hypothesis.yseq) - 2
 
 
 def length_score(score: float, n_tokens: int, bonus: float | None) -> float:
@@ -179,7 +162,7 @@ def choosing(decoder: Any, search: LengthSearch | None) -> Iterator[None]:
     """Let a decoder choose in another way for a while; None: it does not choose.
 
     Args:
-        decoder: Any decoder; one that does not fire stays as it is.
+        decoder: Any decoder; one that does not fire is not changed.
         search: What chooses.
     """
     if not isinstance(decoder, CIFDecoder):

@@ -146,27 +146,29 @@ class CIFWhisperDecoder(CIFDecoder):
 
     def near_frames(self, hs_pad: Tensor, hlens: Tensor, fired: CIFOutput) -> Memory:
         """Return keys and values of frames, fired vectors and the prompt."""
-        return self._memory(
+        return self.memory(
             fired.embeddings, fired.lengths, (hs_pad, hlens, fired.firing_times)
         )
 
-    def _memory(
+    def memory(
         self,
         embeddings: Tensor,
         lengths: Tensor,
         frames: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> Memory:
-        """Build the memory of fired vectors ``(B, L, D)`` and of frames.
+        """Build the memory of fired vectors and of frames.
 
-        ``frames``: frames ``(B, T, D)``, their numbers, and firing times ``(B, L)``.
+        Args:
+            embeddings: Fired vectors, ``(B, L, E)``.
+            lengths: Their numbers, ``(B,)``.
+            frames: Frames ``(B, T, D or E)``, their numbers ``(B,)``, and the times of
+                the firings in frames ``(B, L)``; None: tokens read vectors only.
         """
         missing = 1 if embeddings.size(1) == 0 else 0  # nothing fired: a zero vector
         embeddings = torch.nn.functional.pad(embeddings, (0, 0, 0, missing))
         places = torch.arange(embeddings.size(1), device=embeddings.device)
         valid = places < lengths.to(embeddings.device).clamp(min=1)[:, None]
-        allowed = (
-            causal_mask(len(places), len(places), embeddings.device) & valid[:, None]
-        )
+        allowed = (places <= places[:, None]) & valid[:, None]
         vectors = embeddings[..., : self.size].masked_fill(~valid[..., None], 0.0)
         if frames is not None:
             hs_pad, hlens, times = frames
@@ -179,7 +181,7 @@ class CIFWhisperDecoder(CIFDecoder):
         if self.prompt_length > 0:
             n_prompt = self.prompt_length
             xs = self.prompt[:n_prompt] + self.position[:n_prompt]
-            xs = self.dropout(xs.expand(len(embeddings), -1, -1))
+            xs = self.dropout(xs.expand(embeddings.size(0), -1, -1))
             mask = causal_mask(n_prompt, n_prompt, xs.device)
 
             def keep(keys: Tensor, values: Tensor) -> KeysValues:
@@ -227,7 +229,7 @@ class CIFWhisperDecoder(CIFDecoder):
         """As in :class:`CIFDecoder`; without ``near``, tokens read vectors only."""
         if near is None:
             lengths = torch.full((len(embeddings),), embeddings.size(1))
-            near = self._memory(embeddings, lengths)
+            near = self.memory(embeddings, lengths)
         states, _ = self._run(embeddings, ys_in_pad, cast(Memory, near))
         return self.output_layer(states), states
 
@@ -271,9 +273,8 @@ class CIFWhisperDecoder(CIFDecoder):
                 "utterance has more: cut the audio into shorter utterances"
             )
         xs: Tensor = self.embed(tokens)
-        if n_before == 0:
-            start = self.prompt[-1:].to(xs.dtype).expand(len(xs), 1, -1)
-            xs = torch.cat([start, xs[:, 1:]], dim=1)
+        places = torch.arange(n_new, device=xs.device) + n_before
+        xs = torch.where((places == 0)[:, None], self.prompt[-1].to(xs.dtype), xs)
         first = self.prompt_length + n_before
         xs = xs + self.position[first : first + n_new]
         xs = self.dropout(xs + self.fired_in(self.fired_norm(fired.to(xs.dtype))))
@@ -307,10 +308,19 @@ class CIFWhisperDecoder(CIFDecoder):
                 "decoder: cif_whisper cannot decode a stream, only complete utterances"
             )
         fired = torch.cat([previous[:, 1:], current[:, None]], dim=1)
-        hidden = self._transform_tokens(
-            tokens, fired, n_before, cast(Memory, near), exchange
-        )
-        joined = self._joined(hidden[:, -1:], current[:, None])
+        return self.predict(tokens, fired, n_before, exchange, cast(Memory, near))
+
+    def predict(
+        self,
+        tokens: Tensor,
+        fired: Tensor,
+        n_before: int,
+        exchange: Callable[[int, Tensor, Tensor], KeysValues],
+        memory: Memory,
+    ) -> Tensor:
+        """Logits ``(N, V)`` of the next token; arguments: :meth:`_transform_tokens`."""
+        hidden = self._transform_tokens(tokens, fired, n_before, memory, exchange)
+        joined = self._joined(hidden[:, -1:], fired[:, -1:])
         return self.output_layer(joined.squeeze(1))  # type: ignore[no-any-return]
 
 

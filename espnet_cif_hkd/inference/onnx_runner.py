@@ -38,6 +38,7 @@ _DECODERS = {
     "step": ["step"],
     "one_pass": ["one_pass"],
     "transducer": ["predict", "joint"],
+    "whisper": ["memory", "step"],
 }
 
 
@@ -79,7 +80,7 @@ class OnnxRecognizer:
         self.metadata = read_metadata(self.folder)
         decoders: list[str] = self.metadata["decoders"]
         self.decoder = decoders[0]
-        if one_pass is not None and "transducer" not in decoders:
+        if one_pass is not None and {"step", "one_pass"} & set(decoders):
             self.decoder = "one_pass" if one_pass else "step"
         if self.decoder not in decoders:
             raise UserError(
@@ -103,7 +104,7 @@ class OnnxRecognizer:
         self.graphs = Graphs(
             self.folder, used + ["step"] * bool(fallback_below), int8, threads
         )
-        self._search = OnnxSearch(self.graphs, self.metadata)
+        self.search = OnnxSearch(self.graphs, self.metadata)
 
     @property
     def one_pass(self) -> bool:
@@ -235,13 +236,13 @@ class OnnxRecognizer:
     def decode(self, encoded: Arrays) -> list[Decoded]:
         """Find the tokens of the utterances of :meth:`encode`."""
         if self.decoder == "transducer":
-            return self._search.transducer(encoded)
+            return self.search.transducer(encoded)
         if not self.one_pass:
-            return self._search.greedy(encoded)
-        found = self._search.one_pass(encoded)
+            return self.search.greedy(encoded)
+        found = self.search.one_pass(encoded)
         weak = [n for n, one in enumerate(found) if one.least < self.fallback_below]
         if weak:
-            again = self._search.greedy(
+            again = self.search.greedy(
                 {name: one[weak] for name, one in encoded.items()}
             )
             for n, one in zip(weak, again, strict=True):

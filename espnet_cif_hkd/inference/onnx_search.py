@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.inference.onnx_folder import NEAR, Array, Arrays, Graphs
 
 
@@ -27,6 +28,36 @@ class Decoded:
     logp: Array
     score: float
     least: float
+
+
+class Steps:
+    """Inputs of the graph ``step`` beside the tokens, for utterances in some order.
+
+    Args:
+        cache: Keys and values before the first token, ``(layers, B, P, D)`` by name.
+        each: What each step reads of its own, ``(B, L, ...)`` by name.
+        memory: What all steps read, ``(layers, B, ...)`` by name.
+        order: The utterances, ``(B,)`` int.
+    """
+
+    def __init__(
+        self, cache: Arrays, each: Arrays, memory: Arrays, order: Array
+    ) -> None:
+        self._each = {name: one[order] for name, one in each.items()}
+        self._cache, self._memory = (
+            {name: one[:, order] for name, one in given.items()}
+            for given in (cache, memory)
+        )
+
+    def inputs(self, step: int, count: int) -> Arrays:
+        """Return the inputs of a step for the first utterances."""
+        found = {name: one[:count, step] for name, one in self._each.items()}
+        shared = self._cache | self._memory
+        return found | {name: one[:, :count] for name, one in shared.items()}
+
+    def keep(self, found: Arrays) -> None:
+        """Keep the keys and values that a step returned."""
+        self._cache = {name: found[f"next_{name}"] for name in self._cache}
 
 
 class OnnxSearch:
@@ -56,33 +87,27 @@ class OnnxSearch:
         ]
 
     def greedy(self, encoded: Arrays) -> list[Decoded]:
-        """Choose the most likely token at each step."""
-        lengths, fired = encoded["token_lengths"], encoded["fired"]
+        """Choose the most likely token at each step.
+
+        Raises:
+            UserError: An utterance has more tokens than the decoder reads.
+        """
+        lengths = encoded["token_lengths"]
         limits = np.minimum(lengths, encoded["frame_lengths"])
+        longest = self._metadata.get("longest_text")
+        if longest is not None and limits.max() > longest:
+            raise UserError(
+                f"the decoder reads at most {longest} tokens, an utterance has "
+                f"{limits.max()}: divide it"
+            )
         order = np.argsort(-limits, kind="stable")
-        limits, fired = limits[order], fired[order]
-        near = {
-            name: encoded[f"near_{name}"][order]
-            for name in NEAR
-            if self._metadata["step_near"]
-        }
-        n_layers, size = self._metadata["layers"], fired.shape[2]
-        cache = np.zeros((2, n_layers, len(order), 0, size), np.float32)
+        limits, steps = limits[order], self.steps(encoded, order)
         tokens = np.full(len(order), self._metadata["eos"])
         rows: list[Array] = []
         for step in range(int(limits[0])):
             n = int((limits > step).sum())
-            before = fired[:n, step - 1] if step else np.zeros_like(fired[:n, 0])
-            given = {
-                "tokens": tokens[:n],
-                "previous": before,
-                "current": fired[:n, step],
-                "keys": cache[0][:, :n],
-                "values": cache[1][:, :n],
-                **{f"near_{name}": one[:n, step] for name, one in near.items()},
-            }
-            found = self._run("step", given)
-            cache = np.stack([found["next_keys"], found["next_values"]])
+            found = self._run("step", {"tokens": tokens[:n], **steps.inputs(step, n)})
+            steps.keep(found)
             rows.append(found["logp"])
             allowed = found["logp"].copy()
             early = step < lengths[order][:n] - 1 - self._metadata["eos_slack"]
@@ -97,6 +122,29 @@ class OnnxSearch:
             )
             results[place] = self._decoded(stacked, int(lengths[place]), limit)
         return [results[place] for place in range(len(order))]
+
+    def steps(self, encoded: Arrays, order: Array) -> Steps:
+        """Prepare the inputs of the graph ``step``.
+
+        Args:
+            encoded: Outputs of ``encoder``.
+            order: Utterances, ``(B,)`` int.
+        """
+        fired = encoded["fired"]
+        if "whisper" in self._metadata["decoders"]:
+            names = "fired", "token_lengths", "frames", "frame_lengths", "times"
+            found = self._run("memory", {name: encoded[name] for name in names})
+            cache = {name: found[name] for name in ("keys", "values")}
+            each = {"current": fired, "allowed": found["allowed"]}
+            memory = {name: found[name] for name in ("memory_keys", "memory_values")}
+            return Steps(cache, each, memory, order)
+        shape = self._metadata["layers"], len(fired), 0, fired.shape[2]
+        cache = {name: np.zeros(shape, np.float32) for name in ("keys", "values")}
+        before = np.concatenate([np.zeros_like(fired[:, :1]), fired[:, :-1]], axis=1)
+        each = {"previous": before, "current": fired}
+        if self._metadata["step_near"]:
+            each |= {f"near_{name}": encoded[f"near_{name}"] for name in NEAR}
+        return Steps(cache, each, {}, order)
 
     def transducer(self, encoded: Arrays) -> list[Decoded]:
         """Emit the most likely token at each frame, unless it is the blank."""

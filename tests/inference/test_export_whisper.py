@@ -19,10 +19,40 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
 
 
-def whisper_model(folder, **conf):
+# Whisper's decoder over Whisper's features.
+JOINED = {
+    "encoder": "joined",
+    "encoder_conf": {
+        "encoder": "conformer",
+        "encoder_conf": {
+            "input_layer": "linear",
+            "output_size": 8,
+            "attention_heads": 2,
+            "linear_units": 16,
+            "num_blocks": 1,
+            "rel_pos_type": "latest",
+            "pos_enc_layer_type": "rel_pos",
+            "selfattention_layer_type": "rel_selfattn",
+            "macaron_style": True,
+            "use_cnn_module": True,
+            "cnn_module_kernel": 3,
+        },
+    },
+    "decoder": "cif_whisper",
+}
+DECODER = {
+    "size": WIDTH,
+    "attention_heads": 2,
+    "linear_units": 16,
+    "num_blocks": 2,
+    "max_length": 30,
+}
+
+
+def whisper_model(folder, parts=CIF_CONFORMER, **conf):
     torch.manual_seed(0)
     config = tiny_config(
-        **CIF_CONFORMER,
+        **parts,
         input_size=None,
         frontend="speech_teacher",
         frontend_conf={"fs": RATE, "teacher": build_tiny_whisper(folder), **conf},
@@ -69,6 +99,34 @@ def test_the_same_result_as_the_model(tmp_path, conf):
     assert both == [runner.recognise(wave) for wave in waves[:2]] and both[1].text
     assert both[1].duration == 1.0
     assert runner.recognise(waves[1][: fewest - 1]).text == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"prompt_length": 0}, {"frame_window": 0}, {"frame_window": None}],
+    ids=["window", "no prompt", "vectors only", "all frames"],
+)
+def test_the_decoder_of_whisper(tmp_path, options):
+    parts = {**JOINED, "decoder_conf": {**DECODER, **options}}
+    model = whisper_model(tmp_path / "whisper", parts, pool=2, pad=0.2)
+    # Each place has another token, and no end precedes the last.
+    model.decoder.predictor.output.bias.data.fill_(10.0)
+    model.decoder.position.data *= 8
+    model.decoder.embed.weight.data[-1] = 0
+    metadata = export_model(Source(model, "char", Calibration()), tmp_path / "out")
+    assert metadata["decoders"] == ["whisper"] and metadata["longest_text"] == 30
+    waves = [speech(s, n) for n, s in enumerate((0.31, 0.6, 0.8, 1.1, 1.2))]
+    result = compare(model, tmp_path / "out", waves)
+    result.require()
+    assert result.n_recordings == 5 and result.n_tokens > 30
+    assert {"alpha", "CTC", "the decoder"} == set(result.deviation)
+    runner = OnnxRecognizer(tmp_path / "out", threads=1)
+    found = runner.recognise(waves)
+    assert len(set(max((one.text for one in found), key=len))) > 1
+    assert all(one.tokens and one.tokens[-1].end <= one.duration for one in found)
+    with pytest.raises(UserError, match=r"at most 30 tokens, an utterance has \d+:"):
+        runner.recognise(speech(3.0))
 
 
 def test_what_a_graph_cannot_do(tmp_path):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from espnet_cif_hkd.decoder.cif_nar import CIFNARDecoder
+from espnet_cif_hkd.decoder.cif_whisper import CIFWhisperDecoder
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.inference.calibration import Calibration
 from espnet_cif_hkd.inference.onnx_folder import NEAR, Array, Arrays, read_metadata
@@ -239,32 +240,22 @@ def _compare_decoder(
     logits, _ = decoder.decode(fired.embeddings, tokens, near)
     expected = logits.log_softmax(dim=-1)
     given = {"fired": fired.embeddings, "token_lengths": lengths}
-    if near is not None:
+    if isinstance(decoder, CIFWhisperDecoder):
+        frames = {"frames": hs_pad[..., : decoder.size], "frame_lengths": hlens}
+        given |= {**frames, "times": fired.firing_times}
+    elif near is not None:
         given |= {f"near_{name}": getattr(near, name) for name in NEAR}
     arrays = {name: value.numpy() for name, value in given.items()}
     if recognizer.one_pass:
         logp = recognizer.graphs.run("one_pass", arrays)["logp"]
         result.note("the one-pass decoder", logp, expected)
         return
-    vectors = arrays["fired"]
-    n_layers, size = recognizer.metadata["layers"], vectors.shape[2]
-    keys: Array = np.zeros((n_layers, 1, 0, size), np.float32)
-    values = keys
+    steps = recognizer.search.steps(arrays, np.zeros(1, int))
     for step in range(_KNOWN):
-        before = vectors[:, step - 1] if step else np.zeros_like(vectors[:, 0])
-        found = recognizer.graphs.run(
-            "step",
-            {
-                "tokens": tokens[:, step].numpy(),
-                "previous": before,
-                "current": vectors[:, step],
-                "keys": keys,
-                "values": values,
-                **{k: v[:, step] for k, v in arrays.items() if k.startswith("near_")},
-            },
-        )
+        given = {"tokens": tokens[:, step].numpy(), **steps.inputs(step, 1)}
+        found = recognizer.graphs.run("step", given)
         result.note("the decoder", found["logp"], expected[:, step])
-        keys, values = found["next_keys"], found["next_values"]
+        steps.keep(found)
 
 
 def _compare_transducer(

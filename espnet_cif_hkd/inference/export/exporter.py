@@ -45,6 +45,7 @@ from espnet_cif_hkd.inference.export.transducer_graphs import (
     transducer_graphs,
 )
 from espnet_cif_hkd.inference.export.whisper import GraphWhisper
+from espnet_cif_hkd.inference.export.whisper_decoder import whisper_decoder_graphs
 from espnet_cif_hkd.inference.features import FeatureStream
 from espnet_cif_hkd.inference.onnx_folder import NEAR
 from espnet_cif_hkd.inference.stream import check_model as check_streaming
@@ -164,6 +165,12 @@ def export_model(
     if _is_transducer(model):
         graphs += transducer_graphs(traced)
         metadata |= {"decoders": ["transducer"], "blank": int(model.decoder.blank_id)}
+    elif isinstance(model.decoder, CIFWhisperDecoder):
+        graphs += whisper_decoder_graphs(traced.decoder)
+        metadata |= _ending(model.decoder) | {
+            "decoders": ["whisper"],
+            "longest_text": model.decoder.max_length,
+        }
     else:
         decoders = _decoder_graphs(traced)[: 1 if streaming else None]
         graphs += decoders
@@ -213,12 +220,10 @@ def check_model(model: Any) -> None:
                 "a transducer without CTC knows no times: train a model with "
                 "model_conf: ctc_weight above 0 to export it"
             )
-    elif not isinstance(model.decoder, CIFDecoder) or isinstance(
-        model.decoder, CIFWhisperDecoder
-    ):
+    elif not isinstance(model.decoder, CIFDecoder):
         raise UserError(
-            "export needs 'decoder: cif', 'cif_nar' or 'transducer', this model has "
-            f"{type(model.decoder).__name__}"
+            "export needs 'decoder: cif', 'cif_nar', 'cif_whisper' or 'transducer', "
+            f"this model has {type(model.decoder).__name__}"
         )
     if model.frontend is None:
         raise UserError(
@@ -273,7 +278,7 @@ def _encoder_graph(
     axes = {"speech": {0: "B", 1: time_axis}, "lengths": {0: "B"}}
     for name in encoder.outputs:
         axes[name] = {0: "B"} if name.endswith("lengths") else {0: "B", 1: "L"}
-        if name in ("alpha", "ctc", "projected"):
+        if name in ("alpha", "ctc", "frames", "projected"):
             axes[name] = {0: "B", 1: "T"}
     inputs = {"speech": speech, "lengths": lengths}
     return Graph("encoder", encoder.eval(), inputs, encoder.outputs, axes)
@@ -303,9 +308,12 @@ def _decoder_metadata(model: Any, names: list[str]) -> dict[str, Any]:
         "layers": len(decoder.layers),
         "step_near": decoder.frame_attention is not None,
         "one_pass_near": nar is not None and nar.frame_attention is not None,
-        "eos": int(decoder.eos),
-        "eos_slack": int(decoder.eos_slack),
+        **_ending(decoder),
     }
+
+
+def _ending(decoder: CIFDecoder) -> dict[str, Any]:
+    return {"eos": int(decoder.eos), "eos_slack": int(decoder.eos_slack)}
 
 
 def _step_graph(decoder: CIFDecoder, size: int) -> Graph:

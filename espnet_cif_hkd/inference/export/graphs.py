@@ -15,6 +15,7 @@ from torch import Tensor
 from espnet_cif_hkd.cif.dense import fire_densely
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.decoder.cif_nar import CIFNARDecoder
+from espnet_cif_hkd.decoder.cif_whisper import CIFWhisperDecoder
 from espnet_cif_hkd.decoder.frame_attention import NearFrames
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.inference.export.frontend import GraphNormalize
@@ -121,6 +122,8 @@ class EncoderGraph(SpeechGraph):
         """Names of the outputs."""
         names = ["frame_lengths", "alpha", "fired", "token_lengths"]
         names += [] if self.ctc is None else ["ctc"]
+        if isinstance(self.decoder, CIFWhisperDecoder):
+            return [*names, "times", "frames"]
         return names + [
             f"{prefix}{part}"
             for prefix, decoder in (("near_", self.decoder), ("nar_near_", self.nar))
@@ -141,6 +144,8 @@ class EncoderGraph(SpeechGraph):
         found = [hlens, alpha, fired.embeddings, fired.lengths]
         if self.ctc is not None:
             found.append(self.ctc.log_softmax(hs_pad))
+        if isinstance(self.decoder, CIFWhisperDecoder):
+            return (*found, fired.times, hs_pad[..., : self.decoder.size])
         for decoder in (self.decoder, self.nar):
             if decoder is not None and decoder.frame_attention is not None:
                 near = decoder.frame_attention.near(hs_pad, hlens, fired.times)

@@ -50,11 +50,40 @@ class CTCFiring:
             utterance with a spike in each of its last frames keeps its alpha.
         """
         logp = self.ctc.log_softmax(hs_pad)
+        return self._weights(alpha, logp, hlens, self.threshold)[0]
+
+    def _weights(
+        self, alpha: Tensor, logp: Tensor, hlens: Tensor, threshold: float | None
+    ) -> tuple[Tensor, Tensor]:
+        """Weights ``(B, T)``, and the number of tokens that shall fire, ``(B,)``."""
         if self.dense:
-            is_spike = dense_free_spikes(logp, hlens, self.blank, self.threshold)
-            return dense_segment_weights(alpha, hlens, is_spike)
-        spikes, lengths = ctc_free_spikes(logp, hlens, self.blank, self.threshold)
-        return segment_weights(alpha, hlens, spikes, lengths + 1)
+            is_spike = dense_free_spikes(logp, hlens, self.blank, threshold)
+            weights = dense_segment_weights(alpha, hlens, is_spike)
+            return weights, is_spike.long().sum(dim=1) + 1
+        spikes, lengths = ctc_free_spikes(logp, hlens, self.blank, threshold)
+        return segment_weights(alpha, hlens, spikes, lengths + 1), lengths + 1
+
+    def thresholds(
+        self, alpha: Tensor, logp: Tensor, hlens: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return weights that fire at CTC's spikes, for each of ``THRESHOLDS``.
+
+        Args:
+            alpha: Of the predictor, ``(B, T)``.
+            logp: CTC's log-probabilities, ``(B, T, V)``.
+            hlens: Valid frames, ``(B,)``.
+
+        Returns:
+            Weights, ``(B, K, T)`` float64, and the number of tokens that fire,
+            ``(B, K)``: 0 if a spike has no frame of its own, and nothing can be used.
+        """
+        found, numbers = [], []
+        for threshold in THRESHOLDS:
+            weights, lengths = self._weights(alpha, logp, hlens, threshold)
+            wrong = (weights.sum(dim=1) - lengths).abs() > 0.5
+            found.append(weights)
+            numbers.append(lengths.masked_fill(wrong, 0))
+        return torch.stack(found, dim=1), torch.stack(numbers, dim=1)
 
     def others(
         self,
@@ -76,20 +105,13 @@ class CTCFiring:
             slack`` other numbers of tokens, ``(B, K)`` bool. Nearer numbers are first.
         """
         logp = self.ctc.log_softmax(hs_pad)
-        found, numbers = [], []
-        for threshold in THRESHOLDS:
-            spikes, lengths = ctc_free_spikes(logp, hlens, self.blank, threshold)
-            weights = segment_weights(alpha, hlens, spikes, lengths + 1)
-            found.append(weights)
-            # The segments of too dense spikes cannot be used.
-            wrong = (weights.sum(dim=1) - lengths - 1).abs() > 0.5
-            numbers.append(torch.where(wrong, counts, lengths + 1))
-        change = torch.stack(numbers, dim=1) - counts[:, None]  # (B, K)
+        weights, numbers = self.thresholds(alpha, logp, hlens)
+        change = numbers - counts[:, None]  # (B, K)
+        change = change.masked_fill(numbers == 0, 0)
         same = change[:, :, None] == change[:, None]  # the same number as one before?
         before = torch.ones_like(same[0]).tril(-1)
         is_new = ~(same & before).any(dim=2) & (change != 0) & (change.abs() <= slack)
         order = change.abs().masked_fill(~is_new, slack + 1).argsort(dim=1, stable=True)
-        weights = torch.stack(found, dim=1)
         rows = order[..., None].expand_as(weights)
         return weights.gather(1, rows), is_new.gather(1, order)
 

@@ -9,11 +9,11 @@ import numpy as np
 from espnet_cif_hkd.inference.recognizer import Recognizer
 from espnet_cif_hkd.inference.speech import Samples
 from espnet_cif_hkd.search.greedy import GreedyHypothesis
+from espnet_cif_hkd.search.length_score import length_score
 from espnet_cif_hkd.search.lengths import (
     LengthSearch,
     choosing,
     length_of,
-    length_score,
 )
 
 # What a fit tries; None: the mean of the log-probabilities decides.

@@ -25,6 +25,7 @@ from espnet_cif_hkd.inference.onnx_folder import (
     read_metadata,
     read_tokens,
 )
+from espnet_cif_hkd.inference.onnx_lengths import OnnxLengths, Search
 from espnet_cif_hkd.inference.onnx_search import Decoded, OnnxSearch
 from espnet_cif_hkd.inference.onnx_stream import OnnxStream
 from espnet_cif_hkd.inference.quiet import Sound, quiet_borders
@@ -101,10 +102,13 @@ class OnnxRecognizer:
             self._features = FeatureSpec.load(self.folder / FEATURES)
         used = ["chunk", "weights"] if self.is_streaming else ["encoder"]
         used += _DECODERS[self.decoder]
+        choice = self.metadata.get("choice")
+        used += [] if choice is None else ["fire"]
         self.graphs = Graphs(
             self.folder, used + ["step"] * bool(fallback_below), int8, threads
         )
         self.search = OnnxSearch(self.graphs, self.metadata)
+        self._lengths = None if choice is None else OnnxLengths(self.graphs, **choice)
 
     @property
     def one_pass(self) -> bool:
@@ -238,16 +242,21 @@ class OnnxRecognizer:
         if self.decoder == "transducer":
             return self.search.transducer(encoded)
         if not self.one_pass:
-            return self.search.greedy(encoded)
-        found = self.search.one_pass(encoded)
+            return self._chosen(encoded, self.search.greedy)
+        found = self._chosen(encoded, self.search.one_pass)
         weak = [n for n, one in enumerate(found) if one.least < self.fallback_below]
         if weak:
-            again = self.search.greedy(
-                {name: one[weak] for name, one in encoded.items()}
-            )
+            rows = {name: one[weak] for name, one in encoded.items()}
+            again = self._chosen(rows, self.search.greedy)
             for n, one in zip(weak, again, strict=True):
                 found[n] = one
         return found
+
+    def _chosen(self, encoded: Arrays, search: Search) -> list[Decoded]:
+        """Search, with the number of tokens that the decoder chooses, if it may."""
+        if self._lengths is None:
+            return search(encoded)
+        return self._lengths.best(encoded, search)
 
     def _result(
         self, encoded: Arrays, row: int, found: Decoded, wave: Array
@@ -258,12 +267,14 @@ class OnnxRecognizer:
         n_frames = int(encoded["frame_lengths"][row])
         ctc = encoded["ctc"][row, :n_frames] if "ctc" in encoded else None
         known = self.metadata["calibration"]
+        alpha = encoded["alpha"][row] if "alpha" in encoded else None
+        alpha = alpha if found.weights is None else found.weights
         evidence = Evidence(
             found.ids,
             n_frames,
             self.metadata["offset"],
             self.metadata["stride"],
-            encoded["alpha"][row, :n_frames] if "alpha" in encoded else None,
+            None if alpha is None else alpha[:n_frames],
             ctc,
             found.logp,
         )

@@ -22,12 +22,16 @@ class Decoded:
         logp: Log-probability of each, ``(U,)``.
         score: Sum of the log-probabilities, ``<eos>`` counted.
         least: The smallest probability, ``<eos>`` counted; 1 without tokens.
+        length: Number of tokens, blanks counted.
+        weights: The weights that fired, ``(T,)``, padded, if their number was chosen.
     """
 
     ids: list[int]
     logp: Array
     score: float
     least: float
+    length: int
+    weights: Array | None = None
 
 
 class Steps:
@@ -177,7 +181,13 @@ class OnnxSearch:
             for name, one in states.items():
                 one[:, rows] = found[f"next_{name}"]
         return [
-            Decoded(one, np.array(each), sum(each), float(np.exp(min(each, default=0))))
+            Decoded(
+                one,
+                np.array(each),
+                sum(each),
+                float(np.exp(min(each, default=0))),
+                len(one),
+            )
             for one, each in zip(ids, logps, strict=True)
         ]
 
@@ -197,4 +207,5 @@ class OnnxSearch:
             counted[:n_tokens][kept],
             float(counted.sum()),
             float(np.exp(counted.min())) if len(counted) else 1.0,
+            n_tokens,
         )

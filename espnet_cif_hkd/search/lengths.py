@@ -24,6 +24,7 @@ from espnet_cif_hkd.cif.segments import utterance_weights
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.decoder.firing_options import checked_options
 from espnet_cif_hkd.search.greedy import GreedyHypothesis, greedy_search
+from espnet_cif_hkd.search.length_score import length_score
 
 # At least so many candidates are searched together, also for one utterance.
 _TOGETHER = 16
@@ -142,19 +143,6 @@ class LengthSearch:
 def length_of(hypothesis: GreedyHypothesis) -> int:
     """Return the number of tokens, without ``<sos>`` and ``<eos>``."""
     return len(hypothesis.yseq) - 2
-
-
-def length_score(score: float, n_tokens: int, bonus: float | None) -> float:
-    """Return what decides between sentences of different lengths.
-
-    Args:
-        score: Sum of the log-probabilities of the tokens and of ``<eos>``.
-        n_tokens: Without ``<eos>``.
-        bonus: See :class:`LengthSearch`.
-    """
-    if bonus is None:
-        return score / (n_tokens + 1)
-    return score + bonus * n_tokens
 
 
 @contextmanager

@@ -23,7 +23,6 @@ from espnet_cif_hkd.inference.export.check import Comparison, compare
 from espnet_cif_hkd.inference.export.exporter import Source, export_model
 from espnet_cif_hkd.inference.onnx_folder import METADATA
 from espnet_cif_hkd.inference.onnx_runner import OnnxRecognizer
-from espnet_cif_hkd.search.greedy import greedy_search
 from espnet_cif_hkd.search.lengths import choosing
 
 pytest.importorskip("onnxruntime")
@@ -171,27 +170,28 @@ def test_graphs_differ_by_rounding_only_and_8_bits_by_little(exported):
 
 
 @pytest.mark.slow
-def test_an_exported_model_does_not_choose_the_number_of_tokens(tmp_path, caplog):
-    changes = CASES["both decoders"]
-    chooses = {"length_conf": {"slack": 2, "bonus": 9.0}}
+@pytest.mark.parametrize("case", ["both decoders", "at CTC's spikes"])
+@pytest.mark.parametrize("bonus", [None, 9.0])
+def test_an_exported_model_chooses_the_number_of_tokens(tmp_path, case, bonus):
+    changes = CASES[case]
+    chooses = {"length_conf": {"slack": 2, "bonus": bonus}}
     model_conf = {**changes["model_conf"], **chooses}
-    trained(tmp_path / "exp", **{**changes, "model_conf": model_conf})
+    files = trained(tmp_path / "exp", **{**changes, "model_conf": model_conf})
     source = load_source(str(tmp_path / "exp"))
-    choice = source.model.decoder.length_search
-    export_model(source, tmp_path / "out")
-    assert "does not choose the number of tokens" in caplog.text
-    assert source.model.decoder.length_search is choice is not None
-    result = compare(source.model, tmp_path / "out")
-    assert result.n_tokens > 10 and not result.different
-    assert source.model.decoder.length_search is choice
-    # With the choice the model finds other tokens.
-    hs_pad, hlens = source.model.encode(
-        torch.tensor(noise(1.0))[None], torch.tensor([RATE])
-    )
-    many = greedy_search(source.model.decoder, hs_pad, hlens)[0]
-    with choosing(source.model.decoder, None):
-        few = greedy_search(source.model.decoder, hs_pad, hlens)[0]
-    assert len(many.yseq) > len(few.yseq)
+    metadata = export_model(source, tmp_path / "out")
+    assert metadata["choice"] == {"slack": 2, "bonus": bonus}
+    many = [wave for wave in waves() if len(wave) > 200]
+    result = compare(source.model, tmp_path / "out", many)
+    result.require()
+    assert result.n_recordings == 4 and result.n_tokens > 10
+    # Times are those of what was chosen; with a bonus the choice changes texts.
+    model = Speech2Text(*files, greedy=True, return_times=True)
+    found = OnnxRecognizer(tmp_path / "out", threads=1).recognise(many)
+    for wave, one in zip(many, found, strict=True):
+        require_same(one, model(wave))
+    with choosing(model.asr_model.decoder, None):
+        free = [model(wave).text for wave in many]
+    assert bonus is None or [one.text for one in found] != free
 
 
 @pytest.mark.slow

@@ -103,12 +103,21 @@ def test_the_same_result_as_the_model(tmp_path, conf):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "options",
-    [{}, {"prompt_length": 0}, {"frame_window": 0}, {"frame_window": None}],
+    ("options", "choice"),
+    [
+        ({}, {"slack": 3, "bonus": -9.0}),
+        ({"prompt_length": 0}, None),
+        ({"frame_window": 0}, None),
+        ({"frame_window": None}, {"slack": 1}),
+    ],
     ids=["window", "no prompt", "vectors only", "all frames"],
 )
-def test_the_decoder_of_whisper(tmp_path, options):
-    parts = {**JOINED, "decoder_conf": {**DECODER, **options}}
+def test_the_decoder_of_whisper(tmp_path, options, choice):
+    parts = {
+        **JOINED,
+        "decoder_conf": {**DECODER, **options},
+        "model_conf": {"length_conf": choice},
+    }
     model = whisper_model(tmp_path / "whisper", parts, pool=2, pad=0.2)
     # Each place has another token, and no end precedes the last.
     model.decoder.predictor.output.bias.data.fill_(10.0)

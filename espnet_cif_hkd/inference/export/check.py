@@ -18,7 +18,6 @@ from espnet_cif_hkd.inference.onnx_runner import OnnxRecognizer
 from espnet_cif_hkd.inference.results import ResultMaker
 from espnet_cif_hkd.inference.stream import RecognitionStream
 from espnet_cif_hkd.search.greedy import greedy_search
-from espnet_cif_hkd.search.lengths import choosing
 from espnet_cif_hkd.search.nar import one_pass_search
 from espnet_cif_hkd.search.transducer_greedy import (
     predicted_step,
@@ -103,7 +102,7 @@ def check_signals(rate: int) -> list[Array]:
 def compare(
     model: Any, folder: Path, recordings: Sequence[Array] | None = None, **options: Any
 ) -> Comparison:
-    """Run the model, which does not choose lengths, and its graphs on recordings.
+    """Run the model and its graphs on recordings.
 
     Args:
         model: The model, in ``eval`` mode on the CPU.
@@ -111,10 +110,9 @@ def compare(
         recordings: Samples, ``(S,)`` each; None: :func:`check_signals`.
         options: Of :class:`OnnxRecognizer`.
     """
-    with choosing(model.decoder, None):
-        if "streaming" in read_metadata(folder):
-            return compare_streams(model, folder, recordings, **options)
-        return _compare(model, folder, recordings, **options)
+    if "streaming" in read_metadata(folder):
+        return compare_streams(model, folder, recordings, **options)
+    return _compare(model, folder, recordings, **options)
 
 
 def _compare(
@@ -241,7 +239,7 @@ def _compare_decoder(
     expected = logits.log_softmax(dim=-1)
     given = {"fired": fired.embeddings, "token_lengths": lengths}
     if isinstance(decoder, CIFWhisperDecoder):
-        frames = {"frames": hs_pad[..., : decoder.size], "frame_lengths": hlens}
+        frames = {"frames": hs_pad, "frame_lengths": hlens}
         given |= {**frames, "times": fired.firing_times}
     elif near is not None:
         given |= {f"near_{name}": getattr(near, name) for name in NEAR}

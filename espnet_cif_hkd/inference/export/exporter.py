@@ -1,7 +1,6 @@
 """Export a trained model: graphs, tokens and metadata in one folder."""
 
 import json
-import logging
 import math
 import time
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from espnet_cif_hkd.inference.calibration import Calibration
 from espnet_cif_hkd.inference.export.frontend import GraphFeatures, feature_spec
 from espnet_cif_hkd.inference.export.graphs import (
     EncoderGraph,
+    FireGraph,
     OnePassGraph,
     SpeechGraph,
     StepGraph,
@@ -100,11 +100,6 @@ def export_model(
     if streaming:
         _check_streaming(model)
     check_model(model)
-    if getattr(model.decoder, "length_search", None) is not None:
-        logging.warning(
-            "an exported recogniser does not choose the number of tokens: "
-            "model_conf.length_conf has no effect"
-        )
     if source.token_type == "hugging_face" and any(
         token.startswith(("Ġ", "▁")) for token in model.token_list
     ):
@@ -158,10 +153,15 @@ def export_model(
         timing = source.calibration.timing.of_stream(model.ctc is not None)
         metadata["streaming"] = streaming_metadata(model, spec, timing)
     else:
+        choice = getattr(model.decoder, "length_search", None)
+        if choice is not None:
+            metadata["choice"] = asdict(choice)
         encoder = (TransducerEncoderGraph if _is_transducer(model) else EncoderGraph)(
             traced, features if with_frontend else None
         )
         graphs = [_encoder_graph(encoder, features)]
+        if choice is not None:
+            graphs.append(_fire_graph(FireGraph(traced).eval(), model.decoder))
     if _is_transducer(model):
         graphs += transducer_graphs(traced)
         metadata |= {"decoders": ["transducer"], "blank": int(model.decoder.blank_id)}
@@ -280,8 +280,23 @@ def _encoder_graph(
         axes[name] = {0: "B"} if name.endswith("lengths") else {0: "B", 1: "L"}
         if name in ("alpha", "ctc", "frames", "projected"):
             axes[name] = {0: "B", 1: "T"}
+        if name.startswith("other_"):
+            axes[name] = {0: "B", 2: "T"} if name.endswith("weights") else {0: "B"}
     inputs = {"speech": speech, "lengths": lengths}
     return Graph("encoder", encoder.eval(), inputs, encoder.outputs, axes)
+
+
+def _fire_graph(module: FireGraph, decoder: CIFDecoder) -> Graph:
+    random = torch.Generator().manual_seed(0)
+    inputs = {
+        "frames": torch.randn(2, 9, decoder.fired_size, generator=random),
+        "frame_lengths": torch.tensor([9, 7]),
+        "weights": torch.full((2, 9), 0.5, dtype=torch.float64),
+    }
+    axes = {name: {0: "B", 1: "T"} for name in inputs}
+    axes |= {name: {0: "B", 1: "L"} for name in module.outputs}
+    axes |= {name: {0: "B"} for name in ("frame_lengths", "token_lengths")}
+    return Graph("fire", module, inputs, module.outputs, axes)
 
 
 def _decoder_graphs(model: Any) -> list[Graph]:

@@ -7,7 +7,7 @@ tokens, K: frames around a firing, Y: layers of the decoder.
 import copy
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from espnet_cif_hkd.cif.dense import fire_densely
 from espnet_cif_hkd.decoder.cif_decoder import CIFDecoder
 from espnet_cif_hkd.decoder.cif_nar import CIFNARDecoder
 from espnet_cif_hkd.decoder.cif_whisper import CIFWhisperDecoder
+from espnet_cif_hkd.decoder.ctc_firing import CTCFiring
 from espnet_cif_hkd.decoder.frame_attention import NearFrames
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.inference.export.frontend import GraphNormalize
@@ -115,21 +116,30 @@ class EncoderGraph(SpeechGraph):
     def __init__(self, model: Any, features: torch.nn.Module | None) -> None:
         super().__init__(model, features)
         self.decoder: CIFDecoder = model.decoder
-        self.nar: CIFNARDecoder | None = getattr(model, "nar", None)
+        self.fire = FireGraph(model)
 
     @property
     def outputs(self) -> Sequence[str]:
         """Names of the outputs."""
-        names = ["frame_lengths", "alpha", "fired", "token_lengths"]
+        names = ["frame_lengths", "alpha"]
         names += [] if self.ctc is None else ["ctc"]
-        if isinstance(self.decoder, CIFWhisperDecoder):
-            return [*names, "times", "frames"]
-        return names + [
-            f"{prefix}{part}"
-            for prefix, decoder in (("near_", self.decoder), ("nar_near_", self.nar))
-            if decoder is not None and decoder.frame_attention is not None
-            for part in NEAR
-        ]
+        if self.gives_frames:
+            names.append("frames")
+        if self.tries_spikes:
+            names += ["other_weights", "other_lengths"]
+        return [*names, *self.fire.outputs]
+
+    @property
+    def gives_frames(self) -> bool:
+        """Whether another graph reads the encoder frames."""
+        chooses = self.decoder.length_search is not None
+        return chooses or isinstance(self.decoder, CIFWhisperDecoder)
+
+    @property
+    def tries_spikes(self) -> bool:
+        """Whether the number of tokens is chosen among those of CTC's spikes."""
+        spikes = self.decoder.ctc_firing is not None
+        return spikes and self.decoder.length_search is not None
 
     def forward(self, speech: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
         """Compute all :attr:`outputs`.
@@ -140,15 +150,61 @@ class EncoderGraph(SpeechGraph):
         """
         hs_pad, hlens = self.encode(speech, lengths)
         alpha = self.decoder.weights(hs_pad, hlens)
-        fired = fire_densely(hs_pad, alpha, hlens, self.decoder.tail_threshold)
-        found = [hlens, alpha, fired.embeddings, fired.lengths]
+        found = [hlens, alpha]
         if self.ctc is not None:
             found.append(self.ctc.log_softmax(hs_pad))
+        if self.gives_frames:
+            found.append(hs_pad)
+        if self.tries_spikes:
+            firing = cast(CTCFiring, self.decoder.ctc_firing)
+            own = self.decoder.predictor(hs_pad, hlens)
+            found += firing.thresholds(own, self.ctc.log_softmax(hs_pad), hlens)
+        return (*found, *self.fire(hs_pad, hlens, alpha))
+
+
+class FireGraph(torch.nn.Module):
+    """From encoder frames and their weights to fired vectors.
+
+    Args:
+        model: Result of :func:`traceable`.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.decoder: CIFDecoder = model.decoder
+        self.nar: CIFNARDecoder | None = getattr(model, "nar", None)
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """Names of the outputs."""
+        names = ["fired", "token_lengths"]
         if isinstance(self.decoder, CIFWhisperDecoder):
-            return (*found, fired.times, hs_pad[..., : self.decoder.size])
+            return [*names, "times"]
+        return names + [
+            f"{prefix}{part}"
+            for prefix, decoder in (("near_", self.decoder), ("nar_near_", self.nar))
+            if decoder is not None and decoder.frame_attention is not None
+            for part in NEAR
+        ]
+
+    def forward(
+        self, frames: Tensor, frame_lengths: Tensor, weights: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Compute all :attr:`outputs`.
+
+        Args:
+            frames: Encoder frames, ``(B, T, D)``.
+            frame_lengths: Number of valid ones, ``(B,)`` int64.
+            weights: ``(B, T)``.
+        """
+        threshold = self.decoder.tail_threshold
+        fired = fire_densely(frames, weights, frame_lengths, threshold)
+        found = [fired.embeddings, fired.lengths]
+        if isinstance(self.decoder, CIFWhisperDecoder):
+            return (*found, fired.times)
         for decoder in (self.decoder, self.nar):
             if decoder is not None and decoder.frame_attention is not None:
-                near = decoder.frame_attention.near(hs_pad, hlens, fired.times)
+                near = decoder.frame_attention.near(frames, frame_lengths, fired.times)
                 found += [near.keys, near.values, near.allowed]
         return tuple(found)
 

@@ -5,6 +5,7 @@ to the graph, and chooses the likeliest token of each position until ``</s>``. J
 of frames and normalisation are in the graph, so its metadata say that there is none.
 """
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,11 @@ def export_sherpa(source: Source, folder: Path, int8: bool = False) -> float:
     model = source.model
     check_model(model)
     _check_sherpa(model)
+    if getattr(model.decoder, "length_search", None) is not None:
+        logging.warning(
+            "sherpa-onnx does not choose the number of tokens: model_conf.length_conf "
+            "has no effect there"
+        )
     spec = model.frontend.spec
     graph = ParaformerGraph(traceable(model)).eval()
     width = spec.mel.shape[1]

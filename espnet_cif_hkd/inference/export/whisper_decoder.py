@@ -41,7 +41,7 @@ class MemoryGraph(torch.nn.Module):
         Args:
             fired: Fired vectors, ``(B, L, E)``, L at least 1.
             token_lengths: Their numbers, ``(B,)`` int64.
-            frames: Encoder frames, ``(B, T, D)``.
+            frames: Encoder frames, ``(B, T, E)``.
             frame_lengths: Their numbers, ``(B,)`` int64.
             times: When the vectors fire, in frames, ``(B, L)`` float64.
 
@@ -125,11 +125,11 @@ def whisper_decoder_graphs(decoder: CIFWhisperDecoder) -> list[Graph]:
         decoder: Of :func:`espnet_cif_hkd.inference.export.graphs.traceable`.
     """
     random = torch.Generator().manual_seed(0)
-    size, width = decoder.size, decoder.fired_size
+    width = decoder.fired_size
     given = {
         "fired": torch.randn(2, 5, width, generator=random),
         "token_lengths": torch.tensor([5, 3]),
-        "frames": torch.randn(2, 9, size, generator=random),
+        "frames": torch.randn(2, 9, width, generator=random),
         "frame_lengths": torch.tensor([9, 7]),
         "times": torch.linspace(1.0, 6.5, 5, dtype=torch.float64).expand(2, -1),
     }

@@ -172,6 +172,8 @@ class DistillingMixin:
     def encode(self, speech: Tensor, speech_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Run frontend and encoder as ESPnet does; the encoder may be frozen."""
         encode = super().encode  # type: ignore[misc]
+        if self._decoder_updates is not None and self.training:
+            self._decoder_updates.require()
         if self._encoder_start is None or not self.training:
             return encode(speech, speech_lengths)
         with self._encoder_start.forward() as frozen:

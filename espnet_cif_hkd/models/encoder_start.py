@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from espnet_cif_hkd.errors import UserError
-from espnet_cif_hkd.models.scaled_updates import ScaledUpdates
+from espnet_cif_hkd.models.scaled_updates import NEEDS_TRAINER, ScaledUpdates
 
 # Updates so far; in a parameter group, so that it is part of ESPnet's checkpoint.
 _COUNT = "encoder_updates"
@@ -82,10 +82,8 @@ class EncoderStart:
         """
         if self._optimizer is None:
             raise UserError(
-                "model_conf: encoder_lr_factor and freeze_encoder_updates need the "
-                "trainer of this package: start the training with python3 -m "
-                "espnet_cif_hkd (ESPnet 3: with espnet_cif_hkd.recipe.espnet3.main), "
-                "without DeepSpeed, and without freeze_param: [encoder]"
+                "model_conf: encoder_lr_factor or freeze_encoder_updates "
+                f"{NEEDS_TRAINER}, and without freeze_param: [encoder]"
             )
         count: int = self._optimizer.param_groups[0].get(_COUNT, 0)
         return count < self.freeze_updates

@@ -12,6 +12,13 @@ from torch import Tensor
 
 from espnet_cif_hkd.errors import UserError
 
+# Of options that act on an optimizer.
+NEEDS_TRAINER = (
+    "needs the trainer of this package: start the training with python3 -m "
+    "espnet_cif_hkd (ESPnet 3: with espnet_cif_hkd.recipe.espnet3.main), without "
+    "DeepSpeed"
+)
+
 
 class ScaledUpdates:
     """Scales the updates of parameters, by hooks of ``torch.optim.Optimizer``.
@@ -42,14 +49,25 @@ class ScaledUpdates:
         self.factor = factor
         self._parameters = list(parameters)
         self._before: list[tuple[Tensor, Tensor]] = []
+        self._option, self._attached = option, False
 
     def attach(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         """Act on the updates of the optimizers; nothing is done for a factor of 1."""
+        self._attached = True
         if self.factor == 1:
             return
         for optimizer in optimizers:
             optimizer.register_step_pre_hook(self._before_step)
             optimizer.register_step_post_hook(self._after_step)
+
+    def require(self) -> None:
+        """Check that the factor has an effect.
+
+        Raises:
+            UserError: No optimizer is attached.
+        """
+        if self.factor != 1 and not self._attached:
+            raise UserError(f"model_conf: {self._option} {NEEDS_TRAINER}")
 
     def _before_step(self, *_: Any) -> None:
         self._before = [

@@ -221,6 +221,13 @@ def test_a_model_learns_decodes_freely_and_scales_the_decoder():
     assert stats["cer_free"] is not None
 
 
+def test_a_factor_of_the_decoder_needs_the_trainer():
+    model = tiny_model(**JOINED, model_conf={"decoder_lr_factor": 0.01})
+    with pytest.raises(UserError, match="decoder_lr_factor needs the trainer of this"):
+        model.train()(**tiny_batch())
+    model.eval()(**tiny_batch())
+
+
 def test_autocast_trains_and_fires_as_float32():
     model, batch = tiny_model(**JOINED), tiny_batch()
     for module in model.modules():

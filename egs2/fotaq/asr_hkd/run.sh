@@ -181,27 +181,16 @@ run_asr() {
 
 add_pseudo_labels run_asr "${letter_stats}"
 
-# Stages up to 5, with the token list and the decoder's parameters of Whisper in stage 5.
 pretrained=()
-prepare_whisper_decoder() {
-    local folder="data/${lang}_token_list/bpe_bpe${pieces}"
+if [ "${system}" = whisper_decoder ]; then
+    folder=data/${lang}_token_list/bpe_bpe${pieces}
     if "${whisper_init}"; then
         pretrained=(--pretrained_model "${folder}/decoder.pth:decoder:decoder")
     fi
-    if [ "${stage}" -gt 11 ] || [ "${stop_stage}" -lt 5 ]; then
-        return
-    fi
-    if [ "${stage}" -lt 5 ]; then
-        run_asr --stage "${stage}" --stop_stage 4
-    fi
-    local/speech_teacher.sh whisper-base downloads/whisper_base tokenizer
-    read_checkout
-    "${PYTHON:-python3}" -m espnet_cif_hkd.cli.whisper_decoder downloads/whisper_base \
-        "${folder}" --language en --text "data/${complete_set}/text" --pieces "${pieces}"
-    stage=$((stage < 6 ? 6 : stage))
-}
-if [ "${system}" = whisper_decoder ]; then
-    prepare_whisper_decoder
+    whisper_language=en
+    prepare_whisper_decoder run_asr downloads/whisper_base "${folder}" "${pieces}" \
+        "data/${complete_set}/text" \
+        local/speech_teacher.sh whisper-base downloads/whisper_base tokenizer
     if [ "${stage}" -gt "${stop_stage}" ]; then
         exit
     fi

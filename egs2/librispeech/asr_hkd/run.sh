@@ -8,6 +8,10 @@
 # taught (stages 10 and 11 of conf/pretrain*_100.yaml):
 #   ./run.sh --system transducer|transducer_streaming [--pretrain true]
 #            [--unlabelled true] [any option of asr.sh]
+# and CIF between the encoder and the decoder of a Whisper, a folder for transformers:
+#   ./run.sh --system whisper_decoder [--hours 100|960] [--whisper FOLDER]
+#            [--whisper_language en|none] [any option of asr.sh]
+# --whisper_language none: for a Whisper of English alone.
 # --unlabelled true adds the audio of the other 860 hours to this first training.
 # --pretrain_args: its --asr_args; --pretrain_tag: its --asr_tag.
 # --pseudo_labels "FOLDER..." --labeller EXP adds speech (folders, wav.scp) to the training
@@ -48,11 +52,14 @@ asr_stats_dir=
 nbpe=
 speed_perturb_factors=
 level_lm_args=
+whisper=downloads/whisper
+whisper_language=en
+bpemode=unigram
 take_options "system hours units asr_config asr_args use_lm incomplete data_url
     remove_archive pretrain unlabelled pretrain_tag pretrain_args stage stop_stage
     asr_tag asr_exp dumpdir expdir ngpu nbpe feats_normalize asr_stats_dir
-    speed_perturb_factors level_lm_args ${pseudo_options}" "$@"
-choose system cif acd lrd hkd soft transducer transducer_streaming
+    speed_perturb_factors level_lm_args whisper whisper_language ${pseudo_options}" "$@"
+choose system cif acd lrd hkd soft transducer transducer_streaming whisper_decoder
 check_pseudo_labels
 choose pretrain true false
 choose unlabelled true false
@@ -69,15 +76,28 @@ if "${transducer}"; then
     fi
     system_config=conf/train_asr_${system}_100.yaml
 else
-    if [ "${system}" = soft ]; then
-        hours=${hours:-100}
-    fi
+    case "${system}" in
+        soft | whisper_decoder) hours=${hours:-100} ;;
+    esac
     hours=${hours:-960}
     choose hours 960 100
     find_system_config
     if "${pretrain}"; then
         refuse "--pretrain true --system ${system}: there are encoders for the systems" \
             "transducer and transducer_streaming only"
+    fi
+fi
+if [ "${system}" = whisper_decoder ]; then
+    if [ "${units}" != bpe ]; then
+        refuse "--system whisper_decoder --units ${units}: its units are Whisper's; leave" \
+            "--units out"
+    fi
+    if [ "${stage}" -le 11 ] && [ ! -f "${whisper}/model.safetensors" ]; then
+        refuse "--whisper ${whisper}: there is no model.safetensors; put the files of a" \
+            "Whisper there, e.g. hf download openai/whisper-small --local-dir ${whisper}"
+    fi
+    if [ "${whisper_language}" = none ]; then
+        whisper_language=
     fi
 fi
 if "${unlabelled}" && ! "${pretrain}"; then
@@ -95,7 +115,10 @@ else
     : "${dumpdir:=dump/100h}" "${expdir:=exp/100h}"
 fi
 : "${dumpdir:=dump}" "${expdir:=exp}"
-if [ "${hours}" = 100 ] && ! "${transducer}"; then
+if [ "${system}" = whisper_decoder ]; then
+    # asr.sh would name the experiment after the options of the model.
+    : "${asr_tag:=whisper_decoder}"
+elif [ "${hours}" = 100 ] && ! "${transducer}"; then
     # A third of the updates: 250 passes over the data. asr.sh names the experiment
     # after these arguments.
     asr_args="--max_epoch 248 --scheduler_conf max_steps=80000 ${asr_args}"
@@ -122,8 +145,12 @@ if [ "${units}" = bpe ]; then
     if "${transducer}"; then
         nbpe=${nbpe:-500}   # the logits of a transducer grow with the vocabulary
     fi
+    if [ "${system}" = whisper_decoder ]; then
+        nbpe=${nbpe:-8000}  # of Whisper's pieces
+        bpemode=bpe
+    fi
     nbpe=${nbpe:-5000}
-    unit_options=(--token_type bpe --nbpe "${nbpe}")
+    unit_options=(--token_type bpe --nbpe "${nbpe}" --bpemode "${bpemode}")
 else
     if [ "${system}" != hkd ] && [ -z "${asr_config}" ]; then
         refuse "--units wordpiece --system ${system}: there is a configuration for" \
@@ -147,6 +174,8 @@ lm_train_text=data/${transcribed}/text
 inference_config=conf/decode_asr.yaml
 if "${transducer}"; then
     inference_config=conf/decode_asr_transducer.yaml
+elif [ "${system}" = whisper_decoder ]; then
+    inference_config=conf/decode_asr_whisper_decoder.yaml
 elif [ "${use_lm}" = true ]; then
     inference_config=conf/decode_asr_lm.yaml
 fi
@@ -156,6 +185,9 @@ fi
 
 if [ "${system}" = transducer_streaming ]; then
     feats_normalize=${feats_normalize:-global_mvn}
+elif [ "${system}" = whisper_decoder ]; then
+    # Whisper's decoder expects the values of Whisper's encoder.
+    feats_normalize=${feats_normalize:-none}
 else
     feats_normalize=${feats_normalize:-utterance_mvn}
 fi
@@ -200,12 +232,29 @@ default_stats=${expdir}/asr_stats_raw_${lang}_${unit:-hugging_face}${suffix}
 add_pseudo_labels run_asr "${default_stats}"
 exp=(${asr_exp:+--asr_exp "${asr_exp}"})
 tag=(${asr_tag:+--asr_tag "${asr_tag}"} ${exp[@]+"${exp[@]}"})
+pretrained=()
+if [ "${system}" = whisper_decoder ]; then
+    folder=data/${lang}_token_list/bpe_bpe${nbpe}
+    prepare_whisper_decoder run_asr "${whisper}" "${folder}" "${nbpe}" \
+        "data/${transcribed}/text"
+    if [ "${stage}" -gt "${stop_stage}" ]; then
+        exit
+    fi
+    pretrained=(--pretrained_model "${folder}/decoder.pth:decoder:decoder")
+    if [ -f "${folder}/config.yaml" ]; then
+        # The size of this Whisper's decoder.
+        sizes=$(sed -n 's/^  \([a-z_]*\): \([0-9]*\)$/ --decoder_conf \1=\2/p' \
+            "${folder}/config.yaml")
+        asr_args="--frontend_conf teacher=${whisper}${sizes//$'\n'/} ${asr_args}"
+    fi
+fi
 if ! "${pretrain}"; then
     if [ "${system}" = soft ]; then
         prepare_levels run_asr ${tag[@]+"${tag[@]}"}
     fi
     last_call=yes
-    run_asr --stage "${stage}" --stop_stage "${stop_stage}" ${tag[@]+"${tag[@]}"}
+    run_asr --stage "${stage}" --stop_stage "${stop_stage}" ${tag[@]+"${tag[@]}"} \
+        ${pretrained[@]+"${pretrained[@]}"}
 fi
 
 pretrain_config=conf/pretrain_100.yaml

@@ -130,6 +130,27 @@ prepare_levels() {
     program=(./asr.sh)
 }
 
+# prepare_whisper_decoder RUN MODEL FOLDER PIECES TEXT [COMMAND...]
+# Runs the stages up to 5 for `decoder: cif_whisper`; stage 5 takes the token list and the
+# decoder's parameters of the Whisper in the folder MODEL, which COMMAND makes if it is
+# given. PIECES: their number. RUN calls asr.sh with all options. Afterwards ${stage} is
+# the first stage that was not run.
+prepare_whisper_decoder() {
+    local run=$1 model=$2 folder=$3 pieces=$4 text=$5
+    if [ "${stage}" -gt 11 ] || [ "${stop_stage}" -lt 5 ]; then
+        return
+    fi
+    if [ "${stage}" -lt 5 ]; then
+        "${run}" --stage "${stage}" --stop_stage 4
+    fi
+    "${@:6}"
+    read_checkout
+    "${PYTHON:-python3}" -m espnet_cif_hkd.cli.whisper_decoder "${model}" "${folder}" \
+        ${whisper_language:+--language "${whisper_language}"} --text "${text}" \
+        --pieces "${pieces}"
+    stage=$((stage < 6 ? 6 : stage))
+}
+
 # pretrain_audio CONFIG FOLDER TRAIN VALID STATS [OPTIONS of espnet_cif_hkd.cli.pretrain...]
 # Stores the features of the speech teachers of CONFIG, then trains an encoder in FOLDER
 # on data folders that need no transcripts, with ${ngpu} and ${feats_normalize} of

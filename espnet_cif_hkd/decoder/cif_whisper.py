@@ -156,13 +156,40 @@ class CIFWhisperDecoder(CIFDecoder):
         lengths: Tensor,
         frames: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> Memory:
-        """Build the memory of fired vectors and of frames.
+        """Build what the layers read; arguments as those of :meth:`speech`."""
+        speech, allowed = self.speech(embeddings, lengths, frames)
+        prompt: list[KeysValues] = []
+        if self.prompt_length > 0:
+            n_prompt = self.prompt_length
+            xs = self.prompt[:n_prompt] + self.position[:n_prompt]
+            xs = self.dropout(xs.expand(len(embeddings), -1, -1))
+            mask = causal_mask(n_prompt, n_prompt, xs.device)
+
+            def keep(keys: Tensor, values: Tensor) -> KeysValues:
+                prompt.append((keys, values))
+                return prompt[-1]
+
+            for layer, read in zip(self.layers, speech, strict=True):
+                xs = layer(xs, keep, mask, read, allowed[:, :1])
+        return Memory(speech, tuple(prompt), allowed)
+
+    def speech(
+        self,
+        embeddings: Tensor,
+        lengths: Tensor,
+        frames: tuple[Tensor, Tensor, Tensor] | None = None,
+    ) -> tuple[tuple[KeysValues, ...], Tensor]:
+        """Compute what the layers read of frames and of fired vectors.
 
         Args:
             embeddings: Fired vectors, ``(B, L, E)``.
             lengths: Their numbers, ``(B,)``.
             frames: Frames ``(B, T, D or E)``, their numbers ``(B,)``, and the times of
                 the firings in frames ``(B, L)``; None: tokens read vectors only.
+
+        Returns:
+            Keys and values for each layer, ``(B, M, D)``, and where a token reads,
+            ``(B, L, M)`` bool.
         """
         missing = 1 if embeddings.size(1) == 0 else 0  # nothing fired: a zero vector
         embeddings = torch.nn.functional.pad(embeddings, (0, 0, 0, missing))
@@ -177,20 +204,7 @@ class CIFWhisperDecoder(CIFDecoder):
             vectors = torch.cat([hs_pad, vectors.to(hs_pad.dtype)], dim=1)
             allowed = torch.cat([near, allowed], dim=2)
         speech = tuple(cast(CrossLayer, one).read(vectors) for one in self.layers)
-        prompt: list[KeysValues] = []
-        if self.prompt_length > 0:
-            n_prompt = self.prompt_length
-            xs = self.prompt[:n_prompt] + self.position[:n_prompt]
-            xs = self.dropout(xs.expand(embeddings.size(0), -1, -1))
-            mask = causal_mask(n_prompt, n_prompt, xs.device)
-
-            def keep(keys: Tensor, values: Tensor) -> KeysValues:
-                prompt.append((keys, values))
-                return prompt[-1]
-
-            for layer, read in zip(self.layers, speech, strict=True):
-                xs = layer(xs, keep, mask, read, allowed[:, :1])
-        return Memory(speech, tuple(prompt), allowed)
+        return speech, allowed
 
     def _near(
         self, hs_pad: Tensor, hlens: Tensor, times: Tensor
@@ -272,15 +286,32 @@ class CIFWhisperDecoder(CIFDecoder):
                 f"decoder: cif_whisper reads at most {self.max_length} tokens, this "
                 "utterance has more: cut the audio into shorter utterances"
             )
+        xs = self.dropout(self.inputs(tokens, fired, n_before))
+        return self.transform(xs, n_before, memory, exchange)
+
+    def inputs(self, tokens: Tensor, fired: Tensor, n_before: int) -> Tensor:
+        """What the first layer reads; arguments: :meth:`_transform_tokens`."""
+        n_new = tokens.size(1)
         xs: Tensor = self.embed(tokens)
         places = torch.arange(n_new, device=xs.device) + n_before
         xs = torch.where((places == 0)[:, None], self.prompt[-1].to(xs.dtype), xs)
         first = self.prompt_length + n_before
         xs = xs + self.position[first : first + n_new]
-        xs = self.dropout(xs + self.fired_in(self.fired_norm(fired.to(xs.dtype))))
-        mask = None
+        added: Tensor = self.fired_in(self.fired_norm(fired.to(xs.dtype)))
+        return xs + added
+
+    def transform(
+        self,
+        xs: Tensor,
+        n_before: int,
+        memory: Memory,
+        exchange: Callable[[int, Tensor, Tensor], KeysValues],
+    ) -> Tensor:
+        """Run the layers over ``xs (N, L, D)``; see :meth:`_transform_tokens`."""
+        n_new, mask = xs.size(1), None
         if n_new > 1:
-            mask = causal_mask(n_new, self.prompt_length + n_total, xs.device)
+            n_total = self.prompt_length + n_before + n_new
+            mask = causal_mask(n_new, n_total, xs.device)
         for index, (layer, speech) in enumerate(
             zip(self.layers, memory.speech, strict=True)
         ):
@@ -308,20 +339,14 @@ class CIFWhisperDecoder(CIFDecoder):
                 "decoder: cif_whisper cannot decode a stream, only complete utterances"
             )
         fired = torch.cat([previous[:, 1:], current[:, None]], dim=1)
-        return self.predict(tokens, fired, n_before, exchange, cast(Memory, near))
+        hidden = self._transform_tokens(
+            tokens, fired, n_before, cast(Memory, near), exchange
+        )
+        return self.predict(hidden[:, -1:], current[:, None])
 
-    def predict(
-        self,
-        tokens: Tensor,
-        fired: Tensor,
-        n_before: int,
-        exchange: Callable[[int, Tensor, Tensor], KeysValues],
-        memory: Memory,
-    ) -> Tensor:
-        """Logits ``(N, V)`` of the next token; arguments: :meth:`_transform_tokens`."""
-        hidden = self._transform_tokens(tokens, fired, n_before, memory, exchange)
-        joined = self._joined(hidden[:, -1:], fired[:, -1:])
-        return self.output_layer(joined.squeeze(1))  # type: ignore[no-any-return]
+    def predict(self, hidden: Tensor, fired: Tensor) -> Tensor:
+        """Logits ``(N, V)`` of a token: its state ``(N, 1, D)``, its vector."""
+        return self.output_layer(self._joined(hidden, fired).squeeze(1))  # type: ignore[no-any-return]
 
 
 def _after_prompt(

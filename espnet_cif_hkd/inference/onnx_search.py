@@ -137,11 +137,17 @@ class OnnxSearch:
         fired = encoded["fired"]
         if "whisper" in self._metadata["decoders"]:
             names = "fired", "token_lengths", "frames", "frame_lengths", "times"
-            found = self._run("memory", {name: encoded[name] for name in names})
-            cache = {name: found[name] for name in ("keys", "values")}
-            each = {"current": fired, "allowed": found["allowed"]}
-            memory = {name: found[name] for name in ("memory_keys", "memory_values")}
-            return Steps(cache, each, memory, order)
+            memory = self._run("memory", {name: encoded[name] for name in names})
+            each = {"current": fired, "allowed": memory.pop("allowed")}
+            n_layers, n_batch, _, size = memory["memory_keys"].shape
+            empty = np.zeros((n_layers, n_batch, 0, size), np.float32)
+            steps = Steps({"keys": empty, "values": empty}, each, memory, order)
+            tokens = np.zeros(n_batch, np.int64)
+            for _ in range(self._metadata["prompt"]):
+                steps.keep(
+                    self._run("step", {"tokens": tokens, **steps.inputs(0, n_batch)})
+                )
+            return steps
         shape = self._metadata["layers"], len(fired), 0, fired.shape[2]
         cache = {name: np.zeros(shape, np.float32) for name in ("keys", "values")}
         before = np.concatenate([np.zeros_like(fired[:, :1]), fired[:, :-1]], axis=1)

@@ -194,6 +194,18 @@ def test_an_exported_model_chooses_the_number_of_tokens(tmp_path, case, bonus):
     assert bonus is None or [one.text for one in found] != free
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs", "gap"),
+    [(-0.5, -0.4, 0.1), (-12.0, -12.12, 0.01), (-np.inf, -1.0, np.inf)],
+)
+def test_rounding_grows_with_a_log_probability(ours, theirs, gap):
+    result = Comparison(n_recordings=1)
+    result.note("CTC", np.array([ours]), torch.tensor([theirs]))
+    assert result.worst == pytest.approx(gap, rel=0.02)
+    with pytest.raises(UserError, match=r"CTC of the exported model differs by"):
+        result.require()
+
+
 @pytest.mark.slow
 def test_a_damaged_graph_fails_the_self_check(exported, tmp_path):
     _, top = exported

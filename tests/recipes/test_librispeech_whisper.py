@@ -90,7 +90,8 @@ def test_another_whisper_and_more_speech(recipe: RecordedRecipe) -> None:
         (
             ["--whisper", "none/here"],
             "--whisper none/here: there is no model.safetensors; put the files of a "
-            "Whisper there, e.g. hf download openai/whisper-small --local-dir none/here",
+            "Whisper there, e.g. hf download openai/whisper-small --local-dir "
+            "none/here",
         ),
         (["--units", "wordpiece"], "--system whisper_decoder --units wordpiece: its"),
         (["--pretrain", "true"], "--pretrain true --system whisper_decoder: there are"),

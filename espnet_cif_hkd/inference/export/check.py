@@ -35,7 +35,8 @@ class Comparison:
     """Differences between the graphs and the model.
 
     Attributes:
-        deviation: Largest difference of a log-probability, by part.
+        deviation: Largest difference of a log-probability, by part: below -1 in
+            relation to its size, because rounding grows with it.
         n_recordings: Number of recordings.
         n_tokens: Tokens that the model found in them.
         different: Recordings in which the exported model found other tokens.
@@ -57,7 +58,7 @@ class Comparison:
         if ours.shape != found.shape:
             self.deviation[part] = float("inf")
         elif found.size:
-            gap = float(np.abs(ours - found).max())
+            gap = float((np.abs(ours - found) / np.maximum(1, np.abs(found))).max())
             gap = gap if np.isfinite(gap) else float("inf")
             self.deviation[part] = max(self.deviation.get(part, 0.0), gap)
 

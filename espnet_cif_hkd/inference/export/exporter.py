@@ -170,6 +170,7 @@ def export_model(
         metadata |= _ending(model.decoder) | {
             "decoders": ["whisper"],
             "longest_text": model.decoder.max_length,
+            "prompt": model.decoder.prompt_length,
         }
     else:
         decoders = _decoder_graphs(traced)[: 1 if streaming else None]

@@ -1,7 +1,7 @@
 """``decoder: cif_whisper`` as graphs: the memory of an utterance, and one step.
 
 Shapes: as in :mod:`espnet_cif_hkd.decoder.cross_layer`; B: utterances, N: hypotheses,
-P: tokens of the prompt and earlier ones, T: frames, L: fired vectors, M: both, Y:
+P: earlier steps, T: frames, L: fired vectors, M: both, Y:
 layers of the decoder, E: size of fired vectors.
 """
 
@@ -16,13 +16,13 @@ _MEMORY = ("memory_keys", "memory_values")
 
 
 class MemoryGraph(torch.nn.Module):
-    """What the layers of the decoder read of an utterance, and their prompt.
+    """What the layers of the decoder read of an utterance.
 
     Args:
         decoder: Of :func:`espnet_cif_hkd.inference.export.graphs.traceable`.
     """
 
-    outputs = (*_MEMORY, "keys", "values", "allowed")
+    outputs = (*_MEMORY, "allowed")
 
     def __init__(self, decoder: CIFWhisperDecoder) -> None:
         super().__init__()
@@ -46,21 +46,19 @@ class MemoryGraph(torch.nn.Module):
             times: When the vectors fire, in frames, ``(B, L)`` float64.
 
         Returns:
-            Keys and values of the memory, ``(Y, B, M, D)`` each; those of the prompt,
-            ``(Y, B, P, D)`` each; True where a token reads, ``(B, L, M)`` bool.
+            Keys and values, ``(Y, B, M, D)`` each; True where a token reads, ``(B, L,
+            M)`` bool.
         """
-        found = self.decoder.memory(
+        speech, allowed = self.decoder.speech(
             fired, token_lengths, (frames, frame_lengths, times)
         )
-        prompt = found.prompt
-        if not prompt:
-            empty = fired.new_zeros(fired.size(0), 0, self.decoder.size)
-            prompt = ((empty, empty),) * len(found.speech)
-        return (*_stacked(found.speech), *_stacked(prompt), found.allowed)
+        return (*_stacked(speech), allowed)
 
 
 class WhisperStepGraph(torch.nn.Module):
     """One step of the decoder, with the keys and values of a search.
+
+    The first steps are those of the prompt, whose tokens and vectors have no effect.
 
     Args:
         decoder: Of :func:`espnet_cif_hkd.inference.export.graphs.traceable`.
@@ -87,7 +85,7 @@ class WhisperStepGraph(torch.nn.Module):
         Args:
             tokens: The last token of each hypothesis, ``(N,)`` int64.
             current: The vector fired for the next token, ``(N, E)``.
-            keys: Of the prompt and of earlier tokens, ``(Y, N, P, D)``.
+            keys: Of earlier steps, ``(Y, N, P, D)``; P may be 0.
             values: As ``keys``.
             memory_keys: Of the memory, ``(Y, N, M, D)``.
             memory_values: As ``memory_keys``.
@@ -106,16 +104,20 @@ class WhisperStepGraph(torch.nn.Module):
             every.append(both)
             return both
 
-        n_layers = len(self.decoder.layers)
+        decoder, n_keys = self.decoder, keys.size(2)
+        n_prompt, n_layers = decoder.prompt_length, len(decoder.layers)
+        fired, n_before = current[:, None], n_keys - n_prompt
+        xs = decoder.inputs(tokens[:, None], fired, n_before)
+        if n_prompt:
+            place = torch.arange(1) + n_keys
+            row = place.clamp(max=n_prompt - 1)
+            prompt = decoder.prompt[row] + decoder.position[row]
+            xs = torch.where((place < n_prompt)[:, None], prompt, xs)
         speech = tuple((memory_keys[n], memory_values[n]) for n in range(n_layers))
-        logits = self.decoder.predict(
-            tokens[:, None],
-            current[:, None],
-            keys.size(2) - self.decoder.prompt_length,
-            exchange,
-            Memory(speech, (), allowed[:, None]),
-        )
-        return (logits.log_softmax(dim=-1), *_stacked(every))
+        memory = Memory(speech, (), allowed[:, None])
+        hidden = decoder.transform(xs, n_before, memory, exchange)
+        logp = decoder.predict(hidden, fired).log_softmax(dim=-1)
+        return (logp, *_stacked(every))
 
 
 def whisper_decoder_graphs(decoder: CIFWhisperDecoder) -> list[Graph]:
@@ -140,12 +142,14 @@ def whisper_decoder_graphs(decoder: CIFWhisperDecoder) -> list[Graph]:
     axes |= {name: {0: "B", 1: "L"} for name in ("fired", "times")}
     axes |= {"frames": {0: "B", 1: "T"}, "allowed": {0: "B", 1: "L", 2: "M"}}
     axes |= {name: {1: "B", 2: "M"} for name in _MEMORY}
-    axes |= {name: {1: "B"} for name in ("keys", "values")}
     graphs = [Graph("memory", memory, given, memory.outputs, axes)]
+    past = torch.randn(len(decoder.layers), 2, 3, decoder.size, generator=random)
     step = {
         "tokens": torch.tensor([1, 2]),
         "current": given["fired"][:, 0],
-        **{name: found[name] for name in ("keys", "values", *_MEMORY)},
+        "keys": past,
+        "values": past.clone(),
+        **{name: found[name] for name in _MEMORY},
         "allowed": found["allowed"][:, 0],
     }
     axes = {name: {0: "N"} for name in ("tokens", "current", "logp")}

@@ -81,8 +81,10 @@ class OnnxRecognizer:
         self.metadata = read_metadata(self.folder)
         decoders: list[str] = self.metadata["decoders"]
         self.decoder = decoders[0]
-        if one_pass is not None and {"step", "one_pass"} & set(decoders):
-            self.decoder = "one_pass" if one_pass else "step"
+        if one_pass:
+            self.decoder = "one_pass"
+        elif one_pass is False and self.decoder == "one_pass":
+            self.decoder = "step"
         if self.decoder not in decoders:
             raise UserError(
                 f"{self.folder}: the exported model has no decoder {self.decoder!r}, "

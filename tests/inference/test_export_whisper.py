@@ -134,6 +134,8 @@ def test_the_decoder_of_whisper(tmp_path, options, choice):
     found = runner.recognise(waves)
     assert len(set(max((one.text for one in found), key=len))) > 1
     assert all(one.tokens and one.tokens[-1].end <= one.duration for one in found)
+    with pytest.raises(UserError, match="has no decoder 'one_pass', only whisper"):
+        OnnxRecognizer(tmp_path / "out", one_pass=True)
     with pytest.raises(UserError, match=r"at most 30 tokens, an utterance has \d+:"):
         runner.recognise(speech(3.0))
 

@@ -22,6 +22,8 @@ TEACHERS: dict[str, set[str]] = {
     "base": {"base"},
     "tiny": {"tiny"},
     "both": {"base", "tiny"},
+    "moonshine": {"moonshine"},
+    "kinds": {"moonshine", "tiny"},
     "unlabelled": {"base", "tiny"},
 }
 
@@ -60,11 +62,13 @@ def test_each_seed_has_its_pre_training() -> None:
         options = given(cell)
         if "--pretrain" in options:
             seed = 2 if cell.variant == "longer" else cell.seed
+            assert ("28" in options["--pretrain_args"]) == (cell.variant == "first28")
             assert f"--seed {seed}" in options["--pretrain_args"]
             assert options["--pretrain_tag"].endswith(f"_seed{seed}")
             tags[options["--pretrain_tag"]] += 1
     # CIF and a longer training start from the encoder of a transducer's pre-training.
-    assert tags.pop("pretrain_both_seed1") == tags.pop("pretrain_both_seed2") == 2
+    for shared in ("both_seed1", "both_seed2", "unlabelled_seed1"):
+        assert tags.pop(f"pretrain_{shared}") == 2
     assert set(tags.values()) == {1}
 
 
@@ -93,4 +97,4 @@ def test_a_store_belongs_to_one_teacher() -> None:
         for one in teachers(cell).values():
             about = one.conf["teacher"], one.conf.get("teacher_type")
             assert stores.setdefault(one.store, about) == about
-    assert len(stores) == 3
+    assert len(stores) == 4

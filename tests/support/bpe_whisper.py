@@ -47,7 +47,7 @@ def random_whisper(vocabulary: int, end: int, **options: Any) -> Any:
     from transformers import WhisperForConditionalGeneration
 
     sizes = {"d_model": 8, "decoder_layers": 2, "max_target_positions": 63}
-    config = writing_config(vocabulary, end, **sizes, **options)
+    config = writing_config(vocabulary, end, **{**sizes, **options})
     with torch.random.fork_rng():
         torch.manual_seed(4)
         model = WhisperForConditionalGeneration(config).eval()
@@ -70,6 +70,7 @@ def build_bpe_whisper(
     from transformers import WhisperFeatureExtractor
 
     longest = {"max_source_positions": 50 * seconds}
+    longest["max_target_positions"] = 21 * seconds
     random_whisper(size + len(SPECIAL), size, **longest).save_pretrained(folder)
     extractor = WhisperFeatureExtractor(feature_size=8, chunk_length=seconds)
     extractor.save_pretrained(folder)

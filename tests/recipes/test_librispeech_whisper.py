@@ -132,15 +132,8 @@ def test_the_complete_recipe_on_a_miniature(tmp_path: Path) -> None:
     build_bpe_whisper(folder / "downloads/whisper", texts, 400, seconds=8)
     # The 24 characters of train-clean-100 and all 144 merges.
     pieces = 24 + 400 - 256
-    words = [
-        *SYSTEM,
-        "--incomplete",
-        "true",
-        "--nbpe",
-        str(pieces),
-        "--stop_stage",
-        "13",
-    ]
+    words = [*SYSTEM, "--incomplete", "true", "--nbpe", str(pieces)]
+    words += ["--stop_stage", "13"]
     words += ["--ngpu", "0", "--nj", "1", "--inference_nj", "1"]
     environment = {k: v for k, v in os.environ.items() if k != "ESPNET_ROOT"}
     done = subprocess.run(

@@ -153,14 +153,13 @@ def export_model(
         timing = source.calibration.timing.of_stream(model.ctc is not None)
         metadata["streaming"] = streaming_metadata(model, spec, timing)
     else:
-        choice = getattr(model.decoder, "length_search", None)
-        if choice is not None:
-            metadata["choice"] = asdict(choice)
         encoder = (TransducerEncoderGraph if _is_transducer(model) else EncoderGraph)(
             traced, features if with_frontend else None
         )
         graphs = [_encoder_graph(encoder, features)]
+        choice = getattr(model.decoder, "length_search", None)
         if choice is not None:
+            metadata["choice"] = asdict(choice)
             graphs.append(_fire_graph(FireGraph(traced).eval(), model.decoder))
     if _is_transducer(model):
         graphs += transducer_graphs(traced)

@@ -151,14 +151,15 @@ class EncoderGraph(SpeechGraph):
         hs_pad, hlens = self.encode(speech, lengths)
         alpha = self.decoder.weights(hs_pad, hlens)
         found = [hlens, alpha]
-        if self.ctc is not None:
-            found.append(self.ctc.log_softmax(hs_pad))
+        logp = None if self.ctc is None else self.ctc.log_softmax(hs_pad)
+        if logp is not None:
+            found.append(logp)
         if self.gives_frames:
             found.append(hs_pad)
         if self.tries_spikes:
             firing = cast(CTCFiring, self.decoder.ctc_firing)
             own = self.decoder.predictor(hs_pad, hlens)
-            found += firing.thresholds(own, self.ctc.log_softmax(hs_pad), hlens)
+            found += firing.thresholds(own, cast(Tensor, logp), hlens)
         return (*found, *self.fire(hs_pad, hlens, alpha))
 
 
@@ -209,6 +210,41 @@ class FireGraph(torch.nn.Module):
         return tuple(found)
 
 
+class GrowingCache:
+    """Keys and values of earlier steps, and of the step that a graph computes.
+
+    Args:
+        keys: Of earlier steps, ``(Y, N, P, D)``; P may be 0.
+        values: As ``keys``.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        self._earlier = keys, values
+        self._every: list[tuple[Tensor, Tensor]] = []
+
+    def exchange(
+        self, layer: int, keys: Tensor, values: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Take those of a layer, ``(N, 1, D)``; return them after the earlier ones."""
+        earlier_keys, earlier_values = self._earlier
+        both = (
+            torch.cat([earlier_keys[layer], keys], dim=1),
+            torch.cat([earlier_values[layer], values], dim=1),
+        )
+        self._every.append(both)
+        return both
+
+    def stacked(self) -> tuple[Tensor, Tensor]:
+        """Return keys and values of all steps, ``(Y, N, P + 1, D)`` each."""
+        return stacked(self._every)
+
+
+def stacked(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Keys and values of all layers, ``(Y, ...)`` each."""
+    keys, values = zip(*pairs, strict=True)
+    return torch.stack(keys), torch.stack(values)
+
+
 class StepGraph(torch.nn.Module):
     """One step of the autoregressive decoder, with the keys and values of a search.
 
@@ -243,29 +279,16 @@ class StepGraph(torch.nn.Module):
         Returns:
             Log-probabilities ``(N, V)``; keys and values ``(Y, N, P + 1, D)``.
         """
-        every: list[tuple[Tensor, Tensor]] = []
-
-        def exchange(layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-            both = (
-                torch.cat([keys[layer], key], dim=1),
-                torch.cat([values[layer], value], dim=1),
-            )
-            every.append(both)
-            return both
-
+        cache = GrowingCache(keys, values)
         logits = self.decoder.extend(
             tokens[:, None],
             previous[:, None],
             current,
             keys.size(2),
-            exchange,
+            cache.exchange,
             near=NearFrames(*(one[:, None] for one in near)) if near else None,
         )
-        return (
-            logits.log_softmax(dim=-1),
-            torch.stack([key for key, _ in every]),
-            torch.stack([value for _, value in every]),
-        )
+        return (logits.log_softmax(dim=-1), *cache.stacked())
 
 
 class OnePassGraph(torch.nn.Module):

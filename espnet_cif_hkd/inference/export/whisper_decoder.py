@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from espnet_cif_hkd.decoder.cif_whisper import CIFWhisperDecoder
-from espnet_cif_hkd.decoder.cross_layer import KeysValues, Memory
+from espnet_cif_hkd.decoder.cross_layer import Memory
+from espnet_cif_hkd.inference.export.graphs import GrowingCache, stacked
 from espnet_cif_hkd.inference.export.onnx_files import Graph
 
 _MEMORY = ("memory_keys", "memory_values")
@@ -52,7 +53,7 @@ class MemoryGraph(torch.nn.Module):
         speech, allowed = self.decoder.speech(
             fired, token_lengths, (frames, frame_lengths, times)
         )
-        return (*_stacked(speech), allowed)
+        return (*stacked(speech), allowed)
 
 
 class WhisperStepGraph(torch.nn.Module):
@@ -94,16 +95,7 @@ class WhisperStepGraph(torch.nn.Module):
         Returns:
             Log-probabilities ``(N, V)``; keys and values ``(Y, N, P + 1, D)``.
         """
-        every: list[KeysValues] = []
-
-        def exchange(layer: int, key: Tensor, value: Tensor) -> KeysValues:
-            both = (
-                torch.cat([keys[layer], key], dim=1),
-                torch.cat([values[layer], value], dim=1),
-            )
-            every.append(both)
-            return both
-
+        cache = GrowingCache(keys, values)
         decoder, n_keys = self.decoder, keys.size(2)
         n_prompt, n_layers = decoder.prompt_length, len(decoder.layers)
         fired, n_before = current[:, None], n_keys - n_prompt
@@ -115,9 +107,9 @@ class WhisperStepGraph(torch.nn.Module):
             xs = torch.where((place < n_prompt)[:, None], prompt, xs)
         speech = tuple((memory_keys[n], memory_values[n]) for n in range(n_layers))
         memory = Memory(speech, (), allowed[:, None])
-        hidden = decoder.transform(xs, n_before, memory, exchange)
+        hidden = decoder.transform(xs, n_before, memory, cache.exchange)
         logp = decoder.predict(hidden, fired).log_softmax(dim=-1)
-        return (logp, *_stacked(every))
+        return (logp, *cache.stacked())
 
 
 def whisper_decoder_graphs(decoder: CIFWhisperDecoder) -> list[Graph]:
@@ -159,8 +151,3 @@ def whisper_decoder_graphs(decoder: CIFWhisperDecoder) -> list[Graph]:
     axes["allowed"] = {0: "N", 1: "M"}
     module = WhisperStepGraph(decoder).eval()
     return [*graphs, Graph("step", module, step, module.outputs, axes)]
-
-
-def _stacked(pairs: list[KeysValues] | tuple[KeysValues, ...]) -> tuple[Tensor, Tensor]:
-    keys, values = zip(*pairs, strict=True)
-    return torch.stack(keys), torch.stack(values)

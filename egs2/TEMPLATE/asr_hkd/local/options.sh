@@ -133,7 +133,8 @@ prepare_levels() {
 # prepare_whisper_decoder RUN MODEL FOLDER PIECES TEXT [COMMAND...]
 # Runs the stages up to 5 for `decoder: cif_whisper`; stage 5 takes the token list and the
 # decoder's parameters of the Whisper in the folder MODEL, which COMMAND makes if it is
-# given. PIECES: their number. RUN calls asr.sh with all options. Afterwards ${stage} is
+# given. PIECES: their number; ${whisper_language} is empty for a Whisper of one language.
+# RUN calls asr.sh with all options. Afterwards ${stage} is
 # the first stage that was not run.
 prepare_whisper_decoder() {
     local run=$1 model=$2 folder=$3 pieces=$4 text=$5

@@ -16,6 +16,7 @@ string that is split like in the shell. ``{seed}`` in them is the seed of the ru
     subset: 2000                 # optional; training utterances of every system
     page: RESULTS.md             # optional; the page in the folder of the recipe
     options: []                  # of every run
+    statistics: []               # optional; more options of stage 10
     systems:
       cif: {label: CIF, options: [--system, cif]}
       att: {label: CTC/attention, options: [], outside: true}
@@ -53,7 +54,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _KEYS = {
     *("corpus", "title", "recipe", "baseline", "controls", "words", "readings"),
     *("frequencies", "seeds", "epochs", "subset", "page", "options"),
-    *("systems", "variants", "decodes"),
+    *("statistics", "systems", "variants", "decodes"),
 }
 
 
@@ -138,6 +139,8 @@ class Matrix:
             their own; 0: all.
         page: file name of the results in the folder of the recipe.
         options: words of every command line.
+        statistics: further words of stage 10, whose files all cells share: with
+            ``--feats_normalize global_mvn`` some cells may use sums of features.
         systems, variants, decodes: by name, in the order of the file.
     """
 
@@ -155,6 +158,7 @@ class Matrix:
     subset: int
     page: str
     options: tuple[str, ...]
+    statistics: tuple[str, ...]
     systems: Mapping[str, System]
     variants: Mapping[str, Variant]
     decodes: Mapping[str, Decode]
@@ -329,6 +333,7 @@ def read_matrix(path: Path) -> Matrix:
         subset=subset,
         page=top.text("page") if "page" in top.data else "RESULTS.md",
         options=top.words("options"),
+        statistics=top.words("statistics"),
         systems=systems,
         variants=variants,
         decodes=decodes,

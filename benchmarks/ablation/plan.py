@@ -120,12 +120,13 @@ def preparation(matrix: Matrix, todo: Iterable[Cell]) -> list[list[str]]:
         if _with_lm(decode)
     ]
     sizes = {matrix.subset_of(cell.variant) for cell in todo}
+    shapes = (*matrix.statistics, *_stages(10, 10))
     if 0 in sizes:
-        commands.append(_run(matrix, *first, *_stages(10, 10)))
+        commands.append(_run(matrix, *first, *shapes))
     for size in sorted(sizes - {0}):
         commands.append(["bash", "local/data.sh", "--subset", str(size)])
         # Token list and LM are those of the complete set.
-        for stages in (_stages(3, 4), _stages(10, 10)):
+        for stages in (_stages(3, 4), shapes):
             words = _subset(matrix, size)
             commands.append(_run(matrix, *first, *words, *stages))
     return commands

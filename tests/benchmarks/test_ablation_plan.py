@@ -164,6 +164,20 @@ def test_all_systems_may_be_trained_on_less(matrix: Matrix, tmp_path: Path) -> N
     assert "train_5" in prepared[-1]
 
 
+def test_the_shared_statistics_may_have_more_than_the_baseline_needs(
+    matrix: Matrix,
+) -> None:
+    sums = ("--feats_normalize", "global_mvn")
+    more = dataclasses.replace(matrix, statistics=sums)
+    for todo in ([Cell("cif", 1)], [Cell("hkd", 1, "small")]):
+        for words, wanted in zip(
+            preparation(matrix, todo), preparation(more, todo), strict=True
+        ):
+            added = sums if "10" in words else ()
+            assert wanted == [*words[:-4], *added, *words[-4:]]
+    assert commands(more, Cell("cif", 1)) == commands(matrix, Cell("cif", 1))
+
+
 def test_the_language_model_is_made_for_who_decodes_with_it(
     matrix: Matrix,
 ) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from ablation.matrix import read_matrix
-from ablation.plan import Cell, cells, commands
+from ablation.plan import Cell, cells, commands, preparation
 from recorded_recipe import RecordedRecipe
 
 from espnet_cif_hkd.distill.frame_options import TeacherOptions, teacher_options
@@ -57,7 +57,7 @@ def test_the_teachers_of_each_student(cell: Cell) -> None:
 
 
 def test_each_seed_has_its_pre_training() -> None:
-    tags = Counter()
+    tags: Counter[str] = Counter()
     for cell in cells(MATRIX):
         options = given(cell)
         if "--pretrain" in options:
@@ -89,6 +89,13 @@ def test_streaming_students_have_a_pre_training_that_streams(tmp_path: Path) -> 
     assert {one.feats_normalize for one in (scratch, first, second)} == {"global_mvn"}
     assert len({one.asr_stats_dir for one in (scratch, first, second)}) == 1
     assert "asr_pretrain_streaming_seed1/" in second.pretrained_model
+    # The preparation makes them, once for all cells.
+    prepared = preparation(MATRIX, [Cell("scratch", 1, "streaming")])
+    done = recipe.run(*prepared[-1][1:])
+    assert done.returncode == 0, done.stderr
+    (made,) = recipe.trainings()
+    assert made.feats_normalize == "global_mvn"
+    assert made.asr_stats_dir == scratch.asr_stats_dir
 
 
 def test_a_store_belongs_to_one_teacher() -> None:

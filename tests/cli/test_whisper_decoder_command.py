@@ -10,6 +10,7 @@ from error_line import error_line
 
 from espnet_cif_hkd.cli.whisper_decoder import main
 from espnet_cif_hkd.decoder.cif_whisper import CIFWhisperDecoder
+from espnet_cif_hkd.teachers.speech.whisper_text import WhisperText
 
 TEXTS = ["THE OTHER BROTHER", "THE BROTHER BOTHERS"]
 
@@ -61,6 +62,36 @@ def test_a_second_command_keeps_them_and_other_options_replace_them(
     assert len((made / "tokens.txt").read_text().splitlines()) == 28
 
 
+def test_units_of_a_token_list_stay(
+    words: list[str], model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    listed = tmp_path / "listed.txt"
+    units = ["<blank>", "<unk>", "<space>", "T", "THE", "OTHER", "水", "<sos/eos>"]
+    listed.write_text("\n".join(units) + "\n")
+    command = [*words[:4], "--token_list", str(listed)]
+    main(command)
+    assert "8 units, 1 of several tokens" in capfd.readouterr().out
+    made = Path(words[1])
+    assert not (made / "bpe.model").exists()
+    state = torch.load(made / "decoder.pth", weights_only=True)
+    rows = state["decoder.embed.weight"]
+    whisper = WhisperText(model, language="en")
+    table = whisper.model.model.decoder.embed_tokens.weight.detach()
+    for unit, text in ((2, " "), (3, "t"), (4, "the"), (5, "other"), (6, "水")):
+        ids = whisper.tokenizer.encode(text, add_special_tokens=False)
+        torch.testing.assert_close(rows[unit], table[ids].mean(dim=0))
+    assert len(ids) == 3
+    for unit in (0, 1):
+        torch.testing.assert_close(rows[unit], rows[2:7].mean(dim=0))
+    torch.testing.assert_close(rows[7], table[whisper.model.config.eos_token_id])
+    main(command)
+    assert "is up to date" in capfd.readouterr().out
+    listed.write_text("\n".join([*units[:2], *units[3:]]) + "\n")
+    main(command)
+    state = torch.load(made / "decoder.pth", weights_only=True)
+    assert len(state["decoder.embed.weight"]) == 7
+
+
 def test_wrong_input_is_one_line(
     words: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -70,3 +101,12 @@ def test_wrong_input_is_one_line(
     assert "the text needs" in refused(*words[:-1], "5")
     assert "there is no such file" in refused(*words[:5], "nowhere", *words[6:])
     assert "is no folder with a Whisper model" in refused(str(tmp_path), *words[1:])
+    listed = tmp_path / "listed.txt"
+    both = [*words, "--token_list", str(listed)]
+    assert "give --text for pieces" in refused(*both)
+    assert "give --text for pieces" in refused(*words[:4])
+    given = [*words[:4], *both[-2:]]
+    assert "listed.txt is missing" in refused(*given)
+    assert "leave --pieces out" in refused(*given, "--pieces", "9")
+    listed.write_text("a\nb\nc\nd\n")
+    assert "is from a to d" in refused(*given)

@@ -38,7 +38,7 @@ def make_decoder(window=2, model=None, **options):
         VOCAB, FRAME, SIZE, frame_window=window, **{**CONF, **options}
     ).eval()
     state = (model or whisper()).model.decoder.state_dict()
-    given = initial_parameters(state, IDS, PROMPT, END)
+    given = initial_parameters(state, [[], *([one] for one in IDS)], PROMPT, END)
     given = {name.removeprefix("decoder."): value for name, value in given.items()}
     report = decoder.load_state_dict(given, strict=False)
     new = ("predictor.", "fired_in.", "fired_out.", "fired_norm.")

@@ -7,7 +7,7 @@ import torch
 from writing_whisper import writing_config
 
 SPECIAL = [
-    *("<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|transcribe|>"),
+    *("<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|zh|>", "<|transcribe|>"),
     "<|notimestamps|>",
 ]
 

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# AISHELL-1: read Mandarin, 151 hours for training. The four systems of the paper, and CIF
-# with soft labels of language models of initials and finals, and of characters (soft):
-#   ./run.sh --system cif|acd|lrd|hkd|soft [--use_lm true] [--asr_config FILE]
-#            [any other option of asr.sh]
+# AISHELL-1: read Mandarin, 151 hours for training. The four systems of the paper, CIF with
+# soft labels of language models of initials and finals, and of characters (soft), and CIF
+# between a Whisper's encoder and decoder (whisper_decoder):
+#   ./run.sh --system cif|acd|lrd|hkd|soft|whisper_decoder [--use_lm true]
+#            [--asr_config FILE] [--whisper FOLDER] [any other option of asr.sh]
 # --level_lm_args: further options of lm_train for these language models.
+# --whisper: a multilingual Whisper of transformers, default downloads/whisper.
 
 set -e
 set -u
@@ -23,12 +25,24 @@ stage=1
 stop_stage=10000
 asr_args=
 level_lm_args=
+asr_tag=
+feats_normalize=
+whisper=downloads/whisper
 take_options "system asr_config use_lm data_url remove_archive stage stop_stage asr_args \
-    level_lm_args" "$@"
-choose system cif acd lrd hkd soft
+    level_lm_args asr_tag feats_normalize whisper" "$@"
+choose system cif acd lrd hkd soft whisper_decoder
 find_system_config
 
 inference_config=conf/decode_asr.yaml
+if [ "${system}" = whisper_decoder ]; then
+    check_whisper "${whisper}"
+    # Whisper's decoder expects the values of Whisper's encoder.
+    : "${feats_normalize:=none}"
+    # asr.sh would name the experiment after the options of the model.
+    : "${asr_tag:=whisper_decoder}"
+    inference_config=conf/decode_asr_whisper_decoder.yaml
+fi
+: "${feats_normalize:=utterance_mvn}"
 if [ "${use_lm}" = true ]; then
     inference_config=conf/decode_asr_lm.yaml
 fi
@@ -52,7 +66,7 @@ run_asr() {
         --inference_nj 32 \
         --audio_format flac \
         --feats_type raw \
-        --feats_normalize utterance_mvn \
+        --feats_normalize "${feats_normalize}" \
         --token_type char \
         --use_lm "${use_lm}" \
         --asr_config "${asr_config:-${system_config}}" \
@@ -65,6 +79,7 @@ run_asr() {
         --test_sets "dev test" \
         --lm_train_text data/train/text \
         --local_data_opts "${local_data_opts}" \
+        ${asr_tag:+--asr_tag "${asr_tag}"} \
         ${options[@]+"${options[@]}"} \
         "$@"
 }
@@ -72,5 +87,17 @@ run_asr() {
 if [ "${system}" = soft ]; then
     prepare_levels run_asr
 fi
+pretrained=()
+if [ "${system}" = whisper_decoder ]; then
+    folder=data/zh_token_list/char_whisper
+    whisper_language=zh
+    prepare_whisper_decoder run_asr "${whisper}" "${folder}" "" \
+        data/zh_token_list/char/tokens.txt
+    if [ "${stage}" -gt "${stop_stage}" ]; then
+        exit
+    fi
+    pretrained=(--pretrained_model "${folder}/decoder.pth:decoder:decoder")
+    asr_args="$(whisper_sizes "${whisper}" "${folder}") ${asr_args}"
+fi
 last_call=yes
-run_asr --stage "${stage}" --stop_stage "${stop_stage}"
+run_asr --stage "${stage}" --stop_stage "${stop_stage}" ${pretrained[@]+"${pretrained[@]}"}

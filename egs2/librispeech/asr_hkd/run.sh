@@ -92,10 +92,7 @@ if [ "${system}" = whisper_decoder ]; then
         refuse "--system whisper_decoder --units ${units}: its units are Whisper's; leave" \
             "--units out"
     fi
-    if [ "${stage}" -le 11 ] && [ ! -f "${whisper}/model.safetensors" ]; then
-        refuse "--whisper ${whisper}: there is no model.safetensors; put the files of a" \
-            "Whisper there, e.g. hf download openai/whisper-small --local-dir ${whisper}"
-    fi
+    check_whisper "${whisper}"
     if [ "${whisper_language}" = none ]; then
         whisper_language=
     fi
@@ -241,12 +238,7 @@ if [ "${system}" = whisper_decoder ]; then
         exit
     fi
     pretrained=(--pretrained_model "${folder}/decoder.pth:decoder:decoder")
-    if [ -f "${folder}/config.yaml" ]; then
-        # The size of this Whisper's decoder.
-        sizes=$(sed -n 's/^  \([a-z_]*\): \([0-9]*\)$/ --decoder_conf \1=\2/p' \
-            "${folder}/config.yaml")
-        asr_args="--frontend_conf teacher=${whisper}${sizes//$'\n'/} ${asr_args}"
-    fi
+    asr_args="$(whisper_sizes "${whisper}" "${folder}") ${asr_args}"
 fi
 if ! "${pretrain}"; then
     if [ "${system}" = soft ]; then

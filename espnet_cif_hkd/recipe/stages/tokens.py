@@ -16,11 +16,10 @@ from espnet_cif_hkd.recipe.options import Options
 
 
 def read_token_list(path: str | Path) -> list[str]:
-    """Read the tokens of ``tokens.txt`` and check ESPnet's conventions.
+    """Read the tokens of ``tokens.txt``.
 
     Raises:
-        UserError: the file is missing, has a token twice, or does not begin with
-            blank and end with sos/eos.
+        UserError: the file is missing, has a token twice, or fewer than four.
     """
     path = Path(path)
     if not path.is_file():

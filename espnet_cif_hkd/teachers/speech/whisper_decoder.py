@@ -27,25 +27,31 @@ _PARTS = {
 
 
 def initial_parameters(
-    decoder: Mapping[str, Tensor], ids: Sequence[int], prompt: Sequence[int], end: int
+    decoder: Mapping[str, Tensor],
+    units: Sequence[Sequence[int]],
+    prompt: Sequence[int],
+    end: int,
 ) -> dict[str, Tensor]:
     """Return the parameters of ``decoder: cif_whisper`` that Whisper's decoder gives.
 
     Args:
         decoder: State dict of transformers' ``WhisperDecoder``.
-        ids: Whisper's tokens of the pieces between ``<unk>`` and ``<sos/eos>``.
+        units: Whisper's tokens of each unit between ``<blank>`` and ``<sos/eos>``.
         prompt: Whisper's tokens before a text; the last one replaces ``<sos>``.
         end: Whisper's token after a text.
 
     Returns:
-        Parameters by name, ``decoder.`` first, float32. ``<blank>`` and ``<unk>`` have
-        the mean of all pieces.
+        Parameters by name, ``decoder.`` first, float32. A unit of several tokens has
+        their mean; ``<blank>`` and units without a token, such as ``<unk>``, have the
+        mean of all others.
     """
     decoder = {name: value.float() for name, value in decoder.items()}
     table = decoder["embed_tokens.weight"]
-    pieces = table[torch.tensor(list(ids))]
-    mean = pieces.mean(dim=0, keepdim=True)
-    embed = torch.cat([mean, mean, pieces, table[end : end + 1]])
+    known = [table[torch.tensor(list(ids))].mean(dim=0) for ids in units if ids]
+    mean = torch.stack(known).mean(dim=0)
+    rest = iter(known)
+    rows = [mean, *(next(rest) if ids else mean for ids in units), table[end]]
+    embed = torch.stack(rows)
     found = {
         "embed.weight": embed,
         "output_layer.weight": embed,

@@ -1,4 +1,7 @@
-"""Pieces of words that Whisper's tokenizer knows, as a sentencepiece model of ESPnet.
+"""The units of a recogniser with Whisper's decoder, and Whisper's tokens for them.
+
+Either the pieces of words that Whisper's tokenizer knows, as a sentencepiece model of
+ESPnet, or the units of any token list of ESPnet, such as Mandarin characters.
 
 Whisper joins bytes to tokens in the order of their ids, and so does the BPE of
 sentencepiece in the order of scores. So a sentencepiece model with those of Whisper's
@@ -7,6 +10,7 @@ ESPnet needs no other tokenizer, and each piece has its embedding in Whisper's d
 """
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,7 +53,8 @@ class WhisperPieces:
         if missing:
             raise UserError(
                 f"Whisper's tokenizer has no token for {''.join(missing[:10])!r}: "
-                "remove the utterances with these characters, or use another decoder"
+                "remove the utterances with these characters, or keep the units of a "
+                "token list (--token_list)"
             )
         needed = {SPACE, *characters}.union(*(_joined(word, known) for word in words))
         if not len(needed) <= count <= len(known):
@@ -86,6 +91,33 @@ class WhisperPieces:
         model.normalizer_spec.remove_extra_whitespaces = True
         model.normalizer_spec.escape_whitespaces = True
         write_bytes(path, model.SerializeToString())
+
+
+def unit_tokens(tokenizer: Any, units: Sequence[str]) -> list[list[int]]:
+    """Return Whisper's tokens of each unit of a token list.
+
+    Args:
+        tokenizer: Tokenizer of transformers.
+        units: Units of ESPnet: characters with ``<space>``, or pieces of sentencepiece.
+            If they have no small letter, capitals stand for small ones.
+
+    Returns:
+        At least one token for each unit; none for a symbol such as ``<noise>``.
+    """
+    symbol = re.compile(r"<.+>")
+    capitals = not any(
+        char.islower() for unit in units if not symbol.fullmatch(unit) for char in unit
+    )
+    found = []
+    for unit in units:
+        text = unit.replace(SPACE, " ")
+        if unit == "<space>":
+            text = " "
+        elif symbol.fullmatch(unit):
+            text = ""
+        text = text.lower() if capitals else text
+        found.append(list(tokenizer.encode(text, add_special_tokens=False)))
+    return found
 
 
 def _tokens(tokenizer: Any, characters: set[str]) -> dict[str, int]:

@@ -133,23 +133,47 @@ prepare_levels() {
 # prepare_whisper_decoder RUN MODEL FOLDER PIECES TEXT [COMMAND...]
 # Runs the stages up to 5 for `decoder: cif_whisper`; stage 5 takes the token list and the
 # decoder's parameters of the Whisper in the folder MODEL, which COMMAND makes if it is
-# given. PIECES: their number; ${whisper_language} is empty for a Whisper of one language.
-# RUN calls asr.sh with all options. Afterwards ${stage} is
-# the first stage that was not run.
+# given. PIECES: their number; if it is empty, stage 5 is the one of asr.sh, and the
+# decoder has the units of its token list TEXT. ${whisper_language} is empty for a Whisper
+# of one language. RUN calls asr.sh with all options. Afterwards ${stage} is the first
+# stage that was not run.
 prepare_whisper_decoder() {
-    local run=$1 model=$2 folder=$3 pieces=$4 text=$5
+    local run=$1 model=$2 folder=$3 pieces=$4 text=$5 last
+    local kept=(--text "${text}" --pieces "${pieces}") # RUN has its own "units"
+    if [ -z "${pieces}" ]; then
+        kept=(--token_list "${text}")
+    fi
+    last=$((${#pieces} ? 4 : 5))
     if [ "${stage}" -gt 11 ] || [ "${stop_stage}" -lt 5 ]; then
         return
     fi
-    if [ "${stage}" -lt 5 ]; then
-        "${run}" --stage "${stage}" --stop_stage 4
+    if [ "${stage}" -le "${last}" ]; then
+        "${run}" --stage "${stage}" --stop_stage "${last}"
     fi
     "${@:6}"
     read_checkout
     "${PYTHON:-python3}" -m espnet_cif_hkd.cli.whisper_decoder "${model}" "${folder}" \
-        ${whisper_language:+--language "${whisper_language}"} --text "${text}" \
-        --pieces "${pieces}"
+        ${whisper_language:+--language "${whisper_language}"} "${kept[@]}"
     stage=$((stage < 6 ? 6 : stage))
+}
+
+# check_whisper FOLDER: refuses to train without the files of a Whisper.
+check_whisper() {
+    if [ "${stage}" -le 11 ] && [ ! -f "$1/model.safetensors" ]; then
+        refuse "--whisper $1: there is no model.safetensors; put the files of a Whisper" \
+            "there, e.g. hf download openai/whisper-small --local-dir $1"
+    fi
+}
+
+# whisper_sizes MODEL FOLDER: prints words for --asr_args, the size of the decoder that
+# prepare_whisper_decoder made in FOLDER, and the encoder of the same Whisper.
+whisper_sizes() {
+    local model=$1 folder=$2 sizes
+    if [ -f "${folder}/config.yaml" ]; then
+        sizes=$(sed -n 's/^  \([a-z_]*\): \([0-9]*\)$/ --decoder_conf \1=\2/p' \
+            "${folder}/config.yaml")
+        echo "--frontend_conf teacher=${model}${sizes//$'\n'/}"
+    fi
 }
 
 # pretrain_audio CONFIG FOLDER TRAIN VALID STATS [OPTIONS of espnet_cif_hkd.cli.pretrain...]

@@ -1,0 +1,1 @@
+../../../TEMPLATE/asr_hkd/local/speech_teacher.sh

@@ -1,10 +1,10 @@
 """Prepare Whisper's decoder for training under CIF (decoder: cif_whisper).
 
-Writes to a folder: the decoder's parameters (decoder.pth) and its size (config.yaml). The
-units are pieces of Whisper's tokenizer that are made of the characters of the transcripts:
-then also a sentencepiece model (bpe.model) and token list (tokens.txt). Or they are those
-of a token list, such as Mandarin characters: a unit of several tokens of Whisper starts
-with the mean of their embeddings.
+Writes to a folder: the decoder's parameters (decoder.pth) and its size (config.yaml).
+The units are pieces of Whisper's tokenizer that are made of the characters of the
+transcripts: then also a sentencepiece model (bpe.model) and token list (tokens.txt). Or
+they are those of a token list, such as Mandarin characters: a unit of several tokens of
+Whisper starts with the mean of their embeddings.
 
   python3 -m espnet_cif_hkd.cli.whisper_decoder whisper-base data/pieces \\
       --language en --text data/train/text --pieces 8000
@@ -124,8 +124,8 @@ def _listed(path: Path) -> list[str]:
     first, *units, last = read_token_list(path)
     if (first, last) != ("<blank>", "<sos/eos>"):
         raise UserError(
-            f"--token_list {path}: is from {first} to {last}; ESPnet's are from <blank> "
-            "to <sos/eos>: give the tokens.txt of stage 5"
+            f"--token_list {path}: is from {first} to {last}; ESPnet's are from "
+            "<blank> to <sos/eos>: give the tokens.txt of stage 5"
         )
     return units
 

@@ -124,7 +124,8 @@ def test_the_complete_recipe_on_a_miniature(tmp_path: Path) -> None:
         ["bash", "run.sh", *words],
         cwd=folder,
         env={
-            **{**environment, "PYTHON": sys.executable},
+            **environment,
+            "PYTHON": sys.executable,
             "AISHELL": str(folder / "downloads"),
         },
         capture_output=True,

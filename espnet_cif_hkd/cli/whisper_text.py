@@ -36,6 +36,12 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--language", help="such as en; not for English-only models")
     parser.add_argument(
+        "--before",
+        default="",
+        metavar="TEXT",
+        help="a sentence whose manner Whisper keeps, e.g. in simplified Chinese",
+    )
+    parser.add_argument(
         "-o", "--output", type=Path, required=True, help="table of names and texts"
     )
     parser.add_argument("--channel", default="mean", help="mean, or a number from 0")
@@ -78,6 +84,7 @@ def run(args: argparse.Namespace) -> None:
     model = WhisperText(
         args.model,
         language=args.language,
+        before=args.before,
         dtype=args.dtype,
         device=device_of(args.device),
     )
@@ -108,6 +115,7 @@ def _done(args: argparse.Namespace) -> set[str]:
         {
             "model": weights_digest(args.model),
             **{name: getattr(args, name) for name in ("language", "channel", "dtype")},
+            **({"before": args.before} if args.before else {}),
         }
     )
     if not args.output.is_file():
@@ -115,8 +123,8 @@ def _done(args: argparse.Namespace) -> set[str]:
         return set()
     if not mark.is_file() or mark.read_text(encoding="utf-8").strip() != made_by:
         raise UserError(
-            f"-o {args.output}: is the text of another model, language, channel or "
-            "dtype: name another file, or remove it"
+            f"-o {args.output}: is the text of another model, language, channel, "
+            "dtype or --before: name another file, or remove it"
         )
     text = args.output.read_text(encoding="utf-8")
     complete = text[: text.rfind("\n") + 1]

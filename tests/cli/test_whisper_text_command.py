@@ -95,9 +95,10 @@ def test_wrong_commands(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     def refused(*more: object) -> str:
         return error_line(main, capsys, *case.words(*more))
 
-    assert "is the text of another model, language, channel or" in refused(
+    assert "is the text of another model, language, channel, dtype" in refused(
         "--dtype", "bfloat16"
     )
+    assert "dtype or --before: name another file" in refused("--before", "so far")
     assert "--batch_size 0: write 1 or more" in refused("--batch_size", 0)
     assert "no folder with a Whisper" in refused("--model", case.speech)
     for path in case.speech.rglob("*.flac"):

@@ -13,7 +13,7 @@ _SPECIAL = [
     *("<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|transcribe|>"),
     "<|notimestamps|>",
 ]
-END = 0
+END, EARLIER = 0, "<|startofprev|>"
 
 
 def tone(n: int, rate: int = 16000) -> np.ndarray:
@@ -70,13 +70,14 @@ def build_writing_whisper(folder: Path, *, end: float = 0.3, seed: int = 3) -> P
         WhisperForConditionalGeneration,
     )
 
-    vocabulary = {word: n for n, word in enumerate([*_SPECIAL, *WORDS])}
-    config = writing_config(len(vocabulary), END)
+    vocabulary = {word: n for n, word in enumerate([*_SPECIAL, *WORDS, EARLIER])}
+    config = writing_config(len(vocabulary) - 1, END)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = WhisperForConditionalGeneration(config)
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.5)
+        model.resize_token_embeddings(len(vocabulary), mean_resizing=False)
     with torch.no_grad():
         # The text depends on the audio and on the number of words.
         for layer in model.model.decoder.layers:
@@ -87,14 +88,14 @@ def build_writing_whisper(folder: Path, *, end: float = 0.3, seed: int = 3) -> P
         words = model.model.decoder.embed_tokens.weight
         words[:, 0] = 0.0
         words[END, 0] = end
-        words[1 : len(_SPECIAL), 0] = -100.0
+        words[[*range(1, len(_SPECIAL)), vocabulary[EARLIER]], 0] = -100.0
         model.model.decoder.layer_norm.weight[0] = 0.0
         model.model.decoder.layer_norm.bias[0] = 1.0
     model.save_pretrained(folder, safe_serialization=True)
     WhisperFeatureExtractor(feature_size=8, chunk_length=3).save_pretrained(folder)
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=_SPECIAL[0]))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.add_special_tokens(_SPECIAL)
+    tokenizer.add_special_tokens([*_SPECIAL, EARLIER])
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder
 

@@ -46,6 +46,8 @@ class WhisperText:
         folder: ``config.json``, ``preprocessor_config.json``, ``tokenizer.json`` and
             ``model.safetensors``, with the decoder's weights.
         language: Such as ``en``; None only for a model that knows English only.
+        before: Text that Whisper takes for the end of what was said before. It goes on
+            in the same manner: after simplified Chinese, it writes simplified Chinese.
         dtype: Of the computation: ``float32``, ``float16`` or ``bfloat16``.
         device: Of torch.
 
@@ -65,6 +67,7 @@ class WhisperText:
         folder: str | Path,
         *,
         language: str | None = None,
+        before: str = "",
         dtype: str = "float32",
         device: str = "cpu",
     ) -> None:
@@ -79,6 +82,12 @@ class WhisperText:
         self.rate = int(self._extractor.sampling_rate)
         self.longest = float(self._extractor.chunk_length)
         self.prompt = self._prompt_of(language)
+        self._given = [*self._tokens_of(before), *self.prompt]
+        if 2 * len(self._given) > self.model.config.max_target_positions:
+            raise UserError(
+                f"--before has {len(self._given)} tokens of Whisper, more than half of "
+                "what its decoder reads: write a sentence"
+            )
 
     def _open(self, dtype: torch.dtype, device: str) -> None:
         from transformers import (
@@ -126,16 +135,22 @@ class WhisperText:
         elif language not in (None, "en"):
             raise UserError(f"{self.folder}: knows English only, not {language!r}")
         words.append("<|notimestamps|>")
-        found = []
-        for word in words:
-            index = self.tokenizer.convert_tokens_to_ids(word)
-            if index is None:
-                raise UserError(
-                    f"{self.folder / TOKENIZER}: has no {word}: give a language of "
-                    "this model as two letters, such as en"
-                )
-            found.append(index)
-        return found
+        return [self._special(word) for word in words]
+
+    def _special(self, word: str) -> int:
+        index = self.tokenizer.convert_tokens_to_ids(word)
+        if index is None:
+            raise UserError(
+                f"{self.folder / TOKENIZER}: has no {word}: give a language of "
+                "this model as two letters, such as en"
+            )
+        return int(index)
+
+    def _tokens_of(self, before: str) -> list[int]:
+        if not before.strip():
+            return []
+        ids = self.tokenizer.encode(f" {before.strip()}", add_special_tokens=False)
+        return [self._special("<|startofprev|>"), *ids]
 
     @torch.inference_mode()
     def texts(self, waves: Sequence[np.ndarray]) -> list[str]:
@@ -161,12 +176,12 @@ class WhisperText:
             round(_TOKENS_PER_SECOND * len(one) / self.rate) + _MORE_TOKENS
             for one in waves
         ]
-        room = self.model.config.max_target_positions - len(self.prompt)
+        room = self.model.config.max_target_positions - len(self._given)
         given = self._extractor(
             list(waves), sampling_rate=self.rate, return_tensors="pt"
         )
         parameter = next(self.model.parameters())
-        prompt = torch.tensor([self.prompt] * len(waves), device=parameter.device)
+        prompt = torch.tensor([self._given] * len(waves), device=parameter.device)
         features = given.input_features.to(parameter)
         # Whisper's own generate() is for long audio, and leaves out the prompt or not.
         found = GenerationMixin.generate(
@@ -182,7 +197,7 @@ class WhisperText:
         end = self.model.config.eos_token_id
         texts = []
         for row, limit in zip(found.tolist(), limits, strict=True):
-            tokens = row[len(self.prompt) :]
+            tokens = row[len(self._given) :]
             length = tokens.index(end) if end in tokens else len(tokens)
             text = ""
             if length < min(limit, room):

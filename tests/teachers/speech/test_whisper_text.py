@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 import torch
 from tiny_whisper import speech
-from writing_whisper import END, WORDS, build_writing_whisper, change_config, tone
+from writing_whisper import (
+    EARLIER,
+    END,
+    WORDS,
+    build_writing_whisper,
+    change_config,
+    tone,
+)
 
 from espnet_cif_hkd.errors import UserError
 from espnet_cif_hkd.teachers.speech.whisper_text import WhisperText, is_whisper
@@ -22,14 +29,14 @@ def waves() -> list[np.ndarray]:
     return [tone(n) for n in range(8)]
 
 
-def naive_text(folder: Path, wave: np.ndarray) -> str:
+def naive_text(folder: Path, wave: np.ndarray, before: list[int]) -> str:
     """The most probable token again and again, each from the beginning."""
     from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 
     model = WhisperForConditionalGeneration.from_pretrained(folder).eval()
     extractor = WhisperFeatureExtractor.from_pretrained(folder)
     given = extractor(wave, sampling_rate=16000, return_tensors="pt").input_features
-    tokens, words = [1, 2, 3, 4], []
+    tokens, words = [*before, 1, 2, 3, 4], []
     for _ in range(round(12 * len(wave) / 16000) + 16):
         with torch.no_grad():
             logits = model(given, decoder_input_ids=torch.tensor([tokens])).logits
@@ -42,8 +49,20 @@ def naive_text(folder: Path, wave: np.ndarray) -> str:
 
 def test_texts_are_those_of_a_naive_search(folder: Path) -> None:
     found = WhisperText(folder, language="en").texts(waves())
-    assert found == [naive_text(folder, one) for one in waves()]
+    assert found == [naive_text(folder, one, []) for one in waves()]
     assert len(set(found)) > 3
+
+
+def test_a_text_before_is_read_first(folder: Path) -> None:
+    words = [5 + len(WORDS), *(5 + WORDS.index(one) for one in ("good", "so"))]
+    model = WhisperText(folder, language="en", before=" good so ")
+    assert model.tokenizer.convert_ids_to_tokens(words[0]) == EARLIER
+    found = model.texts(waves())
+    assert found == [naive_text(folder, one, words) for one in waves()]
+    assert found != WhisperText(folder, language="en", before=" ").texts(waves())
+    assert model.prompt == WhisperText(folder, language="en").prompt
+    with pytest.raises(UserError, match="--before has 44 tokens"):
+        WhisperText(folder, language="en", before="so " * 39)
 
 
 def test_companions_do_not_change_a_text(folder: Path) -> None:

@@ -4,7 +4,7 @@ Writes to a folder: the decoder's parameters (decoder.pth) and its size (config.
 The units are pieces of Whisper's tokenizer that are made of the characters of the
 transcripts: then also a sentencepiece model (bpe.model) and token list (tokens.txt). Or
 they are those of a token list, such as Mandarin characters: a unit of several tokens of
-Whisper starts with the mean of their embeddings.
+Whisper starts with the mean of their embeddings, and is predicted as the first one.
 
   python3 -m espnet_cif_hkd.cli.whisper_decoder whisper-base data/pieces \\
       --language en --text data/train/text --pieces 8000

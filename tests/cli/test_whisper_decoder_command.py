@@ -74,16 +74,18 @@ def test_units_of_a_token_list_stay(
     made = Path(words[1])
     assert not (made / "bpe.model").exists()
     state = torch.load(made / "decoder.pth", weights_only=True)
-    rows = state["decoder.embed.weight"]
+    rows, output = (state[f"decoder.{n}.weight"] for n in ("embed", "output_layer"))
     whisper = WhisperText(model, language="en")
     table = whisper.model.model.decoder.embed_tokens.weight.detach()
     for unit, text in ((2, " "), (3, "t"), (4, "the"), (5, "other"), (6, "水")):
         ids = whisper.tokenizer.encode(text, add_special_tokens=False)
         torch.testing.assert_close(rows[unit], table[ids].mean(dim=0))
+        torch.testing.assert_close(output[unit], table[ids[0]])
     assert len(ids) == 3
-    for unit in (0, 1):
-        torch.testing.assert_close(rows[unit], rows[2:7].mean(dim=0))
-    torch.testing.assert_close(rows[7], table[whisper.model.config.eos_token_id])
+    for found in (rows, output):
+        for unit in (0, 1):
+            torch.testing.assert_close(found[unit], found[2:7].mean(dim=0))
+        torch.testing.assert_close(found[7], table[whisper.model.config.eos_token_id])
     main(command)
     assert "is up to date" in capfd.readouterr().out
     listed.write_text("\n".join([*units[:2], *units[3:]]) + "\n")

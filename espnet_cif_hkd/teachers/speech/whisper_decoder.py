@@ -41,20 +41,24 @@ def initial_parameters(
         end: Whisper's token after a text.
 
     Returns:
-        Parameters by name, ``decoder.`` first, float32. A unit of several tokens has
-        their mean; ``<blank>`` and units without a token, such as ``<unk>``, have the
-        mean of all others.
+        Parameters by name, ``decoder.`` first, float32. The embedding of a unit of
+        several tokens is their mean, its row of the output layer is that of the first
+        one: Whisper's state before a unit knows its first token. ``<blank>`` and units
+        without a token, such as ``<unk>``, have the mean of all others.
     """
     decoder = {name: value.float() for name, value in decoder.items()}
     table = decoder["embed_tokens.weight"]
-    known = [table[torch.tensor(list(ids))].mean(dim=0) for ids in units if ids]
-    mean = torch.stack(known).mean(dim=0)
-    rest = iter(known)
-    rows = [mean, *(next(rest) if ids else mean for ids in units), table[end]]
-    embed = torch.stack(rows)
+    tokens = [torch.tensor(list(ids)) for ids in units if ids]
+    filled = [bool(ids) for ids in units]
+
+    def rows(known: list[Tensor]) -> Tensor:
+        rest, mean = iter(known), torch.stack(known).mean(dim=0)
+        middle = [next(rest) if one else mean for one in filled]
+        return torch.stack([mean, *middle, table[end]])
+
     found = {
-        "embed.weight": embed,
-        "output_layer.weight": embed,
+        "embed.weight": rows([table[ids].mean(dim=0) for ids in tokens]),
+        "output_layer.weight": rows([table[ids[0]] for ids in tokens]),
         "prompt": table[torch.tensor(list(prompt))],
         "position": decoder["embed_positions.weight"],
         "after_norm.weight": decoder["layer_norm.weight"],

@@ -216,7 +216,7 @@ def test_run_sh_gives_each_system_its_files(tmp_path: Path) -> None:
         check=False,
     )
     assert refused.returncode == 2
-    assert "choose cif, acd, lrd, hkd or soft" in refused.stderr
+    assert "choose cif, acd, lrd, hkd, soft or whisper_decoder" in refused.stderr
 
 
 def test_decoding_is_the_papers() -> None:

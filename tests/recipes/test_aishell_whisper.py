@@ -82,6 +82,12 @@ def test_without_a_whisper_it_is_refused_before_training(
     assert recipe.run(*SYSTEM, "--whisper", "gone", "--stage", "12").returncode == 0
 
 
+def test_a_language_model_is_used(recipe: RecordedRecipe) -> None:
+    assert recipe.run(*SYSTEM, "--use_lm", "true").returncode == 0
+    found = {one.inference_config for one in recipe.trainings()}
+    assert found == {"conf/decode_asr_lm.yaml"}
+
+
 def test_the_other_systems_stay_as_they_are(recipe: RecordedRecipe) -> None:
     assert recipe.run("--system", "cif").returncode == 0
     (one,) = recipe.trainings()

@@ -40,7 +40,9 @@ if [ "${system}" = whisper_decoder ]; then
     : "${feats_normalize:=none}"
     # asr.sh would name the experiment after the options of the model.
     : "${asr_tag:=whisper_decoder}"
-    inference_config=conf/decode_asr_whisper_decoder.yaml
+    if [ "${use_lm}" != true ]; then
+        inference_config=conf/decode_asr_whisper_decoder.yaml
+    fi
 fi
 : "${feats_normalize:=utterance_mvn}"
 if [ "${use_lm}" = true ]; then

@@ -84,6 +84,12 @@ def test_another_whisper_and_more_speech(recipe: RecordedRecipe) -> None:
     ]
 
 
+def test_a_language_model_is_used(recipe: RecordedRecipe) -> None:
+    assert recipe.run(*SYSTEM, "--use_lm", "true").returncode == 0
+    found = {one.inference_config for one in recipe.trainings()}
+    assert found == {"conf/decode_asr_lm.yaml"}
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -171,10 +171,10 @@ lm_train_text=data/${transcribed}/text
 inference_config=conf/decode_asr.yaml
 if "${transducer}"; then
     inference_config=conf/decode_asr_transducer.yaml
-elif [ "${system}" = whisper_decoder ]; then
-    inference_config=conf/decode_asr_whisper_decoder.yaml
 elif [ "${use_lm}" = true ]; then
     inference_config=conf/decode_asr_lm.yaml
+elif [ "${system}" = whisper_decoder ]; then
+    inference_config=conf/decode_asr_whisper_decoder.yaml
 fi
 if [ "${use_lm}" = true ]; then
     lm_train_text+=" data/local/other_text/text"

@@ -1,8 +1,5 @@
 """AISHELL-1's recipe with Whisper's decoder: its calls, and a miniature of it."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +9,17 @@ from bpe_whisper import build_bpe_whisper
 from miniature.aishell import write_aishell
 from miniature.speech import mandarin
 from recorded_recipe import RecordedRecipe
+from whisper_recipe import CONF, SIZED, SYSTEM, recorded, run_small, write_sizes
 
 from espnet_cif_hkd.io.tables import read_table
 from espnet_cif_hkd.recipe import layout
 
-SYSTEM = ("--system", "whisper_decoder")
-CONF = "conf/train_asr_cif_whisper_decoder.yaml"
 UNITS = Path("data/zh_token_list")
 
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> RecordedRecipe:
-    made = RecordedRecipe("aishell", tmp_path / "recipe")
-    model = made.folder / "downloads/whisper/model.safetensors"
-    model.parent.mkdir(parents=True)
-    model.touch()
-    return made
+    return recorded("aishell", tmp_path / "recipe")
 
 
 @pytest.mark.parametrize(
@@ -41,10 +33,7 @@ def recipe(tmp_path: Path) -> RecordedRecipe:
 def test_the_stages(
     recipe: RecordedRecipe, arguments: list[str], stages: list[tuple[int, int]]
 ) -> None:
-    sizes = recipe.folder / UNITS / "char_whisper/config.yaml"
-    sizes.parent.mkdir(parents=True)
-    conf = {"decoder": "cif_whisper", "decoder_conf": {"size": 768, "num_blocks": 12}}
-    sizes.write_text(yaml.safe_dump(conf))
+    write_sizes(recipe.folder / UNITS / "char_whisper")
     done = recipe.run(*SYSTEM, "--asr_args", "--seed 3", *arguments)
     assert done.returncode == 0, done.stderr
     found = recipe.trainings()
@@ -59,11 +48,7 @@ def test_the_stages(
     if stages[-1][1] > 5:
         wanted = f"{UNITS}/char_whisper/decoder.pth:decoder:decoder"
         assert found[-1].pretrained_model == wanted
-        assert found[-1].asr_args.split() == [
-            *("--frontend_conf", "teacher=downloads/whisper"),
-            *("--decoder_conf", "num_blocks=12", "--decoder_conf", "size=768"),
-            *("--seed", "3"),
-        ]
+        assert found[-1].asr_args.split() == [*SIZED, "--seed", "3"]
     (prepare,) = recipe.python()
     assert prepare == [
         *("-m", "espnet_cif_hkd.cli.whisper_decoder", "downloads/whisper"),
@@ -107,43 +92,17 @@ def test_the_options_are_those_of_librispeech() -> None:
     assert here == there
 
 
-def _make_small(path: Path) -> None:
-    conf: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    conf["encoder_conf"]["encoder_conf"].update(
-        output_size=8, attention_heads=2, linear_units=16, num_blocks=1
-    )
-    conf.update(batch_bins=2_000_000, max_epoch=2, num_workers=0, use_amp=False)
-    conf.update(use_matplotlib=False, use_tensorboard=False, keep_nbest_models=2)
-    path.write_text(yaml.safe_dump(conf))
-
-
 @pytest.mark.slow
 def test_the_complete_recipe_on_a_miniature(tmp_path: Path) -> None:
     folder = tmp_path / "recipe"
     layout.init(["aishell", str(folder)])
     write_aishell(folder / "downloads", mandarin(16))
-    _make_small(folder / CONF)
     # Its tokens are bytes and merges of English: each character has three of them.
     texts = ["these horses hire hobos"] * 2
     build_bpe_whisper(folder / "downloads/whisper", texts, 270, seconds=8)
-    words = [*SYSTEM, "--stop_stage", "13", "--ngpu", "0"]
-    words += ["--nj", "1", "--inference_nj", "1"]
-    environment = {k: v for k, v in os.environ.items() if k != "ESPNET_ROOT"}
-    done = subprocess.run(
-        ["bash", "run.sh", *words],
-        cwd=folder,
-        env={
-            **environment,
-            "PYTHON": sys.executable,
-            "AISHELL": str(folder / "downloads"),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    printed = run_small(folder)
     tokens = (folder / UNITS / "char/tokens.txt").read_text().split()
-    assert f"{len(tokens)} units, {len(tokens) - 3} of several" in done.stdout
+    assert f"{len(tokens)} units, {len(tokens) - 3} of several" in printed
     exp = folder / "exp/asr_whisper_decoder"
     config = yaml.safe_load((exp / "config.yaml").read_text(encoding="utf-8"))
     assert config["decoder_conf"]["size"] == 8 and config["token_list"] == tokens

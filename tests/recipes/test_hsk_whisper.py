@@ -7,10 +7,9 @@ import pytest
 import yaml
 from recorded_recipe import RecordedRecipe
 from tiny_whisper import build_tiny_whisper
+from whisper_recipe import CONF, SYSTEM
 
-SYSTEM = ("--system", "whisper_decoder")
 UNITS, DECODER = "data/zh_token_list/char", "data/zh_token_list/char_whisper"
-NAME = "conf/train_asr_cif_whisper_decoder.yaml"
 RECIPES = Path(__file__).parents[2] / "egs2"
 
 
@@ -37,7 +36,7 @@ def test_the_decoder_keeps_the_units_of_stage_5(
     found = recipe.trainings()
     assert [(one.stage, one.stop_stage) for one in found] == stages
     for one in found:
-        assert (one.asr_config, one.token_type) == (NAME, "char")
+        assert (one.asr_config, one.token_type) == (CONF, "char")
         assert one.feats_normalize == "none"
         assert one.inference_config == "conf/decode_asr_whisper_decoder.yaml"
         assert (recipe.folder / one.inference_config).is_file()
@@ -95,7 +94,7 @@ def test_wrong_options_are_one_line(
 
 
 def load(corpus: str) -> dict[str, Any]:
-    text = (RECIPES / corpus / "asr_hkd" / NAME).read_text()
+    text = (RECIPES / corpus / "asr_hkd" / CONF).read_text()
     conf: dict[str, Any] = yaml.safe_load(text)
     return conf
 

@@ -1,10 +1,6 @@
 """LibriSpeech's recipe with Whisper's decoder: its calls, and a miniature of it."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -12,21 +8,17 @@ from bpe_whisper import build_bpe_whisper
 from miniature.english import english
 from miniature.librispeech import COUNTS, write_librispeech
 from recorded_recipe import RecordedRecipe
+from whisper_recipe import CONF, SIZED, SYSTEM, recorded, run_small, write_sizes
 
 from espnet_cif_hkd.io.tables import read_table
 from espnet_cif_hkd.recipe import layout
 
-SYSTEM = ("--system", "whisper_decoder")
 PIECES = "data/en_100_token_list/bpe_bpe8000"
 
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> RecordedRecipe:
-    made = RecordedRecipe("librispeech", tmp_path / "recipe")
-    model = made.folder / "downloads/whisper/model.safetensors"
-    model.parent.mkdir(parents=True)
-    model.touch()
-    return made
+    return recorded("librispeech", tmp_path / "recipe")
 
 
 @pytest.mark.parametrize(
@@ -40,17 +32,14 @@ def recipe(tmp_path: Path) -> RecordedRecipe:
 def test_the_stages(
     recipe: RecordedRecipe, arguments: list[str], stages: list[tuple[int, int]]
 ) -> None:
-    sizes = recipe.folder / PIECES / "config.yaml"
-    sizes.parent.mkdir(parents=True)
-    conf = {"decoder": "cif_whisper", "decoder_conf": {"size": 768, "num_blocks": 12}}
-    sizes.write_text(yaml.safe_dump(conf))
+    write_sizes(recipe.folder / PIECES)
     done = recipe.run(*SYSTEM, "--asr_args", "--seed 3", *arguments)
     assert done.returncode == 0, done.stderr
     found = recipe.trainings()
     assert [(one.stage, one.stop_stage) for one in found] == stages
     for one in found:
         assert (one.asr_config, one.inference_config, one.train_set) == (
-            "conf/train_asr_cif_whisper_decoder.yaml",
+            CONF,
             "conf/decode_asr_whisper_decoder.yaml",
             "train_clean_100",
         )
@@ -59,11 +48,7 @@ def test_the_stages(
     if stages[-1][1] > 4:
         assert found[-1].pretrained_model == f"{PIECES}/decoder.pth:decoder:decoder"
         assert found[-1].asr_tag == "whisper_decoder"
-        assert found[-1].asr_args.split() == [
-            *("--frontend_conf", "teacher=downloads/whisper"),
-            *("--decoder_conf", "num_blocks=12", "--decoder_conf", "size=768"),
-            *("--seed", "3"),
-        ]
+        assert found[-1].asr_args.split() == [*SIZED, "--seed", "3"]
     (prepare,) = recipe.python()
     assert prepare == [
         *("-m", "espnet_cif_hkd.cli.whisper_decoder", "downloads/whisper", PIECES),
@@ -117,40 +102,17 @@ def test_decoding_needs_no_whisper_folder(recipe: RecordedRecipe) -> None:
     assert done.returncode == 0 and not recipe.python()
 
 
-def _make_small(path: Path) -> None:
-    conf: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    conf["encoder_conf"]["encoder_conf"].update(
-        output_size=8, attention_heads=2, linear_units=16, num_blocks=1
-    )
-    conf.update(batch_bins=2_000_000, max_epoch=2, num_workers=0, use_amp=False)
-    conf.update(use_matplotlib=False, use_tensorboard=False, keep_nbest_models=2)
-    path.write_text(yaml.safe_dump(conf))
-
-
 @pytest.mark.slow
 def test_the_complete_recipe_on_a_miniature(tmp_path: Path) -> None:
     folder = tmp_path / "recipe"
     layout.init(["librispeech", str(folder)])
     clips = english(sum(COUNTS.values()))
     write_librispeech(folder / "downloads", clips)
-    _make_small(folder / "conf/train_asr_cif_whisper_decoder.yaml")
     texts = [clip.words.lower() for clip in clips]
     build_bpe_whisper(folder / "downloads/whisper", texts, 400, seconds=8)
     # The 24 characters of train-clean-100 and all 144 merges.
     pieces = 24 + 400 - 256
-    words = [*SYSTEM, "--incomplete", "true", "--nbpe", str(pieces)]
-    words += ["--stop_stage", "13"]
-    words += ["--ngpu", "0", "--nj", "1", "--inference_nj", "1"]
-    environment = {k: v for k, v in os.environ.items() if k != "ESPNET_ROOT"}
-    done = subprocess.run(
-        ["bash", "run.sh", *words],
-        cwd=folder,
-        env={**environment, "PYTHON": sys.executable},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    run_small(folder, "--incomplete", "true", "--nbpe", str(pieces))
     exp = folder / "exp/100h/asr_whisper_decoder"
     config = yaml.safe_load((exp / "config.yaml").read_text(encoding="utf-8"))
     assert config["decoder_conf"]["size"] == 8

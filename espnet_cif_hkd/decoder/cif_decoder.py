@@ -132,18 +132,13 @@ class CIFDecoder(SearchScores, AbsDecoder):
         self.sos = self.eos = vocab_size - 1
 
     @property
-    def language_parameters(
-        self,
-    ) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
-        """All but those of the predictor; apart: embeddings and output layer."""
-        rest: list[torch.nn.Parameter] = []
-        units: list[torch.nn.Parameter] = []
-        for name, value in self.named_parameters():
-            if name.startswith(("embed.", "output_layer.")):
-                units.append(value)
-            elif not name.startswith("predictor."):
-                rest.append(value)
-        return rest, units
+    def language_parameters(self) -> list[torch.nn.Parameter]:
+        """All parameters but those of the predictor."""
+        return [
+            value
+            for name, value in self.named_parameters()
+            if not name.startswith("predictor.")
+        ]
 
     def fire(
         self,

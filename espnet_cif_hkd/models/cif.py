@@ -87,8 +87,6 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
             its dropout and its batch statistics.
         decoder_lr_factor: Factor of the learning rate of a pre-trained decoder, without
             its predictor.
-        unit_lr_factor: That of its embeddings of units and its output layer; null:
-            ``decoder_lr_factor``.
         nar_conf: Options of a one-pass decoder beside ``decoder: cif``, on the same
             encoder and firing: those of ``decoder: cif_nar`` without ``predictor_conf``
             and ``eos_slack``; null: none. Its parameters are ``nar.*``.
@@ -144,7 +142,6 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         encoder_lr_factor: float = 1.0,
         freeze_encoder_updates: int = 0,
         decoder_lr_factor: float = 1.0,
-        unit_lr_factor: float | None = None,
         nar_conf: dict[str, Any] | None = None,
         nar_weight: float = 1.0,
         nar_distill_weight: float = 0.0,
@@ -236,7 +233,7 @@ class CIFASRModel(DistillingMixin, ESPnetASRModel):  # type: ignore[misc]
         if self.ctc_guide.schedule.is_scheduled:
             self.count_updates()
         self.start_encoder(encoder_lr_factor, freeze_encoder_updates)
-        self.scale_decoder_updates(decoder_lr_factor, unit_lr_factor)
+        self.scale_decoder_updates(self.decoder.language_parameters, decoder_lr_factor)
 
     def forward(
         self,

@@ -55,11 +55,10 @@ class DistillingMixin:
     training: bool
     token_list: list[str]
     encoder: Any
-    decoder: Any
     frontend: Any
     specaug: Any
     _encoder_start: EncoderStart | None = None
-    _decoder_updates: tuple[ScaledUpdates, ...] = ()
+    _decoder_updates: ScaledUpdates | None = None
 
     def add_criteria(
         self,
@@ -128,16 +127,11 @@ class DistillingMixin:
         self._encoder_start = start if start.needed else None
 
     def scale_decoder_updates(
-        self, lr_factor: float, unit_factor: float | None
+        self, parameters: Sequence[torch.nn.Parameter], lr_factor: float
     ) -> None:
-        """Train the decoder's parameters, and those of units, at other rates."""
-        rest, units = self.decoder.language_parameters
-        if unit_factor is None:
-            rest, units = [*rest, *units], []
-            unit_factor = 1.0
-        self._decoder_updates = (
-            ScaledUpdates(rest, lr_factor, "decoder_lr_factor", "decoder"),
-            ScaledUpdates(units, unit_factor, "unit_lr_factor", "decoder.embed"),
+        """Train pre-trained parameters of the decoder at another rate."""
+        self._decoder_updates = ScaledUpdates(
+            parameters, lr_factor, "decoder_lr_factor", "decoder"
         )
 
     def train(self, mode: bool = True) -> "DistillingMixin":
@@ -172,15 +166,14 @@ class DistillingMixin:
         """Prepare a training; our trainer calls it before the first epoch."""
         if self._encoder_start is not None:
             self._encoder_start.attach(optimizers)
-        for one in self._decoder_updates:
-            one.attach(optimizers)
+        if self._decoder_updates is not None:
+            self._decoder_updates.attach(optimizers)
 
     def encode(self, speech: Tensor, speech_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Run frontend and encoder as ESPnet does; the encoder may be frozen."""
         encode = super().encode  # type: ignore[misc]
-        if self.training:
-            for one in self._decoder_updates:
-                one.require()
+        if self._decoder_updates is not None and self.training:
+            self._decoder_updates.require()
         if self._encoder_start is None or not self.training:
             return encode(speech, speech_lengths)
         with self._encoder_start.forward() as frozen:

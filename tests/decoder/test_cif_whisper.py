@@ -191,13 +191,8 @@ JOINED = {
 }
 
 
-UNITS = ("decoder.embed.", "decoder.output_layer.")
-
-
-@pytest.mark.parametrize("unit_factor", [None, 0.5, 1.0], ids=lambda f: f"units={f}")
-def test_a_model_learns_decodes_freely_and_scales_the_decoder(unit_factor):
-    conf = {"decoder_lr_factor": 0.01, "unit_lr_factor": unit_factor}
-    model = tiny_model(**JOINED, model_conf=conf)
+def test_a_model_learns_decodes_freely_and_scales_the_decoder():
+    model = tiny_model(**JOINED, model_conf={"decoder_lr_factor": 0.01})
     assert model.encoder.output_size() == 10
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     model.begin_training([optimizer])
@@ -217,8 +212,6 @@ def test_a_model_learns_decodes_freely_and_scales_the_decoder(unit_factor):
     for name, parameter in model.named_parameters():
         scaled = name.startswith("decoder.") and ".predictor." not in name
         factor = 0.01 if scaled else 1
-        if name.startswith(UNITS) and unit_factor is not None:
-            factor = unit_factor
         moved = before[name] - parameter.detach()
         torch.testing.assert_close(
             moved, found[name] * 0.1 * factor, atol=1e-5, rtol=1e-3
@@ -228,17 +221,11 @@ def test_a_model_learns_decodes_freely_and_scales_the_decoder(unit_factor):
     assert stats["cer_free"] is not None
 
 
-@pytest.mark.parametrize("option", ["decoder_lr_factor", "unit_lr_factor"])
-def test_a_factor_of_the_decoder_needs_the_trainer(option):
-    model = tiny_model(**JOINED, model_conf={option: 0.01})
-    with pytest.raises(UserError, match=f"{option} needs the trainer of this"):
+def test_a_factor_of_the_decoder_needs_the_trainer():
+    model = tiny_model(**JOINED, model_conf={"decoder_lr_factor": 0.01})
+    with pytest.raises(UserError, match="decoder_lr_factor needs the trainer of this"):
         model.train()(**tiny_batch())
     model.eval()(**tiny_batch())
-
-
-def test_a_wrong_factor_of_units_is_refused():
-    with pytest.raises(UserError, match="unit_lr_factor is 0; give a number above"):
-        tiny_model(**JOINED, model_conf={"unit_lr_factor": 0})
 
 
 def test_autocast_trains_and_fires_as_float32():

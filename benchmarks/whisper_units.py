@@ -62,8 +62,9 @@ def main() -> None:
         wanted = torch.tensor([place[char] for char in text])
         kinds = torch.stack([~several[wanted], several[wanted]]).float()  # (2, L)
         counts += kinds.sum(dim=1)
+        frames = _frames(whisper, one)
         states = {
-            name: _states(whisper, one, rows[name][wanted[:-1]])
+            name: _states(whisper, frames, rows[name][wanted[:-1]])
             for name in {pair[0] for pair in pairs}
         }
         for n, (given, output) in enumerate(pairs):
@@ -82,17 +83,23 @@ def main() -> None:
 
 
 @torch.inference_mode()
-def _states(whisper: WhisperText, spoken: Spoken, units: Tensor) -> Tensor:
-    """Return the decoder's last state before each unit (L, D)."""
+def _frames(whisper: WhisperText, spoken: Spoken) -> Tensor:
+    """Return what Whisper's encoder makes of an utterance (1, T, D)."""
     extractor: Any = whisper._extractor
     given = extractor(
         spoken.samples, sampling_rate=whisper.rate, return_tensors="pt"
     ).input_features
+    frames: Tensor = whisper.model.get_encoder()(given)[0]
+    return frames
+
+
+@torch.inference_mode()
+def _states(whisper: WhisperText, frames: Tensor, units: Tensor) -> Tensor:
+    """Return the decoder's last state before each unit (L, D)."""
     decoder = whisper.model.model.decoder
     prompt = decoder.embed_tokens.weight[torch.tensor(whisper.prompt)]
     found = decoder(
-        inputs_embeds=torch.cat([prompt, units])[None],
-        encoder_hidden_states=whisper.model.get_encoder()(given)[0],
+        inputs_embeds=torch.cat([prompt, units])[None], encoder_hidden_states=frames
     )
     states: Tensor = found.last_hidden_state[0, len(prompt) - 1 :]
     return states

@@ -9,15 +9,12 @@ character is wrong if it was replaced or is missing.
 """
 
 import argparse
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from measure import table
 from searches import hypotheses
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from espnet_cif_hkd.io.tables import read_text
 from espnet_cif_hkd.recipe.stages.sclite import align

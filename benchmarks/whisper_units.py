@@ -12,11 +12,10 @@ of their own: the table compares rows made from their tokens.
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import torch
 from measure import describe, table
-from quality import Spoken, load
+from quality import load
 from torch import Tensor
 
 from espnet_cif_hkd.recipe.stages.tokens import read_token_list
@@ -62,7 +61,9 @@ def main() -> None:
         wanted = torch.tensor([place[char] for char in text])
         kinds = torch.stack([~several[wanted], several[wanted]]).float()  # (2, L)
         counts += kinds.sum(dim=1)
-        frames = _frames(whisper, one)
+        with torch.inference_mode():
+            features = whisper.features([one.samples])
+            frames = whisper.model.get_encoder()(features)[0]  # (1, T, D)
         states = {
             name: _states(whisper, frames, rows[name][wanted[:-1]])
             for name in {pair[0] for pair in pairs}
@@ -80,17 +81,6 @@ def main() -> None:
     head = ["as input", "as output", "one token: right, %", "several, %", "all, %"]
     print(table(head, lines))
     print(f"\n{int(counts[0])} units of one token, {int(counts[1])} of several")
-
-
-@torch.inference_mode()
-def _frames(whisper: WhisperText, spoken: Spoken) -> Tensor:
-    """Return what Whisper's encoder makes of an utterance (1, T, D)."""
-    extractor: Any = whisper._extractor
-    given = extractor(
-        spoken.samples, sampling_rate=whisper.rate, return_tensors="pt"
-    ).input_features
-    frames: Tensor = whisper.model.get_encoder()(given)[0]
-    return frames
 
 
 @torch.inference_mode()

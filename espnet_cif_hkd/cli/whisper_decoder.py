@@ -59,6 +59,8 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         UserError: The model cannot be opened, or text or token list do not fit.
     """
+    _check(args)
+    listed = _listed(args.token_list) if args.token_list else None
     made_by = _made_by(args)
     mark = args.output / _MARK
     files = _FILES if args.token_list else (*_UNITS, *_FILES)
@@ -81,9 +83,9 @@ def run(args: argparse.Namespace) -> None:
     model = WhisperText(args.model, language=args.language)
     whisper: Any = model.model
     options = decoder_options(whisper.config, len(model.prompt))
-    if args.token_list:
+    if listed:
         pieces = None
-        units = unit_tokens(model.tokenizer, _listed(args.token_list))
+        units = unit_tokens(model.tokenizer, listed)
     else:
         pieces = _pieces(args, model.tokenizer)
         units = [[], *([one] for one in pieces.ids)]
@@ -130,7 +132,7 @@ def _listed(path: Path) -> list[str]:
     return units
 
 
-def _made_by(args: argparse.Namespace) -> str:
+def _check(args: argparse.Namespace) -> None:
     if bool(args.token_list) == bool(args.text):
         raise UserError(
             "give --text for pieces of Whisper's tokenizer, or --token_list to keep "
@@ -141,12 +143,14 @@ def _made_by(args: argparse.Namespace) -> str:
     for path in args.text or ():
         if not path.is_file():
             raise UserError(f"--text {path}: there is no such file")
+
+
+def _made_by(args: argparse.Namespace) -> str:
     given: dict[str, Any] = {
         "model": weights_digest(args.model),
         "language": args.language,
     }
     if args.token_list:
-        _listed(args.token_list)
         given["token_list"] = sha256(args.token_list)
     else:
         given["text"] = [sha256(path) for path in args.text]

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import configured_model
 import fotaq_fixture as fixture
 import four_systems
 import pytest
@@ -20,17 +21,7 @@ def test_the_four_differ_in_the_weights_of_hkd_only() -> None:
 
 def build(name: str) -> Any:
     """The model of a configuration, made by ESPnet."""
-    from espnet2.tasks.asr import ASRTask
-
-    import espnet_cif_hkd
-
-    espnet_cif_hkd.register()
-    args = ASRTask.get_parser().parse_args(
-        ["--config", str(CONF / f"train_asr_{name}.yaml"), "--output_dir", "unused"]
-    )
-    args.token_list = TOKENS
-    args.input_size = None
-    return ASRTask.build_model(args)
+    return configured_model.build(CONF / f"train_asr_{name}.yaml", TOKENS)
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import configured_model
 import fotaq_fixture as fixture
 import pytest
 import yaml
@@ -123,17 +124,8 @@ def test_whispers_decoder_reads_the_features_of_the_whisper_systems() -> None:
 
 def build(path: Path) -> Any:
     """The model of a configuration, made by ESPnet."""
-    from espnet2.tasks.asr import ASRTask
-
-    import espnet_cif_hkd
-
-    espnet_cif_hkd.register()
-    args = ASRTask.get_parser().parse_args(
-        ["--config", str(path), "--output_dir", "unused"]
-    )
-    args.token_list = ["<blank>", "<unk>", "<space>", *"ABC'", "<sos/eos>"]
-    args.input_size = None
-    return ASRTask.build_model(args)
+    tokens = ["<blank>", "<unk>", "<space>", *"ABC'", "<sos/eos>"]
+    return configured_model.build(path, tokens)
 
 
 @pytest.fixture

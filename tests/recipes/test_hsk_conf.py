@@ -3,6 +3,7 @@
 import four_systems
 import hsk_fixture as fixture
 import pytest
+from configured_model import build
 from four_systems import SYSTEMS, load, weights
 
 CONF = fixture.RECIPE / "conf"
@@ -17,17 +18,7 @@ def test_the_four_differ_in_the_weights_of_hkd_only() -> None:
 
 @pytest.mark.parametrize("name", [*SYSTEMS, "cif_streaming", "cif_one_pass"])
 def test_espnet_builds_the_model(name: str) -> None:
-    from espnet2.tasks.asr import ASRTask
-
-    import espnet_cif_hkd
-
-    espnet_cif_hkd.register()
-    args = ASRTask.get_parser().parse_args(
-        ["--config", str(CONF / f"train_asr_{name}.yaml"), "--output_dir", "unused"]
-    )
-    args.token_list = TOKENS
-    args.input_size = None
-    model = ASRTask.build_model(args)
+    model = build(CONF / f"train_asr_{name}.yaml", TOKENS)
     needed = sum(
         tensor.numel()
         for key, tensor in model.state_dict().items()

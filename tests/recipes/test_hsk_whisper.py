@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
+from configured_model import build
 from recorded_recipe import RecordedRecipe
 from tiny_whisper import build_tiny_whisper
 from whisper_recipe import CONF, SYSTEM
@@ -110,20 +111,11 @@ def test_the_configuration_is_that_of_fotaq() -> None:
 def test_espnet_builds_the_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from espnet2.tasks.asr import ASRTask
-
-    import espnet_cif_hkd
-
-    espnet_cif_hkd.register()
     monkeypatch.chdir(tmp_path)
     build_tiny_whisper(Path("downloads/whisper_base"), 0, 12)
     conf = load("hsk")
     conf["decoder_conf"] |= {"size": 12, "attention_heads": 2, "num_blocks": 1}
     Path("here.yaml").write_text(yaml.safe_dump(conf))
-    args = ASRTask.get_parser().parse_args(
-        ["--config", "here.yaml", "--output_dir", "unused"]
-    )
-    args.token_list = ["<blank>", "<unk>", *"老师您好", "<sos/eos>"]
-    args.input_size = None
-    model = ASRTask.build_model(args)
+    tokens = ["<blank>", "<unk>", *"老师您好", "<sos/eos>"]
+    model = build(Path("here.yaml"), tokens)
     assert model.decoder.output_layer.weight.shape == (7, 12)

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+import configured_model
 import librispeech_fixture as fixture
 import pytest
 import torch
@@ -64,19 +65,11 @@ def test_teachers_are_pinned_and_stored() -> None:
 
 
 def build(name: str) -> Any:
-    from espnet2.tasks.asr import ASRTask
-
-    import espnet_cif_hkd
-
-    espnet_cif_hkd.register()
-    args = ASRTask.get_parser().parse_args(
-        ["--config", str(CONF / f"{name}.yaml"), "--output_dir", "unused"]
-    )
     words = [f"▁W{n}" for n in range(497)]
-    args.token_list = ["<blank>", "<unk>", *words, "<sos/eos>"]
-    args.input_size = None
     with torch.device("meta"):
-        return ASRTask.build_model(args)
+        return configured_model.build(
+            CONF / f"{name}.yaml", ["<blank>", "<unk>", *words, "<sos/eos>"]
+        )
 
 
 @pytest.mark.parametrize("system", SYSTEMS)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
+from configured_model import build
 from four_systems import load
 
 from espnet_cif_hkd.distill.choices import configured
@@ -87,20 +88,10 @@ def files(one: Level, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_espnet_builds_the_model(
     corpus: str, system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from espnet2.tasks.asr import ASRTask
-
-    import espnet_cif_hkd
-
-    espnet_cif_hkd.register()
     path = conf_of(corpus) / f"train_asr_{system}_soft.yaml"
     for one in levels(load(conf_of(corpus), f"{system}_soft")).values():
         files(one, tmp_path, monkeypatch)
-    args = ASRTask.get_parser().parse_args(
-        ["--config", str(path), "--output_dir", "unused"]
-    )
-    args.token_list = ["<blank>", "<unk>", "<space>", *"ABC'", "<sos/eos>"]
-    args.input_size = None
-    model = ASRTask.build_model(args)
+    model = build(path, ["<blank>", "<unk>", "<space>", *"ABC'", "<sos/eos>"])
     heads = {
         name.split(".")[3]
         for name in model.state_dict()

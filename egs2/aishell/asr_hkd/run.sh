@@ -95,10 +95,6 @@ if [ "${system}" = whisper_decoder ]; then
     whisper_language=zh
     prepare_whisper_decoder run_asr "${whisper}" "${folder}" "" \
         data/zh_token_list/char/tokens.txt
-    if [ "${stage}" -gt "${stop_stage}" ]; then
-        exit
-    fi
-    pretrained=(--pretrained_model "${folder}/decoder.pth:decoder:decoder")
     asr_args="$(whisper_sizes "${whisper}" "${folder}") ${asr_args}"
 fi
 last_call=yes

@@ -184,16 +184,10 @@ add_pseudo_labels run_asr "${letter_stats}"
 pretrained=()
 if [ "${system}" = whisper_decoder ]; then
     folder=data/${lang}_token_list/bpe_bpe${pieces}
-    if "${whisper_init}"; then
-        pretrained=(--pretrained_model "${folder}/decoder.pth:decoder:decoder")
-    fi
     whisper_language=en
     prepare_whisper_decoder run_asr downloads/whisper_base "${folder}" "${pieces}" \
         "data/${complete_set}/text" \
         local/speech_teacher.sh whisper-base downloads/whisper_base tokenizer
-    if [ "${stage}" -gt "${stop_stage}" ]; then
-        exit
-    fi
 fi
 
 if [ "${stage}" -le 11 ] && [ "${stop_stage}" -ge 10 ]; then

@@ -99,16 +99,10 @@ fi
 pretrained=()
 if [ "${system}" = whisper_decoder ]; then
     folder=data/${lang}_token_list/char_whisper
-    if "${whisper_init}"; then
-        pretrained=(--pretrained_model "${folder}/decoder.pth:decoder:decoder")
-    fi
     whisper_language=zh
     prepare_whisper_decoder run_asr downloads/whisper_base "${folder}" "" \
         "data/${lang}_token_list/char/tokens.txt" \
         local/speech_teacher.sh whisper-base downloads/whisper_base tokenizer
-    if [ "${stage}" -gt "${stop_stage}" ]; then
-        exit
-    fi
 fi
 last_call=yes
 run_asr --stage "${stage}" --stop_stage "${stop_stage}" ${pretrained[@]+"${pretrained[@]}"}

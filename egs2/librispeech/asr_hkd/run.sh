@@ -234,10 +234,6 @@ if [ "${system}" = whisper_decoder ]; then
     folder=data/${lang}_token_list/bpe_bpe${nbpe}
     prepare_whisper_decoder run_asr "${whisper}" "${folder}" "${nbpe}" \
         "data/${transcribed}/text"
-    if [ "${stage}" -gt "${stop_stage}" ]; then
-        exit
-    fi
-    pretrained=(--pretrained_model "${folder}/decoder.pth:decoder:decoder")
     asr_args="$(whisper_sizes "${whisper}" "${folder}") ${asr_args}"
 fi
 if ! "${pretrain}"; then

@@ -1,6 +1,6 @@
 """The decoder of Whisper as initial parameters of ``decoder: cif_whisper``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -48,17 +48,16 @@ def initial_parameters(
     """
     decoder = {name: value.float() for name, value in decoder.items()}
     table = decoder["embed_tokens.weight"]
-    tokens = [torch.tensor(list(ids)) for ids in units if ids]
-    filled = [bool(ids) for ids in units]
 
-    def rows(known: list[Tensor]) -> Tensor:
-        rest, mean = iter(known), torch.stack(known).mean(dim=0)
-        middle = [next(rest) if one else mean for one in filled]
+    def rows(vector: Callable[[Tensor], Tensor]) -> Tensor:
+        made = [vector(table[list(ids)]) if ids else None for ids in units]
+        mean = torch.stack([one for one in made if one is not None]).mean(dim=0)
+        middle = (mean if one is None else one for one in made)
         return torch.stack([mean, *middle, table[end]])
 
     found = {
-        "embed.weight": rows([table[ids].mean(dim=0) for ids in tokens]),
-        "output_layer.weight": rows([table[ids[0]] for ids in tokens]),
+        "embed.weight": rows(lambda tokens: tokens.mean(dim=0)),
+        "output_layer.weight": rows(lambda tokens: tokens[0]),
         "prompt": table[torch.tensor(list(prompt))],
         "position": decoder["embed_positions.weight"],
         "after_norm.weight": decoder["layer_norm.weight"],

@@ -41,7 +41,7 @@ class WhisperPieces:
 
     def __init__(self, tokenizer: Any, texts: Iterable[str], count: int) -> None:
         texts = list(texts)
-        capitals = not any(char.islower() for text in texts for char in text)
+        capitals = _capitals(texts)
         words = {
             w for text in texts for w in (text.lower() if capitals else text).split()
         }
@@ -104,20 +104,22 @@ def unit_tokens(tokenizer: Any, units: Sequence[str]) -> list[list[int]]:
     Returns:
         At least one token for each unit; none for a symbol such as ``<noise>``.
     """
-    symbol = re.compile(r"<.+>")
-    capitals = not any(
-        char.islower() for unit in units if not symbol.fullmatch(unit) for char in unit
-    )
-    found = []
-    for unit in units:
-        text = unit.replace(SPACE, " ")
-        if unit == "<space>":
-            text = " "
-        elif symbol.fullmatch(unit):
-            text = ""
-        text = text.lower() if capitals else text
-        found.append(list(tokenizer.encode(text, add_special_tokens=False)))
-    return found
+    texts = [_written(unit) for unit in units]
+    if _capitals(texts):
+        texts = [text.lower() for text in texts]
+    return [list(tokenizer.encode(one, add_special_tokens=False)) for one in texts]
+
+
+def _written(unit: str) -> str:
+    """What a unit writes; a symbol writes nothing."""
+    if unit == "<space>":
+        return " "
+    return "" if re.fullmatch("<.+>", unit) else unit.replace(SPACE, " ")
+
+
+def _capitals(texts: Iterable[str]) -> bool:
+    """Whether the texts have no small letter."""
+    return not any(char.islower() for text in texts for char in text)
 
 
 def _tokens(tokenizer: Any, characters: set[str]) -> dict[str, int]:

@@ -152,6 +152,18 @@ class WhisperText:
         ids = self.tokenizer.encode(f" {before.strip()}", add_special_tokens=False)
         return [self._special("<|startofprev|>"), *ids]
 
+    def features(self, waves: Sequence[np.ndarray]) -> torch.Tensor:
+        """Return what the encoder reads of recordings, ``(N, M, T)``.
+
+        Args:
+            waves: As in :meth:`texts`.
+        """
+        given = self._extractor(
+            list(waves), sampling_rate=self.rate, return_tensors="pt"
+        )
+        features: torch.Tensor = given.input_features
+        return features.to(next(self.model.parameters()))
+
     @torch.inference_mode()
     def texts(self, waves: Sequence[np.ndarray]) -> list[str]:
         """Return the text of each recording; empty if it has no end or no words.
@@ -177,12 +189,8 @@ class WhisperText:
             for one in waves
         ]
         room = self.model.config.max_target_positions - len(self._given)
-        given = self._extractor(
-            list(waves), sampling_rate=self.rate, return_tensors="pt"
-        )
-        parameter = next(self.model.parameters())
-        prompt = torch.tensor([self._given] * len(waves), device=parameter.device)
-        features = given.input_features.to(parameter)
+        features = self.features(waves)
+        prompt = torch.tensor([self._given] * len(waves), device=features.device)
         # Whisper's own generate() is for long audio, and leaves out the prompt or not.
         found = GenerationMixin.generate(
             self.model,

@@ -136,7 +136,8 @@ prepare_levels() {
 # given. PIECES: their number; if it is empty, stage 5 is the one of asr.sh, and the
 # decoder has the units of its token list TEXT. ${whisper_language} is empty for a Whisper
 # of one language. RUN calls asr.sh with all options. Afterwards ${stage} is the first
-# stage that was not run.
+# stage that was not run, and ${pretrained} has the words of asr.sh for the parameters,
+# none if ${whisper_init} is false. Exits if no stage is left.
 prepare_whisper_decoder() {
     local run=$1 model=$2 folder=$3 pieces=$4 text=$5 last
     local kept=(--text "${text}" --pieces "${pieces}") # RUN has its own "units"
@@ -144,17 +145,22 @@ prepare_whisper_decoder() {
         kept=(--token_list "${text}")
     fi
     last=$((${#pieces} ? 4 : 5))
-    if [ "${stage}" -gt 11 ] || [ "${stop_stage}" -lt 5 ]; then
-        return
+    if "${whisper_init:-true}"; then
+        pretrained=(--pretrained_model "${folder}/decoder.pth:decoder:decoder")
     fi
-    if [ "${stage}" -le "${last}" ]; then
-        "${run}" --stage "${stage}" --stop_stage "${last}"
+    if [ "${stage}" -le 11 ] && [ "${stop_stage}" -ge 5 ]; then
+        if [ "${stage}" -le "${last}" ]; then
+            "${run}" --stage "${stage}" --stop_stage "${last}"
+        fi
+        "${@:6}"
+        read_checkout
+        "${PYTHON:-python3}" -m espnet_cif_hkd.cli.whisper_decoder "${model}" "${folder}" \
+            ${whisper_language:+--language "${whisper_language}"} "${kept[@]}"
+        stage=$((stage < 6 ? 6 : stage))
     fi
-    "${@:6}"
-    read_checkout
-    "${PYTHON:-python3}" -m espnet_cif_hkd.cli.whisper_decoder "${model}" "${folder}" \
-        ${whisper_language:+--language "${whisper_language}"} "${kept[@]}"
-    stage=$((stage < 6 ? 6 : stage))
+    if [ "${stage}" -gt "${stop_stage}" ]; then
+        exit
+    fi
 }
 
 # check_whisper FOLDER: refuses to train without the files of a Whisper.

@@ -135,22 +135,20 @@ class WhisperText:
         elif language not in (None, "en"):
             raise UserError(f"{self.folder}: knows English only, not {language!r}")
         words.append("<|notimestamps|>")
-        return [self._special(word) for word in words]
+        advice = "give a language of this model as two letters, such as en"
+        return [self._special(word, advice) for word in words]
 
-    def _special(self, word: str) -> int:
+    def _special(self, word: str, advice: str) -> int:
         index = self.tokenizer.convert_tokens_to_ids(word)
         if index is None:
-            raise UserError(
-                f"{self.folder / TOKENIZER}: has no {word}: give a language of "
-                "this model as two letters, such as en"
-            )
+            raise UserError(f"{self.folder / TOKENIZER}: has no {word}: {advice}")
         return int(index)
 
     def _tokens_of(self, before: str) -> list[int]:
         if not before.strip():
             return []
         ids = self.tokenizer.encode(f" {before.strip()}", add_special_tokens=False)
-        return [self._special("<|startofprev|>"), *ids]
+        return [self._special("<|startofprev|>", "leave --before out"), *ids]
 
     def features(self, waves: Sequence[np.ndarray]) -> torch.Tensor:
         """Return what the encoder reads of recordings, ``(N, M, T)``.

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bpe_whisper import build_bpe_whisper
 from tiny_whisper import speech
 from writing_whisper import (
     EARLIER,
@@ -63,6 +64,12 @@ def test_a_text_before_is_read_first(folder: Path) -> None:
     assert model.prompt == WhisperText(folder, language="en").prompt
     with pytest.raises(UserError, match="--before has 44 tokens"):
         WhisperText(folder, language="en", before="so " * 39)
+
+
+def test_a_tokenizer_without_the_token_of_earlier_text(tmp_path: Path) -> None:
+    build_bpe_whisper(tmp_path, ["so far so good"] * 2, 270)
+    with pytest.raises(UserError, match=r"no <\|startofprev\|>: leave --before out"):
+        WhisperText(tmp_path, language="en", before="so far")
 
 
 def test_companions_do_not_change_a_text(folder: Path) -> None:
